@@ -1,0 +1,57 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#   make bench   NFE against error of every solver on real data, into report/
+#   make test    the tests
+# PYTHON=python3.12 picks another interpreter; ARGS="--nfe 5 10" is handed on to the command.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
+WHEEL := build/wheel
+
+.PHONY: bench test lint types format clean
+
+bench: $(VENV)/.ready
+	$(BIN)/logsnr bench --out report $(ARGS)
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The types of the installed package, not of the tree: the folders become logsnr.* only once installed.
+types: $(VENV)/.ready-dev
+	rm -rf build
+	$(BIN)/python -m pip --disable-pip-version-check wheel -q --no-deps -w $(WHEEL) .
+	$(PIP) --no-deps --target $(WHEEL)/unpacked $(WHEEL)/*.whl
+	cd $(WHEEL)/unpacked && PYTHONPATH=. $(abspath $(BIN))/python -m logsnr.cli solvers >/dev/null
+	cd $(WHEEL)/unpacked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p logsnr
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist report
+
+# One stamp per set of packages, newer than the files that say what belongs in it.
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("logsnr needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.ready $(VENV)/.ready-test

@@ -1,0 +1,86 @@
+"""The main job: measure everything, show the tables, write the page."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from .problems import BenchProblem, load_problem
+from .report import Section, write_report
+from .results import Case, Results
+from .sheets import take_pictures
+from .tables import Board, adaptive_lines, legend, terminal_table
+from .work_precision import Plan, cases, check_plan, load_reference, measure
+
+CSV = "results.csv"
+PAGE = "index.html"
+CACHE = "cache"
+
+
+def run_bench(
+    problems: Sequence[str], plan: Plan, out: Path, *, fresh: bool, command: Sequence[str], console: Console
+) -> None:
+    """Measure `plan` on each problem, print a table for each, write results.csv and index.html into `out`.
+
+    Rows that are in the CSV already, from the same code, are not measured again unless `fresh`; so an
+    interrupted bench goes on where it stopped. Raises ValueError for unknown problems, solvers and grids and
+    for numbers that are not positive, before any work.
+    """
+    check_plan(plan)
+    chosen = [load_problem(name) for name in problems]
+    planned = [cases(problem, plan) for problem in chosen]
+    results = Results(out / CSV, fresh=fresh)
+    sections = []
+    with _progress(console) as progress:
+        task = progress.add_task("", total=sum(map(len, planned)))
+
+        def tick(what: str, done: int = 0) -> None:
+            progress.update(task, description=what, advance=done)
+
+        for problem, wanted in zip(chosen, planned, strict=True):
+            sections.append(_measure_all(problem, wanted, results, out / CACHE, tick))
+            _show(sections[-1], console)
+    write_report(out / PAGE, sections, command, CSV)
+    console.print(f"written: {out / PAGE} and {out / CSV}", highlight=False, soft_wrap=True)
+
+
+def _measure_all(
+    problem: BenchProblem, wanted: Sequence[Case], results: Results, cache: Path, tick: Callable[..., None]
+) -> Section:
+    tick(f"{problem.name}: reference")
+    reference = load_reference(problem, wanted[0].samples, wanted[0].seed, cache)
+    rows = []
+    for case in wanted:
+        tick(f"{problem.name}: {case.solver}")
+        row = results.get(case)
+        if row is None:
+            row = measure(problem, case, reference)
+            results.add(row)
+        rows.append(row)
+        tick(f"{problem.name}: {case.solver}", 1)
+    pictures = None
+    if problem.images:
+        tick(f"{problem.name}: pictures")
+        pictures = take_pictures(problem, Board.of(rows), reference)
+    return Section(problem, rows, pictures)
+
+
+def _show(section: Section, console: Console) -> None:
+    board = Board.of(section.rows)
+    title = f"{section.problem.name}: median error over {section.rows[0].case.samples} samples"
+    if board.nfes:
+        console.print(terminal_table(board, title))
+        console.print(legend(), style="dim", highlight=False)
+    if board.adaptive:
+        console.print("Adaptive steps, error at the NFE it took:")
+    for line in adaptive_lines(board):
+        console.print(f" {line}", highlight=False)
+    console.print()
+
+
+def _progress(console: Console) -> Progress:
+    description = TextColumn("{task.description}")
+    return Progress(
+        description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console, transient=True
+    )

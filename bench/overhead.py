@@ -1,0 +1,114 @@
+"""Time outside the model: microseconds per step of every solver, and the ratio to a plain triad.
+
+    python -m logsnr.bench.overhead
+
+The model is free (it returns the same tensor), so a whole `sample` call divided by its model evaluations is
+what the library costs, planning cached, checks included. Large states are compared with the fastest thing
+that moves the same bytes: a numba triad ``a = b + s c``, on as many threads, in the same run.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Annotated
+
+import numba
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..kernels import Updates
+from ..solvers.catalogue import solver, solver_names
+from ..solvers.denoiser import Denoiser
+from ..solvers.grids import grid
+from ..solvers.lower import lower
+from ..solvers.sampling import sample
+from ..solvers.schedules import VPLinear
+
+SMALL, LARGE = (1, 4, 64, 64), (8, 16, 128, 128)
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """small: microseconds a step for 1x4x64x64; large: the same for 8x16x128x128; ratio: large over triad."""
+
+    solver: str
+    head: str
+    small: float
+    large: float
+    ratio: float
+
+
+def best_of(repeats: int, function: Callable[[], object]) -> float:
+    """Seconds of the fastest call: other processes only ever add time."""
+    times = []
+    for _ in range(repeats):
+        began = perf_counter()
+        function()
+        times.append(perf_counter() - began)
+    return min(times)
+
+
+def per_step(name: str, head: str, shape: tuple[int, ...], steps: int, repeats: int) -> float:
+    """Microseconds per model evaluation of a `sample` call with a free model, fp32."""
+    answer = torch.randn(shape)
+    den = Denoiser(lambda x, t: answer, VPLinear(), head)
+    x = torch.randn(shape)
+    calls = len(solver(name).program(VPLinear(), grid(VPLinear(), steps)))
+    run = lambda: sample(den, x, solver=name, steps=steps)  # noqa: E731
+    run()
+    return best_of(repeats, run) / calls * 1e6
+
+
+def bytes_per_step(name: str, head: str, shape: tuple[int, ...], steps: int) -> float:
+    """Operands read and results written by one step, on average, fp32."""
+    sch = VPLinear()
+    program = solver(name).program(sch, grid(sch, steps))
+    updates: Updates = lower(program, sch, head, state=torch.float32, model=torch.float32).updates
+    operands = [call.matrix.shape[1] + call.matrix.shape[0] for call in updates.calls]
+    return float(np.mean(operands)) * 4 * float(np.prod(shape))
+
+
+@numba.njit(parallel=True)  # type: ignore[untyped-decorator]
+def triad(a, b, c, s):  # type: ignore[no-untyped-def]
+    for i in numba.prange(a.size):
+        a[i] = b[i] + s * c[i]
+
+
+def triad_microseconds(moved: float, repeats: int = 20) -> float:
+    """The time of one numba triad that moves ``moved`` bytes in all, two arrays read and one written."""
+    n = int(moved / 12)
+    a, b, c = (np.ones(n, dtype=np.float32) for _ in range(3))
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    triad(a, b, c, np.float32(0.5))
+    return best_of(repeats, lambda: triad(a, b, c, np.float32(0.5))) * 1e6
+
+
+def measure(name: str, head: str, steps: int = 20) -> Overhead:
+    small = per_step(name, head, SMALL, steps, repeats=200)
+    large = per_step(name, head, LARGE, steps, repeats=10)
+    plain = triad_microseconds(bytes_per_step(name, head, LARGE, steps))
+    return Overhead(name, head, small, large, large / plain)
+
+
+def main(
+    solvers: Annotated[list[str] | None, typer.Argument(help="Names; every fixed-step solver if none.")] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 20,
+) -> None:
+    """Time outside the model per evaluation, for a network that predicts x0 and one that predicts eps."""
+    table = Table("solver", "head", "1x4x64x64 us", "8x16x128x128 us", "ratio to triad", box=None)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name in solvers or [n for n in solver_names() if solver(n).planner]:
+        for head in ("x0", "eps"):
+            found = measure(name, head, steps)
+            table.add_row(name, head, f"{found.small:.1f}", f"{found.large:.0f}", f"{found.ratio:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"{torch.get_num_threads()} threads, {steps} steps, fastest of many runs")
+
+
+if __name__ == "__main__":
+    typer.run(main)

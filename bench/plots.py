@@ -1,0 +1,176 @@
+"""The plots of the report, as data URIs: error against NFE in small multiples, one panel per family."""
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from .tables import WORDS, Board, Line
+
+# Okabe and Ito's colours, told apart with any colour vision; the labels at the lines' ends say it again.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+BASELINE = Line("ddim")
+WORST = 3.0  # the data has a spread of about 1: larger errors are all the same, and off the plot
+LABEL_GAP = 0.06  # between labels, of the height of a panel
+
+FAMILIES = {  # start of a name -> family, and what it does; a name that starts otherwise is the first
+    "": ("Runge-Kutta", "on dx/dt"),
+    "deis-rho": ("DEIS-rho", "polynomials in sigma/alpha"),
+    "deis": ("DEIS", "polynomials in t"),
+    "dpmpp": ("DPM-Solver++", "predicting x0"),
+    "dpm": ("DPM-Solver", "predicting eps"),
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    name: str
+    nfe: list[float]
+    error: list[float]
+    style: str = "-"
+    colour: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    curves: list[Curve]
+    background: list[Curve] = field(default_factory=list)
+    ticks: tuple[int, ...] = ()
+    own_range: bool = False
+
+
+def families(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """Prefix of the family -> its ramp-started lines, less DDIM, which is in every panel."""
+    found: dict[str, list[Line]] = {prefix: [] for prefix in FAMILIES}
+    for line in lines:
+        if line.startup == "ramp" and line != BASELINE:
+            found[next((p for p in FAMILIES if p and line.solver.startswith(p)), "")].append(line)
+    return {prefix: members for prefix, members in found.items() if members}
+
+
+def error_plot(board: Board, title: str) -> str:
+    """An SVG data URI. Panels: the best of each family, each family, the start-ups, the adaptive solvers."""
+    panels = _panels(board)
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.1 * columns, 0.7 + 3.0 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    shared = _range(curve for panel in panels if not panel.own_range for curve in panel.curves)
+    for ax, panel in zip(axes, panels, strict=False):
+        _draw(ax, panel, _range(panel.curves) if panel.own_range else shared)
+    for ax in axes[len(panels) :]:
+        ax.axis("off")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
+    figure.supxlabel("NFE: model evaluations per sample", fontsize=10)
+    figure.supylabel(f"{WORDS[board.statistic]} error", fontsize=10)
+    return data_uri(figure)
+
+
+def _panels(board: Board) -> list[Panel]:
+    grouped = families(board.lines)
+    everything = [_curve(board, line) for line in board.lines]
+    baseline = [_curve(board, BASELINE, ":", "black")] if BASELINE in board.lines else []
+    panels = []
+    if len(grouped) > 1:
+        best = [_best(board, FAMILIES[prefix][0], lines) for prefix, lines in grouped.items()]
+        panels.append(Panel("The best of each family", _coloured(best) + baseline, everything, board.nfes))
+    for prefix, lines in grouped.items():
+        title = ", ".join(FAMILIES[prefix])
+        curves = _coloured([_curve(board, line) for line in lines])
+        panels.append(Panel(title, curves + baseline, everything, board.nfes))
+    if twice := [line for line in board.lines if line.startup == "single-step"]:
+        ramped = _coloured([_curve(board, Line(line.solver)) for line in twice])
+        single = _coloured([_curve(board, line, "--") for line in twice])
+        panels.append(
+            Panel("Started by the ramp (solid) or single steps (dashed)", ramped + single, [], board.nfes)
+        )
+    if board.adaptive:
+        curves = [
+            Curve(name, [r.nfe_used for r in rows], [board.error(r) for r in rows])
+            for name, rows in board.adaptive.items()
+        ]
+        panels.append(
+            Panel("Adaptive steps", _coloured(curves), everything, (5, 10, 20, 50, 100, 200, 500), True)
+        )
+    return panels
+
+
+def _curve(board: Board, line: Line, style: str = "-", colour: str = "") -> Curve:
+    rows = [board.best[line, nfe] for nfe in board.nfes if (line, nfe) in board.best]
+    name = "" if style == "--" else str(line)
+    return Curve(name, [r.case.nfe or 0 for r in rows], [board.error(r) for r in rows], style, colour)
+
+
+def _best(board: Board, name: str, lines: list[Line]) -> Curve:
+    found = {
+        nfe: min(board.error(board.best[line, nfe]) for line in lines if (line, nfe) in board.best)
+        for nfe in board.nfes
+        if any((line, nfe) in board.best for line in lines)
+    }
+    return Curve(name, list(found), list(found.values()))
+
+
+def _coloured(curves: list[Curve]) -> list[Curve]:
+    return [Curve(c.name, c.nfe, c.error, c.style, COLOURS[i % len(COLOURS)]) for i, c in enumerate(curves)]
+
+
+def _range(curves: Iterable[Curve]) -> tuple[float, float]:
+    """The vertical range for these curves, cut at `WORST`."""
+    errors = [e for c in curves for e in c.error if np.isfinite(e) and e > 0] or [1.0]
+    return min(*errors, WORST) / 2, min(2 * max(errors), WORST)
+
+
+def _draw(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_ylim(limits)
+    ax.set_title(panel.title, fontsize=10, loc="left")
+    for curve in panel.background:
+        ax.plot(curve.nfe, curve.error, color="#d8d8d8", lw=0.8, zorder=1)
+    for curve in panel.curves:
+        ax.plot(curve.nfe, curve.error, curve.style, color=curve.colour, lw=1.5, marker="o", ms=3, zorder=2)
+    ax.xaxis.set_major_locator(FixedLocator(panel.ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    ax.tick_params(labelsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    _label_ends(ax, panel.curves)
+
+
+def _label_ends(ax: Axes, curves: list[Curve]) -> None:
+    """Names beside the last points, moved apart where they would overlap."""
+    low, high = np.log(ax.get_ylim())
+    named = [c for c in curves if c.name and c.nfe]
+    heights = [float(np.clip((np.log(c.error[-1]) - low) / (high - low), 0, 1)) for c in named]
+    for curve, height in zip(named, spread(heights, LABEL_GAP), strict=True):
+        ax.text(
+            1.02, height, curve.name, color=curve.colour, fontsize=8, va="center", transform=ax.transAxes
+        )  # fmt: skip
+
+
+def spread(heights: list[float], gap: float) -> list[float]:
+    """The heights, in the same order, at least `gap` apart: pushed up from below, then down from 1."""
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    moved = list(heights)
+    for below, i in pairwise(order):
+        moved[i] = max(moved[i], moved[below] + gap)
+    ceiling = 1.0
+    for i in reversed(order):
+        moved[i] = min(moved[i], ceiling)
+        ceiling = moved[i] - gap
+    return moved
+
+
+def data_uri(figure: Figure, kind: str = "svg") -> str:
+    """The figure as a data URI, "svg" for plots or "png" for pictures."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=100)
+    mime = "svg+xml" if kind == "svg" else kind
+    return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,170 @@
+"""The page: `index.html`, with everything it shows inside."""
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+import numpy as np
+
+from ..analysis.digits import load_digits
+from ..solvers.catalogue import solver, solver_names
+from .classify import Verdict, judge
+from .plots import error_plot
+from .problems import BenchProblem
+from .results import Row, versions
+from .sheets import Pictures, contact_sheet
+from .tables import WORDS, Board, Line, adaptive_lines, line_of, short
+
+
+@dataclass(frozen=True)
+class Section:
+    """All that the page says about one problem; pictures only where the samples are images."""
+
+    problem: BenchProblem
+    rows: Sequence[Row]
+    pictures: Pictures | None = None
+
+
+def write_report(path: Path, sections: Sequence[Section], command: Sequence[str], csv: str) -> None:
+    """Write the page; it loads nothing from anywhere."""
+    template = Template(resources.files(__package__).joinpath("templates", "report.html").read_text("utf-8"))
+    page = template.substitute(
+        command=escape(shlex.join(command)),
+        versions=escape(versions()),
+        csv=escape(csv),
+        equal=", ".join(f"<code>{name}</code>" for name in solver("ddim").equals),
+        least=_least(),
+        problems="\n".join(map(_section, sections)),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _least() -> str:
+    """Which solvers need more than one evaluation at least."""
+    several = [s for s in map(solver, solver_names()) if s.planner and s.evaluations > 1]
+    told = ", ".join(f"<code>{s.name}</code> {s.evaluations}" for s in several)
+    return f"The least possible, where it is more than 1: {told}."
+
+
+def _section(section: Section) -> str:
+    problem, rows = section.problem, section.rows
+    board = Board.of(rows)
+    parts = [
+        f'<h2 id="{problem.name}">{problem.name}</h2>',
+        f"<p>{escape(problem.summary)}. {_conditions(section)}</p>",
+        _figure(board, problem.name),
+        '<p class="note">Grey: all solvers. The adaptive ones have axes of their own.</p>',
+        "<h3>Median error</h3>",
+        _error_table(board),
+        *(f'<p class="note">{escape(line)} evaluations.</p>' for line in adaptive_lines(board)),
+        _folded(Board.of(rows, "rms"), problem.name),
+        _folded(Board.of(rows, "p90"), problem.name),
+        _overhead(rows, board),
+    ]
+    if section.pictures:
+        parts += _gallery(section.pictures, board)
+    return "\n".join(parts)
+
+
+def _conditions(section: Section) -> str:
+    row = section.rows[0]
+    shape = " x ".join(map(str, section.problem.event_shape))
+    dtype = str(section.problem.dtype).removeprefix("torch.")
+    return (
+        f"{escape(str(section.problem.denoiser.schedule))}; {row.case.samples} samples of {shape}, {dtype}; "
+        f"seed {row.case.seed}. The reference is off by {short(row.reference_error)}."
+    )
+
+
+def _figure(board: Board, name: str) -> str:
+    alt = f"{WORDS[board.statistic]} error against NFE on {name}"
+    title = alt
+    if board.nfes:
+        best = board.winner(min(board.nfes, key=lambda nfe: abs(nfe - 10)))
+        title = (
+            f"{name}: at {best.case.nfe} evaluations {line_of(best)} is closest, {short(board.error(best))}"
+        )
+    return f'<img src="{error_plot(board, title)}" alt="{escape(alt)}">'
+
+
+def _folded(board: Board, name: str) -> str:
+    head = f"The same by {WORDS[board.statistic]} error"
+    return f"<details><summary>{head}</summary>{_figure(board, name)}{_error_table(board)}</details>"
+
+
+def _error_table(board: Board) -> str:
+    winners = {nfe: board.winner(nfe) for nfe in board.nfes}
+
+    def cell(line: Line, nfe: int) -> str:
+        row = board.best.get((line, nfe))
+        if row is None:
+            return "<td>-</td>"
+        told = f"{row.case.grid} grid, {row.nfe_used} evaluations; " + ", ".join(
+            f"{word} {short(getattr(row, name))}" for name, word in WORDS.items()
+        )
+        best = ' class="best"' if row is winners[nfe] else ""
+        return f'<td{best} title="{told}">{short(board.error(row))} <small>{row.case.grid[0]}</small></td>'
+
+    return _table(board, cell)
+
+
+def _overhead(rows: Sequence[Row], board: Board) -> str:
+    """Time outside the model per evaluation: the median over a solver's runs."""
+    spent: dict[Line, list[float]] = {}
+    for row in rows:
+        if row.case.nfe is not None:
+            spent.setdefault(line_of(row), []).append(row.overhead_us_per_step)
+    cells = "".join(f"<tr><td>{line}</td><td>{np.median(spent[line]):.0f}</td></tr>" for line in board.lines)
+    return (
+        "<details><summary>Time outside the model</summary><p>Microseconds per evaluation for the whole "
+        "batch, the median over the solver's runs, on the machine that made this page.</p>"
+        f'<div class="wide"><table><tr><th>solver</th><th>us</th></tr>{cells}</table></div></details>'
+    )
+
+
+def _gallery(pictures: Pictures, board: Board) -> list[str]:
+    verdicts = pictures.verdicts()
+    real, exact = judge(load_digits(split="test")[0]), judge(pictures.exact)
+
+    def cell(line: Line, nfe: int) -> str:
+        verdict = verdicts.get((line, nfe))
+        if verdict is None:
+            return "<td>-</td>"
+        return f"<td>{verdict['confidence']:.2f} <small>{verdict['entropy']:.2f}</small></td>"
+
+    sheet, fair = contact_sheet(pictures, board), _fair(sum(exact["histogram"]))
+    return [
+        "<h3>The digits</h3>",
+        "<p>The same noise in every cell, each solver on its best grid; the exact answer at the right.</p>",
+        f'<img class="sheet" src="{sheet}" alt="generated digits per solver and NFE">',
+        "<h3>What a classifier makes of them</h3>",
+        "<p>A network trained on real digits: how sure it is of the classes it sees (mean probability), and "
+        f"the entropy of their distribution in bits. Held-out real digits: {_plain(real)}. The exact "
+        f"answers: {_plain(exact)}; as many draws from ten equal classes have about {fair} bits. "
+        f" Exact answers per class, 0 to 9: {', '.join(map(str, exact['histogram']))}.</p>",
+        _table(board, cell),
+    ]
+
+
+def _plain(verdict: Verdict) -> str:
+    return f"{verdict['confidence']:.2f}, {verdict['entropy']:.2f} bits"
+
+
+def _fair(draws: int) -> str:
+    """The expected entropy of a histogram of draws from ten equal classes, to first order (Miller 1955)."""
+    return f"{np.log2(10) - 9 / (2 * draws * np.log(2)):.2f}"
+
+
+def _table(board: Board, cell: Callable[[Line, int], str]) -> str:
+    """One row per line, one column per NFE; nothing if all solvers are adaptive."""
+    if not board.nfes:
+        return ""
+    head = "".join(f"<th>{nfe}</th>" for nfe in board.nfes)
+    rows = "".join(
+        f"<tr><td>{line}</td>{''.join(cell(line, nfe) for nfe in board.nfes)}</tr>" for line in board.lines
+    )
+    return f'<div class="wide"><table><tr><th>NFE</th>{head}</tr>{rows}</table></div>'

@@ -1,0 +1,144 @@
+"""Measurements in a CSV that grows line by line, so that an interrupted bench goes on where it stopped."""
+
+import csv
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata, resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import cast
+
+from ..solvers.multistep import Startup
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked for: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`."""
+
+    problem: str
+    solver: str
+    startup: Startup
+    grid: str
+    nfe: int | None
+    rtol: float | None
+    samples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came out.
+
+    nfe_used: model evaluations per sample; an adaptive solver's are those of its one batch.
+    median, rms, p90: over the samples, of each sample's root-mean-square error against the reference.
+    overhead_us_per_step: time outside the model per model call, microseconds; seconds: the whole solve.
+    reference_error: how far off the reference itself is, the largest over the samples.
+    """
+
+    case: Case
+    nfe_used: int
+    median: float
+    rms: float
+    p90: float
+    overhead_us_per_step: float
+    seconds: float
+    reference_error: float
+    versions: str
+
+    def record(self) -> dict[str, object]:
+        """The row as one flat CSV record; None becomes the empty cell."""
+        flat = asdict(self)
+        return {**flat.pop("case"), **flat}
+
+    @classmethod
+    def parse(cls, record: dict[str, str]) -> "Row":
+        """The inverse of `record`. Raises KeyError, TypeError or ValueError on a torn or foreign record."""
+        case = Case(
+            problem=record["problem"],
+            solver=record["solver"],
+            startup=cast(Startup, record["startup"]),
+            grid=record["grid"],
+            nfe=int(record["nfe"]) if record["nfe"] else None,
+            rtol=float(record["rtol"]) if record["rtol"] else None,
+            samples=int(record["samples"]),
+            seed=int(record["seed"]),
+        )
+        measured = ("median", "rms", "p90", "overhead_us_per_step", "seconds", "reference_error")
+        numbers = {name: float(record[name]) for name in measured}
+        if not record["versions"]:
+            raise ValueError("the record is torn")
+        return cls(case=case, nfe_used=int(record["nfe_used"]), versions=record["versions"], **numbers)
+
+
+COLUMNS = (
+    "problem", "solver", "startup", "grid", "nfe", "rtol", "nfe_used", "median", "rms", "p90",
+    "overhead_us_per_step", "seconds", "samples", "seed", "reference_error", "versions",
+)  # fmt: skip
+
+
+class Results:
+    """The CSV at `path`. Opening drops the rows of other versions of the code, and with `fresh` all."""
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        self.path = path
+        self.versions = versions()
+        self._rows: dict[Case, Row] = {}
+        if not fresh and path.exists():
+            self._rows = {row.case: row for row in _load(path) if row.versions == self.versions}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = path.with_suffix(".tmp")  # replaced in one move: a stop in between loses no rows
+        with whole.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(row.record() for row in self._rows.values())
+        os.replace(whole, path)
+
+    def get(self, case: Case) -> Row | None:
+        return self._rows.get(case)
+
+    def add(self, row: Row) -> None:
+        self._rows[row.case] = row
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row.record())
+
+
+def _load(path: Path) -> list[Row]:
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for record in csv.DictReader(file):
+            try:
+                rows.append(Row.parse(record))
+            except (KeyError, TypeError, ValueError):
+                continue  # the line that an interrupt tore, or another format: it is measured again
+    return rows
+
+
+@cache
+def fingerprint(*packages: str) -> str:
+    """Twelve hex digits that change with any source file or data file of these packages."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for path, content in sorted(_files(resources.files(package), package)):
+            digest.update(path.encode() + b"\0" + content + b"\0")
+    return digest.hexdigest()[:12]
+
+
+def _files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
+    found = []
+    for item in folder.iterdir():
+        path = f"{prefix}/{item.name}"
+        if item.is_dir() and item.name == "data":
+            found += _files(item, path)
+        elif item.name.endswith((".py", ".npz", ".safetensors")):
+            found.append((path, item.read_bytes()))
+    return found
+
+
+@cache
+def versions() -> str:
+    """The library with a fingerprint of its code and data, and the packages that its numbers rest on."""
+    code = fingerprint("logsnr.solvers", "logsnr.kernels", "logsnr.analysis", "logsnr.bench")
+    others = " ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "scipy", "numba"))
+    return f"logsnr {metadata.version('logsnr')} ({code}) {others}"

@@ -1,0 +1,184 @@
+"""Trains the network of `digits_net` from scratch on a CPU: `python -m logsnr.bench.train_digits --out PATH`.
+
+Five to ten minutes on two cores. An interrupted run goes on from its last checkpoint when started again, and
+ends with the weights it would have ended with: every step seeds its own randomness.
+"""
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich import print
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from safetensors.torch import save
+from torch import Tensor
+
+from .. import Denoiser, sample
+from ..analysis.digits import load_digits
+from .classify import judge
+from .digits_net import PREDICTION, SCHEDULE, DigitsNet
+
+STEPS = 4000  # 6000 lower the mean loss of the report by 2.2 % on seen digits and 0.3 % on unseen ones
+BATCH = 128
+LEARNING_RATE = 2e-3
+WARMUP = 100
+EMA = 0.999
+SPREAD = 1.25
+CHECKPOINT_EVERY = 250
+REPORT_LAMS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
+PARTS = ("net", "average", "optimiser")
+METADATA = {
+    "model": "logsnr.bench.digits_net.DigitsNet, predicts v on VPLinear(beta_min=0.1, beta_max=20)",
+    "data": "E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI, CC BY 4.0",
+}
+
+
+def v_loss(net: DigitsNet, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """Mean squared error of v per image, (B,): that of x0 times 1 + SNR, so neither end is neglected."""
+    alpha, sigma = (f(t)[:, None, None, None] for f in (SCHEDULE.alpha, SCHEDULE.sigma))
+    error = net(alpha * x0 + sigma * noise, t) - (alpha * noise - sigma * x0)
+    return error.square().mean(dim=(1, 2, 3))
+
+
+def draw_times(count: int) -> Tensor:
+    """Training times (count,): stratified, with half-log-SNR of density 1 / (3.93 cosh(0.8 lam)).
+
+    That is the cosine schedule's, widened; half of it lies in |lam| < 1.1, where the digits take their shape.
+    """
+    u = (torch.arange(count) + torch.rand(count, dtype=torch.float64)) / count
+    lam = -SPREAD * torch.log(torch.tan(math.pi / 2 * u.clamp(1e-6, 1 - 1e-6)))
+    return SCHEDULE.time(lam).float()
+
+
+class Run:
+    """A training run at some step: the network, its moving average and the optimiser."""
+
+    def __init__(self, *, steps: int) -> None:
+        torch.manual_seed(0)
+        self.step, self.steps = 0, steps
+        self.images = load_digits(split="train")[0].float()
+        self.net, self.average = DigitsNet(), DigitsNet().requires_grad_(False).eval()
+        self.average.load_state_dict(self.net.state_dict())
+        self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
+
+    def advance(self) -> float:
+        """One AdamW step on a random batch and one of the moving average; returns the loss before them."""
+        torch.manual_seed(self.step)
+        warm = min(1.0, (self.step + 1) / WARMUP)
+        for group in self.optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * warm * (1 + math.cos(math.pi * self.step / self.steps)) / 2
+        x0 = self.images[torch.randint(len(self.images), (BATCH,))]
+        loss = v_loss(self.net, x0, draw_times(BATCH), torch.randn_like(x0)).mean()
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        # A young average should not remember the untrained weights.
+        decay = min(EMA, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mean, weight in zip(self.average.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(weight, 1 - decay)
+        self.step += 1
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        """Writes beside `path` and renames, so that an interruption cannot leave half a file."""
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        unfinished = path.with_suffix(".part")
+        torch.save({"step": self.step, "steps": self.steps, **parts}, unfinished)
+        unfinished.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Goes on from a checkpoint. Raises ValueError if that is of a run of another length."""
+        state = torch.load(path, weights_only=True)
+        if state["steps"] != self.steps:
+            raise ValueError(
+                f"checkpoint {path} is of a run of {state['steps']} steps, not {self.steps}: "
+                "delete it to start anew"
+            )
+        self.step = state["step"]
+        for name in PARTS:
+            getattr(self, name).load_state_dict(state[name])
+
+
+def train(*, checkpoint: Path, steps: int = STEPS) -> DigitsNet:
+    """The averaged network after `steps` steps on the training digits, resumed from `checkpoint` if there.
+
+    Raises ValueError if the checkpoint is of a run of another length.
+    """
+    run = Run(steps=steps)
+    if checkpoint.exists():
+        run.load(checkpoint)
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}")) as progress:
+        task = progress.add_task("training", total=steps, completed=run.step, loss=math.nan)
+        smoothed = math.nan
+        while run.step < steps:
+            loss = run.advance()
+            smoothed = loss if math.isnan(smoothed) else 0.99 * smoothed + 0.01 * loss
+            progress.update(task, advance=1, loss=smoothed)
+            if run.step % CHECKPOINT_EVERY == 0:
+                run.save(checkpoint)
+    return run.average
+
+
+def nearest(images: Tensor, others: Tensor) -> Tensor:
+    """Euclidean distance from each image to the nearest of the others, (B,)."""
+    return torch.cdist(images.flatten(1).double(), others.flatten(1).double()).amin(dim=1)
+
+
+@torch.no_grad()
+def report(net: DigitsNet, *, count: int = 1000) -> None:
+    """Prints the loss on seen and unseen digits, and compares `count` generated digits with unseen real ones.
+
+    Generated digits nearer to the training set than unseen real ones are would mean it was learnt by heart.
+    """
+    seen, unseen = (load_digits(split=split)[0].float() for split in ("train", "test"))
+    torch.manual_seed(0)
+    losses = Table("half log-SNR", "seen", "unseen", title="mean squared error of v")
+    for lam in REPORT_LAMS:
+        t = torch.tensor(SCHEDULE.time(lam))
+        rows = (v_loss(net, x, t.expand(len(x)).float(), torch.randn_like(x)).mean() for x in (seen, unseen))
+        losses.add_row(f"{lam:g}", *(f"{loss:.4f}" for loss in rows))
+    print(losses)
+
+    denoiser = Denoiser(net, SCHEDULE, prediction=PREDICTION)
+    generated = sample(denoiser, torch.randn(count, 1, 8, 8), solver="dpmpp-2m", steps=20)
+    quality = Table("", "unseen", "generated", title="quality of generated digits")
+    columns = zip(*(_qualities(images, seen) for images in (unseen, generated)), strict=True)
+    names = ("confidence", "class entropy, bits", "nearest seen: median", "nearest seen: 5 %")
+    for name, row in zip((*names, *(f"share of {digit}" for digit in range(10))), columns, strict=True):
+        quality.add_row(name, *row)
+    print(quality)
+
+
+def _qualities(images: Tensor, seen: Tensor) -> list[str]:
+    """One column of the report: the classifier's verdict, nearness to the training set, share per class."""
+    verdict, distance = judge(images), nearest(images, seen)
+    numbers = (verdict["confidence"], verdict["entropy"], distance.median(), distance.quantile(0.05))
+    return [f"{number:.3f}" for number in numbers] + [f"{n / len(images):.1%}" for n in verdict["histogram"]]
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="where to write the weights (.safetensors)")],
+    steps: Annotated[int, typer.Option(min=1, help="optimiser steps")] = STEPS,
+) -> None:
+    """Trains the digits network, writes its weights and reports how good they are.
+
+    An interrupted run is resumed from OUT with the suffix .ckpt, which is deleted at the end.
+    """
+    if not out.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
+    checkpoint = out.with_suffix(".ckpt")
+    net = train(checkpoint=checkpoint, steps=steps)
+    out.write_bytes(save(net.state_dict(), metadata=METADATA))
+    checkpoint.unlink(missing_ok=True)
+    print(f"wrote {out}")
+    report(net)
+
+
+if __name__ == "__main__":
+    typer.run(main)

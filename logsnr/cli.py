@@ -1,0 +1,157 @@
+"""The command line. A command imports what it needs when it runs, so that `logsnr --help` answers at once."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from typer.core import TyperCommand
+
+from .solvers.multistep import Startup
+
+app = typer.Typer(
+    name="logsnr",
+    help="Sample from diffusion and flow models by solving their differential equations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RAMP_NOTE = (
+    "--startup ramp begins with lower orders: no evaluations more, but a global order of at most 2; "
+    "--startup single-step begins with Runge-Kutta steps, whose evaluations count, and keeps the order."
+)
+
+
+class SeveralValues(TyperCommand):
+    """Lets an option that may be repeated take all its values at once: `--nfe 5 6 8` or `--nfe 5,6,8`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        repeatable = {name for p in self.params if getattr(p, "multiple", False) for name in p.opts}
+        return super().parse_args(ctx, spread_values(args, repeatable))
+
+
+def spread_values(args: list[str], repeatable: set[str]) -> list[str]:
+    """`--nfe 5 6,8` becomes `--nfe 5 --nfe 6 --nfe 8`; options that are not repeatable stay as they are."""
+    groups: list[list[str]] = [[]]
+    for arg in args:
+        if arg.startswith("-"):
+            groups.append([])
+        groups[-1].append(arg)
+    spread = groups[0]
+    for head, *values in groups[1:]:
+        name, _, value = head.partition("=")
+        if name not in repeatable:
+            spread += [head, *values]
+            continue
+        several = [each for word in [value, *values] for each in word.split(",") if each]
+        if not several:
+            raise typer.BadParameter(f"{name} needs at least one value")
+        spread += [word for each in several for word in (name, each)]
+    return spread
+
+
+@app.command(cls=SeveralValues)
+def bench(
+    problem: Annotated[
+        list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if not given.")
+    ] = None,
+    solvers: Annotated[
+        list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them; all.")
+    ] = None,
+    nfe: Annotated[
+        list[int] | None, typer.Option(help="Budgets of model evaluations: 5 6 8 10 15 20 40.")
+    ] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all.")] = None,
+    rtol: Annotated[
+        list[float] | None, typer.Option(help="For adaptive solvers: 1e-2 1e-3 1e-4 1e-5.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise that everything starts from.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")
+    ] = Path("report"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what is in results.csv already.")
+    ] = False,
+) -> None:
+    """NFE against error of the solvers, measured from the same noise against exact answers.
+
+    Options may take several values: --nfe 5 6 8.
+    """
+    from .bench.job import run_bench
+    from .bench.problems import PROBLEMS
+    from .bench.work_precision import NFES, RTOLS, Plan
+
+    plan = Plan(
+        solvers=tuple(solvers or ()),
+        nfes=tuple(sorted(set(nfe or NFES))),
+        grids=tuple(grid or ()),
+        rtols=tuple(rtol or RTOLS),
+        samples=samples,
+        seed=seed,
+    )
+    names = list(dict.fromkeys(problem or PROBLEMS))
+    command = ["logsnr", *sys.argv[1:]]
+    run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
+
+
+@app.command("solvers")
+def list_solvers() -> None:
+    """Every solver that there is: order, model evaluations per step, what it is."""
+    from .solvers.catalogue import solver, solver_names
+
+    table = Table(
+        "solver", Column("order", justify="right"), Column("NFE/step", justify="right"), "", box=None
+    )
+    for name in solver_names():
+        found = solver(name)
+        table.add_row(name, str(found.order), str(found.evaluations), found.summary)
+    Console().print(table)
+
+
+@app.command()
+def order(
+    name: Annotated[str, typer.Argument(help="A solver.")],
+    startup: Annotated[
+        str, typer.Option(help="single-step or ramp: how multistep solvers start.")
+    ] = "single-step",
+) -> None:
+    """Measure a solver's order of convergence on a mixture of Gaussians and a non-uniform grid."""
+    from .analysis.orders import convergence_order
+    from .bench.problems import three_gaussians
+    from .bench.work_precision import startups
+    from .solvers.catalogue import solver
+    from .solvers.schedules import VPLinear
+
+    method, sch = solver(name), VPLinear()
+    if method.planner is None:
+        raise ValueError(f"{name} chooses its own steps, so there is no grid to refine")
+    found = convergence_order(method, three_gaussians(), sch, startup=cast(Startup, startup))
+    table = Table(*(Column(head, justify="right") for head in ("steps", "NFE", "error", "slope")), box=None)
+    slopes = ["", *(f"{slope:.3f}" for slope in found.slopes)]
+    for steps, nfe, error, slope in zip(found.steps, found.nfe, found.errors, slopes, strict=True):
+        table.add_row(str(steps), str(nfe), f"{error:.3e}", slope)
+    console = Console()
+    console.print(table)
+    console.print(f"{found.solver}: measured order {found.order:.2f}, declared {found.declared}")
+    if len(startups(method, sch)) > 1:
+        console.print(RAMP_NOTE)
+
+
+def main() -> None:
+    """The console command: errors in what was asked for are one line, not a traceback."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, TypeError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Schedules, denoisers, planners, programs, executors and the catalogue of named solvers."""

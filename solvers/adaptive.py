@@ -1,0 +1,58 @@
+"""Adaptive black-box solvers: torchdiffeq on dx/dt = velocity(x, t), with the evaluations counted."""
+
+import numpy as np
+import torch
+
+from .denoiser import Denoiser, convert
+from .heads import Level
+from .run import not_finite
+
+
+def adaptive_solve(
+    den: Denoiser, x: torch.Tensor, method: str, times: np.ndarray, *, rtol: float, atol: float
+) -> tuple[torch.Tensor, int]:
+    """States (len(times), B, ...) at ``times`` by torchdiffeq's ``method``, and the NFE.
+
+    One error norm over the whole batch chooses the steps, so a sample's answer depends on its batch. Raises
+    ValueError for tolerances that are not positive or too fine for the dtype, and for spans at whose ends the
+    head does not determine the velocity (sigma = 0 or alpha = 0), NonFiniteError if the model returns a
+    non-finite value, RuntimeError if the tolerances cannot be met.
+    """
+    from torchdiffeq import odeint
+
+    for name, tol in (("rtol", rtol), ("atol", atol)):
+        if not tol > 0:
+            raise ValueError(f"{name} must be positive, not {tol}")
+    state = x.to(torch.promote_types(x.dtype, torch.float32))
+    if rtol < (eps := torch.finfo(state.dtype).eps):
+        raise ValueError(f"rtol = {rtol} is below the precision of the state, {eps:.2g} in {state.dtype}")
+    for t in times[[0, -1]].tolist():
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a, b = convert(den.prediction, "velocity", Level.at(den.schedule, np.asarray(t)))
+        if not np.isfinite([a, b]).all():
+            raise ValueError(
+                f"prediction = {den.prediction!r} does not determine dx/dt at t = {t:.6g}, where alpha = "
+                f"{den.schedule.alpha(t):.6g} and sigma = {den.schedule.sigma(t):.6g}; give t_start or t_end inside"
+            )
+    if not x.numel():
+        return state.new_empty(len(times), *state.shape), 0
+    nfe, low, high = 0, times.min(), times.max()
+
+    def velocity(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        nonlocal nfe
+        nfe += 1
+        dx = den.velocity(y, t.clamp(low, high))  # the guess of the first step may look beyond the end
+        if not torch.isfinite(dx).all():
+            raise not_finite(x, nfe - 1, nfe, float(t))
+        return dx
+
+    grid = torch.as_tensor(times, dtype=torch.float64, device=x.device)
+    # step_t: the last step ends at the last time; torchdiffeq would step over it, and out of the schedule.
+    options = {"step_t": grid[-1:]}
+    try:
+        states = odeint(velocity, state, grid, rtol=rtol, atol=atol, method=method, options=options)
+    except AssertionError as error:  # what torchdiffeq says when a step gets too short to change t
+        raise RuntimeError(
+            f"{method} cannot meet rtol = {rtol}, atol = {atol} in {state.dtype} ({error}); ask for less"
+        ) from error
+    return states, nfe

@@ -1,0 +1,117 @@
+"""From a program to what a network and a state dtype make of it: head conversion as columns of the matrix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ..kernels import Updates
+from .gauges import Array
+from .heads import Level, to_pair
+from .program import Call, Program, prune
+from .schedule import Schedule
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A program ready to run: calls whose model columns are what the network returns.
+
+    times: float64 (n,), when the model is called. updates: what the registers need.
+    """
+
+    program: Program
+    times: Array
+    updates: Updates
+
+    @property
+    def calls(self) -> Sequence[Call]:
+        return self.updates.calls  # type: ignore[return-value]
+
+
+def lower(
+    program: Program,
+    sch: Schedule,
+    prediction: str,
+    *,
+    state: torch.dtype,
+    model: torch.dtype,
+    weights: Sequence[float] = (1.0,),
+) -> Lowered:
+    """Replace the columns (x0, eps) by columns of a network that returns head ``prediction``.
+
+    weights: one per tensor that the network returns; the head is their weighted sum (guidance).
+    state, model: dtypes. Where they differ, one more output row casts the next model input in the same pass.
+    Raises ValueError if the head does not determine what a call needs, naming the time.
+    """
+    times = np.array([call.t for call in program])
+    pairs = _pairs(prediction, sch, times)
+    calls = [
+        _convert(call, pair, prediction, sch, weights) for call, pair in zip(program, pairs, strict=True)
+    ]
+    dtypes = [state] * program.slots
+    cast = None
+    if model != state:
+        cast = program.slots
+        dtypes.append(model)
+        calls = _with_casts(calls, cast)
+    return Lowered(program, times, Updates(tuple(prune(calls)), tuple(dtypes), cast))
+
+
+def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:
+    """(n, 2, 2): x0 and eps as combinations of (x, prediction) at each call."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # infinities are refused where they are needed
+        (a, b), (c, d) = to_pair(prediction, Level.at(sch, times))
+    flat = np.broadcast_arrays(a, b, c, d, times)[:4]
+    return np.stack(flat, axis=-1).reshape(-1, 2, 2)
+
+
+def _convert(call: Call, pair: Array, prediction: str, sch: Schedule, weights: Sequence[float]) -> Call:
+    """One call: ``matrix[:, :2] @ (x0, eps)`` in terms of the slot the model saw and its outputs."""
+    used = call.matrix[:, :2].reshape(len(call.writes), 2, -1).any(axis=(0, 2))
+    if not np.isfinite(pair[used]).all():
+        blind = "x0" if used[0] and not np.isfinite(pair[0]).all() else "eps"
+        raise ValueError(
+            f"prediction = {prediction!r} does not determine {blind} at t = {call.t:.6g}, where alpha = "
+            f"{float(sch.alpha(call.t)):.6g} and sigma = {float(sch.sigma(call.t)):.6g}; use another head or another span"
+        )
+    pair = np.where(used[:, None], pair, 0.0)
+    seen, answer = np.moveaxis(np.tensordot(call.matrix[:, :2], pair, axes=(1, 0)), -1, 0)
+    reads, rest = call.reads, call.matrix[:, 2:]
+    if call.at in reads:
+        rest = rest.copy()
+        rest[:, reads.index(call.at)] += seen
+    else:
+        reads = (call.at, *reads)
+        rest = np.concatenate([seen[:, None], rest], axis=1)
+    models = np.stack([w * answer for w in weights], axis=1)
+    return replace(call, reads=reads, matrix=np.concatenate([models, rest], axis=1))
+
+
+def _with_casts(calls: Sequence[Call], cast: int) -> list[Call]:
+    """Let every call also write the next model input, in the model's dtype, to slot ``cast``."""
+    result = []
+    for call, following in zip(calls, [*calls[1:], None], strict=True):
+        moved = replace(call, at=cast)
+        if following is not None:
+            source = following.at
+            if source in call.writes:
+                row = call.matrix[call.writes.index(source)]
+            else:
+                moved = _reading(moved, source)
+                row = np.zeros_like(moved.matrix[0])
+                row[moved.models + moved.reads.index(source)] = 1.0
+            moved = replace(moved, writes=(*moved.writes, cast), matrix=np.concatenate([moved.matrix, row[None]]))
+        result.append(moved)
+    return result
+
+
+def _reading(call: Call, slot: int) -> Call:
+    """The same call with ``slot`` among its reads."""
+    if slot in call.reads:
+        return call
+    column = call.models + len(call.reads)
+    zeros = np.zeros_like(call.matrix[:, :1])
+    matrix = np.concatenate([call.matrix[:, :column], zeros, call.matrix[:, column:]], axis=1)
+    return replace(call, reads=(*call.reads, slot), matrix=matrix)
+

@@ -1,0 +1,135 @@
+"""Exponential Adams methods: one planner for DDIM, DEIS, LMS, DPM-Solver-1 and DPM-Solver++ nM.
+
+In the gauge ``d(x / mu) = N dE`` an order-p step replaces N by the polynomial through its last p values in
+an interpolation variable u, and integrates that polynomial exactly (Hochbruck and Ostermann 2010, 2.7; book
+9.3 and 9.5.4):
+
+    x_t = (mu_t / mu_s) x_s + sum_j w_j N_j,      w_j = mu_t int_s^t l_j(u) dE.
+"""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import numpy as np
+
+from .gauges import Array, Gauge, Nodes
+from .program import STATE, Call, Program
+from .quadrature import Variable, integrate, lagrange, powers, variable
+from .schedule import Schedule
+from .singlestep import ddim_calls, ddim_notes, stage_calls
+from .tableaux import STARTERS
+
+Startup = Literal["ramp", "single-step"]
+Compat = Callable[[Array], Array]
+
+
+def multistep(
+    sch: Schedule,
+    grid: Array,
+    startup: Startup,
+    *,
+    name: str,
+    order: int,
+    gauge: Gauge,
+    var: Variable,
+    compat: Compat | None = None,
+) -> Program:
+    """Plan an exponential Adams method on ``grid`` (float64 times, strictly monotone).
+
+    ``order`` is the number of values interpolated; ``compat`` alters the moments of the step, see `COMPAT`.
+
+    startup "ramp" uses as many past values as there are: no extra evaluations, but the first steps are of
+    lower order, which caps the global order at 2. "single-step" takes the first order - 1 steps by
+    exponential Runge-Kutta methods of order - 1, whose local error is of the global order.
+    """
+    if startup not in get_args(Startup):
+        raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
+    at = Nodes.at(sch, grid)
+    u = variable(var, at)
+    steps, depth = len(grid) - 1, order - 1
+    ddim = gauge.breaks(at[:-1], at[1:])
+    past = _usable_history(u, depth)
+    weights = [
+        _weights(gauge, var, sch, at, u, np.flatnonzero((past == k) & ~ddim), k, compat) for k in range(order)
+    ]
+    columns = gauge.columns(sch, at.t)
+    ratio = gauge.ratio(at[:-1], at[1:])
+    calls: list[Call] = []
+    for n in range(steps):
+        keep = (_slot(n, depth),) if depth else ()
+        one = slice(n, n + 1), slice(n + 1, n + 2)
+        if ddim[n]:
+            calls += ddim_calls(gauge, sch, at[one[0]], at[one[1]], [n + 1], keep)
+        elif startup == "single-step" and past[n] < depth:
+            calls += stage_calls(STARTERS[depth], gauge, sch, at[one[0]], at[one[1]], [n + 1], order, keep)
+        else:
+            w, pair = weights[past[n]][n], columns[n]
+            reads = (STATE, *(_slot(n - 1 - j, depth) for j in range(past[n])))
+            update = [*(w[0] * pair), ratio[n], *w[1:]]
+            store = [*pair] + [0.0] * len(reads)
+            rows = np.array([update, store][: 1 + len(keep)])
+            calls.append(Call(float(at.t[n]), reads, (STATE, *keep), rows, node=n + 1))
+    notes = ddim_notes(ddim, at)
+    if startup == "ramp" and order > 2:
+        notes += (f"the ramp start limits the global order to 2; startup='single-step' keeps {order}",)
+    return Program(name, order, tuple(map(float, at.t)), tuple(calls), notes)
+
+
+def _slot(n: int, depth: int) -> int:
+    """History is a ring: the value of node n takes the place of the one that is used for the last time."""
+    return 1 + n % depth
+
+
+def _usable_history(u: Array, depth: int) -> Array:
+    """How many past values each step may interpolate: u is infinite only at the ends of a schedule."""
+    finite = np.isfinite(u)
+    count = np.zeros(len(u) - 1, dtype=int)
+    for n in range(1, len(u) - 1):
+        count[n] = min(count[n - 1] + 1, depth) if finite[n - 1] and finite[n] else 0
+    return count
+
+
+def _weights(
+    gauge: Gauge,
+    var: Variable,
+    sch: Schedule,
+    at: Nodes,
+    u: Array,
+    which: Array,
+    past: int,
+    compat: Compat | None,
+) -> dict[int, Array]:
+    """The past + 1 weights, newest first, of every step n in ``which``."""
+    if not len(which):
+        return {}
+    s, t = at[which], at[which + 1]
+    total = gauge.total(s, t)[:, None]
+    if past:
+        nodes = u[which[:, None] - np.arange(past + 1)] - u[which, None]
+        if compat:
+            length = u[which + 1] - u[which]
+            moments = compat(integrate(gauge, var, sch, s, t, powers(length, past)))
+            theta = nodes / length[:, None]
+            monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
+            older = np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0]
+        else:
+            older = integrate(gauge, var, sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
+        # a constant N is integrated exactly: the newest weight is what the older ones leave of the total
+        total = np.concatenate([total - older.sum(axis=1, keepdims=True), older], axis=1)
+    return dict(zip(which.tolist(), total, strict=True))
+
+
+def _simplified(moments: Array) -> Array:
+    """DPM-Solver++(2M) as published (Lu et al. 2022b, Algorithm 2; book Algorithm 7): the first moment of the
+    exponential kernel is replaced by half its zeroth. Second order all the same."""
+    return moments * [1, 0] + np.outer(moments[:, 0], [0, 0.5])
+
+
+def _halved(moments: Array) -> Array:
+    """"3M" as all libraries ship it: the second difference, which is half a second derivative, meets the
+    weight of a second derivative. Second order."""
+    return moments * np.array([1, 1, 0.5])[: moments.shape[1]]
+
+
+# What the field ships under the name of a solver, as a change of its moments M_k = mu int theta^k dE.
+COMPAT: dict[str, tuple[int, Compat]] = {"dpmpp-2m": (2, _simplified), "dpmpp-3m": (2, _halved)}

@@ -1,0 +1,177 @@
+"""The program: a solver laid out on a grid, as an immutable table of float64 numbers.
+
+A program is a general linear method. Its memory is a few *slots*, tensors of the state's shape: slot 0 is the
+state, the others hold stages and history. Each `Call` evaluates the model once and maps what it read to new
+slot values by a small matrix. There is no control flow: `len(program)` is the number of model evaluations,
+and everything that runs, parallelises, proves or explains a solver reads this table.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .gauges import Array
+
+STATE = 0
+MAX_WRITES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One model evaluation and the linear update that follows it.
+
+    t:      time of the evaluation.
+    at:     the slot on which the model is evaluated.
+    reads:  slots the update reads;  writes: the slots it writes (at most 3), all after all reads.
+    matrix: float64, one row per write. Columns: the model's result, then the slots read, then the noises.
+            In a program the result is the pair (x0, eps), so that any head is a combination of columns and
+            the limits sigma = 0 and alpha = 0 are ordinary numbers; `lower` replaces the pair by what the
+            network returns. Shape (rows, columns), or (rows, columns, *event) for per-element coefficients.
+    noises: keys of the standard normals added by the last columns: intervals (s, t) of the grid.
+    node:   index of the grid node that the state has reached after this call, None inside a step.
+    """
+
+    t: float
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    matrix: Array
+    at: int = STATE
+    noises: tuple[tuple[float, float], ...] = ()
+    node: int | None = None
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, dtype=np.float64)
+        matrix.setflags(write=False)
+        object.__setattr__(self, "matrix", matrix)
+        columns = len(self.reads) + len(self.noises)
+        if matrix.ndim < 2 or matrix.shape[0] != len(self.writes) or matrix.shape[1] <= columns:
+            raise ValueError(
+                f"matrix must have {len(self.writes)} rows and more than {columns} columns "
+                f"(model columns first, then {len(self.reads)} reads and {len(self.noises)} noises), "
+                f"not shape {matrix.shape}"
+            )
+        if len(set(self.writes)) < len(self.writes) or not 0 < len(self.writes) <= MAX_WRITES:
+            raise ValueError(f"writes must name 1 to {MAX_WRITES} different slots, not {self.writes}")
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"the coefficients at t = {self.t:.6g} are not finite: {matrix.tolist()}")
+
+    @property
+    def models(self) -> int:
+        """Number of model columns."""
+        return self.matrix.shape[1] - len(self.reads) - len(self.noises)
+
+    def _key(self) -> tuple[Any, ...]:
+        return (self.t, self.at, self.reads, self.writes, self.noises, self.node, self.matrix.shape, self.matrix.tobytes())
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What to run: ``calls`` that carry the state along ``grid`` (times, one per node; len = steps + 1).
+
+    order is what the formula promises; notes say where this grid or start-up keeps less. Programs compare and
+    hash by their numbers. Raises ValueError where a call reads a slot that nothing has written.
+    """
+
+    name: str
+    order: int
+    grid: tuple[float, ...]
+    calls: tuple[Call, ...]
+    notes: tuple[str, ...] = ()
+    slots: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "calls", tuple(prune(self.calls)))
+        written = {STATE}
+        for n, call in enumerate(self.calls):
+            if missing := {call.at, *call.reads} - written:
+                raise ValueError(f"call {n} reads slots {sorted(missing)} that nothing has written")
+            written.update(call.writes)
+        if self.calls and STATE not in self.calls[-1].writes:
+            raise ValueError("the last call must write the state, slot 0")
+        object.__setattr__(self, "slots", 1 + max(written))
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self.calls)
+
+    @property
+    def steps(self) -> int:
+        return len(self.grid) - 1
+
+    def _key(self) -> tuple[Any, ...]:
+        return (self.name, self.order, self.grid, *(call._key() for call in self.calls))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def __str__(self) -> str:
+        """The table: one line per row written, with the coefficient of every column that it uses."""
+        lines = [f"{self.name}: order {self.order}, {self.steps} steps, {len(self)} model evaluations"]
+        lines += [f"note: {note}" for note in self.notes]
+        for n, call in enumerate(self.calls):
+            names = ["x0", "eps", *map(_slot, call.reads), *(f"noise{k}" for k in call.noises)]
+            head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
+            for slot, row in zip(call.writes, call.matrix, strict=True):
+                terms = [f"{np.ravel(c)[0]:+.6g} {name}" for c, name in zip(row, names, strict=True) if np.any(c)]
+                lines.append(f"{head:36s}{_slot(slot)} <- " + " ".join(terms))
+                head = ""
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The whole table as JSON; floats are written in full, so `from_json` gives back an equal program."""
+        calls = [
+            {"t": c.t, "at": c.at, "reads": c.reads, "writes": c.writes, "matrix": c.matrix.tolist(),
+             "noises": c.noises, "node": c.node}
+            for c in self.calls
+        ]  # fmt: skip
+        return json.dumps({"name": self.name, "order": self.order, "grid": self.grid, "notes": self.notes, "calls": calls})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Program":
+        data = json.loads(text)
+        calls = tuple(
+            Call(
+                t=c["t"], at=c["at"], reads=tuple(c["reads"]), writes=tuple(c["writes"]),
+                matrix=np.array(c["matrix"]), noises=tuple((s, t) for s, t in c["noises"]), node=c["node"],
+            )
+            for c in data["calls"]
+        )  # fmt: skip
+        return cls(data["name"], data["order"], tuple(data["grid"]), calls, tuple(data["notes"]))
+
+
+def _slot(index: int) -> str:
+    return "x" if index == STATE else f"s{index}"
+
+
+def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> list[Call]:
+    """Drop rows that nothing reads later and columns that are zero: planners need not care, kernels gain.
+
+    ``last`` are the slots wanted after the final call.
+    """
+    live, kept = set(last), []
+    for call in reversed(list(calls)):
+        rows = [r for r, slot in enumerate(call.writes) if slot in live]
+        if not rows:
+            raise ValueError(f"nothing reads what the call at t = {call.t:.6g} computes")
+        matrix, m = call.matrix[rows], call.models
+        used = [j for j in range(len(call.reads)) if matrix[:, m + j].any()]
+        noisy = [j for j in range(len(call.noises)) if matrix[:, m + len(call.reads) + j].any()]
+        columns = [*range(m), *(m + j for j in used), *(m + len(call.reads) + j for j in noisy)]
+        call = replace(
+            call,
+            reads=tuple(call.reads[j] for j in used),
+            writes=tuple(call.writes[r] for r in rows),
+            noises=tuple(call.noises[j] for j in noisy),
+            matrix=matrix[:, columns],
+        )
+        live = (live - set(call.writes)) | set(call.reads) | {call.at}
+        kept.append(call)
+    return kept[::-1]

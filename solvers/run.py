@@ -1,0 +1,91 @@
+"""The sequential executor: one model call and one fused update per entry of the program, nothing else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..kernels import dense, registers
+from .denoiser import Denoiser, check_output
+from .lower import Lowered
+
+Observe = Callable[[int, float, torch.Tensor], None]
+Noise = Callable[[tuple[float, float], torch.Tensor], torch.Tensor]
+
+
+class NonFiniteError(FloatingPointError):
+    """The model returned an infinity or a NaN. ``call`` counts from 0; ``t`` is the schedule's time."""
+
+    def __init__(self, call: int, calls: int, t: float) -> None:
+        super().__init__(call, calls, t)  # what pickle calls it with again, in the parent of a worker process
+        self.call, self.calls, self.t = call, calls, float(t)
+
+    def __str__(self) -> str:
+        return f"the model returned a non-finite value at call {self.call + 1} of {self.calls}, t = {self.t:.6g}"
+
+
+def run(
+    lowered: Lowered,
+    den: Denoiser,
+    x: torch.Tensor,
+    *,
+    noise: Noise | None = None,
+    observe: Observe | None = None,
+) -> tuple[torch.Tensor, int]:
+    """Run a lowered program from ``x`` (B, ...); returns the final state, at least fp32, and the NFE counted.
+
+    noise(key, like): standard normals for a noise column, for programs that have them.
+    observe(node, t, state) is called when the state has reached a grid node; the tensor is overwritten later.
+    The state handed to the model is overwritten by later steps too: a model that keeps it must clone it.
+    Raises NonFiniteError, or ValueError if x itself was not finite, and what `check_output` raises with the
+    call and time added.
+    """
+    calls, times, grid = lowered.calls, lowered.times, lowered.program.grid
+    memory = registers(lowered.updates, x if dense(x) else x.contiguous())
+    told = told_times(den, times, x)
+    model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
+    for n, call in enumerate(calls):
+        seen = slots[call.at]
+        answer = model(seen, told[n])
+        nfe += 1
+        status = -1 if call.noises else hot(n, answer)
+        if status < 0:
+            outputs = _checked(answer, seen, call.models, n, len(calls), times[n])
+            status = memory.update(n, outputs, [_normals(noise, key, seen) for key in call.noises])
+        if status:
+            raise not_finite(x, n, len(calls), times[n])
+        if observe is not None and call.node is not None:
+            observe(call.node, grid[call.node], slots[0])
+    if (bad := memory.first_bad()) is not None:
+        raise not_finite(x, bad, len(calls), times[bad])
+    return slots[0], nfe
+
+
+def not_finite(x: torch.Tensor, n: int, calls: int, t: float) -> Exception:
+    """Whose fault it is: x is looked at only now, as reading it before would cost a pass and stop a GPU."""
+    if not bool(torch.isfinite(x).all()):
+        return ValueError("x holds infinities or NaNs")
+    return NonFiniteError(n, calls, t)
+
+
+def told_times(den: Denoiser, times: np.ndarray, x: torch.Tensor) -> Sequence[torch.Tensor]:
+    """What the model is told at each call: one tensor (B,) per call, memory of its own for every run."""
+    told = den.model_times(torch.from_numpy(times), x).to(x.device)
+    return told[:, None].repeat(1, x.shape[0]).unbind(0)
+
+
+def _normals(noise: Noise | None, key: tuple[float, float], like: torch.Tensor) -> torch.Tensor:
+    if noise is None:
+        raise ValueError("this program adds noise; give noise=")
+    return noise(key, like)
+
+
+def _checked(answer: Any, seen: torch.Tensor, models: int, n: int, total: int, t: float) -> tuple[torch.Tensor, ...]:
+    answers = answer if models > 1 else (answer,)
+    try:
+        if len(answers) != models:
+            raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
+        return tuple(check_output(a, seen) for a in answers)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"call {n + 1} of {total}, t = {t:.6g}: {error}") from None

@@ -1,0 +1,237 @@
+"""`sample` and `solve`: check everything, plan (once per setting), run."""
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from .adaptive import adaptive_solve
+from .catalogue import Solver
+from .catalogue import solver as find_solver
+from .denoiser import Denoiser, check_state
+from .grids import check_grid
+from .grids import grid as make_grid
+from .lower import Lowered, lower
+from .multistep import Startup
+from .program import Program
+from .run import Observe, run
+from .schedule import Schedule
+
+Callback = Callable[[int, float, torch.Tensor], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What `solve` returns.
+
+    x: the end state, shape and dtype of the start. nfe: model evaluations per sample, counted. rounds: how
+    many sequential batched model calls they took. times: float64, the grid (or the accepted steps' span).
+    trajectory: (steps + 1, B, ...), the state at every time, if it was asked for. program: the table, if any.
+    """
+
+    x: torch.Tensor
+    nfe: int
+    rounds: int
+    times: np.ndarray
+    trajectory: torch.Tensor | None = None
+    program: Program | None = None
+
+
+def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
+    """The end of the trajectory from ``x``: ``solve(den, x, **options).x``."""
+    return solve(den, x, **options).x
+
+
+def solve(
+    den: Denoiser,
+    x: torch.Tensor,
+    *,
+    solver: str | Solver = "dpmpp-2m",
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | Any = "logsnr",
+    t_start: float | None = None,
+    t_end: float | None = None,
+    startup: Startup = "ramp",
+    rtol: float | None = None,
+    atol: float | None = None,
+    seed: int | Iterable[int] | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+    trajectory: bool = False,
+) -> Solution:
+    """Solve the PF-ODE from ``x`` at t_start to t_end.
+
+    den:      a `Denoiser`.
+    x:        (B, ...), floating; the state x_s at the start of the span: sigma(t_start) times standard normals
+              for pure noise, or alpha x0 + sigma noise for image-to-image with a ``t_start`` inside.
+    solver:   a name (`solver_names`) or a `Solver`.
+    steps:    number of grid steps, or  nfe: a budget of model evaluations, of which the largest program that
+              fits is run. One of the two, unless ``grid`` is an array or the solver adaptive.
+    grid:     "logsnr", "karras" or "time" (see `logsnr.grid`), or a 1-D array of times, strictly monotone.
+    startup:  how multistep solvers start: "ramp" (no extra evaluations, global order at most 2) or
+              "single-step" (extra evaluations, full order).
+    rtol, atol: tolerances of adaptive solvers (defaults 1e-5); they choose their own steps.
+    seed:     for stochastic solvers; accepted and ignored by deterministic ones.
+    progress: show a bar. callback(node, t, state) after every grid step; clone the state to keep it.
+
+    The state is fp32 at least whatever dtype x and the model have. Gradients are recorded if x requires them,
+    otherwise the model runs without. Raises ValueError or TypeError for arguments that do not fit, before the
+    first model call, and NonFiniteError if the model returns an infinity or a NaN.
+    """
+    method = find_solver(solver)
+    if not isinstance(den, Denoiser):
+        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_state(x)
+    _check_device(den, x)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
+    del seed  # every solver there is so far is deterministic
+    recording = nullcontext() if x.requires_grad else torch.no_grad()
+    if method.adaptive and (rtol is not None or atol is not None or method.planner is None):
+        _refuse(method, steps=steps, nfe=nfe)
+        ends = _span(den.schedule, grid, t_start, t_end)
+        with recording:
+            return _adaptive(den, x, method, ends, rtol, atol, trajectory, callback)
+    if rtol is not None or atol is not None:
+        raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
+    state = torch.promote_types(x.dtype, torch.float32)
+    lowered = _plan(
+        method, den.schedule, steps, nfe, _key(grid), t_start, t_end, startup, den.prediction, state, den.dtype(x)
+    )
+    observer = _Observer(lowered.program, x.to(state) if trajectory else None, progress, callback)
+    with recording, observer:
+        end, count = run(lowered, den, x, observe=observer.observe)
+    times = np.array(lowered.program.grid)
+    return Solution(end.to(x.dtype), count, count, times, observer.stacked(x.dtype), lowered.program)
+
+
+@lru_cache(maxsize=256, typed=True)  # 10.0 steps are an error even after 10 have been planned
+def _plan(
+    method: Solver,
+    sch: Schedule,
+    steps: int | None,
+    nfe: int | None,
+    grid_key: str | tuple[float, ...],
+    t_start: float | None,
+    t_end: float | None,
+    startup: Startup,
+    prediction: str,
+    state: torch.dtype,
+    model: torch.dtype,
+) -> Lowered:
+    """Everything that can be known before the first model call."""
+    if not isinstance(grid_key, str):
+        if any(a is not None for a in (steps, nfe, t_start, t_end)):
+            raise ValueError("an array of times is the whole grid; leave out steps, nfe, t_start and t_end")
+        program = method.program(sch, grid_key, startup=startup)
+    else:
+
+        def on(count: int) -> Program:
+            return method.program(sch, make_grid(sch, count, grid_key, t_start=t_start, t_end=t_end), startup=startup)
+
+        if (steps is None) == (nfe is None):
+            raise ValueError(f"give either steps or nfe, not steps = {steps} and nfe = {nfe}")
+        program = on(steps) if steps is not None else largest_within(on, nfe)  # type: ignore[arg-type]
+    return lower(program, sch, prediction, state=state, model=model)
+
+
+def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
+    """The program with the most steps among those with at most ``nfe`` model evaluations, ``on(steps)``."""
+    if isinstance(nfe, bool) or not isinstance(nfe, (int, np.integer)):
+        raise ValueError(f"nfe must be an integer, not {nfe!r}")
+    best = on(1)
+    if len(best) > nfe:
+        raise ValueError(f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations")
+    low, high = 1, nfe + 1  # every step evaluates the model at least once
+    while high - low > 1:
+        middle = (low + high) // 2
+        program = on(middle)
+        if len(program) <= nfe:
+            low, best = middle, program
+        else:
+            high = middle
+    return best
+
+
+class _Observer:
+    """Trajectory, progress bar and callback, all fed by the executor at grid nodes."""
+
+    def __init__(self, program: Program, start: torch.Tensor | None, progress: bool, callback: Callback | None) -> None:
+        self.states = None if start is None else [start.clone()]
+        self.callback = callback
+        self.bar: Any = None
+        if progress:
+            from rich.progress import Progress
+
+            self.bar = Progress()
+            self.task = self.bar.add_task(program.name, total=program.steps)
+        self.observe: Observe | None = self._node if progress or callback or start is not None else None
+
+    def __enter__(self) -> None:
+        if self.bar:
+            self.bar.start()
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def _node(self, node: int, t: float, state: torch.Tensor) -> None:
+        if self.states is not None:
+            self.states.append(state.clone())
+        if self.bar:
+            self.bar.update(self.task, completed=node)
+        if self.callback:
+            self.callback(node, t, state)
+
+    def stacked(self, dtype: torch.dtype) -> torch.Tensor | None:
+        return None if self.states is None else torch.stack(self.states).to(dtype)
+
+
+def _key(grid: Any) -> str | tuple[float, ...]:
+    if isinstance(grid, str):
+        return grid
+    if isinstance(grid, torch.Tensor):
+        grid = grid.detach().cpu().double().numpy()
+    array = np.asarray(grid, dtype=np.float64)
+    if array.ndim != 1:
+        raise ValueError(f"grid must be a name or a 1-D array of times, not an array of shape {array.shape}")
+    return tuple(array.tolist())
+
+
+def _span(sch: Schedule, grid: Any, t_start: float | None, t_end: float | None) -> np.ndarray:
+    if isinstance(grid, str):
+        return make_grid(sch, 1, grid, t_start=t_start, t_end=t_end)
+    if t_start is not None or t_end is not None:
+        raise ValueError("an array of times is the whole grid; leave out t_start and t_end")
+    return check_grid(sch, grid)
+
+
+def _refuse(method: Solver, **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
+
+
+def _check_device(den: Denoiser, x: torch.Tensor) -> None:
+    if isinstance(den.model, torch.nn.Module):
+        for p in den.model.parameters():
+            if p.device != x.device:
+                raise ValueError(f"x is on {x.device}, but the model's parameters are on {p.device}")
+            break
+
+
+def _adaptive(
+    den: Denoiser, x: torch.Tensor, method: Solver, times: np.ndarray, rtol: float | None, atol: float | None,
+    trajectory: bool, callback: Callback | None,
+) -> Solution:  # fmt: skip
+    rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
+    states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol)
+    if callback:
+        for node in range(1, len(times)):
+            callback(node, float(times[node]), states[node])
+    return Solution(states[-1].to(x.dtype), nfe, nfe, times, states.to(x.dtype) if trajectory else None)

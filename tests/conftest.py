@@ -1,0 +1,21 @@
+"""One place for determinism: tests start from the same seeds, hypothesis draws the same examples."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("deterministic", derandomize=True, deadline=None)
+settings.load_profile("deterministic")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Seeds torch and numpy's legacy generator, and leaves torch's default dtype as it found it."""
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - scikit-learn and friends still draw from it
+    dtype = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(dtype)

@@ -1,0 +1,220 @@
+"""combine: compiled code equals the torch specification bit by bit, and both a float64 sum within rounding."""
+
+import itertools
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from logsnr.kernels import STATE_DTYPES, combine, combine_numba
+from logsnr.kernels.combine import accumulation_dtype
+
+F64, F32, F16, BF16 = STATE_DTYPES
+# Unit roundoff, and the spacing of the denormals where relative bounds end.
+ROUNDING = {d: (torch.finfo(d).eps / 2, torch.finfo(d).smallest_normal * torch.finfo(d).eps) for d in STATE_DTYPES}
+THREADED = combine_numba.THREADED_BYTES // 4 // 3 + 1234  # a size that is split for 2 inputs and 1 output of fp32
+
+
+def random(shape: int | tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def matrix(rows: int, columns: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, columns))
+
+
+def bits(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous().view({8: torch.int64, 4: torch.int32, 2: torch.int16}[x.element_size()])
+
+
+def assert_equal(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Equal bits; NaNs need not have equal payloads."""
+    assert found.dtype == wanted.dtype
+    assert found.shape == wanted.shape
+    assert torch.equal(found.isnan(), wanted.isnan())
+    assert torch.equal(bits(found)[~found.isnan()], bits(wanted)[~wanted.isnan()])
+
+
+def assert_sum(found: torch.Tensor, inputs: list[torch.Tensor], row: np.ndarray, wide: torch.dtype) -> None:
+    """|found - exact| <= k eps_acc sum |c x| + eps_out |y|: coefficients, inputs and products rounded once each,
+    k - 1 sums, and the final rounding."""
+    terms = [c * x.double() for c, x in zip(row, inputs, strict=True)]
+    exact, size = sum(terms), sum(t.abs() for t in terms)
+    (u_acc, tiny_acc), (u_out, tiny_out) = ROUNDING[wide], ROUNDING[found.dtype]
+    bound = (len(inputs) + 3) * u_acc * size + 1.01 * u_out * exact.abs() + tiny_out + 20 * tiny_acc
+    assert ((found.double() - exact).abs() <= bound).all()
+
+
+def assert_backends_agree(inputs: list[torch.Tensor], coefs: np.ndarray, dtypes: list[torch.dtype]) -> None:
+    """Both backends write every element of poisoned outputs, equal in every bit, near the float64 sum."""
+    out = [torch.full_like(inputs[0], float("nan"), dtype=d) for d in dtypes]
+    results, bad = combine(inputs, coefs, out=out, checked=len(inputs), backend="numba")
+    wanted, bad_too = combine(inputs, coefs, dtypes=dtypes, checked=len(inputs), backend="torch")
+    assert bool(bad) == bool(bad_too)
+    assert all(a is b for a, b in zip(results, out, strict=True))
+    for found, want, row in zip(results, wanted, coefs, strict=True):
+        assert_equal(found, want)
+        assert_sum(found, inputs, row, accumulation_dtype(dtypes))
+
+
+@pytest.mark.parametrize(("read", "written"), list(itertools.product(STATE_DTYPES, repeat=2)))
+@pytest.mark.parametrize("size", [0, 1, 7, 31, 32, 33, 1023, 4097])
+def test_dtypes_and_sizes(read: torch.dtype, written: torch.dtype, size: int) -> None:
+    """For every dtype in and out and around every block size numba equals torch bit for bit."""
+    inputs = [random(size, read, 1), random(size, F32, 2)]
+    assert_backends_agree(inputs, matrix(2, 2), [written, F32])
+
+
+@pytest.mark.parametrize(("count", "rows"), [(k, 1 + k % 3) for k in range(1, 13)])
+def test_counts(count: int, rows: int) -> None:
+    """1 to 12 inputs of mixed dtypes and 1 to 3 outputs of mixed dtypes."""
+    inputs = [random((3, 129), STATE_DTYPES[(count + j) % 4], j) for j in range(count)]
+    assert_backends_agree(inputs, matrix(rows, count), [STATE_DTYPES[(count + r) % 4] for r in range(rows)])
+
+
+def test_every_rounding_of_half_precision() -> None:
+    """Sums exactly at, just above and just below the midpoints of fp16 and bf16 round to even as torch does,
+    from fp32 and from fp64; denormals, overflow and infinities included."""
+    halves = torch.arange(1 << 16, dtype=torch.int32).to(torch.int16).view(F16)
+    halves = halves[halves.isfinite()]
+    gap = torch.nextafter(halves, torch.full_like(halves, float("inf"))).float() - halves.float()
+    for dtype in (F16, BF16):
+        for shift in (0.5, 0.5 + 2**-12, 0.5 - 2**-12):
+            for other in (F32, F64):
+                inputs = [halves.to(other), torch.nan_to_num(gap, 0, 0, 0).to(other)]
+                found, want = (
+                    combine(inputs, np.array([[1, shift], [1, 0]]), dtypes=[dtype, other], backend=b)[0]  # type: ignore[arg-type]
+                    for b in ("numba", "torch")
+                )
+                assert_equal(found[0], want[0])
+
+
+def test_threads_and_their_number() -> None:
+    """Above the threading threshold the answer is that of one thread, from several Python threads at once."""
+    inputs = [random(THREADED, F32, 1), random(THREADED, F32, 2)]
+    coefs = matrix(1, 2)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert_backends_agree(inputs, coefs, [F32])
+        with ThreadPoolExecutor(4) as pool:
+            many = list(pool.map(lambda _: combine(inputs, coefs, backend="numba")[0][0], range(8)))
+        for where in (0, THREADED // 2, THREADED - 1):
+            poisoned = inputs[0].clone()
+            poisoned[where] = float("nan")
+            assert combine([poisoned, inputs[1]], coefs, checked=1, backend="numba")[1]
+            assert not combine([inputs[1], poisoned], coefs, checked=1, backend="numba")[1]
+    finally:
+        torch.set_num_threads(before)
+    want = combine(inputs, coefs, backend="torch")[0][0]
+    for found in many:
+        assert_equal(found, want)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("dtype", STATE_DTYPES)
+def test_nonfinite_flag(backend: str, dtype: torch.dtype) -> None:
+    """inf, -inf and NaN anywhere in a checked input set the flag; denormals, the largest number, unchecked
+    inputs and overflowing sums do not."""
+
+    def flag(x: torch.Tensor, y: torch.Tensor, checked: int) -> bool:
+        return bool(combine([x, y], np.array([[3.0, 1.0]]), checked=checked, backend=backend)[1])  # type: ignore[arg-type]
+
+    fine = torch.zeros(77, dtype=dtype)
+    fine[:4] = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min, ROUNDING[dtype][1], -0.0], dtype=F64)
+    assert not flag(fine, fine, 2)
+    for value in (float("inf"), float("-inf"), float("nan")):
+        for where in (0, 31, 32, 63, 64, 76):
+            x = fine.clone()
+            x[where] = value
+            assert flag(x, fine, 1)
+            assert not flag(fine, x, 1)
+            assert flag(fine, x, 2)
+            assert not flag(x, x, 0)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_flag_is_of_the_inputs_as_they_were_and_in_the_sum(backend: str) -> None:
+    """An output in place of a checked input does not change the flag; an fp64 value beyond fp32 sets it where
+    the sums are fp32."""
+    x = torch.full((5,), 3e38)
+    results, bad = combine([x], np.array([[10.0]]), out=[x], checked=1, backend=backend)  # type: ignore[arg-type]
+    assert results[0].isinf().all()
+    assert not bad
+    big = torch.full((5,), 1e300, dtype=F64)
+    assert combine([big], np.array([[1.0]]), dtypes=[F32], checked=1, backend=backend)[1]  # type: ignore[arg-type]
+    assert not combine([big], np.array([[1.0]]), checked=1, backend=backend)[1]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("outputs", [(0,), (1, 0), (2, 1, 0)])
+def test_in_place(outputs: tuple[int, ...]) -> None:
+    """An output may be any of the inputs: all reads come before the writes."""
+    inputs = [random(1000, F32, j) for j in range(3)]
+    coefs = matrix(len(outputs), 3)
+    want = combine([x.clone() for x in inputs], coefs, backend="torch")[0]
+    found, _ = combine(inputs, coefs, out=[inputs[j] for j in outputs], backend="numba")
+    for a, b in zip(found, want, strict=True):
+        assert_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", STATE_DTYPES)
+def test_misaligned_storage(dtype: torch.dtype) -> None:
+    """Views that start at any element of a buffer need no more alignment than their elements."""
+    for offset in (1, 3):
+        x, y = random(100, dtype, 1)[offset:], random(100, dtype, 2)[offset:]
+        out = torch.full((101,), float("nan"), dtype=dtype)
+        combine([x, y], np.array([[0.3, 0.7]]), out=[out[offset : offset + len(x)]], backend="numba")
+        assert_equal(out[offset : offset + len(x)], combine([x, y], np.array([[0.3, 0.7]]), backend="torch")[0][0])
+        assert out[:offset].isnan().all()
+        assert out[offset + len(x) :].isnan().all()
+
+
+def test_cached_between_processes(tmp_path: Path) -> None:
+    """The first process compiles a kernel; the second loads it from the cache and runs no compiler pass."""
+    code = (
+        "import torch, numpy as np\n"
+        "from numba.core import event\n"
+        "from logsnr.kernels import combine\n"
+        "with event.install_recorder('numba:run_pass') as passes:\n"
+        "    combine([torch.ones(3)], np.ones((1, 1)), backend='numba')\n"
+        "print(len(passes.buffer))\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    first, second = (
+        int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout) for _ in "ab"
+    )
+    assert first > 0
+    assert second == 0
+
+
+def test_works_without_a_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no folder can hold the cache, kernels are compiled all the same."""
+    from numba.core.caching import CompileResultCacheImpl
+
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+    function = combine_numba.kernel.__wrapped__("ffff>fff/3")
+    assert function.sizes == [4] * 7
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_fork_after_threads() -> None:
+    """A forked child combines large tensors although the parent's threads are not there any more."""
+    code = (
+        "import os, torch, numpy as np\n"
+        "from logsnr.kernels import combine\n"
+        "torch.set_num_threads(2)\n"
+        "x = torch.from_numpy(np.ones(2_000_000))\n"  # numpy, as torch's own threads do not survive a fork
+        "run = lambda: combine([x], np.full((1, 1), 2.0), backend='numba')[0][0].numpy().sum()\n"
+        "assert run() == 4e6\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if run() == 4e6 else 1)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

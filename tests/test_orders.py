@@ -1,0 +1,77 @@
+"""Every named solver has the order it declares, measured; every mutant is caught."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import logsnr
+from logsnr.analysis.mixture import GaussianMixture
+from logsnr.analysis.orders import convergence_order, warped_grid
+
+SCH = logsnr.VPLinear()
+MIXTURE = GaussianMixture([-1.0, 0.8], [0.09, 0.04], [0.3, 0.7])
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_declared_order(name: str) -> None:
+    """The slope of the two finest grids is the declared order within 0.1 (non-uniform grid, nonlinear problem)."""
+    measured = convergence_order(name, MIXTURE, SCH, max_nfe=1600)
+    assert measured.order == pytest.approx(measured.declared, abs=0.1), measured
+
+
+@pytest.mark.parametrize("name", ["deis-4", "dpmpp-3m"])
+def test_ramp_start_caps_the_order_at_2(name: str) -> None:
+    """With the ramp the same methods are second order."""
+    measured = convergence_order(name, MIXTURE, SCH, max_nfe=1600, startup="ramp")
+    assert measured.order == pytest.approx(2, abs=0.1), measured
+
+
+@pytest.mark.parametrize("name", ["dpmpp-2m", "dpmpp-3m"])
+def test_compat_formulas_have_the_order_they_declare(name: str) -> None:
+    """The formulas that the field ships are second order, 3M included."""
+    solver = logsnr.solver(name, compat=True)
+    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=1600)
+    assert solver.order == 2
+    assert measured.order == pytest.approx(2, abs=0.1), measured
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_mutant_fails(name: str) -> None:
+    """One weight that is off by 1e-3 at every step brings the measured order down to 0."""
+
+    def mutant(sch: logsnr.Schedule, grid: np.ndarray, startup: str) -> logsnr.Program:
+        program = logsnr.solver(name).program(sch, grid, startup=startup)  # type: ignore[arg-type]
+        calls = []
+        for call in program:
+            matrix = np.array(call.matrix)
+            if call.node is not None:
+                matrix[call.writes.index(0), :2] *= 1.001
+            calls.append(replace(call, matrix=matrix))
+        return logsnr.Program(program.name, program.order, program.grid, tuple(calls))
+
+    solver = replace(logsnr.solver(name), planner=mutant)
+    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=1600 if solver.order == 1 else 400)
+    assert abs(measured.order - measured.declared) > 0.1, measured
+
+
+def test_slopes_keep_their_sign() -> None:
+    """An error that grows under refinement is a negative slope, never a positive order."""
+    grow = lambda sch, grid, startup: logsnr.solver("ddim").program(sch, grid[: max(2, 200 // len(grid))])  # noqa: E731
+    measured = convergence_order(replace(logsnr.solver("ddim"), planner=grow), MIXTURE, SCH, max_nfe=64)
+    assert min(measured.slopes) < 0
+
+
+def test_grids_are_nested_and_non_uniform() -> None:
+    """Every warped grid contains the coarser one, and its steps in lam vary by a factor 1.8 or more."""
+    coarse, fine = warped_grid(SCH, 8), warped_grid(SCH, 16)
+    np.testing.assert_allclose(fine[::2], coarse, rtol=1e-12)
+    steps = np.diff(SCH.half_logsnr(fine))
+    assert steps.max() / steps.min() > 1.8
+
+
+def test_adaptive_methods_have_no_grid_to_refine() -> None:
+    """A solver that chooses its own steps is refused, with the reason."""
+    with pytest.raises(ValueError, match="chooses its own steps"):
+        convergence_order("bosh3", MIXTURE, SCH)

@@ -1,0 +1,81 @@
+"""The program format: what cannot be built, what is pruned, and that it survives JSON."""
+
+import numpy as np
+import pytest
+
+import logsnr
+from logsnr.solvers.program import Call, Program
+
+SCH = logsnr.VPLinear()
+
+
+def call(t: float, reads: tuple[int, ...], writes: tuple[int, ...], rows: list, **options: object) -> Call:
+    return Call(t, reads, writes, np.array(rows, dtype=float), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [n for n in logsnr.solver_names() if logsnr.solver(n).planner])
+@pytest.mark.parametrize("startup", ["ramp", "single-step"])
+def test_json_round_trip(name: str, startup: str) -> None:
+    """from_json(to_json(p)) equals p, with every coefficient equal to the last bit, and hashes alike."""
+    program = logsnr.solver(name).program(SCH, logsnr.grid(SCH, 5), startup=startup)  # type: ignore[arg-type]
+    again = Program.from_json(program.to_json())
+    assert again == program
+    assert hash(again) == hash(program)
+    assert again != logsnr.solver(name).program(SCH, logsnr.grid(SCH, 6))
+
+
+def test_programs_are_immutable() -> None:
+    """Neither the fields nor the coefficients of a program can be changed."""
+    program = logsnr.solver("ddim").program(SCH, [1.0, 0.5])
+    with pytest.raises(AttributeError):
+        program.order = 3  # type: ignore[misc]
+    with pytest.raises(ValueError, match="read-only"):
+        program.calls[0].matrix[0, 0] = 1
+
+
+def test_length_is_nfe_and_print_shows_every_coefficient() -> None:
+    """len(program) counts its calls, and each line of the print names time, input and coefficients."""
+    program = logsnr.solver("dpmpp-2s").program(SCH, [1.0, 0.5, 0.2])
+    assert len(program) == 4
+    text = str(program)
+    assert text.startswith("dpmpp-2s: order 2, 2 steps, 4 model evaluations")
+    assert text.count("model(") == 4
+    assert f"{program.calls[0].matrix[0, 0]:+.6g} x0" in text
+
+
+def test_dead_rows_and_zero_columns_are_pruned() -> None:
+    """The last history value is never written and a zero weight never read."""
+    program = Program(
+        "p", 1, (1.0, 0.5, 0.2),
+        (call(1.0, (0,), (0, 1), [[1, 0, 1], [1, 0, 0]]), call(0.5, (0, 1), (0, 1), [[1, 0, 1, 0], [1, 0, 0, 0]])),
+    )  # fmt: skip
+    assert [c.writes for c in program] == [(0,), (0,)]
+    assert [c.reads for c in program] == [(0,), (0,)]
+
+
+def test_impossible_programs_cannot_be_built() -> None:
+    """Reads of unwritten slots, non-finite coefficients, wrong shapes, too many or double writes are errors."""
+    with pytest.raises(ValueError, match=r"reads slots \[2\]"):
+        Program("p", 1, (1.0, 0.5), (call(1.0, (0, 2), (0,), [[1, 0, 1, 1]]),))
+    with pytest.raises(ValueError, match="not finite"):
+        call(1.0, (0,), (0,), [[np.inf, 0, 1]])
+    with pytest.raises(ValueError, match="rows"):
+        call(1.0, (0,), (0, 1), [[1, 0, 1]])
+    with pytest.raises(ValueError, match="different slots"):
+        call(1.0, (0,), (0, 0), [[1, 0, 1], [1, 0, 1]])
+    with pytest.raises(ValueError, match="different slots"):
+        call(1.0, (), (0, 1, 2, 3), [[1, 0]] * 4)
+    with pytest.raises(ValueError, match="nothing reads"):
+        Program("p", 1, (1.0, 0.5), (call(1.0, (0,), (1,), [[1, 0, 1]]), call(0.5, (0,), (0,), [[1, 0, 1]])))
+
+
+def test_programs_know_two_output_rows_noise_and_per_element_columns() -> None:
+    """A corrector's two rows, noise columns and per-channel coefficients are ordinary data of the format."""
+    matrix = np.ones((2, 4, 3, 1, 1))
+    program = Program(
+        "p", 1, (1.0, 0.5, 0.2),
+        (Call(1.0, (0,), (0, 1), matrix, noises=((1.0, 0.5),)), call(0.5, (0, 1), (0,), [[1, 0, 1, 1]], at=1)),
+    )  # fmt: skip
+    assert program.calls[0].matrix.shape == (2, 4, 3, 1, 1)
+    assert program.calls[0].noises == ((1.0, 0.5),)
+    assert Program.from_json(program.to_json()) == program

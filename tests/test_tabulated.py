@@ -1,0 +1,196 @@
+"""Schedules from a table and from functions."""
+
+import math
+from collections.abc import Callable
+
+import mpmath as mp
+import numpy as np
+import pytest
+import torch
+from scipy.interpolate import PchipInterpolator
+
+import logsnr
+from logsnr import Custom, Discrete, VPLinear
+
+STABLE_DIFFUSION = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+
+
+def zero_terminal_snr(table: np.ndarray) -> np.ndarray:
+    """Lin et al., arXiv:2305.08891, algorithm 1."""
+    alpha = np.sqrt(table)
+    rescaled = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+    return rescaled**2
+
+
+TABLES = [STABLE_DIFFUSION, zero_terminal_snr(STABLE_DIFFUSION), np.array([0.9, 0.1])]
+tables = pytest.mark.parametrize("table", TABLES, ids=["sd", "zero-snr", "two"])
+
+
+@tables
+def test_discrete_reproduces_its_table(table: np.ndarray) -> None:
+    """At the indices alpha^2 is the table and sigma^2 its complement, to rounding."""
+    sch, n = Discrete(table), np.arange(len(table), dtype=float)
+    np.testing.assert_allclose(sch.alpha(n), np.sqrt(table), rtol=3e-16)
+    np.testing.assert_allclose(sch.sigma(n), np.sqrt(1 - table), rtol=3e-16)
+    assert (sch.t_start, sch.t_end) == sch.domain[::-1] == (len(table) - 1, 0)
+
+
+@tables
+def test_discrete_between_the_entries_is_pchip(table: np.ndarray) -> None:
+    """Between the indices the angle is scipy's PCHIP, and numpy and torch agree to rounding."""
+    sch, t = Discrete(table), np.linspace(0, len(table) - 1, 3001)
+    angle = PchipInterpolator(np.arange(len(table)), np.arctan2(np.sqrt(1 - table), np.sqrt(table)))
+    np.testing.assert_allclose(np.arctan2(sch.sigma(t), sch.alpha(t)), angle(t), rtol=1e-14)
+    for method in ("alpha", "sigma", "half_logsnr", "drift", "diffusion2", "dalpha", "dsigma"):
+        by_numpy, by_torch = getattr(sch, method)(t), getattr(sch, method)(torch.tensor(t)).numpy()
+        np.testing.assert_allclose(by_torch, by_numpy, rtol=1e-13)
+
+
+@tables
+def test_discrete_derivatives(table: np.ndarray) -> None:
+    """dalpha and dsigma are those of the interpolant, drift their quotient, and g^2 = -2 sigma^2 lam'."""
+    sch, t = Discrete(table), np.linspace(0, len(table) - 1, 3002)[1:-1]
+    pchip = PchipInterpolator(np.arange(len(table)), np.arctan2(np.sqrt(1 - table), np.sqrt(table)))
+    angle, rate = pchip(t), pchip.derivative()(t)
+    np.testing.assert_allclose(sch.dalpha(t), -np.sin(angle) * rate, rtol=1e-11)
+    np.testing.assert_allclose(sch.dsigma(t), np.cos(angle) * rate, rtol=1e-11)
+    np.testing.assert_allclose(sch.drift(t), sch.dalpha(t) / sch.alpha(t), rtol=1e-15)
+    lam_slope = sch.dalpha(t) / sch.alpha(t) - sch.dsigma(t) / sch.sigma(t)
+    np.testing.assert_allclose(sch.diffusion2(t), -2 * sch.sigma(t) ** 2 * lam_slope, rtol=1e-13)
+
+
+@tables
+def test_discrete_time_inverts_half_logsnr(table: np.ndarray) -> None:
+    """lam decreases strictly, and time(lam(t)) = t to 2e-12 index steps, entries and ends included."""
+    sch = Discrete(table)
+    t = np.unique(np.concatenate([np.linspace(0, len(table) - 1, 1777), np.arange(len(table))]))
+    lam = sch.half_logsnr(t)
+    assert (np.diff(lam) < 0).all()
+    np.testing.assert_allclose(sch.time(lam), t, rtol=0, atol=2e-12)
+    np.testing.assert_allclose(sch.time(torch.tensor(lam)).numpy(), t, rtol=0, atol=2e-12)
+    assert [sch.time(lam[0]), sch.time(lam[-1])] == [0, len(table) - 1]
+
+
+@pytest.mark.filterwarnings("error")
+def test_zero_terminal_snr_is_exact() -> None:
+    """A table that ends in 0 has alpha = 0, lam = -inf and a finite alpha' at its end, without a warning."""
+    sch = Discrete(TABLES[1])
+    last = sch.t_start
+    assert (sch.alpha(last), sch.sigma(last), sch.half_logsnr(last)) == (0, 1, -math.inf)
+    assert (sch.drift(last), sch.diffusion2(last)) == (-math.inf, math.inf)
+    assert sch.time(-math.inf) == last
+    assert -1e-2 < sch.dalpha(last) < 0
+
+
+def test_discrete_takes_lists_arrays_and_tensors() -> None:
+    """The same table in any container makes equal schedules with equal hashes; another makes another."""
+    table = [0.9, 0.5, 0.25]
+    made = [Discrete(table), Discrete(np.array(table)), Discrete(torch.tensor(table, dtype=torch.float64))]
+    assert made[0] == made[1] == made[2]
+    assert len({*made, Discrete([0.9, 0.5, 0.2]), Discrete(torch.tensor(table, dtype=torch.bfloat16))}) == 3
+    with pytest.raises(ValueError, match="read-only"):
+        made[0].alphas_cumprod[0] = 1.0
+    assert repr(made[0]) == "Discrete([0.9 ... 0.25], 3 entries)"
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ([[0.9, 0.1]], r"shape \(1, 2\)"),
+        ([0.9], "at least 2 entries"),
+        (np.linspace(1e-4, 0.02, 10), "entries 0 and 1 are 0.0001 and .* from betas it is numpy.cumprod"),
+        ([14.6, 3.0, 0.03], r"alphas_cumprod\[0\] = 14.6 is not in \[0, 1\)"),
+        ([0.9, math.nan], r"alphas_cumprod\[1\] = nan"),
+        ([1.0, 0.5], r"\[0, 1\)"),
+        ([0.9, 0.5, 0.5], "entries 1 and 2"),
+    ],
+)
+def test_discrete_refuses_what_is_no_table(table: object, message: str) -> None:
+    """A table of the wrong shape, order or range raises, saying which entry and what was probably passed."""
+    with pytest.raises(ValueError, match=message):
+        Discrete(table)  # type: ignore[arg-type]
+
+
+def integral(t: torch.Tensor) -> torch.Tensor:
+    return t * (0.1 + 19.9 * t / 2)
+
+
+def custom() -> Custom:
+    return Custom(
+        lambda t: torch.exp(-integral(t) / 2), lambda t: torch.sqrt(-torch.expm1(-integral(t))), domain=(0, 1)
+    )
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_custom_equals_the_formula_it_spells(mode: Callable) -> None:
+    """VPLinear given as two functions has VPLinear's values, derivatives and inverse in any grad mode."""
+    sch, formula = custom(), VPLinear()
+    t = np.concatenate([10.0 ** np.arange(-12, -1), np.linspace(0.1, 1, 20)])
+    with mode():
+        for method in ("alpha", "sigma", "half_logsnr", "drift", "diffusion2", "dalpha"):
+            np.testing.assert_allclose(getattr(sch, method)(t), getattr(formula, method)(t), rtol=2e-15)
+        # autograd forms e^{-B} / sigma, not -alpha alpha' / sigma: the rounding of expm1 enters
+        np.testing.assert_allclose(sch.dsigma(t), formula.dsigma(t), rtol=2e-12)
+        np.testing.assert_allclose(sch.time(formula.half_logsnr(t)), t, rtol=1e-13)
+        tensor = torch.tensor(t, dtype=torch.float32)
+        torch.testing.assert_close(sch.drift(tensor), formula.drift(tensor))
+        assert sch.drift(0.5) == pytest.approx(formula.drift(0.5), rel=1e-15)
+    assert (sch.time(math.inf), sch.half_logsnr(0.0)) == (0.0, math.inf)
+
+
+def test_custom_time_against_mpmath() -> None:
+    """The inverse of a lam with no closed form matches mpmath's root to 1e-14."""
+    sch = Custom(lambda t: 1 / (1 + t**3), lambda t: t + 0.3 * torch.sin(t), t_start=2.0, t_end=0.0)
+    for t in (1e-9, 1e-3, 0.5, 1.3, 1.99):
+        lam = sch.half_logsnr(t)
+        root = mp.findroot(lambda u, lam=lam: -mp.log(1 + u**3) - mp.log(u + 0.3 * mp.sin(u)) - lam, t)
+        assert sch.time(lam) == pytest.approx(float(root), rel=1e-14)
+
+
+def test_custom_spans_and_identity() -> None:
+    """domain is (t_end, t_start) unless given; equality and hash follow the functions and the numbers."""
+
+    def alpha(t: torch.Tensor) -> torch.Tensor:
+        return 1 - t
+
+    def sigma(t: torch.Tensor) -> torch.Tensor:
+        return t
+
+    sch = Custom(alpha, sigma, t_start=0.9, t_end=0.1)
+    assert (sch.t_start, sch.t_end, sch.domain) == (0.9, 0.1, (0.1, 0.9))
+    assert sch == Custom(alpha, sigma, t_start=0.9, t_end=0.1)
+    assert hash(sch) == hash(Custom(alpha, sigma, t_start=0.9, t_end=0.1))
+    assert sch != Custom(alpha, sigma, t_start=0.9, t_end=0.2)
+    assert sch != Custom(alpha, lambda t: t, t_start=0.9, t_end=0.1)
+    assert isinstance(sch, logsnr.Schedule)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "sigma", "options", "message"),
+    [
+        (
+            lambda t: 1.0,
+            lambda t: t,
+            {},
+            r"alpha\(t\) must return a float64 tensor of t's shape \(257,\), not 1.0",
+        ),
+        (lambda t: 1 - t, lambda t: t.float(), {}, r"sigma\(t\) must return a float64 tensor"),
+        (
+            lambda t: 1 - t,
+            lambda t: t - 0.5,
+            {},
+            "sigma must be finite and nonnegative, but not at t = 0.001",
+        ),
+        (lambda t: 1 / t, lambda t: t, {"domain": (0.0, 1.0)}, "alpha must be finite .* at t = 0.0"),
+        (lambda t: 1 - t, lambda t: 1 - t, {}, "alpha and sigma must not both be 0, but not at t = 1.0"),
+        (lambda t: t, lambda t: 1 - t, {}, "must decrease strictly"),
+        (lambda t: 1 - t, lambda t: t, {"t_end": 1.0}, "t_end = 1.0, t_start = 1.0"),
+        (lambda t: 1 - t, lambda t: t, {"domain": (0.5, 1.0)}, r"domain = \(0.5, 1.0\)"),
+    ],
+)
+def test_custom_refuses_what_is_no_schedule(
+    alpha: Callable, sigma: Callable, options: dict, message: str
+) -> None:
+    """Functions that do not make a schedule raise at construction, naming the function and the time."""
+    with pytest.raises(ValueError, match=message):
+        Custom(alpha, sigma, **options)
