@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from .digits import load_digits
 from .problem import Problem, columns, parameter, shares
 
 # Elements of the (samples, points) matrix worked on at once: 32 MiB in float64, with two or three such alive.
@@ -16,8 +17,9 @@ CHUNK_ELEMENTS = 2**22
 class Empirical(Problem):
     """x0 ~ the uniform mixture of N(points_i, smoothing^2 I).
 
-    `points`: (N, *event); `smoothing` > 0, for the density must exist at sigma = 0. Computed in x's dtype
-    (float32 for half types) with two matrix products.
+    `points`: (N, *event), by default the 1,797 real digits of `load_digits`, (1, 8, 8) in [-1, 1];
+    `smoothing` > 0, for the density must exist at sigma = 0. Computed in x's dtype (float32 for half types)
+    with two matrix products.
 
     The squared distances are expanded around the centre of the points, and |x|^2, common to all points, is
     left out. What remains is of the size of the data's spread whatever its offset, so the log-odds err by
@@ -32,8 +34,8 @@ class Empirical(Problem):
     _centre: torch.Tensor  # (D,)
     _table: torch.Tensor  # (N, D + 1): points less the centre, then half their squared length
 
-    def __init__(self, points: Any, smoothing: float) -> None:
-        points = parameter("points", points)
+    def __init__(self, points: Any = None, smoothing: float = 0.05) -> None:
+        points = parameter("points", load_digits()[0] if points is None else points)
         if points.ndim == 0 or points.numel() == 0:
             raise ValueError(f"points has shape {tuple(points.shape)}; it must be (N, *event) with N >= 1")
         if not 0 < smoothing < math.inf:

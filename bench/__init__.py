@@ -1,0 +1,1 @@
+"""NFE against error, overhead, and the small networks that are measured."""

@@ -41,6 +41,11 @@ class Updates:
     cast: int | None
 
     @cached_property
+    def widest(self) -> np.ndarray:
+        """The matrix with the most dimensions: per-element coefficients anywhere decide for the whole run."""
+        return max((call.matrix for call in self.calls), key=np.ndim)
+
+    @cached_property
     def plan(self) -> "NumbaPlan":
         return NumbaPlan(self)
 
@@ -63,9 +68,7 @@ class Registers(Protocol):
 
 def registers(updates: Updates, x: torch.Tensor) -> Registers:
     """Memory for one run that starts from ``x``: compiled on a CPU, plain torch everywhere else."""
-    per_element = any(call.matrix.ndim > 2 for call in updates.calls)
-    matrix = np.empty((1, 1, 1) if per_element else (1, 1))
-    return TorchRegisters(updates, x) if numba_refuses([x], matrix) else NumbaRegisters(updates, x)
+    return TorchRegisters(updates, x) if numba_refuses([x], updates.widest) else NumbaRegisters(updates, x)
 
 
 class TorchRegisters:
@@ -109,7 +112,7 @@ class NumbaPlan:
         # own tensor, called slot -1; columns of model outputs and noises are filled in as they come.
         width = 2 + max(call.matrix.shape[1] + len(call.writes) for call in self.calls)
         self.slots = np.zeros((len(self.calls), width), dtype=np.intp)
-        self.heads = [matrix.ctypes.data for matrix in self.coefs]
+        self.heads = np.array([matrix.ctypes.data for matrix in self.coefs])
         self.single = all(call.models == 1 for call in self.calls)
         started = False
         for row, call in zip(self.slots, self.calls, strict=True):
@@ -148,14 +151,15 @@ class NumbaRegisters:
         addresses = np.array([b.data_ptr() for b in (*self.buffers, user)], dtype=np.int64)
         self.jobs = addresses[plan.slots]
         self.jobs[:, 0], self.jobs[:, 1] = plan.heads, user.numel()
-        self.rows = range(self.jobs.ctypes.data, self.jobs.ctypes.data + self.jobs.nbytes, self.jobs.strides[0])
+        first = self.jobs.ctypes.data
+        self.rows = range(first, first + self.jobs.nbytes, self.jobs.strides[0])
         self.flat, self.width = self.jobs.reshape(-1), self.jobs.shape[1]
         self.shape, self.stride = user.shape, user.stride()
         small = user.numel() * self.width * user.element_size() < _threaded_bytes()
         self.ordinary = small and plan.single and user.is_contiguous()
         self.first_write = plan.first_write
-        self.output: torch.dtype | None = None
-        self.kernels: list[Any] = []
+        # What the model returned in earlier runs it will return again; if not, `hot` refuses.
+        self.output, self.kernels = next(iter(plan.by_output.items()), (None, []))
         self.scratch: dict[int, torch.Tensor] = {}
 
     def hot(self, n: int, output: Any) -> int:

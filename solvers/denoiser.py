@@ -50,7 +50,7 @@ class Denoiser:
         if dtype is not None and dtype not in STATE_DTYPES:
             raise ValueError(f"dtype must be one of {STATE_DTYPES}, not {dtype}")
         self.model, self.schedule, self.prediction = model, schedule, prediction
-        self.time, self._time_map = time, _time_map(time, schedule)
+        self.time, self._time_map = time, time_map(time, schedule)
         self._dtype = dtype
 
     def __repr__(self) -> str:
@@ -109,9 +109,7 @@ class Denoiser:
             raise TypeError(f"time must return a tensor, not {type(told).__name__}")
         if told.shape != times.shape:
             raise ValueError(f"time must keep the shape of the times, {tuple(times.shape)}, not {tuple(told.shape)}")
-        if not told.is_floating_point():
-            return told
-        return told.to(torch.promote_types(self.dtype(x), torch.float32))
+        return told_as(told, self.dtype(x))
 
     def predict(self, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         """Call the model on ``x`` and the times it is told, and check the shape of its answer."""
@@ -172,7 +170,13 @@ def _column(c: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return c.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def _time_map(time: str | TimeMap, sch: Schedule) -> TimeMap:
+def told_as(told: torch.Tensor, model: torch.dtype) -> torch.Tensor:
+    """Times as a model of dtype ``model`` is told them: integers stay, others are fp32 at least."""
+    return told.to(torch.promote_types(model, torch.float32)) if told.is_floating_point() else told
+
+
+def time_map(time: str | TimeMap, sch: Schedule) -> TimeMap:
+    """The function from the schedule's times, float64, to what ``time=`` names."""
     if callable(time):
         return time
     maps: dict[str, TimeMap] = {

@@ -18,11 +18,13 @@ class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
     times: float64 (n,), when the model is called. updates: what the registers need.
+    told: (n,), these times as the model wants to be told them, where that depends on nothing else.
     """
 
     program: Program
     times: Array
     updates: Updates
+    told: torch.Tensor | None = None
 
     @property
     def calls(self) -> Sequence[Call]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..kernels import dense, registers
@@ -43,7 +42,7 @@ def run(
     """
     calls, times, grid = lowered.calls, lowered.times, lowered.program.grid
     memory = registers(lowered.updates, x if dense(x) else x.contiguous())
-    told = told_times(den, times, x)
+    told = told_times(lowered, den, x)
     model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
     for n, call in enumerate(calls):
         seen = slots[call.at]
@@ -69,10 +68,12 @@ def not_finite(x: torch.Tensor, n: int, calls: int, t: float) -> Exception:
     return NonFiniteError(n, calls, t)
 
 
-def told_times(den: Denoiser, times: np.ndarray, x: torch.Tensor) -> Sequence[torch.Tensor]:
+def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torch.Tensor]:
     """What the model is told at each call: one tensor (B,) per call, memory of its own for every run."""
-    told = den.model_times(torch.from_numpy(times), x).to(x.device)
-    return told[:, None].repeat(1, x.shape[0]).unbind(0)
+    told = lowered.told
+    if told is None:
+        told = den.model_times(torch.from_numpy(lowered.times), x)
+    return told.to(x.device)[:, None].repeat(1, x.shape[0]).unbind(0)
 
 
 def _normals(noise: Noise | None, key: tuple[float, float], like: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from .adaptive import adaptive_solve
 from .catalogue import Solver
 from .catalogue import solver as find_solver
-from .denoiser import Denoiser, check_state
+from .denoiser import Denoiser, check_state, time_map, told_as
 from .grids import check_grid
 from .grids import grid as make_grid
 from .lower import Lowered, lower
@@ -100,14 +100,20 @@ def solve(
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     state = torch.promote_types(x.dtype, torch.float32)
+    model = den.dtype(x)
     lowered = _plan(
-        method, den.schedule, steps, nfe, _key(grid), t_start, t_end, startup, den.prediction, state, den.dtype(x)
-    )
-    observer = _Observer(lowered.program, x.to(state) if trajectory else None, progress, callback)
+        method, den.schedule, steps, nfe, _key(grid), t_start, t_end, startup, den.prediction, state, model,
+        den.time if isinstance(den.time, str) else None,
+    )  # fmt: skip
+    program = lowered.program
+    if not (trajectory or progress or callback):
+        with recording:
+            end, count = run(lowered, den, x)
+        return Solution(end.to(x.dtype), count, count, np.array(program.grid), program=program)
+    observer = _Observer(program, x.to(state) if trajectory else None, progress, callback)
     with recording, observer:
-        end, count = run(lowered, den, x, observe=observer.observe)
-    times = np.array(lowered.program.grid)
-    return Solution(end.to(x.dtype), count, count, times, observer.stacked(x.dtype), lowered.program)
+        end, count = run(lowered, den, x, observe=observer.node)
+    return Solution(end.to(x.dtype), count, count, np.array(program.grid), observer.stacked(x.dtype), program)
 
 
 @lru_cache(maxsize=256, typed=True)  # 10.0 steps are an error even after 10 have been planned
@@ -123,6 +129,7 @@ def _plan(
     prediction: str,
     state: torch.dtype,
     model: torch.dtype,
+    time: str | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
     if not isinstance(grid_key, str):
@@ -137,7 +144,11 @@ def _plan(
         if (steps is None) == (nfe is None):
             raise ValueError(f"give either steps or nfe, not steps = {steps} and nfe = {nfe}")
         program = on(steps) if steps is not None else largest_within(on, nfe)  # type: ignore[arg-type]
-    return lower(program, sch, prediction, state=state, model=model)
+    lowered = lower(program, sch, prediction, state=state, model=model)
+    if time is None:  # a callable of the user's: asked at every run
+        return lowered
+    told = told_as(time_map(time, sch)(torch.from_numpy(lowered.times)), model)
+    return replace(lowered, told=told)
 
 
 def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
@@ -170,7 +181,6 @@ class _Observer:
 
             self.bar = Progress()
             self.task = self.bar.add_task(program.name, total=program.steps)
-        self.observe: Observe | None = self._node if progress or callback or start is not None else None
 
     def __enter__(self) -> None:
         if self.bar:
@@ -180,7 +190,7 @@ class _Observer:
         if self.bar:
             self.bar.stop()
 
-    def _node(self, node: int, t: float, state: torch.Tensor) -> None:
+    def node(self, node: int, t: float, state: torch.Tensor) -> None:
         if self.states is not None:
             self.states.append(state.clone())
         if self.bar:

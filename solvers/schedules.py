@@ -1,7 +1,7 @@
 """The noise schedules with a formula, each written so that no leading digits cancel.
 
-That includes the ends where alpha or sigma vanishes: alpha, sigma and the time are accurate to a few units in
-the last place down to t = 1e-12 and up to 1 - 1e-12, and lam to 1e-15 of max(1, |lam|).
+That includes the ends where alpha or sigma vanishes: from t = 1e-12 to 1e-12 before the noisy end, alpha,
+sigma and the inverse are accurate to 5e-15 relative, and lam to 1e-15 of max(1, |lam|).
 """
 
 import math
@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from .schedule import Schedule, VariancePreserving
-
-__all__ = ["EDM", "VE", "FlowMatching", "Schedule", "SubVP", "Trigonometric", "VPCosine", "VPLinear"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import PchipInterpolator
 
 from .roots import increasing_root
 from .schedule import Schedule, VariancePreserving
@@ -33,6 +32,8 @@ class Discrete(VariancePreserving):
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | torch.Tensor) -> None:
         if isinstance(alphas_cumprod, torch.Tensor):
             alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64).numpy()
+        from scipy.interpolate import PchipInterpolator  # half a second, for those who need it
+
         table = np.array(alphas_cumprod, dtype=np.float64)
         _check_table(table)
         table.setflags(write=False)

@@ -143,7 +143,7 @@ def test_samples_have_the_moments() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_denoiser_in_every_dtype(dtype: torch.dtype) -> None:
-    """The denoiser answers in x's dtype with the float64 posterior rounded once, per-sample times included."""
+    """The denoiser rounds the float64 posterior once to x's dtype, with one time per sample."""
     p, sch = Gaussian([1.0, -2.0, 0.5], FULL), logsnr.VPLinear()
     x, t = torch.randn(4, 3).to(dtype), torch.tensor([0.001, 0.3, 0.6, 1.0], dtype=F64)
     one_by_one = zip(x.double().split(1), t.tolist(), strict=True)

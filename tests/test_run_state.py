@@ -16,7 +16,7 @@ from logsnr.solvers.run import run
 
 SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
-SHAPE = (2, 4, 16, 16)
+SHAPE = (2, 4, 8, 8)
 
 
 def bent(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -24,14 +24,14 @@ def bent(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
 
 
 def allocated(solver: str, steps: int, dtype: torch.dtype, output: torch.Tensor, shape: tuple[int, ...]) -> list[int]:
-    """Bytes of every allocation of at least a quarter of the state's size during one run."""
+    """Bytes of every allocation of at least half of the model input's size during one run."""
     den = logsnr.Denoiser(lambda x, t: output, SCH, "eps", dtype=dtype)
     x = torch.ones(shape)
     logsnr.sample(den, x, solver=solver, steps=steps)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         logsnr.sample(den, x, solver=solver, steps=steps)
     sizes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return sorted(size for size in sizes if size >= x.numel() // 2)
+    return sorted(size for size in sizes if size >= x.numel())
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp-2m", "deis-4", "dpmpp-3s", "rk4"])
@@ -39,7 +39,7 @@ def allocated(solver: str, steps: int, dtype: torch.dtype, output: torch.Tensor,
 @pytest.mark.parametrize("kind", ["plain", "transposed", "learned variance", "threaded"])
 def test_nothing_is_allocated_after_the_first_step(solver: str, dtype: torch.dtype, kind: str) -> None:
     """5 and 50 steps allocate the same number of tensors of the state's size."""
-    shape = (2, 4, 512, 512) if kind == "threaded" else SHAPE
+    shape = (1, 4, 320, 320) if kind == "threaded" else (2, 4, 32, 32)
     output = torch.zeros(shape, dtype=dtype)
     if kind == "transposed":
         output = output.permute(3, 1, 2, 0).contiguous().permute(3, 1, 2, 0)
@@ -121,7 +121,7 @@ def test_more_steps_do_not_hurt_in_half_precision(solver: str, dtype: torch.dtyp
         return exact.head(prediction, x.double(), t.double()).to(dtype)
 
     den = logsnr.Denoiser(model, SCH, prediction, dtype=dtype)
-    x = torch.randn(4096, 1, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(512, 1, generator=torch.Generator().manual_seed(0))
     wanted = problem.flow(x.double(), SCH, 1.0, 1e-2)
 
     def error(steps: int) -> float:
@@ -156,24 +156,24 @@ def test_function_transforms() -> None:
 def test_guidance_columns(dtype: torch.dtype) -> None:
     """A model that returns two tensors with weights (w, 1 - w) samples like the mixed model."""
     program = logsnr.solver("deis-3").program(SCH, logsnr.grid(SCH, 6))
-    x, w = torch.randn(SHAPE), 3.5
+    x, w = torch.randn(SHAPE, dtype=F64), 3.5
 
     def two(x: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return bent(x, t).float(), torch.sin(x).double()
+        return bent(x, t), torch.sin(x)
 
     def mixed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         y, z = two(x, t)
-        return w * y.double() + (1 - w) * z
+        return w * y.double() + (1 - w) * z.double()
 
-    guided = lower(program, SCH, "eps", state=F32, model=dtype, weights=(w, 1 - w))
-    plain = lower(program, SCH, "eps", state=F32, model=dtype)
+    guided = lower(program, SCH, "eps", state=F64, model=dtype, weights=(w, 1 - w))
+    plain = lower(program, SCH, "eps", state=F64, model=dtype)
     (found, nfe), (wanted, _) = (
         run(low, logsnr.Denoiser(model, SCH, dtype=dtype), x) for low, model in ((guided, two), (plain, mixed))
     )
     assert nfe == 6
-    # a cast input that falls on the other side of a rounding boundary moves the result by that rounding
-    torch.testing.assert_close(found, wanted, rtol=0, atol=20 * torch.finfo(dtype).eps * float(wanted.abs().max()))
-    for answer in (lambda x, t: bent(x, t), lambda x, t: two(x, t)[:1], lambda x, t: None):
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
+    wrong = lambda x, t: bent(x, t), lambda x, t: two(x, t)[:1], lambda x, t: None
+    for answer in wrong:
         with pytest.raises((ValueError, TypeError), match="call 1 of 6"):
             run(guided, logsnr.Denoiser(answer, SCH), x)
 

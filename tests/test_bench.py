@@ -1,0 +1,261 @@
+import base64
+import csv
+import re
+from dataclasses import replace
+from io import StringIO
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import logsnr
+from logsnr.bench import job
+from logsnr.bench.plots import families, spread
+from logsnr.bench.problems import PROBLEMS, load_problem
+from logsnr.bench.results import COLUMNS, Case, Results, Row
+from logsnr.bench.sheets import Pictures, contact_sheet
+from logsnr.bench.tables import Board, Line, legend, short, terminal_table
+from logsnr.bench.work_precision import NFES, Plan, cases, default_solvers, load_reference, measure
+
+PLAN = Plan(solvers=("ddim", "dpmpp-2m"), nfes=(4, 8), samples=8)
+CASE = Case("gaussian", "ddim", "ramp", "logsnr", 4, None, 8, 0)
+
+
+def bench(out, plan=PLAN, problems=("gaussian",), fresh=False):
+    console = Console(file=StringIO(), width=80)
+    job.run_bench(
+        problems, plan, out, fresh=fresh, command=["logsnr", "bench", "--nfe", "4"], console=console
+    )
+    return console.file.getvalue()
+
+
+def rows(out):
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    return out, bench(out)
+
+
+def row(solver="ddim", nfe=4, median=1.0, grid="logsnr", startup="ramp", rms=1.0):
+    case = replace(CASE, solver=solver, nfe=nfe, grid=grid, startup=startup)
+    return Row(case, nfe, median, rms, 1.0, 1.0, 1.0, 1e-12, "here")
+
+
+def test_every_solver_grid_and_budget_is_one_row_of_the_csv(report):
+    """The CSV has the documented columns and exactly the combinations asked for."""
+    found = rows(report[0])
+    assert tuple(found[0]) == COLUMNS
+    asked = {(r["solver"], r["grid"], int(r["nfe"])) for r in found}
+    assert len(found) == len(asked) == 2 * 3 * 2
+    assert all(int(r["nfe_used"]) == int(r["nfe"]) and float(r["median"]) > 0 for r in found)
+
+
+def test_the_errors_are_those_of_sample_against_the_closed_form_flow(report):
+    """The reported median, RMS and 90th percentile are those of `sample` against `Gaussian.flow`."""
+    images = logsnr.analysis.load_digits()[0].flatten(1)
+    data = logsnr.analysis.Gaussian(images.mean(0), torch.cov(images.mT))
+    sch = logsnr.VPLinear()
+    x = load_problem("gaussian").start(8, 0)
+    y = logsnr.sample(data.denoiser(sch), x, solver="ddim", nfe=8, grid="karras")
+    errors = (y - data.flow(x, sch, sch.t_start, sch.t_end)).square().mean(1).sqrt().numpy()
+    (found,) = (r for r in rows(report[0]) if (r["solver"], r["grid"], r["nfe"]) == ("ddim", "karras", "8"))
+    expected = [np.median(errors), np.sqrt(np.mean(errors**2)), np.quantile(errors, 0.9)]
+    np.testing.assert_allclose([float(found[k]) for k in ("median", "rms", "p90")], expected, rtol=1e-12)
+
+
+def test_the_page_holds_all_that_it_shows_and_the_command_that_made_it(report):
+    """`index.html` refers to nothing outside itself, and shows the command."""
+    page = (report[0] / "index.html").read_text()
+    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    assert sources
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "logsnr bench --nfe 4" in page
+
+
+def test_the_page_stays_whole_without_fixed_steps(tmp_path):
+    """A bench of adaptive solvers alone, which have no budgets, writes its page."""
+    bench(tmp_path, Plan(solvers=("bosh3",), rtols=(1e-2,), samples=4))
+    assert "bosh3" in (tmp_path / "index.html").read_text()
+
+
+def test_the_terminal_shows_the_least_possible_as_a_dash(tmp_path):
+    """A budget too small for one step is a dash in the table, not an error."""
+    shown = bench(tmp_path, Plan(solvers=("ddim", "rk4"), nfes=(3, 4), samples=4))
+    assert re.search(r"rk4 +- +\d", shown)
+
+
+def test_a_second_run_measures_nothing(report, monkeypatch):
+    """Rows that are there are used again."""
+    monkeypatch.setattr(job, "measure", lambda *args: pytest.fail("measured again"))
+    before = rows(report[0])
+    bench(report[0])
+    assert rows(report[0]) == before
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(report, tmp_path, monkeypatch):
+    """After a stop in the middle of a line, only what is missing is measured."""
+    lines = (report[0] / "results.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "results.csv").write_text("".join(lines[:8]) + lines[8][:30])
+    measured = []
+    monkeypatch.setattr(job, "measure", lambda *args: measured.append(args) or measure(*args))
+    bench(tmp_path)
+    assert len(measured) == len(lines) - 8
+    assert len(rows(tmp_path)) == len(lines) - 1
+
+
+@pytest.mark.parametrize("stale", ["other code", "fresh"])
+def test_rows_of_other_code_or_with_fresh_are_measured_again(report, tmp_path, stale):
+    """Numbers of another version of the code, or when asked for fresh ones, are not used."""
+    text = (report[0] / "results.csv").read_text()
+    if stale == "other code":
+        text = text.replace("logsnr ", "logsnr 0.0 ")
+    (tmp_path / "results.csv").write_text(text)
+    assert len(Results(tmp_path / "results.csv", fresh=stale == "fresh")._rows) == 0
+
+
+def test_a_row_survives_the_csv(tmp_path):
+    """A row read back equals the row written, an adaptive one too."""
+    versions = Results(tmp_path / "results.csv").versions
+    written = [replace(row(), versions=versions), replace(row(), versions=versions)]
+    written[1] = replace(written[1], case=replace(CASE, nfe=None, rtol=1e-3, grid="adaptive"), median=np.pi)
+    results = Results(tmp_path / "results.csv")
+    for each in written:
+        results.add(each)
+    again = Results(tmp_path / "results.csv")
+    assert [again.get(each.case) for each in written] == written
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_references_are_good_to_1e_8_and_kept(name, tmp_path):
+    """A reference agrees with an independent integration to 1e-8, and is computed once."""
+    problem = load_problem(name)
+    first = load_reference(problem, 4, 0, tmp_path)
+    assert first.error < 1e-8
+    again = load_reference(replace(problem, exact=lambda x: pytest.fail("computed again")), 4, 0, tmp_path)
+    assert torch.equal(first.end, again.end)
+
+
+def test_a_solver_that_diverges_has_infinite_error(tmp_path):
+    """A model that returns NaN ends one row, not the bench."""
+    problem = load_problem("gaussian")
+    reference = load_reference(problem, 4, 0, tmp_path)
+    broken = logsnr.Denoiser(lambda x, t: x * torch.nan, problem.denoiser.schedule, "x0")
+    found = measure(replace(problem, denoiser=broken), replace(CASE, samples=4), reference)
+    assert found.median == found.rms == np.inf
+
+
+def test_equal_solvers_are_measured_once_and_no_others_are_left_out():
+    """The default solvers have different programs, and every deterministic solver is one of them or equals one."""
+    sch = logsnr.VPLinear()
+    times = logsnr.grid(sch, 6)
+    chosen = [logsnr.solver(name) for name in default_solvers()]
+    programs = [s.program(sch, times).calls for s in chosen if s.planner]
+    tables = {b"".join(call.matrix.tobytes() for call in calls) for calls in programs}
+    assert len(tables) == len(programs)
+    covered = {name for s in chosen for name in (s.name, *s.equals)}
+    assert covered >= {n for n in logsnr.solver_names() if not logsnr.solver(n).stochastic}
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (Plan(solvers=("rk4",), nfes=(3,)), "the least possible is: rk4 4"),
+        (Plan(nfes=(0,)), "nfe = 0 must be positive"),
+        (Plan(grids=("karas",)), "did you mean 'karras'"),
+        (Plan(solvers=("dpmpp2m",)), "did you mean 'dpmpp-2m'"),
+        (Plan(rtols=(-1.0,)), "rtol = -1.0 must be positive"),
+    ],
+)
+def test_impossible_plans_are_refused_before_any_work(plan, said, tmp_path):
+    """What cannot be measured is a ValueError that says what could be, and nothing is written."""
+    with pytest.raises(ValueError, match=re.escape(said)):
+        bench(tmp_path / "out", plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_problems_are_refused_with_the_nearest_name():
+    """A misspelt problem is a ValueError that names the right one."""
+    with pytest.raises(ValueError, match="did you mean 'digits'"):
+        load_problem("digit")
+    assert all(load_problem(name).name == name for name in PROBLEMS)
+
+
+def test_the_start_is_the_same_noise_for_every_number_type():
+    """The network in float32 and its float64 reference start from the same numbers."""
+    start = load_problem("digits-net").start(2, 3)
+    assert start.dtype == torch.float64
+    assert torch.equal(start, start.float().double())
+
+
+def test_the_board_takes_the_grid_with_the_least_error():
+    """Each cell is the best grid by the board's own statistic."""
+    found = [
+        row(median=2.0, rms=1.0),
+        row(median=1.0, rms=2.0, grid="karras"),
+        row("euler", median=0.5, rms=9.0),
+    ]
+    by_median, by_rms = Board.of(found), Board.of(found, "rms")
+    assert by_median.best[Line("ddim"), 4].case.grid == "karras"
+    assert by_rms.best[Line("ddim"), 4].case.grid == "logsnr"
+    assert by_median.winner(4).case.solver == "euler"
+
+
+def test_the_table_fits_80_columns():
+    """The terminal's table and legend at the default budgets are at most 80 columns wide."""
+    names = default_solvers()
+    found = [row(name, nfe, 1.2e-9, startup="single-step") for name in names for nfe in NFES]
+    console = Console(file=StringIO(), width=200)
+    console.print(terminal_table(Board.of(found), "title"))
+    console.print(legend())
+    assert max(len(line.rstrip()) for line in console.file.getvalue().splitlines()) <= 80
+
+
+def test_numbers_are_short():
+    """Errors are shown with two digits and no padding, infinities as such."""
+    assert [short(v) for v in (3.21e-3, 12.0, 1e-10, np.inf)] == ["3.2e-3", "1.2e1", "1.0e-10", "inf"]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_labels_do_not_overlap(heights):
+    """Spread labels lie a gap apart, in order, and at most 1 high."""
+    moved = spread(heights, 0.06)
+    order = sorted(range(len(heights)), key=heights.__getitem__)
+    assert all(moved[b] - moved[a] > 0.06 - 1e-9 for a, b in pairwise(order))
+    assert max(moved) <= 1
+
+
+def test_every_solver_is_in_one_family():
+    """The panels show every ramp-started solver once; DDIM is the baseline of all."""
+    lines = [Line(name) for name in default_solvers()]
+    shown = [line for members in families(lines).values() for line in members]
+    assert sorted(shown) == sorted(line for line in lines if line.solver != "ddim")
+
+
+def test_the_contact_sheet_is_a_png_with_dark_ink():
+    """Ink, +1 in the data, is black on the sheet, and paper white."""
+    from matplotlib.image import imread
+
+    board = Board.of([row()])
+    ink = torch.ones(8, 1, 8, 8)
+    uri = contact_sheet(Pictures({(Line("ddim"), 4): ink}, -ink), board)
+    from io import BytesIO
+
+    picture = imread(BytesIO(base64.b64decode(uri.partition(",")[2])), format="png")[..., 0]
+    height, width = picture.shape
+    assert picture[height // 2 + 15 - 5, width // 2 - 60] < 0.1
+    assert picture[-3:, -3:].min() > 0.9
+
+
+def test_the_case_list_covers_both_starts():
+    """Third-order multistep solvers are measured with the ramp and with single steps, second-order ones once."""
+    plan = Plan(solvers=("dpmpp-2m", "dpmpp-3m"), nfes=(10,), grids=("logsnr",))
+    found = [(case.solver, case.startup) for case in cases(load_problem("gaussian"), plan)]
+    assert found == [("dpmpp-2m", "ramp"), ("dpmpp-3m", "ramp"), ("dpmpp-3m", "single-step")]
