@@ -1,17 +1,20 @@
 """The main job: measure everything, show the tables, write the page."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..solvers.catalogue import solver
 from .problems import BenchProblem, load_problem
 from .report import Section, write_report
 from .results import Case, Results
 from .sheets import take_pictures
 from .tables import Board, adaptive_lines, legend, terminal_table
-from .work_precision import Plan, cases, check_plan, load_reference, measure
+from .work_precision import Plan, cases, check_plan, least_nfe, load_reference, measure
 
 CSV = "results.csv"
 PAGE = "index.html"
@@ -32,7 +35,7 @@ def run_bench(
     planned = [cases(problem, plan) for problem in chosen]
     results = Results(out / CSV, fresh=fresh)
     sections = []
-    with _progress(console) as progress:
+    with _one_thread(), _progress(console) as progress:
         task = progress.add_task("", total=sum(map(len, planned)))
 
         def tick(what: str, done: int = 0) -> None:
@@ -43,6 +46,17 @@ def run_bench(
             _show(sections[-1], console)
     write_report(out / PAGE, sections, command, CSV)
     console.print(f"written: {out / PAGE} and {out / CSV}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """States this small gain little from a second thread, and lose much where other work shares the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _measure_all(
@@ -72,6 +86,9 @@ def _show(section: Section, console: Console) -> None:
     if board.nfes:
         console.print(terminal_table(board, title))
         console.print(legend(), style="dim", highlight=False)
+        for line in board.lines_with_gaps():
+            least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, line.startup)
+            console.print(f"-: {line} needs at least {least}", style="dim", highlight=False)
     if board.adaptive:
         console.print("Adaptive steps, error at the NFE it took:")
     for line in adaptive_lines(board):

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..solvers.grids import GRIDS
+from ..solvers.multistep import Startup
 from .results import Row
 
 Statistic = Literal["median", "rms", "p90"]
@@ -18,7 +19,7 @@ class Line(NamedTuple):
     """What one line of a table or plot shows: a solver with a start-up."""
 
     solver: str
-    startup: str = "ramp"
+    startup: Startup = "ramp"
 
     def __str__(self) -> str:
         return self.solver + "*" * (self.startup == "single-step")
@@ -59,6 +60,10 @@ class Board:
     def winner(self, nfe: int) -> Row:
         """The row with the least error at this budget."""
         return min((row for (_, n), row in self.best.items() if n == nfe), key=self.error)
+
+    def lines_with_gaps(self) -> list[Line]:
+        """The lines that cannot meet every budget."""
+        return [line for line in self.lines if any((line, nfe) not in self.best for nfe in self.nfes)]
 
 
 def line_of(row: Row) -> Line:

@@ -1,6 +1,6 @@
 """Fused kernels: each operation has a torch reference that is its specification, and compiled versions."""
 
-from .combine import MAX_INPUTS, MAX_OUTPUTS, STATE_DTYPES, combine, combine_reference, dense
+from .combine import MAX_INPUTS, MAX_OUTPUTS, STATE_DTYPES, combine, combine_reference, dense, transformed
 from .registers import Registers, Updates, registers
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "combine_reference",
     "dense",
     "registers",
+    "transformed",
 ]

@@ -105,7 +105,7 @@ def combine_reference(
 def numba_refuses(tensors: Sequence[torch.Tensor], coefs: np.ndarray) -> str | None:
     """Why the CPU kernel cannot serve these tensors, or None if it can."""
     first = tensors[0]
-    if torch.compiler.is_compiling() or transformed():
+    if transformed():
         return "torch.compile and torch.func transforms need torch operations"
     if coefs.ndim > 2:
         return "coefficients vary over the elements"
@@ -152,9 +152,11 @@ def plain(x: torch.Tensor) -> bool:
 
 
 def transformed() -> bool:
-    """Whether a torch.func transform or forward-mode AD is active: tensors are then more than their data."""
+    """Whether torch.compile, a torch.func transform or forward-mode AD is active: tensors are then more than
+    their data, and nothing but torch operations may touch them."""
     return (
-        torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None  # type: ignore[attr-defined]
         or torch.autograd.forward_ad._current_level >= 0
     )
 

@@ -27,7 +27,6 @@ from numba.extending import intrinsic
 CODES = {torch.float64: "d", torch.float32: "f", torch.float16: "e", torch.bfloat16: "h"}
 SIZES = {"d": 8, "f": 4, "e": 2, "h": 2}
 LANES = 16  # one AVX-512 register of fp32; narrower machines split it
-UNROLL = 2  # vectors per block: enough independent sums to hide the latency of the adds
 
 # Below this many bytes a second thread costs more than it saves: measured by bench/kernels.py on two cores,
 # where handing a chunk to the pool takes about 25 microseconds, the time of some 500 KB.
@@ -70,7 +69,7 @@ def launch(function: Kernel, jobs: np.ndarray, row: int) -> int:
     count, threads = int(jobs[row, 1]), torch.get_num_threads()
     if count * sum(sizes) < THREADED_BYTES or threads == 1:
         return function(address)
-    chunk = -(-count // (threads * LANES * UNROLL)) * LANES * UNROLL
+    chunk = -(-count // (threads * LANES)) * LANES
     starts = np.arange(0, count, chunk)
     parts = np.repeat(jobs[row : row + 1], len(starts), axis=0)
     parts[:, 1] = np.minimum(chunk, count - starts)
@@ -105,7 +104,7 @@ _TYPES = {"d": ir.DoubleType(), "f": ir.FloatType(), "e": ir.HalfType(), "h": ir
 
 
 class _Loop:
-    """Emits the loop: blocks of ``LANES * UNROLL`` elements, then single elements for the remainder."""
+    """Emits the loop: blocks of ``LANES`` elements, then single elements for the remainder."""
 
     def __init__(self, builder: Any, inputs: str, outputs: str, checked: int) -> None:
         self.b, self.inputs, self.outputs, self.checked = builder, inputs, outputs, checked
@@ -123,10 +122,10 @@ class _Loop:
         ]
         matrix = b.inttoptr(coefs, _TYPES[self.wide].as_pointer())
         rows = [[b.load(b.gep(matrix, [i64(r * n + j)])) for j in range(n)] for r in range(len(self.outputs))]
-        block = i64(LANES * UNROLL)
+        block = i64(LANES)
         whole = b.mul(b.sdiv(count, block), block)
         return b.or_(
-            self._range(pointers, rows, i64(0), whole, LANES * UNROLL, LANES),
+            self._range(pointers, rows, i64(0), whole, LANES, LANES),
             self._range(pointers, rows, whole, count, 1, 1),
         )
 

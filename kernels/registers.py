@@ -108,16 +108,21 @@ class NumbaPlan:
         # Each call sums in the dtype that its own outputs ask for, which need not be the widest of all slots.
         self.coefs = [in_accumulation_dtype(call.matrix, self.written(call)) for call in self.calls]
         self.by_output: dict[torch.dtype, list[Any]] = {}
-        # Jobs as slot numbers, turned into addresses by every run. Before its first write slot 0 is the user's
-        # own tensor, called slot -1; columns of model outputs and noises are filled in as they come.
-        width = 2 + max(call.matrix.shape[1] + len(call.writes) for call in self.calls)
-        self.slots = np.zeros((len(self.calls), width), dtype=np.intp)
-        self.heads = np.array([matrix.ctypes.data for matrix in self.coefs])
         self.single = all(call.models == 1 for call in self.calls)
+        # Jobs as indices into the words that a run fills in: the addresses of its slots, that of the user's own
+        # tensor, which slot 0 is until it is first written, the number of elements, and what all runs share,
+        # the addresses of the coefficients. Columns of model outputs and noises are filled in as they come.
+        count = len(self.dtypes)
+        heads = [matrix.ctypes.data for matrix in self.coefs]
+        self.words = np.array([0] * (count + 2) + heads, dtype=np.int64)
+        width = 2 + max(call.matrix.shape[1] + len(call.writes) for call in self.calls)
+        self.jobs = np.zeros((len(self.calls), width), dtype=np.intp)
+        self.jobs[:, 0] = count + 2 + np.arange(len(self.calls))
+        self.jobs[:, 1] = count + 1
         started = False
-        for row, call in zip(self.slots, self.calls, strict=True):
+        for row, call in zip(self.jobs, self.calls, strict=True):
             first, outputs = 2 + call.models, 2 + call.matrix.shape[1]
-            row[first : first + len(call.reads)] = [k if k or started else -1 for k in call.reads]
+            row[first : first + len(call.reads)] = [k if k or started else count for k in call.reads]
             row[outputs : outputs + len(call.writes)] = call.writes
             started |= 0 in call.writes
         self.first_write = next(n for n, call in enumerate(self.calls) if 0 in call.writes)
@@ -148,9 +153,9 @@ class NumbaRegisters:
         self.slots = [user, *self.buffers[1:]]
         if plan.cast is not None:
             self.buffers[plan.cast].copy_(x)
-        addresses = np.array([b.data_ptr() for b in (*self.buffers, user)], dtype=np.int64)
-        self.jobs = addresses[plan.slots]
-        self.jobs[:, 0], self.jobs[:, 1] = plan.heads, user.numel()
+        words = plan.words.copy()
+        words[: len(self.buffers) + 2] = [*(b.data_ptr() for b in self.buffers), user.data_ptr(), user.numel()]
+        self.jobs = words[plan.jobs]
         first = self.jobs.ctypes.data
         self.rows = range(first, first + self.jobs.nbytes, self.jobs.strides[0])
         self.flat, self.width = self.jobs.reshape(-1), self.jobs.shape[1]

@@ -95,7 +95,11 @@ def bench(
     )
     names = list(dict.fromkeys(problem or PROBLEMS))
     command = ["logsnr", *sys.argv[1:]]
-    run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
+    try:
+        run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here")
+        raise typer.Exit(130) from None
 
 
 @app.command("solvers")
@@ -144,13 +148,10 @@ def order(
 def main() -> None:
     """The console command: errors in what was asked for are one line, not a traceback."""
     try:
-        app(standalone_mode=True)
+        app()
     except (ValueError, TypeError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on from here")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """From a program to what a network and a state dtype make of it: head conversion as columns of the matrix."""
 
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,13 +19,15 @@ class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
     times: float64 (n,), when the model is called. updates: what the registers need.
-    told: (n,), these times as the model wants to be told them, where that depends on nothing else.
+    told: (n, 1), these times as the model wants to be told them, where that depends on nothing else.
+    local: what one thread's runs share, see `run.told_times`.
     """
 
     program: Program
     times: Array
     updates: Updates
     told: torch.Tensor | None = None
+    local: threading.local = field(default_factory=threading.local, init=False)
 
     @property
     def calls(self) -> Sequence[Call]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..kernels import dense, registers
+from ..kernels import dense, registers, transformed
 from .denoiser import Denoiser, check_output
 from .lower import Lowered
 
@@ -69,11 +69,24 @@ def not_finite(x: torch.Tensor, n: int, calls: int, t: float) -> Exception:
 
 
 def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torch.Tensor]:
-    """What the model is told at each call: one tensor (B,) per call, memory of its own for every run."""
+    """What the model is told at each call: one tensor (B,) per call.
+
+    Making the views costs more than a step, so a thread keeps them from run to run; their values are written
+    afresh for every run, in case a model has changed them in place.
+    """
     told = lowered.told
-    if told is None:
-        told = den.model_times(torch.from_numpy(lowered.times), x)
-    return told.to(x.device)[:, None].repeat(1, x.shape[0]).unbind(0)
+    if told is None or transformed():
+        if told is None:
+            told = den.model_times(torch.from_numpy(lowered.times), x).unsqueeze(1)
+        return told.to(x.device).repeat(1, x.shape[0]).unbind(0)
+    local, shape = lowered.local, (x.shape[0], x.device)
+    if getattr(local, "shape", None) != shape:
+        with torch.inference_mode(False):  # else a later run outside inference mode could not write to them
+            local.rows = told.to(x.device).repeat(1, x.shape[0])
+            local.views, local.shape = local.rows.unbind(0), shape
+    local.rows.copy_(told)
+    views: Sequence[torch.Tensor] = local.views
+    return views
 
 
 def _normals(noise: Noise | None, key: tuple[float, float], like: torch.Tensor) -> torch.Tensor:

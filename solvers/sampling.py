@@ -17,6 +17,7 @@ from .grids import check_grid
 from .grids import grid as make_grid
 from .lower import Lowered, lower
 from .multistep import Startup
+from .planning import grid_key, plan_program
 from .program import Program
 from .run import Observe, run
 from .schedule import Schedule
@@ -102,8 +103,8 @@ def solve(
     state = torch.promote_types(x.dtype, torch.float32)
     model = den.dtype(x)
     lowered = _plan(
-        method, den.schedule, steps, nfe, _key(grid), t_start, t_end, startup, den.prediction, state, model,
-        den.time if isinstance(den.time, str) else None,
+        method, den.schedule, steps, nfe, grid_key(grid), t_start, t_end, startup, den.prediction, state,
+        model, den.time if isinstance(den.time, str) else None,
     )  # fmt: skip
     program = lowered.program
     if not (trajectory or progress or callback):
@@ -122,7 +123,7 @@ def _plan(
     sch: Schedule,
     steps: int | None,
     nfe: int | None,
-    grid_key: str | tuple[float, ...],
+    grid: str | tuple[float, ...],
     t_start: float | None,
     t_end: float | None,
     startup: Startup,
@@ -132,41 +133,14 @@ def _plan(
     time: str | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
-    if not isinstance(grid_key, str):
-        if any(a is not None for a in (steps, nfe, t_start, t_end)):
-            raise ValueError("an array of times is the whole grid; leave out steps, nfe, t_start and t_end")
-        program = method.program(sch, grid_key, startup=startup)
-    else:
-
-        def on(count: int) -> Program:
-            return method.program(sch, make_grid(sch, count, grid_key, t_start=t_start, t_end=t_end), startup=startup)
-
-        if (steps is None) == (nfe is None):
-            raise ValueError(f"give either steps or nfe, not steps = {steps} and nfe = {nfe}")
-        program = on(steps) if steps is not None else largest_within(on, nfe)  # type: ignore[arg-type]
+    program = plan_program(
+        method, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
+    )
     lowered = lower(program, sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     told = told_as(time_map(time, sch)(torch.from_numpy(lowered.times)), model)
-    return replace(lowered, told=told)
-
-
-def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
-    """The program with the most steps among those with at most ``nfe`` model evaluations, ``on(steps)``."""
-    if isinstance(nfe, bool) or not isinstance(nfe, (int, np.integer)):
-        raise ValueError(f"nfe must be an integer, not {nfe!r}")
-    best = on(1)
-    if len(best) > nfe:
-        raise ValueError(f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations")
-    low, high = 1, nfe + 1  # every step evaluates the model at least once
-    while high - low > 1:
-        middle = (low + high) // 2
-        program = on(middle)
-        if len(program) <= nfe:
-            low, best = middle, program
-        else:
-            high = middle
-    return best
+    return replace(lowered, told=told.unsqueeze(1))
 
 
 class _Observer:
@@ -200,17 +174,6 @@ class _Observer:
 
     def stacked(self, dtype: torch.dtype) -> torch.Tensor | None:
         return None if self.states is None else torch.stack(self.states).to(dtype)
-
-
-def _key(grid: Any) -> str | tuple[float, ...]:
-    if isinstance(grid, str):
-        return grid
-    if isinstance(grid, torch.Tensor):
-        grid = grid.detach().cpu().double().numpy()
-    array = np.asarray(grid, dtype=np.float64)
-    if array.ndim != 1:
-        raise ValueError(f"grid must be a name or a 1-D array of times, not an array of shape {array.shape}")
-    return tuple(array.tolist())
 
 
 def _span(sch: Schedule, grid: Any, t_start: float | None, t_end: float | None) -> np.ndarray:

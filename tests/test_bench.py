@@ -2,7 +2,7 @@ import base64
 import csv
 import re
 from dataclasses import replace
-from io import StringIO
+from io import BytesIO, StringIO
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.image import imread
 from rich.console import Console
 
 import logsnr
@@ -67,7 +68,7 @@ def test_the_errors_are_those_of_sample_against_the_closed_form_flow(report):
     y = logsnr.sample(data.denoiser(sch), x, solver="ddim", nfe=8, grid="karras")
     errors = (y - data.flow(x, sch, sch.t_start, sch.t_end)).square().mean(1).sqrt().numpy()
     (found,) = (r for r in rows(report[0]) if (r["solver"], r["grid"], r["nfe"]) == ("ddim", "karras", "8"))
-    expected = [np.median(errors), np.sqrt(np.mean(errors**2)), np.quantile(errors, 0.9)]
+    expected = [np.median(errors), np.sqrt(np.mean(errors**2)), np.sort(errors)[7]]  # 8 samples: the worst
     np.testing.assert_allclose([float(found[k]) for k in ("median", "rms", "p90")], expected, rtol=1e-12)
 
 
@@ -90,6 +91,7 @@ def test_the_terminal_shows_the_least_possible_as_a_dash(tmp_path):
     """A budget too small for one step is a dash in the table, not an error."""
     shown = bench(tmp_path, Plan(solvers=("ddim", "rk4"), nfes=(3, 4), samples=4))
     assert re.search(r"rk4 +- +\d", shown)
+    assert "-: rk4 needs at least 4" in shown
 
 
 def test_a_second_run_measures_nothing(report, monkeypatch):
@@ -153,7 +155,7 @@ def test_a_solver_that_diverges_has_infinite_error(tmp_path):
 
 
 def test_equal_solvers_are_measured_once_and_no_others_are_left_out():
-    """The default solvers have different programs, and every deterministic solver is one of them or equals one."""
+    """The default solvers' programs differ, and every deterministic solver is one of them or equals one."""
     sch = logsnr.VPLinear()
     times = logsnr.grid(sch, 6)
     chosen = [logsnr.solver(name) for name in default_solvers()]
@@ -241,13 +243,9 @@ def test_every_solver_is_in_one_family():
 
 def test_the_contact_sheet_is_a_png_with_dark_ink():
     """Ink, +1 in the data, is black on the sheet, and paper white."""
-    from matplotlib.image import imread
-
     board = Board.of([row()])
     ink = torch.ones(8, 1, 8, 8)
     uri = contact_sheet(Pictures({(Line("ddim"), 4): ink}, -ink), board)
-    from io import BytesIO
-
     picture = imread(BytesIO(base64.b64decode(uri.partition(",")[2])), format="png")[..., 0]
     height, width = picture.shape
     assert picture[height // 2 + 15 - 5, width // 2 - 60] < 0.1
@@ -255,7 +253,7 @@ def test_the_contact_sheet_is_a_png_with_dark_ink():
 
 
 def test_the_case_list_covers_both_starts():
-    """Third-order multistep solvers are measured with the ramp and with single steps, second-order ones once."""
+    """Multistep solvers of order 3 are measured with the ramp and with single steps, others once."""
     plan = Plan(solvers=("dpmpp-2m", "dpmpp-3m"), nfes=(10,), grids=("logsnr",))
     found = [(case.solver, case.startup) for case in cases(load_problem("gaussian"), plan)]
     assert found == [("dpmpp-2m", "ramp"), ("dpmpp-3m", "ramp"), ("dpmpp-3m", "single-step")]

@@ -1,10 +1,13 @@
 import csv
+import re
 import sys
+from functools import partial
 
 import pytest
 from typer.testing import CliRunner
 
 import logsnr
+from logsnr.analysis import orders
 from logsnr.cli import app, main, spread_values
 
 
@@ -51,20 +54,14 @@ def test_solvers_lists_every_name(monkeypatch):
     assert shown == logsnr.solver_names()
 
 
-def test_order_measures_and_says_what_the_start_does():
-    """`logsnr order deis-2 --startup ramp` finds order 2 for a method that the ramp does not limit."""
-    result = CliRunner().invoke(app, ["order", "deis-2", "--startup", "ramp"])
-    assert "deis-2: measured order 2.0" in result.output
-
-
-def test_order_says_what_the_ramp_costs(monkeypatch):
-    """For a solver of order 3 the command says what the ramp start does to the order."""
-    from logsnr.analysis import orders
-
-    few = lambda *args, **kwargs: orders.Convergence("dpmpp-3m", 3, "ramp", (8,), (8,), (0.1,), (), 2.0)  # noqa: E731
-    monkeypatch.setattr(orders, "convergence_order", few)
-    result = CliRunner().invoke(app, ["order", "dpmpp-3m"])
-    assert "a global order of at most 2" in " ".join(result.output.split())
+@pytest.mark.parametrize(("name", "declared"), [("heun", 2), ("dpmpp-3m", 3)])
+def test_order_measures_and_says_what_the_ramp_does(name, declared, monkeypatch):
+    """`logsnr order` shows the slope, and for multistep solvers of order 3 what the ramp leaves of it."""
+    monkeypatch.setattr(orders, "convergence_order", partial(orders.convergence_order, max_nfe=1000))
+    output = " ".join(CliRunner().invoke(app, ["order", name]).output.split())
+    measured = float(re.search(rf"{name}: measured order (\S+), declared {declared}", output)[1])
+    assert abs(measured - declared) < 0.1
+    assert ("a global order of at most 2" in output) == (declared == 3)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""combine: compiled code equals the torch specification bit by bit, and both a float64 sum within rounding."""
+"""combine: compiled code equals the torch specification bit by bit, and both a float64 sum within
+rounding."""
 
 import itertools
 import os
@@ -16,8 +17,12 @@ from logsnr.kernels.combine import accumulation_dtype
 
 F64, F32, F16, BF16 = STATE_DTYPES
 # Unit roundoff, and the spacing of the denormals where relative bounds end.
-ROUNDING = {d: (torch.finfo(d).eps / 2, torch.finfo(d).smallest_normal * torch.finfo(d).eps) for d in STATE_DTYPES}
-THREADED = combine_numba.THREADED_BYTES // 4 // 3 + 1234  # a size that is split for 2 inputs and 1 output of fp32
+ROUNDING = {
+    d: (torch.finfo(d).eps / 2, torch.finfo(d).smallest_normal * torch.finfo(d).eps) for d in STATE_DTYPES
+}
+THREADED = (
+    combine_numba.THREADED_BYTES // 4 // 3 + 1234
+)  # a size that is split for 2 inputs and 1 output of fp32
 
 
 def random(shape: int | tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -41,8 +46,8 @@ def assert_equal(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 
 def assert_sum(found: torch.Tensor, inputs: list[torch.Tensor], row: np.ndarray, wide: torch.dtype) -> None:
-    """|found - exact| <= k eps_acc sum |c x| + eps_out |y|: coefficients, inputs and products rounded once each,
-    k - 1 sums, and the final rounding."""
+    """|found - exact| <= k eps_acc sum |c x| + eps_out |y|: coefficients, inputs and products rounded once
+    each, k - 1 sums, and the final rounding."""
     terms = [c * x.double() for c, x in zip(row, inputs, strict=True)]
     exact, size = sum(terms), sum(t.abs() for t in terms)
     (u_acc, tiny_acc), (u_out, tiny_out) = ROUNDING[wide], ROUNDING[found.dtype]
@@ -63,7 +68,7 @@ def assert_backends_agree(inputs: list[torch.Tensor], coefs: np.ndarray, dtypes:
 
 
 @pytest.mark.parametrize(("read", "written"), list(itertools.product(STATE_DTYPES, repeat=2)))
-@pytest.mark.parametrize("size", [0, 1, 7, 31, 32, 33, 1023, 4097])
+@pytest.mark.parametrize("size", [0, 1, 7, 15, 16, 17, 31, 32, 33, 1023, 4097])
 def test_dtypes_and_sizes(read: torch.dtype, written: torch.dtype, size: int) -> None:
     """For every dtype in and out and around every block size numba equals torch bit for bit."""
     inputs = [random(size, read, 1), random(size, F32, 2)]
@@ -126,10 +131,12 @@ def test_nonfinite_flag(backend: str, dtype: torch.dtype) -> None:
         return bool(combine([x, y], np.array([[3.0, 1.0]]), checked=checked, backend=backend)[1])  # type: ignore[arg-type]
 
     fine = torch.zeros(77, dtype=dtype)
-    fine[:4] = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min, ROUNDING[dtype][1], -0.0], dtype=F64)
+    fine[:4] = torch.tensor(
+        [torch.finfo(dtype).max, torch.finfo(dtype).min, ROUNDING[dtype][1], -0.0], dtype=F64
+    )
     assert not flag(fine, fine, 2)
     for value in (float("inf"), float("-inf"), float("nan")):
-        for where in (0, 31, 32, 63, 64, 76):
+        for where in (0, 15, 16, 31, 32, 63, 64, 76):
             x = fine.clone()
             x[where] = value
             assert flag(x, fine, 1)
@@ -169,7 +176,9 @@ def test_misaligned_storage(dtype: torch.dtype) -> None:
         x, y = random(100, dtype, 1)[offset:], random(100, dtype, 2)[offset:]
         out = torch.full((101,), float("nan"), dtype=dtype)
         combine([x, y], np.array([[0.3, 0.7]]), out=[out[offset : offset + len(x)]], backend="numba")
-        assert_equal(out[offset : offset + len(x)], combine([x, y], np.array([[0.3, 0.7]]), backend="torch")[0][0])
+        assert_equal(
+            out[offset : offset + len(x)], combine([x, y], np.array([[0.3, 0.7]]), backend="torch")[0][0]
+        )
         assert out[:offset].isnan().all()
         assert out[offset + len(x) :].isnan().all()
 
@@ -187,7 +196,8 @@ def test_cached_between_processes(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", code]
     first, second = (
-        int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout) for _ in "ab"
+        int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+        for _ in "ab"
     )
     assert first > 0
     assert second == 0

@@ -1,4 +1,5 @@
-"""Denoiser: every head into every head against the closed-form Gaussian posterior, times, dtypes, bad input."""
+"""Denoiser: every head into every head against the closed-form Gaussian posterior, times, dtypes, bad
+input."""
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat1
 def exact(sch: logsnr.Schedule, head: str, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """Book Prop. 6.3.1 from the closed-form E[x0 | x] and E[eps | x]."""
     t = t.double()
-    a, s, da, ds = (f(t).reshape(-1, *[1] * (x.dim() - 1)) for f in (sch.alpha, sch.sigma, sch.dalpha, sch.dsigma))
+    a, s, da, ds = (
+        f(t).reshape(-1, *[1] * (x.dim() - 1)) for f in (sch.alpha, sch.sigma, sch.dalpha, sch.dsigma)
+    )
     x0, eps = PROBLEM.posterior(x.double(), sch.alpha(t), sch.sigma(t))
     answers = {"x0": x0, "eps": eps, "v": a * eps - s * x0, "velocity": da * x0 + ds * eps, "score": -eps / s}
     return answers[head].to(x.dtype)
@@ -79,8 +82,8 @@ def test_limits(sch: logsnr.Schedule, t: float, prediction: str, heads: tuple[st
     ],
 )
 def test_time_conventions(time: str, sch: logsnr.Schedule, told: float) -> None:
-    """The model is told the time in its own convention, in fp32, or in fp64 when it sees x in fp64; by a sampler
-    the same as by the heads."""
+    """The model is told the time in its own convention, in fp32, or in fp64 when it sees x in fp64; by a
+    sampler the same as by the heads."""
     for dtype, expected in ((F32, F32), (F64, F64), (BF16, F32), (F16, F32)):
         seen: list[torch.Tensor] = []
 
@@ -127,8 +130,8 @@ class Net(torch.nn.Module):
 @pytest.mark.parametrize("net", [F64, F32, F16, BF16])
 @pytest.mark.parametrize("state", [F64, F32, F16, BF16])
 def test_model_dtype(net: torch.dtype, state: torch.dtype) -> None:
-    """The model sees x in its own dtype, that of its first floating parameter or ``dtype=``, and the answer is
-    in x's; the model itself is not changed."""
+    """The model sees x in its own dtype, that of its first floating parameter or ``dtype=``, and the answer
+    is in x's; the model itself is not changed."""
     module = Net(net)
     den = logsnr.Denoiser(module, logsnr.VPLinear())
     x = torch.ones(2, 3, dtype=state)
@@ -144,7 +147,9 @@ def test_model_dtype(net: torch.dtype, state: torch.dtype) -> None:
 
 def test_learned_variance_is_left_out() -> None:
     """Of an answer with twice the channels the first half counts."""
-    den = logsnr.Denoiser(lambda x, t: torch.cat([2 * x, torch.full_like(x, float("nan"))], 1), logsnr.VPLinear())
+    den = logsnr.Denoiser(
+        lambda x, t: torch.cat([2 * x, torch.full_like(x, float("nan"))], 1), logsnr.VPLinear()
+    )
     x = torch.randn(2, 3, 4)
     assert torch.equal(den.eps(x, 0.5), 2 * x)
 
@@ -156,11 +161,14 @@ def test_low_precision_is_converted_wide() -> None:
         x = torch.randn(64, 2).to(dtype)
         found = logsnr.Denoiser(lambda x, t: x, sch).x0(x, 0.2)
         wanted = ((x.double() - sch.sigma(0.2) * x.double()) / sch.alpha(0.2)).to(dtype)
-        assert ((found.double() - wanted.double()).abs() <= torch.finfo(dtype).eps * wanted.double().abs()).all()
+        assert (
+            (found.double() - wanted.double()).abs() <= torch.finfo(dtype).eps * wanted.double().abs()
+        ).all()
 
 
 def test_bad_denoisers() -> None:
-    """Whatever is no model, schedule, head, time or dtype is refused at construction, with the nearest names."""
+    """Whatever is no model, schedule, head, time or dtype is refused at construction, with the nearest
+    names."""
     sch = logsnr.VPLinear()
     for arguments, options, error, message in [
         ((3, sch), {}, TypeError, "callable model"),
@@ -186,7 +194,8 @@ def test_bad_denoisers() -> None:
     ],
 )
 def test_bad_answers(answer: object, error: type[Exception], message: str) -> None:
-    """A model that answers with the wrong thing is named as the cause; a sampler adds the call and the time."""
+    """A model that answers with the wrong thing is named as the cause; a sampler adds the call and the
+    time."""
     den = logsnr.Denoiser(answer, logsnr.VPLinear())  # type: ignore[arg-type]
     with pytest.raises(error, match=message):
         den.x0(torch.ones(2, 3), 0.5)
@@ -214,7 +223,10 @@ def test_bad_states_and_times(x: object, t: object, error: type[Exception], mess
 
 def test_bad_time_maps() -> None:
     """A time map must answer with one time per time."""
-    for time, error, message in [(lambda t: 3, TypeError, "not int"), (lambda t: t.mean(), ValueError, "keep the shape")]:
+    for time, error, message in [
+        (lambda t: 3, TypeError, "not int"),
+        (lambda t: t.mean(), ValueError, "keep the shape"),
+    ]:
         den = logsnr.Denoiser(lambda x, t: x, logsnr.VPLinear(), time=time)
         with pytest.raises(error, match=message):
             logsnr.sample(den, torch.ones(2, 3), steps=2)

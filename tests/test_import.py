@@ -7,7 +7,9 @@ HEAVY = ["triton", "numba", "llvmlite", "scipy", "matplotlib", "torchdiffeq", "r
 
 
 def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def test_import_loads_only_torch_and_numpy() -> None:
@@ -22,12 +24,13 @@ def test_import_loads_only_torch_and_numpy() -> None:
 
 
 def test_import_changes_nothing() -> None:
-    """`import logsnr` touches neither the environment, nor torch's settings, nor CUDA, nor the random state."""
+    """`import logsnr` touches neither the environment, nor torch's settings, nor CUDA, nor the random
+    state."""
     code = (
         "import os, warnings, random, torch, numpy as np\n"
         "def state():\n"
-        "    return (dict(os.environ), torch.get_num_threads(), torch.get_default_dtype(), torch.initial_seed(),\n"
-        "            torch.get_rng_state().sum().item(), str(np.random.get_state()), random.getstate(),\n"
+        "    return (dict(os.environ), torch.get_num_threads(), torch.get_default_dtype(),\n"
+        "            torch.initial_seed(), torch.get_rng_state().sum().item(), str(np.random.get_state()), random.getstate(),\n"
         "            list(warnings.filters), torch.is_grad_enabled(), torch.cuda.is_initialized())\n"
         "before = state()\n"
         "import logsnr\n"

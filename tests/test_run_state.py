@@ -23,7 +23,9 @@ def bent(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x) * (1 + t).to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
 
 
-def allocated(solver: str, steps: int, dtype: torch.dtype, output: torch.Tensor, shape: tuple[int, ...]) -> list[int]:
+def allocated(
+    solver: str, steps: int, dtype: torch.dtype, output: torch.Tensor, shape: tuple[int, ...]
+) -> list[int]:
     """Bytes of every allocation of at least half of the model input's size during one run."""
     den = logsnr.Denoiser(lambda x, t: output, SCH, "eps", dtype=dtype)
     x = torch.ones(shape)
@@ -89,7 +91,11 @@ def test_nonfinite_answers_name_call_and_time(gradients: bool, value: float, at:
     def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         count[0] += 1
         y = x * 0.5
-        return torch.where(torch.arange(y.numel()).reshape(y.shape) == y.numel() - 1, value, y) if count[0] == at else y
+        return (
+            torch.where(torch.arange(y.numel()).reshape(y.shape) == y.numel() - 1, value, y)
+            if count[0] == at
+            else y
+        )
 
     x = torch.randn(SHAPE, requires_grad=gradients)
     t = float(logsnr.grid(SCH, 6)[at - 1])
@@ -111,8 +117,8 @@ def test_nonfinite_state_is_not_blamed_on_the_model() -> None:
 @pytest.mark.parametrize("dtype", [F16, BF16])
 @pytest.mark.parametrize("prediction", ["eps", "x0"])
 def test_more_steps_do_not_hurt_in_half_precision(solver: str, dtype: torch.dtype, prediction: str) -> None:
-    """With an exact Gaussian model that reads and answers in half precision and an fp32 state, 200 steps are no
-    worse than 50."""
+    """With an exact Gaussian model that reads and answers in half precision and an fp32 state, 200 steps
+    are no worse than 50."""
     problem = Gaussian(0.7, 0.25)
     exact = problem.denoiser(SCH)
 
@@ -125,7 +131,9 @@ def test_more_steps_do_not_hurt_in_half_precision(solver: str, dtype: torch.dtyp
     wanted = problem.flow(x.double(), SCH, 1.0, 1e-2)
 
     def error(steps: int) -> float:
-        return float((logsnr.sample(den, x, solver=solver, steps=steps, t_end=1e-2) - wanted).square().mean().sqrt())
+        return float(
+            (logsnr.sample(den, x, solver=solver, steps=steps, t_end=1e-2) - wanted).square().mean().sqrt()
+        )
 
     assert error(200) <= error(50)
 
@@ -168,7 +176,8 @@ def test_guidance_columns(dtype: torch.dtype) -> None:
     guided = lower(program, SCH, "eps", state=F64, model=dtype, weights=(w, 1 - w))
     plain = lower(program, SCH, "eps", state=F64, model=dtype)
     (found, nfe), (wanted, _) = (
-        run(low, logsnr.Denoiser(model, SCH, dtype=dtype), x) for low, model in ((guided, two), (plain, mixed))
+        run(low, logsnr.Denoiser(model, SCH, dtype=dtype), x)
+        for low, model in ((guided, two), (plain, mixed))
     )
     assert nfe == 6
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
@@ -207,7 +216,9 @@ def test_noise_columns(dtype: torch.dtype) -> None:
 
 def test_per_element_coefficients() -> None:
     """A program whose matrices vary by channel runs each channel as that channel's own program would."""
-    programs = [logsnr.solver("dpmpp-2m").program(SCH, logsnr.grid(SCH, 5, t_end=end)) for end in (1e-3, 1e-2, 0.1)]
+    programs = [
+        logsnr.solver("dpmpp-2m").program(SCH, logsnr.grid(SCH, 5, t_end=end)) for end in (1e-3, 1e-2, 0.1)
+    ]
     common = [
         Call(
             entries[0].t, entries[0].reads, entries[0].writes,

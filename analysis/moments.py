@@ -1,0 +1,150 @@
+"""What a program makes of Gaussian data, exactly: every slot is an affine function of the start and the noises.
+
+For x0 ~ N(m, C) the exact E[x0 | x] is affine in x and diagonal in the eigenbasis of C, so along every
+eigenvector (a *mode* of variance c) a linear solver is a recursion of a few numbers. With R^2 = alpha^2 c +
+sigma^2, a slot a m + g (x_start - alpha_start m) + sum_k n_k xi_k has
+
+    E[x0 | slot] = m + (alpha c / R^2) (slot - alpha m),        E[eps | slot] = (sigma / R^2) (slot - alpha m),
+
+so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a whole sampler costs as much as its table is long.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from ..solvers.catalogue import Solver
+from ..solvers.gauges import Array
+from ..solvers.multistep import Startup
+from ..solvers.planning import plan_program
+from ..solvers.program import STATE, Program
+from ..solvers.schedule import Schedule
+from .gaussian import Gaussian
+from .metrics import kl_gaussian, w2_gaussian
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """The distribution N(mean, cov) of what a sampler generates from Gaussian data.
+
+    mean: event-shaped, float64. cov: a number, event-shaped variances or a matrix (D, D), as the data's was.
+    w2, kl: the 2-Wasserstein distance to, and KL(generated || exact) from, the exact marginal at the end of
+    the grid, over the whole event. nfe: model evaluations per sample. program: the table.
+    """
+
+    mean: torch.Tensor
+    cov: torch.Tensor
+    w2: float
+    kl: float
+    nfe: int
+    program: Program
+
+
+class Affine(NamedTuple):
+    """An end state mean m + start (x_start - alpha_start m) + noise . xi along N modes, of data mean m.
+
+    mean, start: (N,). noise: (K, N), one row per standard normal that the program adds, `xi` independent.
+    """
+
+    mean: Array
+    start: Array
+    noise: Array
+
+    def variance(self, start: Array) -> Array:
+        """The variances of the end state for starts of the variances ``start``."""
+        total: Array = self.start**2 * start + (self.noise**2).sum(axis=0)
+        return total
+
+
+def sampler_moments(
+    solver: str | Solver | Program,
+    gaussian: Gaussian,
+    sch: Schedule,
+    *,
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | Any = "logsnr",
+    t_start: float | None = None,
+    t_end: float | None = None,
+    startup: Startup = "ramp",
+) -> Moments:
+    """The exact mean and covariance of what ``solver`` generates, without samples and without a network.
+
+    The start is the exact marginal N(alpha m, alpha^2 cov + sigma^2 I) at the first time of the grid, the
+    denoiser that of ``gaussian``. All else is as in `logsnr.solve`; a `Program` is taken as it is. Noises with
+    different keys are independent, those with the same key are the same.
+
+    Raises ValueError for options that do not fit, and for per-element coefficients that are not of the
+    event's shape or do not commute with the covariance (a full one).
+    """
+    program = plan_program(
+        solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
+    )
+    shaped = _per_element(program, gaussian)
+    variances, basis = gaussian.variances, gaussian.basis
+    if gaussian.cov.ndim == 0 and not shaped:
+        variances = gaussian.cov
+    end = propagate(program, sch, variances.numpy().reshape(-1))
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = ((sch.alpha(t), sch.sigma(t)) for t in (program.grid[0], program.grid[-1]))
+    variance = torch.from_numpy(end.variance(alpha_s**2 * variances.numpy().reshape(-1) + sigma_s**2))
+    variance, factor = variance.reshape(variances.shape), torch.from_numpy(end.mean).reshape(variances.shape)
+    exact = alpha_t**2 * variances + sigma_t**2
+    m = gaussian.mean if basis is None else basis.mT @ gaussian.mean.reshape(-1)
+    mean = factor * m
+    w2, kl = (distance(mean, variance, alpha_t * m, exact) for distance in (w2_gaussian, kl_gaussian))
+    if basis is not None:
+        mean, variance = (basis @ mean).reshape(gaussian.mean.shape), (basis * variance) @ basis.mT
+    return Moments(mean, variance, w2, kl, len(program), program)
+
+
+def propagate(
+    program: Program, sch: Schedule, variances: Array, *, lift: Callable[[Array], Array] = np.asarray
+) -> Affine:
+    """The end state of ``program`` along modes of the data with ``variances`` (N,), nonnegative.
+
+    ``lift`` turns float64 arrays into arrays of the numbers to compute with: another type of real numbers
+    runs the same table, on the same alpha and sigma, in its own precision.
+    """
+    keys = list(dict.fromkeys(key for call in program for key in call.noises))
+    times = np.array([call.t for call in program])
+    alphas, sigmas, c = lift(np.asarray(sch.alpha(times))), lift(np.asarray(sch.sigma(times))), lift(variances)
+    zero = lift(np.zeros((2 + len(keys), len(variances))))
+    slots = {STATE: _unit(zero, 1)}
+    slots[STATE][0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
+    for call, alpha, sigma in zip(program, alphas, sigmas, strict=True):
+        r2 = alpha * alpha * c + sigma * sigma
+        d = slots[call.at] / np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
+        d[0] -= alpha / np.where(r2 > 0, r2, 1)
+        x0 = alpha * c * d
+        x0[0] += 1
+        read = [x0, sigma * d, *(slots[k] for k in call.reads), *(_unit(zero, 2 + keys.index(k)) for k in call.noises)]
+        weights = lift(call.matrix).reshape(*call.matrix.shape[:2], 1, -1)
+        written = (weights * np.stack(read)).sum(axis=1)
+        slots.update(zip(call.writes, written, strict=True))
+    mean, start, *noise = slots[STATE]
+    return Affine(mean, start, np.array(noise, dtype=zero.dtype).reshape(-1, len(variances)))
+
+
+def _unit(zero: Array, row: int) -> Array:
+    form: Array = zero.copy()
+    form[row] += 1
+    return form
+
+
+def _per_element(program: Program, gaussian: Gaussian) -> bool:
+    """Whether there are per-element coefficients; ValueError unless they are diagonal in the eigenbasis."""
+    shapes = {call.matrix.shape[2:] for call in program if call.matrix.ndim > 2}
+    for shape in shapes:
+        if gaussian.basis is not None:
+            raise ValueError(
+                f"the coefficients of {program.name} differ between elements, so they do not commute with a full "
+                "covariance; give cov as a number or as variances"
+            )
+        if shape != tuple(gaussian.event_shape):
+            raise ValueError(
+                f"the coefficients of {program.name} have the event shape {shape}, gaussian {tuple(gaussian.event_shape)}"
+            )
+    return bool(shapes)

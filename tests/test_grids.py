@@ -1,0 +1,155 @@
+"""Grids: uniform in what they say, exact at the ends, finite where the log-SNR is not; bad grids are
+refused."""
+
+import numpy as np
+import pytest
+import torch
+
+import logsnr
+from logsnr.solvers.grids import GRIDS, WINDOW, check_grid
+
+FINITE = [
+    logsnr.VPLinear(),
+    logsnr.SubVP(),
+    logsnr.VE(),
+    logsnr.EDM(),
+    logsnr.Discrete(np.linspace(0.99, 0.01, 50)),
+]
+INFINITE = [
+    logsnr.FlowMatching(),
+    logsnr.Trigonometric(),
+    logsnr.VPCosine(),
+    logsnr.Discrete(np.linspace(0.99, 0.0, 50)),
+]
+
+
+@pytest.mark.parametrize("sch", FINITE, ids=str)
+@pytest.mark.parametrize("span", [(None, None), (0.7, None), (None, 0.2), (0.6, 0.3), (0.3, 0.6)])
+@pytest.mark.parametrize("steps", [1, 2, 17])
+def test_uniform_in_what_they_say(sch: logsnr.Schedule, span: tuple[float, float], steps: int) -> None:
+    """ "logsnr" is uniform in lam, "karras" in (sigma/alpha)^(1/7), "time" in t, between exactly the ends
+    asked for, in either direction."""
+    low, high = sch.domain
+    start, end = (None if f is None else low + f * (high - low) for f in span)
+    for kind, u in [
+        ("logsnr", sch.half_logsnr),
+        ("karras", lambda t: np.exp(-sch.half_logsnr(t) / 7)),
+        ("time", lambda t: t),
+    ]:
+        t = logsnr.grid(sch, steps, kind, t_start=start, t_end=end)
+        assert t.dtype == np.float64
+        assert t.shape == (steps + 1,)
+        assert t[0] == (sch.t_start if start is None else start)
+        assert t[-1] == (sch.t_end if end is None else end)
+        gaps = np.diff(u(t))
+        np.testing.assert_allclose(gaps, gaps.mean(), rtol=1e-8)
+
+
+def test_karras_is_the_papers() -> None:
+    """On EDM the karras grid is eq. 5 of Karras et al. 2022."""
+    i, n = np.arange(18), 18
+    sigma = (80 ** (1 / 7) + i / (n - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    np.testing.assert_allclose(logsnr.grid(logsnr.EDM(), 17, "karras"), sigma, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sch", INFINITE, ids=str)
+@pytest.mark.parametrize("kind", GRIDS)
+@pytest.mark.parametrize("steps", [1, 2, 3, 40])
+def test_infinite_ends(sch: logsnr.Schedule, kind: str, steps: int) -> None:
+    """Where the log-SNR is infinite at an end the nodes are finite, strictly monotone, and the end is a
+    node."""
+    for start, end in [(None, None), (sch.domain[1], sch.domain[0]), sch.domain]:
+        t = logsnr.grid(sch, steps, kind, t_start=start, t_end=end)
+        assert np.isfinite(t).all()
+        assert (np.diff(t) * np.sign(t[-1] - t[0]) > 0).all()
+        assert t[0] == (sch.t_start if start is None else start)
+        assert t[-1] == (sch.t_end if end is None else end)
+        inside = sch.half_logsnr(t[1:-1])
+        assert np.isfinite(inside).all()
+        if kind != "time":
+            assert (np.abs(inside) <= WINDOW + 1e-9).all()
+
+
+def test_spans_beyond_the_window() -> None:
+    """A span that lies where the default layout ends still has room for its steps."""
+    for ends in [(1.0, 0.9999), (1e-5, 0.0), (0.0, 1e-5), (0.9999, 1.0)]:
+        t = logsnr.grid(logsnr.FlowMatching(), 5, t_start=ends[0], t_end=ends[1])
+        assert (np.diff(t) * np.sign(t[-1] - t[0]) > 0).all()
+    t = logsnr.grid(logsnr.EDM(), 5, t_start=1e-3, t_end=0.0)  # below sigma_min
+    assert (np.diff(t) < 0).all()
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [1.0, 0.5, 0.25],
+        (1.0, 0.5, 0.25),
+        np.array([1.0, 0.5, 0.25], dtype=np.float32),
+        torch.tensor([1.0, 0.5, 0.25]),
+        torch.tensor([1.0, 0.5, 0.25], dtype=torch.float16, requires_grad=True),
+        [torch.tensor(1.0), torch.tensor(0.5), torch.tensor(0.25)],
+        [1, 0.5, 0.25],
+    ],
+)
+def test_arrays_of_any_kind(times: object) -> None:
+    """Lists, tuples, arrays and tensors of any float dtype are grids; the result is a float64 copy."""
+    t = check_grid(logsnr.VPLinear(), times)
+    assert t.dtype == np.float64
+    assert t.tolist() == [1.0, 0.5, 0.25]
+    assert not isinstance(times, np.ndarray) or not np.shares_memory(t, times)
+
+
+def test_float32_ends_are_forgiven() -> None:
+    """An end that a rounding to fp32 put just outside the schedule is moved to the end."""
+    sch = logsnr.Trigonometric()
+    times = torch.tensor([sch.t_start, 1.0, 0.1])
+    assert float(times[0]) > sch.t_start
+    assert check_grid(sch, times)[0] == sch.t_start
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1.0, 0.5, 0.6, 0.1], r"grid\[1\] = 0.5, grid\[2\] = 0.6 is not monotone"),
+        ([1.0, 0.5, 0.5], r"grid\[1\] = 0.5, grid\[2\] = 0.5 is a duplicate"),
+        ([0.5, 0.5], "duplicate"),
+        ([0.5, 0.7, 0.5], "strictly monotone"),
+        ([1.5, 0.5], r"grid\[0\] = 1.5 is outside the times of VPLinear.* 0 to 1"),
+        ([1.0, -0.1], r"grid\[1\] = -0.1 is outside"),
+        ([1.0, float("nan"), 0.1], r"grid\[1\] is not finite"),
+        ([float("inf"), 0.1], r"grid\[0\] is not finite"),
+        ([1.0], "at least 2 times"),
+        ([], "at least 2 times"),
+        ([[1.0, 0.5]], r"shape \(1, 2\)"),
+        (0.5, r"shape \(\)"),
+    ],
+)
+def test_bad_grids(times: object, message: str) -> None:
+    """Grids that are not 1-D, finite, strictly monotone and in the schedule are refused, naming the node."""
+    for use in (
+        lambda: check_grid(logsnr.VPLinear(), times),
+        lambda: logsnr.solver("ddim").program(logsnr.VPLinear(), times),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((0,), {}, "at least 1, not 0"),
+        ((-3,), {}, "at least 1, not -3"),
+        ((2.0,), {}, "integer of at least 1, not 2.0"),
+        ((True,), {}, "not True"),
+        (("5",), {}, "not '5'"),
+        ((3, "karas"), {}, "'karas' is unknown; did you mean 'karras'"),
+        ((3, "xyz"), {}, "choose from logsnr, karras, time"),
+        ((3,), {"t_start": 1.1}, r"1.1 is outside"),
+        ((3,), {"t_end": float("nan")}, "not finite"),
+        ((3,), {"t_start": 0.5, "t_end": 0.5}, "duplicate"),
+    ],
+)
+def test_bad_requests(arguments: tuple, options: dict, message: str) -> None:
+    """steps < 1, unknown names and ends outside the schedule are refused with what would be right."""
+    with pytest.raises(ValueError, match=message):
+        logsnr.grid(logsnr.VPLinear(), *arguments, **options)
