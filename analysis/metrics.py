@@ -59,13 +59,12 @@ def kl_gaussian(m1: Any, S1: Any, m2: Any, S2: Any) -> float:
         shift = pair.shift[known] / v2[known].sqrt()
     else:
         values, vectors = _eigen("S2", pair.covs[1])
-        ranks = [int((_eigen(name, cov)[0] > 0).sum()) for name, cov in zip(("S1", "S2"), pair.covs, strict=True)]
-        known = values > 0
+        known, rank = values > 0, int((_eigen("S1", pair.covs[0])[0] > 0).sum())
         blind, root = vectors[:, ~known], vectors[:, known] * values[known].rsqrt()
         rounding = len(values) * torch.finfo(torch.float64).eps
         leaks = (blind.mT @ pair.covs[0] @ blind).diagonal() > rounding * pair.covs[0].abs().amax()
         moved = (blind.mT @ pair.shift).abs() > rounding * pair.shift.abs().amax()
-        if ranks[0] != ranks[1] or leaks.any() or moved.any():
+        if rank != int(known.sum()) or leaks.any() or moved.any():
             return float("inf")
         excess = torch.linalg.eigvalsh(root.mT @ (pair.covs[0] - pair.covs[1]) @ root)
         shift = root.mT @ pair.shift
@@ -83,7 +82,9 @@ def sliced_w2(x: Any, y: Any, *, projections: int = 256, seed: int = 0) -> float
     """
     a, b = (parameter(name, value).numpy() for name, value in (("x", x), ("y", y)))
     if a.ndim == 0 or b.ndim == 0 or a.shape[1:] != b.shape[1:] or not a.size or not b.size:
-        raise ValueError(f"x and y must be samples (N, ...) and (M, ...) of one event shape, not {a.shape} and {b.shape}")
+        raise ValueError(
+            f"x and y must be samples (N, ...), (M, ...) of one event shape, not {a.shape} and {b.shape}"
+        )
     if projections < 1:
         raise ValueError(f"projections must be at least 1, not {projections}")
     n, m = len(a), len(b)

@@ -1,12 +1,12 @@
-"""What a program makes of Gaussian data, exactly: every slot is an affine function of the start and the noises.
+"""What a program makes of Gaussian data, exactly: all slots are affine functions of the start and the noises.
 
 For x0 ~ N(m, C) the exact E[x0 | x] is affine in x and diagonal in the eigenbasis of C, so along every
 eigenvector (a *mode* of variance c) a linear solver is a recursion of a few numbers. With R^2 = alpha^2 c +
 sigma^2, a slot a m + g (x_start - alpha_start m) + sum_k n_k xi_k has
 
-    E[x0 | slot] = m + (alpha c / R^2) (slot - alpha m),        E[eps | slot] = (sigma / R^2) (slot - alpha m),
+    E[x0 | slot] = m + (alpha c / R^2) (slot - alpha m),    E[eps | slot] = (sigma / R^2) (slot - alpha m),
 
-so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a whole sampler costs as much as its table is long.
+so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a sampler costs as much as its table is long.
 """
 
 from collections.abc import Callable
@@ -74,8 +74,8 @@ def sampler_moments(
     """The exact mean and covariance of what ``solver`` generates, without samples and without a network.
 
     The start is the exact marginal N(alpha m, alpha^2 cov + sigma^2 I) at the first time of the grid, the
-    denoiser that of ``gaussian``. All else is as in `logsnr.solve`; a `Program` is taken as it is. Noises with
-    different keys are independent, those with the same key are the same.
+    denoiser that of ``gaussian``. All else is as in `logsnr.solve`; a `Program` is taken as it is. Noises
+    with different keys are independent, those with the same key are the same.
 
     Raises ValueError for options that do not fit, and for per-element coefficients that are not of the
     event's shape or do not commute with the covariance (a full one).
@@ -83,18 +83,15 @@ def sampler_moments(
     program = plan_program(
         solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
     )
-    shaped = _per_element(program, gaussian)
-    variances, basis = gaussian.variances, gaussian.basis
-    if gaussian.cov.ndim == 0 and not shaped:
-        variances = gaussian.cov
-    end = propagate(program, sch, variances.numpy().reshape(-1))
-    (alpha_s, sigma_s), (alpha_t, sigma_t) = ((sch.alpha(t), sch.sigma(t)) for t in (program.grid[0], program.grid[-1]))
-    variance = torch.from_numpy(end.variance(alpha_s**2 * variances.numpy().reshape(-1) + sigma_s**2))
-    variance, factor = variance.reshape(variances.shape), torch.from_numpy(end.mean).reshape(variances.shape)
-    exact = alpha_t**2 * variances + sigma_t**2
+    one_mode = gaussian.cov.ndim == 0 and not _per_element(program, gaussian)
+    c = gaussian.cov if one_mode else gaussian.variances
+    start, exact = (sch.alpha(t) ** 2 * c + sch.sigma(t) ** 2 for t in (program.grid[0], program.grid[-1]))
+    end = propagate(program, sch, c.numpy().reshape(-1))
+    variance = torch.from_numpy(end.variance(start.numpy().reshape(-1))).reshape(c.shape)
+    basis = gaussian.basis
     m = gaussian.mean if basis is None else basis.mT @ gaussian.mean.reshape(-1)
-    mean = factor * m
-    w2, kl = (distance(mean, variance, alpha_t * m, exact) for distance in (w2_gaussian, kl_gaussian))
+    mean, exact_mean = torch.from_numpy(end.mean).reshape(c.shape) * m, sch.alpha(program.grid[-1]) * m
+    w2, kl = (distance(mean, variance, exact_mean, exact) for distance in (w2_gaussian, kl_gaussian))
     if basis is not None:
         mean, variance = (basis @ mean).reshape(gaussian.mean.shape), (basis * variance) @ basis.mT
     return Moments(mean, variance, w2, kl, len(program), program)
@@ -108,22 +105,29 @@ def propagate(
     ``lift`` turns float64 arrays into arrays of the numbers to compute with: another type of real numbers
     runs the same table, on the same alpha and sigma, in its own precision.
     """
-    keys = list(dict.fromkeys(key for call in program for key in call.noises))
+    keys = dict.fromkeys(key for call in program for key in call.noises)
+    row = {key: 2 + k for k, key in enumerate(keys)}
     times = np.array([call.t for call in program])
-    alphas, sigmas, c = lift(np.asarray(sch.alpha(times))), lift(np.asarray(sch.sigma(times))), lift(variances)
-    zero = lift(np.zeros((2 + len(keys), len(variances))))
+    alphas, sigmas, c = (
+        lift(np.asarray(sch.alpha(times))),
+        lift(np.asarray(sch.sigma(times))),
+        lift(variances),
+    )
+    zero = lift(np.zeros((2 + len(row), len(variances))))
     slots = {STATE: _unit(zero, 1)}
     slots[STATE][0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
     for call, alpha, sigma in zip(program, alphas, sigmas, strict=True):
         r2 = alpha * alpha * c + sigma * sigma
-        d = slots[call.at] / np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
-        d[0] -= alpha / np.where(r2 > 0, r2, 1)
+        r2 = np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
+        d = slots[call.at] / r2
+        d[0] -= alpha / r2
         x0 = alpha * c * d
         x0[0] += 1
-        read = [x0, sigma * d, *(slots[k] for k in call.reads), *(_unit(zero, 2 + keys.index(k)) for k in call.noises)]
-        weights = lift(call.matrix).reshape(*call.matrix.shape[:2], 1, -1)
-        written = (weights * np.stack(read)).sum(axis=1)
-        slots.update(zip(call.writes, written, strict=True))
+        noises = (_unit(zero, row[key]) for key in call.noises)
+        read = np.array([x0, sigma * d, *(slots[k] for k in call.reads), *noises])
+        matrix = lift(call.matrix)
+        matrix = matrix.reshape(*matrix.shape[:2], -1) if matrix.ndim > 2 else matrix
+        slots.update(zip(call.writes, np.einsum("rc...,cf...->rf...", matrix, read), strict=True))
     mean, start, *noise = slots[STATE]
     return Affine(mean, start, np.array(noise, dtype=zero.dtype).reshape(-1, len(variances)))
 
@@ -140,11 +144,12 @@ def _per_element(program: Program, gaussian: Gaussian) -> bool:
     for shape in shapes:
         if gaussian.basis is not None:
             raise ValueError(
-                f"the coefficients of {program.name} differ between elements, so they do not commute with a full "
-                "covariance; give cov as a number or as variances"
+                f"the coefficients of {program.name} differ between elements, so they do not commute with "
+                "a full covariance; give cov as a number or as variances"
             )
         if shape != tuple(gaussian.event_shape):
             raise ValueError(
-                f"the coefficients of {program.name} have the event shape {shape}, gaussian {tuple(gaussian.event_shape)}"
+                f"the coefficients of {program.name} have the event shape {shape}, but gaussian "
+                f"{tuple(gaussian.event_shape)}"
             )
     return bool(shapes)

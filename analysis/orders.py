@@ -1,5 +1,10 @@
-"""Measured orders of convergence: local slopes of the global error on a nonlinear problem with a reference."""
+"""Measured orders of convergence: local slopes of the error on a nonlinear problem with an exact answer.
 
+The asymptotic window and the round-off floor are found in the measurements, not assumed, slopes keep their
+sign, and grids are non-uniform. A slope alone proves little: an order test also needs a mutant that fails.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,23 +14,28 @@ from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.gauges import Array
 from ..solvers.multistep import Startup
+from ..solvers.program import STATE, Program
 from ..solvers.sampling import solve
 from ..solvers.schedule import Schedule
 from .problem import Problem
 
-# Below this the rounding of the float64 state (about 1e-14 a run) would bend the slopes.
-FLOOR = 3e-13
 SPAN = 2.5  # half-log-SNR from -2.5 to 2.5: the part of every schedule in which the data is formed
-WARP = 0.3  # relative change of the step over the grid: orders are measured on non-uniform grids
+WARP = 0.3  # relative change of the step over the grid
+AGREE = 0.15  # slopes that differ by less belong to one asymptotic window
+MARGIN = 10.0  # errors this much above the floor: a tenth of an error changes a slope by 0.14 at most
 
 
 @dataclass(frozen=True)
 class Convergence:
     """Errors of one solver as its grid is refined, and what they say.
 
-    steps, nfe: of each run. errors: root mean square over samples and coordinates. slopes: signed local
-    orders ``-log(e_i / e_{i-1}) / log(n_i / n_{i-1})``. order: the slope of the two finest grids whose errors
-    lie above the round-off floor; NaN when no slope can be measured. declared: what the solver promises.
+    steps, nfe: of each run. errors: root mean square over samples and coordinates.
+    slopes: signed local orders ``log2(e_i / e_{i+1})`` between neighbouring runs.
+    floor:  the level at which refinement stopped helping; None if it was not reached.
+    window: first and last index into slopes that lie above the floor and agree within 0.15.
+    order:  the finest slope of the window; NaN if nothing could be measured.
+    interval: from that slope and its extrapolation to h = 0, widened by what the floor may have done.
+    verdict: one sentence; says why where no order can be measured.
     """
 
     solver: str
@@ -35,11 +45,15 @@ class Convergence:
     nfe: tuple[int, ...]
     errors: tuple[float, ...]
     slopes: tuple[float, ...]
+    floor: float | None
+    window: tuple[int, int] | None
     order: float
+    interval: tuple[float, float]
+    verdict: str
 
 
 def warped_grid(sch: Schedule, steps: int, lam_start: float = -SPAN, lam_end: float = SPAN) -> Array:
-    """A smooth non-uniform grid: the steps in lam vary by +-30 % and every grid refines the coarser ones."""
+    """A smooth non-uniform grid: the steps in lam vary by +-30 %, and every grid refines the coarser ones."""
     x = np.linspace(0.0, 1.0, steps + 1)
     lam = lam_start + (lam_end - lam_start) * (x + WARP * np.sin(np.pi * x) / np.pi)
     return np.asarray(sch.time(lam))
@@ -55,35 +69,155 @@ def convergence_order(
     samples: int = 16,
     seed: int = 0,
 ) -> Convergence:
-    """Measure the order of ``solver`` on ``problem``, in float64, on `warped_grid`.
+    """Measure the global order of ``solver`` on ``problem``, in float64, on `warped_grid`.
 
-    The number of steps doubles from 8 until the error is below 3e-13 or a run would cost more than max_nfe. Starts are exact
-    draws from the marginal at the first node; the reference is ``problem.reference``. With startup="ramp" the
-    multistep solvers show what that start leaves of their order: at most 2.
+    The number of steps doubles from 8 until refinement stops helping or a run would cost more than max_nfe.
+    Starts are exact draws from the marginal at the first node; the reference is ``problem.reference``. With
+    startup="ramp" the multistep solvers show what that start leaves of their order: at most 2.
+    Raises ValueError for solvers that choose their own steps.
     """
+    method = _fixed_step(solver)
+    ends, x = _start(problem, sch, samples, seed)
+    reference = problem.reference(x, sch, float(sch.time(ends[0])), float(sch.time(ends[1])))
+    den = problem.denoiser(sch)
+
+    def run(steps: int) -> tuple[int, float]:
+        solution = solve(den, x, solver=method, grid=warped_grid(sch, steps, *ends), startup=startup)
+        return solution.nfe, _rms(solution.x - reference)
+
+    return _refine(run, method.name, method.order, startup, max_nfe)
+
+
+def local_order(
+    solver: str | Solver, problem: Problem, sch: Schedule, *, samples: int = 16, seed: int = 0
+) -> Convergence:
+    """Measure the order of one step, declared order + 1: the error of the last step of a grid of order + 1
+    nodes around lam = 0, all earlier states being exact, as the distance between the nodes is halved."""
+    method = _fixed_step(solver)
+    _, x = _start(problem, sch, samples, seed)
+    first = float(sch.time(-SPAN / 2))
+    count = method.order + 1
+
+    def run(steps: int) -> tuple[int, float]:
+        lam = np.linspace(0.0, 1.0, count) ** 1.2 * (count - 1) / steps  # non-uniform here too
+        times = np.asarray(sch.time(lam))
+        exact = [problem.reference(x, sch, first, float(t)) for t in times]
+        program = method.program(sch, times, startup="ramp")
+        return len(program), _rms(interpret(program, problem, sch, exact[0], exact) - exact[-1])
+
+    return _refine(run, method.name, method.order + 1, "exact", max_nfe=256, by_steps=True)
+
+
+def interpret(
+    program: Program,
+    problem: Problem,
+    sch: Schedule,
+    x: torch.Tensor,
+    exact: list[torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Run a program entry by entry in float64 with the problem's own x0 and eps: slow, and independent of the
+    executor and its kernels. ``exact``, states by grid node, replace the state at every inner node."""
+    slots = {STATE: x}
+    for call in program:
+        seen = slots[call.at]
+        pair = problem.posterior(seen, float(sch.alpha(call.t)), float(sch.sigma(call.t)))
+        columns = [*pair, *(slots[k] for k in call.reads)]
+        rows = [sum(c * v for c, v in zip(row, columns, strict=True)) for row in call.matrix.tolist()]
+        slots.update(zip(call.writes, rows, strict=True))  # type: ignore[arg-type]
+        if exact is not None and call.node is not None and call.node < program.steps:
+            slots[STATE] = exact[call.node]
+    return slots[STATE]
+
+
+def _refine(
+    run: Callable[[int], tuple[int, float]],
+    name: str,
+    declared: int,
+    startup: str,
+    max_nfe: int,
+    by_steps: bool = False,
+) -> Convergence:
+    steps, nfe, errors, slopes = [8], [], [], []
+    while True:
+        cost, error = run(steps[-1])
+        nfe.append(cost)
+        errors.append(error)
+        if len(errors) > 1:
+            slopes.append(float(np.log2(errors[-2] / error)) if errors[-2] > 0 < error else float("nan"))
+        if error == 0 or _floor(errors, slopes, declared) is not None:
+            break
+        if 2 * (steps[-1] if by_steps else max(cost, steps[-1])) > max_nfe:
+            break
+        steps.append(2 * steps[-1])
+    floor = _floor(errors, slopes, declared)
+    window = _window(errors, slopes, floor)
+    order, interval, verdict = _conclude(errors, slopes, floor, window, declared)
+    return Convergence(
+        name, declared, startup, tuple(steps), tuple(nfe), tuple(errors), tuple(slopes), floor, window, order,
+        interval, verdict,
+    )  # fmt: skip
+
+
+def _floor(errors: list[float], slopes: list[float], declared: int) -> float | None:
+    """Where a refinement gained less than half of what it should have, below 1e-9: above it a small slope is
+    a method's own."""
+    stalled = bool(slopes) and slopes[-1] < declared / 2 and errors[-2] < 1e-9
+    return max(errors[-2:]) if stalled else None
+
+
+def _window(errors: list[float], slopes: list[float], floor: float | None) -> tuple[int, int] | None:
+    usable = [i for i, e in enumerate(errors[1:]) if np.isfinite(slopes[i]) and e > MARGIN * (floor or 0.0)]
+    if not usable:
+        return None
+    last = first = usable[-1]
+    while first > 0 and abs(slopes[first - 1] - slopes[last]) < AGREE:
+        first -= 1
+    return first, last
+
+
+def _conclude(
+    errors: list[float],
+    slopes: list[float],
+    floor: float | None,
+    window: tuple[int, int] | None,
+    declared: int,
+) -> tuple[float, tuple[float, float], str]:
+    nan = float("nan")
+    if window is None:
+        return (
+            nan,
+            (nan, nan),
+            f"no order can be measured: the error is {errors[0]:.1e} at once (exact or round-off)",
+        )
+    first, last = window
+    order = slopes[last]
+    drift = order - slopes[last - 1] if last else 0.0  # halves with h, so this much is still to come
+    bend = 1.5 * (floor or 0.0) / errors[last + 1]
+    interval = min(order, order + drift) - bend, max(order, order + drift) + bend
+    asymptotic = last > first
+    told = f"order {order:.2f}, between {interval[0]:.2f} and {interval[1]:.2f}; declared {declared}"
+    return order, interval, told if asymptotic else told + "; the slopes have not settled"
+
+
+def _fixed_step(solver: str | Solver) -> Solver:
     method = find_solver(solver)
     if method.planner is None:
         raise ValueError(f"{method.name} chooses its own steps: there is no order to measure on a grid")
+    return method
+
+
+def _start(
+    problem: Problem, sch: Schedule, samples: int, seed: int
+) -> tuple[tuple[float, float], torch.Tensor]:
+    """The half-log-SNR of both ends, and exact draws of the marginal at the first."""
     low, high = (float(sch.half_logsnr(t)) for t in (sch.t_start, sch.t_end))
     ends = max(-SPAN, low), min(SPAN, high)
-    s, t = (float(sch.time(lam)) for lam in ends)
+    s = float(sch.time(ends[0]))
     generator = torch.Generator().manual_seed(seed)
     clean = problem.sample(samples, generator=generator)
     noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
-    x = sch.alpha(s) * clean + sch.sigma(s) * noise
-    reference = problem.reference(x, sch, s, t)
-    den = problem.denoiser(sch)
-    steps, nfe, errors = [], [], []
-    n = 8
-    while not errors or (2 * max(nfe[-1], steps[-1]) <= max_nfe and errors[-1] > FLOOR):
-        solution = solve(den, x, solver=method, grid=warped_grid(sch, n, *ends), startup=startup)
-        steps.append(n)
-        nfe.append(solution.nfe)
-        errors.append(float((solution.x - reference).square().mean().sqrt()))
-        n *= 2
-    slopes = tuple(float(-np.log2(b / a)) if a > 0 < b else float("nan") for a, b in zip(errors, errors[1:], strict=False))
-    above = [p for p, e in zip(slopes, errors[1:], strict=True) if e > FLOOR]
-    return Convergence(
-        method.name, method.order, startup, tuple(steps), tuple(nfe), tuple(errors), slopes,
-        above[-1] if above else float("nan"),
-    )  # fmt: skip
+    return ends, sch.alpha(s) * clean + sch.sigma(s) * noise
+
+
+def _rms(difference: torch.Tensor) -> float:
+    return float(difference.square().mean().sqrt())

@@ -91,8 +91,8 @@ def _show(section: Section, console: Console) -> None:
             console.print(f"-: {line} needs at least {least}", style="dim", highlight=False)
     if board.adaptive:
         console.print("Adaptive steps, error at the NFE it took:")
-    for line in adaptive_lines(board):
-        console.print(f" {line}", highlight=False)
+    for told in adaptive_lines(board):
+        console.print(f" {told}", highlight=False)
     console.print()
 
 

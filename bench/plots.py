@@ -171,6 +171,6 @@ def spread(heights: list[float], gap: float) -> list[float]:
 def data_uri(figure: Figure, kind: str = "svg") -> str:
     """The figure as a data URI, "svg" for plots or "png" for pictures."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=100)
+    figure.savefig(buffer, format=kind, dpi=200)
     mime = "svg+xml" if kind == "svg" else kind
     return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -62,7 +62,7 @@ def digits_net() -> BenchProblem:
         return reference_flow(precise, x, SCHEDULE, SCHEDULE.t_start, SCHEDULE.t_end, tol=NET_TOL).x
 
     den = Denoiser(load_digits_net(), SCHEDULE, PREDICTION)
-    return BenchProblem("digits-net", summary, den, precise, exact, (1, 8, 8), 64, torch.float32, images=True)
+    return BenchProblem("digits-net", summary, den, precise, exact, (1, 8, 8), 48, torch.float32, images=True)
 
 
 def mixture() -> BenchProblem:

@@ -60,7 +60,10 @@ def _section(section: Section) -> str:
         '<p class="note">Grey: all solvers. The adaptive ones have axes of their own.</p>',
         "<h3>Median error</h3>",
         _error_table(board),
-        *(f'<p class="note">{escape(line)} evaluations.</p>' for line in adaptive_lines(board)),
+        *(
+            f'<p class="note">Adaptive steps, {escape(line)} evaluations.</p>'
+            for line in adaptive_lines(board)
+        ),
         _folded(Board.of(rows, "rms"), problem.name),
         _folded(Board.of(rows, "p90"), problem.name),
         _overhead(rows, board),
@@ -136,16 +139,18 @@ def _gallery(pictures: Pictures, board: Board) -> list[str]:
             return "<td>-</td>"
         return f"<td>{verdict['confidence']:.2f} <small>{verdict['entropy']:.2f}</small></td>"
 
-    sheet, fair = contact_sheet(pictures, board), _fair(sum(exact["histogram"]))
+    sheet, width = contact_sheet(pictures, board)
+    fair = _fair(sum(exact["histogram"]))
+    classes = ", ".join(map(str, exact["histogram"]))
     return [
         "<h3>The digits</h3>",
         "<p>The same noise in every cell, each solver on its best grid; the exact answer at the right.</p>",
-        f'<img class="sheet" src="{sheet}" alt="generated digits per solver and NFE">',
+        f'<img src="{sheet}" width="{width}" alt="generated digits per solver and NFE">',
         "<h3>What a classifier makes of them</h3>",
-        "<p>A network trained on real digits: how sure it is of the classes it sees (mean probability), and "
-        f"the entropy of their distribution in bits. Held-out real digits: {_plain(real)}. The exact "
-        f"answers: {_plain(exact)}; as many draws from ten equal classes have about {fair} bits. "
-        f" Exact answers per class, 0 to 9: {', '.join(map(str, exact['histogram']))}.</p>",
+        "<p>A network trained on real digits: how sure it is of the classes it sees (mean probability; "
+        "it can be sure of noise too, so look at the sheet), and the entropy of their distribution in bits. "
+        f"Held-out real digits: {_plain(real)}. The exact answers: {_plain(exact)}; as many draws from ten "
+        f"equal classes have about {fair} bits. Exact answers per class, 0 to 9: {classes}.</p>",
         _table(board, cell),
     ]
 

@@ -14,7 +14,8 @@ from .tables import Board, Line
 from .work_precision import Reference, run_case
 
 ACROSS, DOWN = 4, 2  # digits in one cell of a sheet
-SCALE = 4  # screen pixels per pixel of a digit
+SCALE = 3  # pixels of the page per pixel of a digit
+LEFT, TOP = 110, 30  # for the names, in pixels of the page
 PAPER, INK = 1.0, 0.0
 
 
@@ -36,30 +37,31 @@ def take_pictures(problem: BenchProblem, board: Board, reference: Reference) -> 
     return Pictures(made, reference.end)
 
 
-def contact_sheet(pictures: Pictures, board: Board) -> str:
-    """A PNG data URI: the same noise in one row per solver, one column per NFE; the exact at the right."""
-    shown = board.lines
-    blank = np.full((8 * DOWN + DOWN, 8 * ACROSS + ACROSS), PAPER)
+def contact_sheet(pictures: Pictures, board: Board) -> tuple[str, int]:
+    """A PNG data URI and its width on the page. Every cell starts from the same noise.
+
+    One row per solver, one column per NFE, and the exact answer at the right.
+    """
+    blank = np.full((9 * DOWN, 9 * ACROSS), PAPER)
     columns = [*board.nfes, None]
-    rows = [
+    cells = [
         [_cell(pictures.made.get((line, nfe)) if nfe else pictures.exact, blank) for nfe in columns]
-        for line in shown
+        for line in board.lines
     ]
     picture = np.block(
-        [[np.pad(cell, ((2, 2), (3, 3)), constant_values=PAPER) for cell in row] for row in rows]
+        [[np.pad(cell, ((2, 2), (3, 3)), constant_values=PAPER) for cell in row] for row in cells]
     )
     high, wide = picture.shape
-    figure = Figure(figsize=((wide * SCALE + 110) / 100, (high * SCALE + 30) / 100), dpi=100)
-    ax = figure.add_axes(
-        (110 / (wide * SCALE + 110), 0, 1 - 110 / (wide * SCALE + 110), 1 - 30 / (high * SCALE + 30))
-    )
+    height, width = TOP + SCALE * high, LEFT + SCALE * wide
+    figure = Figure(figsize=(width / 100, height / 100))
+    ax = figure.add_axes((LEFT / width, 0, SCALE * wide / width, SCALE * high / height))
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-    ax.set_yticks(_centres(len(shown), high), list(map(str, shown)), fontsize=9)
+    ax.set_yticks(_centres(len(board.lines), high), list(map(str, board.lines)), fontsize=9)
     ax.set_xticks(_centres(len(columns), wide), [f"NFE {n}" if n else "exact" for n in columns], fontsize=9)
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    return data_uri(figure, "png")
+    return data_uri(figure, "png"), width
 
 
 def _centres(count: int, extent: int) -> np.ndarray:

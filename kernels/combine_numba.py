@@ -57,7 +57,7 @@ def kernel(sig: str) -> Kernel:
         compiled = cfunc(kind, cache=True)(loop)
     except RuntimeError:  # there is no folder to write a cache to
         compiled = cfunc(kind)(loop)
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_ssize_t)(compiled.address)
+    function: Any = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_ssize_t)(compiled.address)
     function.sizes = [SIZES[code] for code in sig.split("/")[0] if code != ">"]
     return function
 

@@ -19,10 +19,14 @@ from .combine import combine, in_accumulation_dtype, numba_refuses, plain, vmapp
 class Update(Protocol):
     """What a call does with memory; see `logsnr.solvers.program.Call`."""
 
-    at: int
-    reads: tuple[int, ...]
-    writes: tuple[int, ...]
-    matrix: np.ndarray
+    @property
+    def reads(self) -> tuple[int, ...]: ...
+
+    @property
+    def writes(self) -> tuple[int, ...]: ...
+
+    @property
+    def matrix(self) -> np.ndarray: ...
 
     @property
     def models(self) -> int: ...
@@ -32,7 +36,7 @@ class Update(Protocol):
 class Updates:
     """A program as the registers see it.
 
-    dtypes: of every slot. Slot 0 is the state and starts as the user's tensor; a last slot of the model's
+    dtypes: of every slot. Slot 0 is the state and starts as a copy of x; a last slot of the model's
     dtype, where the state's differs, holds the cast that the model reads (``cast``).
     """
 
@@ -75,7 +79,7 @@ class TorchRegisters:
     def __init__(self, updates: Updates, x: torch.Tensor) -> None:
         self.updates = updates
         self.slots: list[Any] = [None] * len(updates.dtypes)
-        self.slots[0] = x.to(updates.dtypes[0])
+        self.slots[0] = x.to(updates.dtypes[0], copy=True)  # models may work in place on what they are given
         if updates.cast is not None:
             self.slots[updates.cast] = x.to(updates.dtypes[updates.cast])
         self.flags: list[torch.Tensor] = []
@@ -109,23 +113,20 @@ class NumbaPlan:
         self.coefs = [in_accumulation_dtype(call.matrix, self.written(call)) for call in self.calls]
         self.by_output: dict[torch.dtype, list[Any]] = {}
         self.single = all(call.models == 1 for call in self.calls)
-        # Jobs as indices into the words that a run fills in: the addresses of its slots, that of the user's own
-        # tensor, which slot 0 is until it is first written, the number of elements, and what all runs share,
-        # the addresses of the coefficients. Columns of model outputs and noises are filled in as they come.
+        # Jobs as indices into the words that a run fills in: the addresses of its slots, the number of
+        # elements, and what all runs share, the addresses of the coefficients. Columns of model outputs and
+        # noises are filled in as they come.
         count = len(self.dtypes)
         heads = [matrix.ctypes.data for matrix in self.coefs]
-        self.words = np.array([0] * (count + 2) + heads, dtype=np.int64)
+        self.words = np.array([0] * (count + 1) + heads, dtype=np.int64)
         width = 2 + max(call.matrix.shape[1] + len(call.writes) for call in self.calls)
         self.jobs = np.zeros((len(self.calls), width), dtype=np.intp)
-        self.jobs[:, 0] = count + 2 + np.arange(len(self.calls))
-        self.jobs[:, 1] = count + 1
-        started = False
+        self.jobs[:, 0] = count + 1 + np.arange(len(self.calls))
+        self.jobs[:, 1] = count
         for row, call in zip(self.jobs, self.calls, strict=True):
             first, outputs = 2 + call.models, 2 + call.matrix.shape[1]
-            row[first : first + len(call.reads)] = [k if k or started else count for k in call.reads]
+            row[first : first + len(call.reads)] = call.reads
             row[outputs : outputs + len(call.writes)] = call.writes
-            started |= 0 in call.writes
-        self.first_write = next(n for n, call in enumerate(self.calls) if 0 in call.writes)
 
     def written(self, call: Update) -> list[torch.dtype]:
         return [self.dtypes[k] for k in call.writes]
@@ -148,23 +149,24 @@ class NumbaPlan:
 class NumbaRegisters:
     def __init__(self, updates: Updates, x: torch.Tensor) -> None:
         plan = self.plan = updates.plan
-        user = self.user = x.to(plan.dtypes[0])
-        self.buffers = [torch.empty_like(user, dtype=dtype) for dtype in plan.dtypes]
-        self.slots = [user, *self.buffers[1:]]
+        # A copy, as models may work in place on what they are given.
+        state = self.state = x.to(plan.dtypes[0], copy=True)
+        self.slots = [state, *(torch.empty_like(state, dtype=dtype) for dtype in plan.dtypes[1:])]
         if plan.cast is not None:
-            self.buffers[plan.cast].copy_(x)
+            self.slots[plan.cast].copy_(x)
         words = plan.words.copy()
-        words[: len(self.buffers) + 2] = [*(b.data_ptr() for b in self.buffers), user.data_ptr(), user.numel()]
+        words[: len(self.slots) + 1] = [*(slot.data_ptr() for slot in self.slots), state.numel()]
         self.jobs = words[plan.jobs]
         first = self.jobs.ctypes.data
         self.rows = range(first, first + self.jobs.nbytes, self.jobs.strides[0])
         self.flat, self.width = self.jobs.reshape(-1), self.jobs.shape[1]
-        self.shape, self.stride = user.shape, user.stride()
-        small = user.numel() * self.width * user.element_size() < _threaded_bytes()
-        self.ordinary = small and plan.single and user.is_contiguous()
-        self.first_write = plan.first_write
+        self.shape, self.stride = state.shape, state.stride()
+        small = state.numel() * self.width * state.element_size() < _threaded_bytes()
+        self.ordinary = small and plan.single and state.is_contiguous()
         # What the model returned in earlier runs it will return again; if not, `hot` refuses.
-        self.output, self.kernels = next(iter(plan.by_output.items()), (None, []))
+        known = list(plan.by_output.items())  # at once: another thread may be adding one
+        self.output: torch.dtype | None = known[0][0] if known else None
+        self.kernels: list[Any] = known[0][1] if known else []
         self.scratch: dict[int, torch.Tensor] = {}
 
     def hot(self, n: int, output: Any) -> int:
@@ -179,8 +181,6 @@ class NumbaRegisters:
         ):
             return -1
         self.flat[n * self.width + 2] = output.data_ptr()
-        if n == self.first_write:
-            self.slots[0] = self.buffers[0]
         return self.kernels[n](self.rows[n])
 
     def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
@@ -195,18 +195,16 @@ class NumbaRegisters:
         for j, (tensor, dtype) in enumerate(zip((*outputs, *noises), dtypes, strict=True)):
             column = 2 + (j if j < call.models else j + len(call.reads))
             row[column] = self._laid_out(column, tensor, dtype).data_ptr()
-        if n == self.first_write:
-            self.slots[0] = self.buffers[0]
         return numba.launch(self.kernels[n], self.jobs, n)
 
     def _laid_out(self, column: int, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """``tensor`` as it is, or copied to the layout of the state, into a buffer kept for its column."""
         if plain(tensor) and tensor.dtype is dtype:
-            contiguous = tensor.is_contiguous() and self.user.is_contiguous()
+            contiguous = tensor.is_contiguous() and self.state.is_contiguous()
             if contiguous or tensor.stride() == self.stride:
                 return tensor
         if column not in self.scratch or self.scratch[column].dtype is not dtype:
-            self.scratch[column] = torch.empty_like(self.user, dtype=dtype)
+            self.scratch[column] = torch.empty_like(self.state, dtype=dtype)
         return self.scratch[column].copy_(tensor)
 
     def first_bad(self) -> int | None:

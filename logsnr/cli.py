@@ -1,4 +1,4 @@
-"""The command line. A command imports what it needs when it runs, so that `logsnr --help` answers at once."""
+"""The command line. What only one command needs is imported when it runs."""
 
 import sys
 from pathlib import Path

@@ -39,7 +39,9 @@ class Solver:
         """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`). Raises ValueError
         for grids that are not strictly monotone or leave the schedule, and for adaptive-only methods."""
         if self.planner is None:
-            raise ValueError(f"{self.name} chooses its own steps and has no program; give rtol and atol to solve")
+            raise ValueError(
+                f"{self.name} chooses its own steps and has no program; give rtol and atol to solve"
+            )
         return self.planner(sch, check_grid(sch, grid), startup)
 
 
@@ -62,7 +64,9 @@ def solver(name: str | Solver, *, compat: bool = False) -> Solver:
     order, moments = COMPAT[name]
     label = f"{name} (compat)"
     planner = partial(found.planner, name=label, compat=moments)  # type: ignore[arg-type]
-    return replace(found, name=label, order=order, summary=f"{name} as other libraries ship it", planner=planner)
+    return replace(
+        found, name=label, order=order, summary=f"{name} as other libraries ship it", planner=planner
+    )
 
 
 def solver_names() -> list[str]:
@@ -86,7 +90,9 @@ _ALL = [
     _runge_kutta("euler", "Euler on dx/dt; DDIM where alpha and sigma are affine in t", VELOCITY, EULER),
     _runge_kutta("heun", "Heun on dx/dt; EDM's sampler on the EDM schedule", VELOCITY, HEUN),
     _runge_kutta("rk4", "the classical Runge-Kutta method on dx/dt", VELOCITY, RK4),
-    _runge_kutta("dopri5", "Dormand-Prince on dx/dt; adaptive with rtol, atol", VELOCITY, DOPRI5, adaptive="dopri5"),
+    _runge_kutta(
+        "dopri5", "Dormand-Prince on dx/dt; adaptive with rtol, atol", VELOCITY, DOPRI5, adaptive="dopri5"
+    ),
     Solver("bosh3", 3, "Bogacki-Shampine on dx/dt, adaptive", 3, adaptive="bosh3"),
     Solver("dopri8", 8, "Dormand-Prince 8(7) on dx/dt, adaptive", 13, adaptive="dopri8"),
     Solver("adaptive-heun", 2, "Heun with an embedded Euler on dx/dt, adaptive", 2, adaptive="adaptive_heun"),

@@ -50,8 +50,8 @@ class Denoiser:
         if dtype is not None and dtype not in STATE_DTYPES:
             raise ValueError(f"dtype must be one of {STATE_DTYPES}, not {dtype}")
         self.model, self.schedule, self.prediction = model, schedule, prediction
-        self.time, self._time_map = time, time_map(time, schedule)
-        self._dtype = dtype
+        time_map(time, schedule)  # refuses unknown names; not kept, so that a denoiser can be pickled
+        self.time, self._dtype = time, dtype
 
     def __repr__(self) -> str:
         name = type(self.model).__name__ if isinstance(self.model, torch.nn.Module) else "model"
@@ -104,7 +104,7 @@ class Denoiser:
     def model_times(self, times: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """The schedule's times, float64 (n,), as the model wants to be told them: fp32, fp64 where it sees ``x``
         in fp64, or integers. Raises TypeError or ValueError if ``time=`` does not map times to such tensors."""
-        told = self._time_map(times)
+        told = time_map(self.time, self.schedule)(times)
         if not isinstance(told, torch.Tensor):
             raise TypeError(f"time must return a tensor, not {type(told).__name__}")
         if told.shape != times.shape:

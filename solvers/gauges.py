@@ -61,7 +61,7 @@ class Gauge:
         return np.stack(np.broadcast_arrays(p, q, t)[:2], axis=-1)
 
     def ratio(self, s: Nodes, t: Nodes) -> Array:
-        """``mu_t / mu_s``: what the exact linear part makes of the state; inf or NaN for steps that `breaks`."""
+        """``mu_t / mu_s``: what the exact linear part makes of the state; inf or NaN where `breaks`."""
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.name == "x0":
                 return t.sigma / s.sigma

@@ -20,7 +20,7 @@ HEADS = ("x0", "eps", "v", "velocity", "score")
 
 
 class Level(NamedTuple):
-    """The schedule at one time (floats) or at many (arrays, tensors): alpha, sigma and their t-derivatives."""
+    """The schedule at one time (floats) or many (arrays, tensors): alpha, sigma and their t-derivatives."""
 
     alpha: Any
     sigma: Any

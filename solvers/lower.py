@@ -73,12 +73,13 @@ def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:
 
 def _convert(call: Call, pair: Array, prediction: str, sch: Schedule, weights: Sequence[float]) -> Call:
     """One call: ``matrix[:, :2] @ (x0, eps)`` in terms of the slot the model saw and its outputs."""
-    used = call.matrix[:, :2].reshape(len(call.writes), 2, -1).any(axis=(0, 2))
+    used = np.asarray(call.matrix[:, :2].reshape(len(call.writes), 2, -1).any(axis=(0, 2)))
     if not np.isfinite(pair[used]).all():
         blind = "x0" if used[0] and not np.isfinite(pair[0]).all() else "eps"
         raise ValueError(
             f"prediction = {prediction!r} does not determine {blind} at t = {call.t:.6g}, where alpha = "
-            f"{float(sch.alpha(call.t)):.6g} and sigma = {float(sch.sigma(call.t)):.6g}; use another head or another span"
+            f"{float(sch.alpha(call.t)):.6g} and sigma = {float(sch.sigma(call.t)):.6g}; "
+            "use another head or another span"
         )
     pair = np.where(used[:, None], pair, 0.0)
     seen, answer = np.moveaxis(np.tensordot(call.matrix[:, :2], pair, axes=(1, 0)), -1, 0)
@@ -106,7 +107,9 @@ def _with_casts(calls: Sequence[Call], cast: int) -> list[Call]:
                 moved = _reading(moved, source)
                 row = np.zeros_like(moved.matrix[0])
                 row[moved.models + moved.reads.index(source)] = 1.0
-            moved = replace(moved, writes=(*moved.writes, cast), matrix=np.concatenate([moved.matrix, row[None]]))
+            moved = replace(
+                moved, writes=(*moved.writes, cast), matrix=np.concatenate([moved.matrix, row[None]])
+            )
         result.append(moved)
     return result
 
@@ -119,4 +122,3 @@ def _reading(call: Call, slot: int) -> Call:
     zeros = np.zeros_like(call.matrix[:, :1])
     matrix = np.concatenate([call.matrix[:, :column], zeros, call.matrix[:, column:]], axis=1)
     return replace(call, reads=(*call.reads, slot), matrix=matrix)
-

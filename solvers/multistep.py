@@ -61,7 +61,7 @@ def multistep(
         if ddim[n]:
             calls += ddim_calls(gauge, sch, at[one[0]], at[one[1]], [n + 1], keep)
         elif startup == "single-step" and past[n] < depth:
-            calls += stage_calls(STARTERS[depth], gauge, sch, at[one[0]], at[one[1]], [n + 1], order, keep)
+            calls += stage_calls(STARTERS[depth], gauge, sch, at[one[0]], at[one[1]], [n + 1], order, keep)[0]
         else:
             w, pair = weights[past[n]][n], columns[n]
             reads = (STATE, *(_slot(n - 1 - j, depth) for j in range(past[n])))
@@ -110,7 +110,9 @@ def _weights(
             length = u[which + 1] - u[which]
             moments = compat(integrate(gauge, var, sch, s, t, powers(length, past)))
             theta = nodes / length[:, None]
-            monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
+            monomials = (
+                theta[:, None, :] ** np.arange(past + 1)[:, None]
+            )  # solve for l_j(theta) = sum_k c_jk theta^k
             older = np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0]
         else:
             older = integrate(gauge, var, sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
@@ -126,7 +128,7 @@ def _simplified(moments: Array) -> Array:
 
 
 def _halved(moments: Array) -> Array:
-    """"3M" as all libraries ship it: the second difference, which is half a second derivative, meets the
+    """ "3M" as all libraries ship it: the second difference, which is half a second derivative, meets the
     weight of a second derivative. Second order."""
     return moments * np.array([1, 1, 0.5])[: moments.shape[1]]
 

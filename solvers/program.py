@@ -64,7 +64,16 @@ class Call:
         return self.matrix.shape[1] - len(self.reads) - len(self.noises)
 
     def _key(self) -> tuple[Any, ...]:
-        return (self.t, self.at, self.reads, self.writes, self.noises, self.node, self.matrix.shape, self.matrix.tobytes())
+        return (
+            self.t,
+            self.at,
+            self.reads,
+            self.writes,
+            self.noises,
+            self.node,
+            self.matrix.shape,
+            self.matrix.tobytes(),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +129,9 @@ class Program:
             names = ["x0", "eps", *map(_slot, call.reads), *(f"noise{k}" for k in call.noises)]
             head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
             for slot, row in zip(call.writes, call.matrix, strict=True):
-                terms = [f"{np.ravel(c)[0]:+.6g} {name}" for c, name in zip(row, names, strict=True) if np.any(c)]
+                terms = [
+                    f"{np.ravel(c)[0]:+.6g} {name}" for c, name in zip(row, names, strict=True) if np.any(c)
+                ]
                 lines.append(f"{head:36s}{_slot(slot)} <- " + " ".join(terms))
                 head = ""
         return "\n".join(lines)
@@ -132,7 +143,9 @@ class Program:
              "noises": c.noises, "node": c.node}
             for c in self.calls
         ]  # fmt: skip
-        return json.dumps({"name": self.name, "order": self.order, "grid": self.grid, "notes": self.notes, "calls": calls})
+        return json.dumps(
+            {"name": self.name, "order": self.order, "grid": self.grid, "notes": self.notes, "calls": calls}
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "Program":

@@ -75,7 +75,7 @@ def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[tor
     afresh for every run, in case a model has changed them in place.
     """
     told = lowered.told
-    if told is None or transformed():
+    if told is None or transformed() or torch.is_grad_enabled():  # gradients keep the times they used
         if told is None:
             told = den.model_times(torch.from_numpy(lowered.times), x).unsqueeze(1)
         return told.to(x.device).repeat(1, x.shape[0]).unbind(0)

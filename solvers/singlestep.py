@@ -23,12 +23,11 @@ def single_step(
     s, t = at[:-1], at[1:]
     ddim = gauge.breaks(s, t)
     whole = np.flatnonzero(~ddim)
-    by_step = {n: calls for n, calls in zip(whole.tolist(), _chunks(stage_calls(
-        tableau, gauge, sch, s[whole], t[whole], (whole + 1).tolist(), first_slot=1), tableau.stages), strict=True)}  # fmt: skip
+    staged = iter(stage_calls(tableau, gauge, sch, s[whole], t[whole], (whole + 1).tolist(), first_slot=1))
     calls: list[Call] = []
     for n in range(len(grid) - 1):
         one = slice(n, n + 1)
-        calls += by_step[n] if n in by_step else ddim_calls(gauge, sch, s[one], t[one], [n + 1])
+        calls += ddim_calls(gauge, sch, s[one], t[one], [n + 1]) if ddim[n] else next(staged)
     return Program(name, tableau.order, tuple(map(float, at.t)), tuple(calls), ddim_notes(ddim, at))
 
 
@@ -48,7 +47,13 @@ def ddim_calls(
     alpha = 0 on either side (book 9.2.3). ``keep`` names a history slot that receives N."""
     columns = gauge.columns(sch, s.t)
     return [
-        Call(float(s.t[n]), (), (STATE, *keep), np.array([[t.alpha[n], t.sigma[n]], *[columns[n]] * len(keep)]), node=node)
+        Call(
+            float(s.t[n]),
+            (),
+            (STATE, *keep),
+            np.array([[t.alpha[n], t.sigma[n]], *[columns[n]] * len(keep)]),
+            node=node,
+        )
         for n, node in enumerate(nodes)
     ]
 
@@ -62,8 +67,8 @@ def stage_calls(
     nodes: Sequence[int],
     first_slot: int,
     keep: tuple[int, ...] = (),
-) -> list[Call]:
-    """The calls of the steps from s to t, arrays (n,) that end at the grid nodes ``nodes``.
+) -> list[list[Call]]:
+    """The calls of each step from s to t, arrays (n,), that end at the grid nodes ``nodes``.
 
     Slots from ``first_slot`` on hold the stage state and the stage values of N; ``keep`` names the history
     slot of a multistep method that receives N at the start of the step.
@@ -78,15 +83,18 @@ def stage_calls(
     ends = Nodes.at(sch, times[:, 1:].ravel())
     starts = s[np.repeat(np.arange(len(nodes)), stages)]
     length = np.repeat(end - start, stages)
-    moments = integrate(gauge, "lam" if gauge.exponential else "t", sch, starts, ends, powers(length, tableau.degree))
+    moments = integrate(
+        gauge, "lam" if gauge.exponential else "t", sch, starts, ends, powers(length, tableau.degree)
+    )
     moments[:, 0] = gauge.total(starts, ends)
     moments = moments.reshape(len(nodes), stages, -1)
     ratio = gauge.ratio(starts, ends).reshape(len(nodes), stages)
     coefficients = [np.array([_padded(entry, tableau.degree) for entry in row]) for row in tableau.rows]
 
     stage_state, values = first_slot, [*keep, *range(first_slot + 1 + len(keep), first_slot + 1 + stages)]
-    calls = []
+    steps = []
     for n, node in enumerate(nodes):
+        calls = []
         for i, row in enumerate(coefficients):
             last = i == stages - 1
             weights = row @ moments[n, i]
@@ -94,18 +102,15 @@ def stage_calls(
             pair = columns[n, i]
             update = [*(weights[i] * pair), ratio[n, i], *weights[:i]]
             store = [*pair] + [0.0] * len(reads)
+            writes = (STATE if last else stage_state, values[i])
+            at, reached = stage_state if i else STATE, node if last else None
             calls.append(
-                Call(
-                    float(times[n, i]), reads, (STATE if last else stage_state, values[i]), np.array([update, store]),
-                    at=stage_state if i else STATE, node=node if last else None,
-                )
-            )  # fmt: skip
-    return calls
+                Call(float(times[n, i]), reads, writes, np.array([update, store]), at=at, node=reached)
+            )
+        steps.append(calls)
+    return steps
 
 
 def _padded(entry: Sequence[object], degree: int) -> list[float]:
     return [float(a) for a in entry] + [0.0] * (degree + 1 - len(entry))  # type: ignore[arg-type]
 
-
-def _chunks(calls: list[Call], size: int) -> list[list[Call]]:
-    return [calls[i : i + size] for i in range(0, len(calls), size)]

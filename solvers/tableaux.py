@@ -38,7 +38,9 @@ class Tableau:
             for k in range(self.degree + 1):
                 total = sum((entry[k] for entry in row if len(entry) > k), start=Fraction(0))
                 if abs(total - (k == 0)) > 1e-14:
-                    raise ValueError(f"row {i}: the entries of moment {k} must sum to {int(k == 0)}, not {total}")
+                    raise ValueError(
+                        f"row {i}: the entries of moment {k} must sum to {int(k == 0)}, not {total}"
+                    )
 
     @property
     def stages(self) -> int:
@@ -86,7 +88,9 @@ STARTERS = {1: DDIM, 2: DPM_2, 3: DPM_3}
 EULER = butcher(1, (), ((F(1),),))
 HEUN = butcher(2, (F(1),), ((F(1),), (F(1, 2), F(1, 2))))
 RK4 = butcher(
-    4, (F(1, 2), F(1, 2), F(1)), ((F(1, 2),), (F(0), F(1, 2)), (F(0), F(0), F(1)), (F(1, 6), F(1, 3), F(1, 3), F(1, 6)))
+    4,
+    (F(1, 2), F(1, 2), F(1)),
+    ((F(1, 2),), (F(0), F(1, 2)), (F(0), F(0), F(1)), (F(1, 6), F(1, 3), F(1, 3), F(1, 6))),
 )
 # Dormand and Prince (1980), table 2; the seventh stage serves only the error estimate and is not evaluated.
 DOPRI5 = butcher(

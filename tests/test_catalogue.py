@@ -1,6 +1,7 @@
 """Named solvers against their published loops, written out here by hand."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,9 @@ def inside(sch: logsnr.Schedule, steps: int = 6) -> np.ndarray:
     return np.asarray(sch.time(-1.5 + 3.5 * (x + 0.2 * np.sin(3 * x))))
 
 
-def run(sch: logsnr.Schedule, solver: object, grid: np.ndarray, prediction: str, **options: object) -> torch.Tensor:
+def run(
+    sch: logsnr.Schedule, solver: object, grid: np.ndarray, prediction: str, **options: object
+) -> torch.Tensor:
     den = logsnr.Denoiser(lambda x, t: net(x, float(t[0])), sch, prediction, dtype=torch.float64)
     return logsnr.sample(den, X, solver=solver, grid=grid, **options)
 
@@ -47,7 +50,7 @@ def test_first_order_solvers_are_ddim(sch: logsnr.Schedule) -> None:
     """ddim = dpm-1 = dpmpp-1 = deis-1 = deis-rho-1 = alpha_t x0 + sigma_t eps (book 9.2.3, Prop. 9.4.2)."""
     grid = inside(sch)
     x = X
-    for s, t in zip(grid, grid[1:], strict=False):
+    for s, t in pairwise(grid):
         (a, b, _), (c, d, _) = levels(sch, s), levels(sch, t)
         eps = net(x, s)
         x = c * (x - b * eps) / a + d * eps
@@ -60,7 +63,7 @@ def test_2m_is_exponential_adams_bashforth_2(sch: logsnr.Schedule) -> None:
     """dpmpp-2m is the book's D = a_0 + beta(h) a_1 (9.5.4) after a DDIM step."""
     grid = inside(sch)
     x, previous = X, None
-    for n, (s, t) in enumerate(zip(grid, grid[1:], strict=False)):
+    for n, (s, t) in enumerate(pairwise(grid)):
         (_, b, lam_s), (c, d, lam_t) = levels(sch, s), levels(sch, t)
         h, x0 = lam_t - lam_s, net(x, s)
         beta = (h - 1 + np.exp(-h)) / (1 - np.exp(-h))
@@ -112,7 +115,7 @@ def test_dpm_solver_2_and_2s(sch: logsnr.Schedule) -> None:
     """dpm-2 is the book's Algorithm 5 and dpmpp-2s its Algorithm 6."""
     grid = inside(sch)
     x, y = X, X
-    for s, t in zip(grid, grid[1:], strict=False):
+    for s, t in pairwise(grid):
         (a, b, lam_s), (c, d, lam_t) = levels(sch, s), levels(sch, t)
         h = lam_t - lam_s
         mid = float(sch.time(lam_s + h / 2))
@@ -130,7 +133,7 @@ def test_dpm_solver_3(sch: logsnr.Schedule) -> None:
     """dpm-3 is Lu et al. 2022, Algorithm 2 with r1 = 1/3, r2 = 2/3."""
     grid, r1, r2 = inside(sch), 1 / 3, 2 / 3
     x = X
-    for s, t in zip(grid, grid[1:], strict=False):
+    for s, t in pairwise(grid):
         (a, _, lam_s), (c, d, lam_t) = levels(sch, s), levels(sch, t)
         h = lam_t - lam_s
         s1, s2 = float(sch.time(lam_s + r1 * h)), float(sch.time(lam_s + r2 * h))
@@ -138,7 +141,11 @@ def test_dpm_solver_3(sch: logsnr.Schedule) -> None:
         eps = net(x, s)
         u1 = a1 / a * x - b1 * (np.exp(r1 * h) - 1) * eps
         d1 = net(u1, s1) - eps
-        u2 = a2 / a * x - b2 * (np.exp(r2 * h) - 1) * eps - b2 * r2 / r1 * ((np.exp(r2 * h) - 1) / (r2 * h) - 1) * d1
+        u2 = (
+            a2 / a * x
+            - b2 * (np.exp(r2 * h) - 1) * eps
+            - b2 * r2 / r1 * ((np.exp(r2 * h) - 1) / (r2 * h) - 1) * d1
+        )
         d2 = net(u2, s2) - eps
         x = c / a * x - d * (np.exp(h) - 1) * eps - d / r2 * ((np.exp(h) - 1) / h - 1) * d2
     close(run(sch, "dpm-3", grid, "eps"), x, 1e-11)
@@ -149,7 +156,7 @@ def test_edm_heun_is_dpm_solver_2_with_gamma_1(sch: logsnr.Schedule) -> None:
     """Heun on d(x/alpha)/d(sigma/alpha) = eps (EDM Algorithm 1) is the two-stage family at gamma = 1."""
     grid = inside(sch)
     x = X
-    for s, t in zip(grid, grid[1:], strict=False):
+    for s, t in pairwise(grid):
         (a, b, _), (c, d, _) = levels(sch, s), levels(sch, t)
         z, step = x / a, d / c - b / a
         slope = net(x, s)
@@ -174,7 +181,7 @@ def test_classical_solvers_step_dx_dt(sch: logsnr.Schedule, name: str, step: Cal
     """euler, heun and rk4 are the textbook methods on dx/dt = velocity(x, t)."""
     grid = inside(sch)
     x = X
-    for s, t in zip(grid, grid[1:], strict=False):
+    for s, t in pairwise(grid):
         x = step(net, x, s, t - s)
     close(run(sch, name, grid, "velocity"), x)
 
@@ -211,7 +218,7 @@ def test_compat_2m_is_the_published_loop(sch: logsnr.Schedule) -> None:
     """solver("dpmpp-2m", compat=True) is the book's Algorithm 7, as diffusers and k-diffusion run it."""
     grid = inside(sch)
     x, previous, h_last = X, None, 0.0
-    for s, t in zip(grid, grid[1:], strict=False):
+    for s, t in pairwise(grid):
         (_, b, lam_s), (c, d, lam_t) = levels(sch, s), levels(sch, t)
         h, x0 = lam_t - lam_s, net(x, s)
         r = 0.0 if previous is None else h / h_last
@@ -223,10 +230,10 @@ def test_compat_2m_is_the_published_loop(sch: logsnr.Schedule) -> None:
 
 @by_schedule
 def test_compat_3m_is_the_shipped_loop(sch: logsnr.Schedule) -> None:
-    """solver("dpmpp-3m", compat=True) is the multistep third-order update of DPM-Solver++'s own repository."""
+    """solver("dpmpp-3m", compat=True) is the third-order multistep update of DPM-Solver++'s repository."""
     grid = inside(sch)
     x, values, lams = X, [], []
-    for n, (s, t) in enumerate(zip(grid, grid[1:], strict=False)):
+    for n, (s, t) in enumerate(pairwise(grid)):
         (_, b, lam_s), (c, d, lam_t) = levels(sch, s), levels(sch, t)
         values, lams, h = [net(x, s), *values][:3], [lam_s, *lams][:3], lam_t - lam_s
         phi1, x_next = np.expm1(-h), d / b * x

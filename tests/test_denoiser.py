@@ -1,6 +1,9 @@
 """Denoiser: every head into every head against the closed-form Gaussian posterior, times, dtypes, bad
 input."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -143,6 +146,15 @@ def test_model_dtype(net: torch.dtype, state: torch.dtype) -> None:
     seen = []
     logsnr.Denoiser(lambda x, t: seen.append(x.dtype) or x, logsnr.VPLinear(), dtype=net).eps(x, 0.5)
     assert seen == [net]
+
+
+def test_a_denoiser_travels() -> None:
+    """A Denoiser of a module can be copied and pickled, as worker processes need."""
+    den = logsnr.Denoiser(Net(F32), logsnr.EDM(), "v", time="c_noise")
+    x = torch.randn(2, 3)
+    for again in (copy.deepcopy(den), pickle.loads(pickle.dumps(den))):
+        assert torch.equal(again.x0(x, 0.3), den.x0(x, 0.3))
+        assert repr(again) == repr(den)
 
 
 def test_learned_variance_is_left_out() -> None:

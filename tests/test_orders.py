@@ -16,7 +16,7 @@ FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
 
 @pytest.mark.parametrize("name", FIXED)
 def test_declared_order(name: str) -> None:
-    """The slope of the two finest grids is the declared order within 0.1 (non-uniform grid, nonlinear problem)."""
+    """The measured order is the declared one within 0.1, on a nonlinear problem and a non-uniform grid."""
     measured = convergence_order(name, MIXTURE, SCH, max_nfe=1600)
     assert measured.order == pytest.approx(measured.declared, abs=0.1), measured
 

@@ -1,18 +1,14 @@
-"""run: memory, threads, precision, gradients, and the columns that no named solver has yet."""
+"""run: memory, threads, precision and gradients."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
-from logsnr.solvers.lower import lower
-from logsnr.solvers.program import Call, Program
-from logsnr.solvers.run import run
 
 SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
@@ -54,8 +50,13 @@ def test_nothing_is_allocated_after_the_first_step(solver: str, dtype: torch.dty
 
 @pytest.mark.parametrize("state", [F64, F32, F16])
 def test_x_is_never_modified_and_the_end_is_new_memory(state: torch.dtype) -> None:
-    """Neither the user's x nor the end of an earlier run changes in a later run."""
-    den = logsnr.Denoiser(bent, SCH, "eps", dtype=F32)
+    """Neither the user's x nor the end of an earlier run changes in a later run, nor by a model that works in
+    place."""
+
+    def rude(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x.tanh_().clone()
+
+    den = logsnr.Denoiser(rude, SCH, "eps", dtype=F32)
     x = torch.randn(SHAPE).to(state)
     before = x.clone()
     for solver in ("ddim", "dpmpp-2m", "dpmpp-3s"):
@@ -113,9 +114,10 @@ def test_nonfinite_state_is_not_blamed_on_the_model() -> None:
         logsnr.sample(logsnr.Denoiser(bent, SCH), x, steps=3)
 
 
-@pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-2"])
+@pytest.mark.parametrize(
+    ("solver", "prediction"), [("dpmpp-2m", "x0"), ("dpmpp-2m", "eps"), ("deis-2", "eps")]
+)
 @pytest.mark.parametrize("dtype", [F16, BF16])
-@pytest.mark.parametrize("prediction", ["eps", "x0"])
 def test_more_steps_do_not_hurt_in_half_precision(solver: str, dtype: torch.dtype, prediction: str) -> None:
     """With an exact Gaussian model that reads and answers in half precision and an fp32 state, 200 steps
     are no worse than 50."""
@@ -146,6 +148,39 @@ def test_gradients_with_respect_to_x(solver: str) -> None:
     assert torch.autograd.gradcheck(lambda x: logsnr.sample(den, x, solver=solver, steps=4), (x,))
 
 
+def test_gradients_of_two_runs_at_once() -> None:
+    """A second run does not touch what the first has kept for its gradients, times included."""
+    den = logsnr.Denoiser(lambda x, t: torch.sin(x * t[:, None]), SCH, "v")
+    x = torch.randn(2, 3, dtype=F64, requires_grad=True)
+    (alone,) = torch.autograd.grad(logsnr.sample(den, x, steps=4).sum(), x)
+    together = logsnr.sample(den, x, steps=4).sum() + logsnr.sample(den, x, steps=4).sum()
+    torch.testing.assert_close(torch.autograd.grad(together, x)[0], 2 * alone)
+
+
+def test_times_are_the_models_own() -> None:
+    """A model that changes its times in place, or keeps them, does not disturb later calls, runs or
+    batches."""
+    kept = []
+
+    def rude(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        y = torch.sin(x * t[:, None])
+        kept.append(t.clone())
+        t.fill_(float("nan"))
+        return y
+
+    den = logsnr.Denoiser(rude, SCH, "v", dtype=F64)
+    x = torch.randn(4, 3, dtype=F64)
+    wanted = logsnr.sample(
+        logsnr.Denoiser(lambda x, t: torch.sin(x * t[:, None]), SCH, "v", dtype=F64), x, steps=4
+    )
+    for batch in (4, 4, 2, 4):
+        torch.testing.assert_close(logsnr.sample(den, x[:batch], steps=4), wanted[:batch])
+    with torch.inference_mode():
+        logsnr.sample(den, x, steps=4)
+    torch.testing.assert_close(logsnr.sample(den, x, steps=4), wanted)
+    assert torch.equal(torch.stack(kept[:4]), torch.stack(kept[-4:]))
+
+
 def test_function_transforms() -> None:
     """torch.func.jvp, grad and vmap pass through a run."""
     den = logsnr.Denoiser(bent, SCH, "eps")
@@ -158,79 +193,3 @@ def test_function_transforms() -> None:
     torch.testing.assert_close(torch.func.jvp(f, (x,), (v,))[1], torch.einsum("ijkl,kl->ij", jacobian, v))
     torch.testing.assert_close(torch.func.grad(lambda x: f(x).sum())(x), jacobian.sum((0, 1)))
     torch.testing.assert_close(torch.func.vmap(lambda y: f(y[None])[0])(x), f(x))
-
-
-@pytest.mark.parametrize("dtype", [F32, F16])
-def test_guidance_columns(dtype: torch.dtype) -> None:
-    """A model that returns two tensors with weights (w, 1 - w) samples like the mixed model."""
-    program = logsnr.solver("deis-3").program(SCH, logsnr.grid(SCH, 6))
-    x, w = torch.randn(SHAPE, dtype=F64), 3.5
-
-    def two(x: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return bent(x, t), torch.sin(x)
-
-    def mixed(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        y, z = two(x, t)
-        return w * y.double() + (1 - w) * z.double()
-
-    guided = lower(program, SCH, "eps", state=F64, model=dtype, weights=(w, 1 - w))
-    plain = lower(program, SCH, "eps", state=F64, model=dtype)
-    (found, nfe), (wanted, _) = (
-        run(low, logsnr.Denoiser(model, SCH, dtype=dtype), x)
-        for low, model in ((guided, two), (plain, mixed))
-    )
-    assert nfe == 6
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
-    wrong = lambda x, t: bent(x, t), lambda x, t: two(x, t)[:1], lambda x, t: None
-    for answer in wrong:
-        with pytest.raises((ValueError, TypeError), match="call 1 of 6"):
-            run(guided, logsnr.Denoiser(answer, SCH), x)
-
-
-@pytest.mark.parametrize("dtype", [F64, F32])
-def test_noise_columns(dtype: torch.dtype) -> None:
-    """Noises are asked for by their keys, in order, and enter with their coefficients; without noise= the
-    program is refused."""
-    grid = (1.0, 0.6, 0.3)
-    calls = (
-        Call(1.0, (0,), (0,), np.array([[0.0, 0.5, 0.25, 2.0]]), noises=((1.0, 0.6),), node=1),
-        Call(0.6, (0,), (0,), np.array([[0.0, 1.0, 1.0, 3.0]]), noises=((0.6, 0.3),), node=2),
-    )
-    low = lower(Program("noisy", 1, grid, calls), SCH, "eps", state=F64, model=dtype)
-    keys = []
-
-    def noise(key: tuple[float, float], like: torch.Tensor) -> torch.Tensor:
-        keys.append(key)
-        return torch.full(like.shape, key[1], dtype=F32)
-
-    x = torch.ones(3, 2, dtype=F64)
-    den = logsnr.Denoiser(lambda x, t: torch.full_like(x, 8.0), SCH, dtype=dtype)
-    for gradients in (False, True):
-        end, _ = run(low, den, x.clone().requires_grad_(gradients), noise=noise)
-        expected = (4 + 0.25 + 2 * np.float32(0.6)) + 8 + 3 * np.float32(0.3)
-        torch.testing.assert_close(end.detach(), torch.full_like(x, float(expected)))
-        assert keys == [(1.0, 0.6), (0.6, 0.3)] * (1 + gradients)
-        with pytest.raises(ValueError, match="give noise="):
-            run(low, den, x)
-
-
-def test_per_element_coefficients() -> None:
-    """A program whose matrices vary by channel runs each channel as that channel's own program would."""
-    programs = [
-        logsnr.solver("dpmpp-2m").program(SCH, logsnr.grid(SCH, 5, t_end=end)) for end in (1e-3, 1e-2, 0.1)
-    ]
-    common = [
-        Call(
-            entries[0].t, entries[0].reads, entries[0].writes,
-            np.stack([e.matrix for e in entries], -1)[..., None, None], node=entries[0].node,
-        )
-        for entries in zip(*programs, strict=True)
-    ]  # fmt: skip
-    together = Program("by channel", 2, programs[0].grid, tuple(common))
-    x = torch.randn(2, 3, 4, 4, dtype=F64)
-    den = logsnr.Denoiser(lambda x, t: torch.tanh(x), SCH, "x0")
-    end, _ = run(lower(together, SCH, "x0", state=F64, model=F64), den, x)
-    for c, program in enumerate(programs):
-        # calls at other times, but the model does not look at t, and x0 is used as it is
-        alone, _ = run(lower(program, SCH, "x0", state=F64, model=F64), den, x[:, c : c + 1])
-        torch.testing.assert_close(end[:, c : c + 1], alone, rtol=0, atol=1e-13)

@@ -47,7 +47,10 @@ def residuals(tableau: Tableau, order: int) -> Iterator[F]:
         values = [F(1)] * len(b)
         for child in tree:
             inner = phi(child)
-            values = [v * sum((a * x for a, x in zip(row, inner, strict=False)), F(0)) for v, row in zip(values, A, strict=True)]
+            values = [
+                v * sum((a * x for a, x in zip(row, inner, strict=False)), F(0))
+                for v, row in zip(values, A, strict=True)
+            ]
         return values
 
     for tree in trees(order):

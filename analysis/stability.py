@@ -1,0 +1,125 @@
+"""Linear stability: what a step of a solver does to a mode of the data, over the step and the mode.
+
+The test equation is the PF-ODE of a Gaussian mode of standard deviation c, frozen at one time. With its
+share of signal kappa = alpha^2 c^2 / (alpha^2 c^2 + sigma^2) = 1 / (1 + e^{-2 (lam + log c)}) held constant,
+
+    x0 = kappa x / alpha,    eps = (1 - kappa) x / sigma,    d(x / alpha) / dlam = -(1 - kappa) (x / alpha)
+
+for every schedule. No gauge takes all of it out: eps leaves -(1 - kappa), x0, whose variable is x / sigma,
+leaves kappa, and explicit methods tolerate only so much of that per step. (Frozen coefficients are how
+exponential multistep methods are judged, Hochbruck and Ostermann 2010, 2.7; book 6.3.4 on stiffness.) A true
+mode passes from kappa = 0 to 1 within a few units of lam, so growth that lasts for a step or two is harmless.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..solvers.catalogue import Solver
+from ..solvers.catalogue import solver as find_solver
+from ..solvers.gauges import Array
+from ..solvers.program import STATE, Call, Program
+from ..solvers.schedules import EDM
+from .problem import parameter
+from .rounding import positive
+
+DEPTH = 8  # more steps than any solver's history needs before it is in its stride, and to repeat itself
+
+
+@dataclass(frozen=True, eq=False)
+class Stability:
+    """Growth per step of x / alpha under the frozen test equation.
+
+    steps: (H,), lengths h in lam. modes: (M,), lam + log c. growth: (H, M), the spectral radius of the step
+    with its history; the solver is stable where it is at most 1. exact: (H, M), e^{-(1 - kappa) h} <= 1.
+    """
+
+    solver: str
+    steps: Array
+    modes: Array
+    growth: Array
+    exact: Array
+
+    @property
+    def limit(self) -> float:
+        """The longest of ``steps`` up to which every mode is stable; 0 if there is none."""
+        stable = (self.growth <= 1 + 1e-9).all(axis=1)
+        return float(np.max(self.steps[np.logical_and.accumulate(stable)], initial=0.0))
+
+    def plot(self, path: str | Path) -> None:
+        """Save a map of growth / exact, in the format of the path's suffix, with the border of stability."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        ax = figure.subplots()
+        ratio = np.log10(np.maximum(self.growth / self.exact, 1e-3))
+        image = ax.pcolormesh(self.modes, self.steps, ratio, cmap="RdBu_r", vmin=-2, vmax=2, rasterized=True)
+        if self.growth.min() < 1 < self.growth.max():
+            ax.contour(self.modes, self.steps, self.growth, levels=[1.0], colors="black")
+        figure.colorbar(image, label="log10 of growth / exact growth")
+        ax.set_title(f"{self.solver}: growth per step (line: border of stability)")
+        ax.set_xlabel("mode: lam + log(standard deviation)")
+        ax.set_ylabel("step in lam")
+        figure.savefig(path)
+
+
+def stability(solver: str | Solver, *, steps: Any = None, modes: Any = None) -> Stability:
+    """The growth of every mode in one step of ``solver``, in a long run of equal steps in lam.
+
+    steps: (H,), positive and increasing, by default 50 from 0.1 to 5. modes: (M,), by default 81, -4 to 4.
+
+    Solvers that know the schedule's time (on dx/dt, and DEIS in t) are shown for t = sigma / alpha, as on
+    EDM's schedule; the others do not depend on the schedule. Stochastic solvers are shown without their
+    noise. Raises ValueError for solvers without fixed steps, and for steps longer than 20.
+    """
+    method = find_solver(solver)
+    h = positive("steps", np.linspace(0.1, 5.0, 50) if steps is None else steps)
+    if h.max() > 20 or (np.diff(h) <= 0).any():
+        raise ValueError(f"steps must increase and not exceed 20, not {h.tolist()}")
+    m: Array = parameter("modes", np.linspace(-4.0, 4.0, 81) if modes is None else modes).numpy()
+    if m.ndim != 1 or not m.size:
+        raise ValueError(f"modes must be a 1-D array, not of shape {m.shape}")
+    growth = np.stack([_growth(method, step, 1 / (1 + np.exp(-2 * m))) for step in h.tolist()])
+    return Stability(method.name, h, m, growth, np.exp(-h[:, None] / (1 + np.exp(2 * m))))
+
+
+def _growth(method: Solver, h: float, kappa: Array) -> Array:
+    """Spectral radius per step (M,), from the table on a long grid of steps h."""
+    lam = h * np.arange(-DEPTH, 2 * DEPTH + 1)
+    sch = EDM(sigma_min=math.exp(-lam[-1]), sigma_max=math.exp(-lam[0]))
+    program = method.program(sch, np.exp(-lam))
+    steps = _by_step(program)
+    # History is a ring of slots: only after a few steps has every slot its old part again.
+    slots = [[(call.at, call.reads, call.writes) for call in step] for step in steps]
+    period = next(p for p in range(1, DEPTH) if slots[DEPTH] == slots[DEPTH + p])
+    sizes = np.ones((program.slots, 1)) * program.grid[0] ** (1 - kappa)  # along the exact solution
+    memory: Array = np.zeros((program.slots, *sizes.shape))
+    before: Array = sizes
+    for n in range(DEPTH + period):
+        if n == DEPTH:
+            before = sizes.copy()
+            memory = np.eye(program.slots)[:, :, None] * np.ones_like(kappa)
+        for call in steps[n]:
+            matrix = call.matrix[:, : 2 + len(call.reads)]
+            x, seen = call.t ** (1 - kappa), memory[call.at]
+            read = np.array([kappa * seen, (1 - kappa) / call.t * seen, *(memory[k] for k in call.reads)])
+            size = np.array([x, x / call.t, *(sizes[k] for k in call.reads)])
+            memory[list(call.writes)] = np.einsum("rc,cfm->rfm", matrix, read)
+            sizes[list(call.writes)] = np.abs(matrix) @ size
+        sizes[STATE] = program.grid[n + 1] ** (1 - kappa)
+    # In units of these sizes the exact solution does not change, and steps with equal coefficients are equal.
+    step = np.moveaxis(memory * before / sizes[:, None], -1, 0)
+    radius: Array = np.abs(np.linalg.eigvals(step)).max(axis=1) ** (1 / period)
+    return radius * np.exp(-(1 - kappa) * h)
+
+
+def _by_step(program: Program) -> list[list[Call]]:
+    steps: list[list[Call]] = [[]]
+    for call in program:
+        steps[-1].append(call)
+        if call.node is not None:
+            steps.append([])
+    return steps

@@ -1,0 +1,239 @@
+"""Transfer functions: what a solver and a grid do to data of every scale, and which to choose for it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..solvers.catalogue import Solver, solver_names
+from ..solvers.catalogue import solver as find_solver
+from ..solvers.gauges import Array
+from ..solvers.grids import GRIDS
+from ..solvers.grids import grid as make_grid
+from ..solvers.multistep import Startup
+from ..solvers.planning import largest_within, plan_program
+from ..solvers.program import Program
+from ..solvers.schedule import Schedule
+from .gaussian import Gaussian
+from .moments import propagate
+from .problem import parameter
+from .rounding import execute, positive, starts
+
+SAMPLES = 32  # draws per mode behind an error measured in a dtype
+MAX_NFE = 100  # where the search for a target gives up unless nfe= says otherwise
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """A sampler's response to Gaussian data N(0, std^2), per standard deviation; all arrays are (N,).
+
+    gain, exact: derivative of the end state with respect to the start, of the sampler and of the PF-ODE's
+    flow, R_end / R_start with R^2 = alpha^2 std^2 + sigma^2. spread: the standard deviation of what is
+    generated. error: root mean square of (end - exact end) over that of the exact end: |gain / exact - 1| if
+    the run is deterministic and in full precision; for a program that adds noise, which follows no path,
+    |spread / R_end - 1|.
+    dtype: of the execution measured, None for exact arithmetic. program: the table.
+    """
+
+    stds: Array
+    gain: Array
+    exact: Array
+    spread: Array
+    error: Array
+    dtype: torch.dtype | None
+    program: Program
+
+    def plot(self, path: str | Path) -> None:
+        """Save a plot of the relative error, in the format of the path's suffix."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 4), layout="constrained")
+        ax = figure.subplots()
+        ax.loglog(self.stds, np.where(self.error > 0, self.error, np.nan))
+        precision = "" if self.dtype is None else f", {str(self.dtype).removeprefix('torch.')}"
+        ax.set_title(f"{self.program.name}, {len(self.program)} model evaluations{precision}")
+        ax.set_xlabel("standard deviation of the data")
+        ax.set_ylabel("relative error")
+        ax.grid(alpha=0.3)
+        figure.savefig(path)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to sample and what it costs: options of `logsnr.sample`, its NFE, and its error, see `rank`."""
+
+    solver: str
+    grid: str
+    startup: Startup
+    nfe: int
+    error: float
+
+
+def transfer(
+    solver: str | Solver | Program,
+    sch: Schedule,
+    stds: Any = None,
+    *,
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | Any = "logsnr",
+    t_start: float | None = None,
+    t_end: float | None = None,
+    startup: Startup = "ramp",
+    dtype: torch.dtype | None = None,
+    prediction: str = "eps",
+    seed: int = 0,
+) -> Transfer:
+    """The transfer function of ``solver`` on a grid, exactly, or of its execution in ``dtype``.
+
+    stds:  (N,), positive, by default 121 from 1e-3 to 10.
+    dtype: runs the executor with the exact denoiser rounded to this dtype, the head ``prediction``, on 32
+           draws per std (``seed``); gain is then the least-squares slope. Without it both are of no effect.
+
+    Other options are as in `logsnr.solve`; a `Program` is taken as it is. Raises ValueError for options that
+    do not fit, and with a dtype for programs that add noise.
+    """
+    program = plan_program(
+        solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
+    )
+    stds = positive("stds", np.geomspace(1e-3, 10.0, 121) if stds is None else stds)
+    first, last = program.grid[0], program.grid[-1]
+    start, end = (np.hypot(sch.alpha(t) * stds, sch.sigma(t)) for t in (first, last))
+    exact = end / start
+    if dtype is None:
+        form = propagate(program, sch, stds**2)
+        gain, spread = form.start, np.sqrt(form.variance(start**2))
+        error = np.abs(spread / end - 1) if len(form.noise) else np.abs(gain / exact - 1)
+    else:
+        data = Gaussian(np.zeros_like(stds), stds**2)
+        x = starts(data, sch, first, SAMPLES, seed).to(torch.promote_types(dtype, torch.float32))
+        y = execute(program, data, sch, x, dtype=dtype, prediction=prediction).double().numpy()
+        x0 = x.double().numpy()
+        gain = (x0 * y).sum(axis=0) / (x0 * x0).sum(axis=0)
+        spread = np.abs(gain) * start
+        error = np.sqrt(((y - exact * x0) ** 2).mean(axis=0) / ((exact * x0) ** 2).mean(axis=0))
+    return Transfer(stds, gain, exact, spread, error, dtype, program)
+
+
+def rank(
+    stds: Any,
+    sch: Schedule,
+    *,
+    weights: Any = None,
+    nfe: int | None = None,
+    target: float | None = None,
+    solvers: Iterable[str] | None = None,
+    grids: Iterable[str] = GRIDS,
+    t_start: float | None = None,
+    t_end: float | None = None,
+) -> list[Choice]:
+    """Ways to sample data whose covariance has eigenvalues ``stds``^2, best first.
+
+    stds:    (N,), positive: the standard deviations along the principal axes of the data.
+    weights: (N,), nonnegative: how often each counts; 1 / std^2 asks for the same relative error everywhere.
+    nfe:     a budget: every choice is the largest program within it, and the least error comes first.
+    target:  an error to reach: every choice has the least NFE found for it, and the least NFE comes first.
+             With nfe too, only what reaches the target within the budget is listed.
+    solvers: names, by default all with fixed steps. grids: kinds of `logsnr.grid`.
+
+    The error is the root of sum w (end - exact end)^2 over sum w (exact end)^2, expectations over the data
+    and the noise, which for Gaussian data with these eigenvalues is the 2-Wasserstein distance to the exact
+    marginal at t_end, relative to that marginal's size; computed exactly, see `Transfer`. The search for a
+    target takes errors to fall with NFE; where they do not, it may miss a smaller NFE that reaches it too.
+
+    Solvers that are other names for the same numbers are listed once. Raises ValueError for a spectrum or
+    weights that are not one, and if neither nfe nor target is given.
+    """
+    stds = positive("stds", stds)
+    weights = _weights(weights, stds)
+    if nfe is None and target is None:
+        raise ValueError("give nfe (a budget), target (a relative error), or both")
+    if target is not None and not target > 0:
+        raise ValueError(f"target must be positive, not {target}")
+
+    def error(program: Program) -> float:
+        last = program.grid[-1]
+        size = weights * ((sch.alpha(last) * stds) ** 2 + sch.sigma(last) ** 2)
+        return float(np.sqrt((size * transfer(program, sch, stds).error ** 2).sum() / size.sum()))
+
+    choices = []
+    names = [name for name in solver_names() if find_solver(name).planner] if solvers is None else solvers
+    for method, startup, kind in _settings(sch, names, grids):
+
+        def on(steps: int, method: Solver = method, startup: Startup = startup, kind: str = kind) -> Program:
+            times = make_grid(sch, steps, kind, t_start=t_start, t_end=t_end)
+            return method.program(sch, times, startup=startup)
+
+        program = None
+        if target is not None:
+            program = _reaching(on, method.evaluations, error, target, MAX_NFE if nfe is None else nfe)
+        elif nfe is not None:
+            program = largest_within(on, nfe) if len(on(1)) <= nfe else None
+        if program is not None:
+            choices.append(Choice(method.name, kind, startup, len(program), error(program)))
+    return sorted(choices, key=lambda c: (c.error, c.nfe) if target is None else (c.nfe, c.error))
+
+
+def _settings(
+    sch: Schedule, names: Iterable[str], grids: Iterable[str]
+) -> Iterator[tuple[Solver, Startup, str]]:
+    """Solvers, start-ups and grids, each set of numbers once."""
+    seen: set[str] = set()
+    times = make_grid(sch, 4)
+    for method in map(find_solver, names):
+        if not seen.isdisjoint(method.equals):
+            continue
+        seen.add(method.name)
+        programs = {
+            method.program(sch, times, startup=startup): startup for startup in ("single-step", "ramp")
+        }
+        yield from product([method], reversed(programs.values()), grids)
+
+
+def _reaching(
+    on: Callable[[int], Program], cost: int, error: Callable[[Program], float], target: float, limit: int
+) -> Program | None:
+    """The smallest program found with an error of at most ``target``, None if none within ``limit`` is.
+
+    on: from steps to programs, of ``cost`` evaluations a step. Doubles the steps, then interpolates.
+    """
+    missed, steps, last, found = 0, 1, False, None
+    above = below = np.inf
+    while found is None and steps > missed:
+        program = on(steps)
+        if len(program) > limit:  # back to the longest that fits: all steps but the first few cost the same
+            steps, last = steps - ceil((len(program) - limit) / cost), True
+        elif (below := error(program)) <= target:
+            found = program
+        elif last:
+            return None
+        else:
+            missed, steps, above = steps, 2 * steps, below
+    tries = 0
+    while found is not None and steps - missed > 1:
+        middle, tries = (missed + steps) // 2, tries + 1
+        if below > 0 and np.isfinite(above) and tries % 3:  # errors are nearly a power of the steps
+            crossing = np.log(above / target) / np.log(above / below)
+            middle = min(max(missed + 1, ceil(missed * (steps / missed) ** crossing)), steps - 1)
+        program = on(middle)
+        if (e := error(program)) <= target:
+            steps, found, below = middle, program, e
+        else:
+            missed, above = middle, e
+    return found
+
+
+def _weights(weights: Any, stds: Array) -> Array:
+    if weights is None:
+        return np.ones_like(stds)
+    array: Array = parameter("weights", weights).numpy()
+    if array.shape != stds.shape or (array < 0).any() or not array.any():
+        raise ValueError(
+            f"weights must be {len(stds)} nonnegative numbers, one per std, not all 0, not {array.tolist()}"
+        )
+    return array
