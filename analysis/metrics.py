@@ -82,9 +82,7 @@ def sliced_w2(x: Any, y: Any, *, projections: int = 256, seed: int = 0) -> float
     """
     a, b = (parameter(name, value).numpy() for name, value in (("x", x), ("y", y)))
     if a.ndim == 0 or b.ndim == 0 or a.shape[1:] != b.shape[1:] or not a.size or not b.size:
-        raise ValueError(
-            f"x and y must be samples (N, ...), (M, ...) of one event shape, not {a.shape} and {b.shape}"
-        )
+        raise ValueError(f"x and y must be samples (N, ...), (M, ...) of one event shape, not {a.shape} and {b.shape}")
     if projections < 1:
         raise ValueError(f"projections must be at least 1, not {projections}")
     n, m = len(a), len(b)

@@ -40,9 +40,7 @@ class GaussianMixture(Problem):
         weights = _distribution(weights, len(means))
         variances, basis = _spectra(covs, means.shape)
         if not variances.amin() > 0:
-            raise ValueError(
-                f"covs must be positive definite, but has the eigenvalue {variances.amin().item():.6g}"
-            )
+            raise ValueError(f"covs must be positive definite, but has the eigenvalue {variances.amin().item():.6g}")
         fields = dict(
             means=means,
             covs=covs,

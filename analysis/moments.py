@@ -10,7 +10,7 @@ so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a sampler costs as m
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +40,7 @@ class Moments:
     w2: float
     kl: float
     nfe: int
-    program: Program
+    program: Program = field(repr=False)
 
 
 class Affine(NamedTuple):
@@ -80,11 +80,9 @@ def sampler_moments(
     Raises ValueError for options that do not fit, and for per-element coefficients that are not of the
     event's shape or do not commute with the covariance (a full one).
     """
-    program = plan_program(
-        solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
-    )
-    one_mode = gaussian.cov.ndim == 0 and not _per_element(program, gaussian)
-    c = gaussian.cov if one_mode else gaussian.variances
+    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
+    shaped = _per_element(program, gaussian)
+    c = gaussian.cov if gaussian.cov.ndim == 0 and not shaped else gaussian.variances  # one mode, or many
     start, exact = (sch.alpha(t) ** 2 * c + sch.sigma(t) ** 2 for t in (program.grid[0], program.grid[-1]))
     end = propagate(program, sch, c.numpy().reshape(-1))
     variance = torch.from_numpy(end.variance(start.numpy().reshape(-1))).reshape(c.shape)

@@ -123,7 +123,7 @@ def interpret(
         pair = problem.posterior(seen, float(sch.alpha(call.t)), float(sch.sigma(call.t)))
         columns = [*pair, *(slots[k] for k in call.reads)]
         rows = [sum(c * v for c, v in zip(row, columns, strict=True)) for row in call.matrix.tolist()]
-        slots.update(zip(call.writes, rows, strict=True))  # type: ignore[arg-type]
+        slots.update(zip(call.writes, rows, strict=True))
         if exact is not None and call.node is not None and call.node < program.steps:
             slots[STATE] = exact[call.node]
     return slots[STATE]
@@ -206,9 +206,7 @@ def _fixed_step(solver: str | Solver) -> Solver:
     return method
 
 
-def _start(
-    problem: Problem, sch: Schedule, samples: int, seed: int
-) -> tuple[tuple[float, float], torch.Tensor]:
+def _start(problem: Problem, sch: Schedule, samples: int, seed: int) -> tuple[tuple[float, float], torch.Tensor]:
     """The half-log-SNR of both ends, and exact draws of the marginal at the first."""
     low, high = (float(sch.half_logsnr(t)) for t in (sch.t_start, sch.t_end))
     ends = max(-SPAN, low), min(SPAN, high)

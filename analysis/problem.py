@@ -91,12 +91,8 @@ def spectrum(name: str, cov: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     scale = cov.abs().amax()
     asymmetry = (cov - cov.mT).abs().amax()
     if asymmetry > 1e-12 * scale:
-        raise ValueError(
-            f"{name} must be symmetric, but differs from its transpose by {asymmetry.item():.3g}"
-        )
+        raise ValueError(f"{name} must be symmetric, but differs from its transpose by {asymmetry.item():.3g}")
     values, vectors = torch.linalg.eigh((cov + cov.mT) / 2)
     if values.amin() < -1e-12 * scale * math.sqrt(cov.shape[-1]):
-        raise ValueError(
-            f"{name} must be positive semidefinite, but has the eigenvalue {values.amin().item():.6g}"
-        )
+        raise ValueError(f"{name} must be positive semidefinite, but has the eigenvalue {values.amin().item():.6g}")
     return values.clamp(min=0), vectors

@@ -1,6 +1,6 @@
 """What a dtype does to a program: executions in fp64, fp32 and less against one with 50 digits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -41,7 +41,7 @@ class Rounding:
     error_float64: Array
     difference: Array
     truncation: Array
-    program: Program
+    program: Program = field(repr=False)
 
     def __str__(self) -> str:
         """A table of the errors at a few of the standard deviations, and the worst of each."""
@@ -56,9 +56,7 @@ class Rounding:
         shown = np.unique(np.linspace(0, len(self.stds) - 1, 7).round().astype(int))
         rows = [(f"{self.stds[i]:.3g}", *(column[i] for column in columns)) for i in shown]
         rows.append(("worst", *(column.max() for column in columns)))
-        return "\n".join(
-            lines + [f"{row[0]:>10s}" + "".join(f" {e:>10.2e}" for e in row[1:]) for row in rows]
-        )
+        return "\n".join(lines + [f"{row[0]:>10s}" + "".join(f" {e:>10.2e}" for e in row[1:]) for row in rows])
 
 
 def rounding(
@@ -89,16 +87,13 @@ def rounding(
     costs. Other options are as in `logsnr.solve`. Raises ValueError for options that do not fit, for programs
     that add noise, and for a head that says too little on the span.
     """
-    program = plan_program(
-        solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
-    )
+    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
     c = positive("stds", np.geomspace(1e-3, 10.0, 25) if stds is None else stds) ** 2
     data = Gaussian(np.full_like(c, mean), c)
     first, last = program.grid[0], program.grid[-1]
     x = starts(data, sch, first, samples, seed).to(torch.promote_types(dtype, torch.float32))
     narrow, wide = (
-        execute(program, data, sch, x, dtype=d, prediction=prediction).double().numpy()
-        for d in (dtype, torch.float64)
+        execute(program, data, sch, x, dtype=d, prediction=prediction).double().numpy() for d in (dtype, torch.float64)
     )
     exact = _fifty_digits(program, data, sch, x)
     flow = data.flow(x.double(), sch, first, last).numpy()
@@ -112,9 +107,7 @@ def starts(data: Gaussian, sch: Schedule, t: float, samples: int, seed: int) -> 
     """``samples`` draws from the marginal of ``data`` at time t, float64 (samples, *event)."""
     generator = torch.Generator().manual_seed(seed)
     clean = data.sample(samples, generator=generator)
-    return sch.alpha(t) * clean + sch.sigma(t) * torch.randn(
-        clean.shape, generator=generator, dtype=clean.dtype
-    )
+    return sch.alpha(t) * clean + sch.sigma(t) * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
 
 
 def execute(

@@ -1,7 +1,7 @@
 """Transfer functions: what a solver and a grid do to data of every scale, and which to choose for it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -46,7 +46,7 @@ class Transfer:
     spread: Array
     error: Array
     dtype: torch.dtype | None
-    program: Program
+    program: Program = field(repr=False)
 
     def plot(self, path: str | Path) -> None:
         """Save a plot of the relative error, in the format of the path's suffix."""
@@ -98,9 +98,7 @@ def transfer(
     Other options are as in `logsnr.solve`; a `Program` is taken as it is. Raises ValueError for options that
     do not fit, and with a dtype for programs that add noise.
     """
-    program = plan_program(
-        solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
-    )
+    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
     stds = positive("stds", np.geomspace(1e-3, 10.0, 121) if stds is None else stds)
     first, last = program.grid[0], program.grid[-1]
     start, end = (np.hypot(sch.alpha(t) * stds, sch.sigma(t)) for t in (first, last))
@@ -141,9 +139,9 @@ def rank(
              With nfe too, only what reaches the target within the budget is listed.
     solvers: names, by default all with fixed steps. grids: kinds of `logsnr.grid`.
 
-    The error is the root of sum w (end - exact end)^2 over sum w (exact end)^2, expectations over the data
-    and the noise, which for Gaussian data with these eigenvalues is the 2-Wasserstein distance to the exact
-    marginal at t_end, relative to that marginal's size; computed exactly, see `Transfer`. The search for a
+    The error is the root of sum w (end - exact end)^2 over sum w (exact end)^2, computed exactly in the mean
+    over Gaussian data with these eigenvalues. As long as no mode is flipped, and so below 1, it is the
+    2-Wasserstein distance to the exact marginal at t_end relative to that marginal's size. The search for a
     target takes errors to fall with NFE; where they do not, it may miss a smaller NFE that reaches it too.
 
     Solvers that are other names for the same numbers are listed once. Raises ValueError for a spectrum or
@@ -179,9 +177,7 @@ def rank(
     return sorted(choices, key=lambda c: (c.error, c.nfe) if target is None else (c.nfe, c.error))
 
 
-def _settings(
-    sch: Schedule, names: Iterable[str], grids: Iterable[str]
-) -> Iterator[tuple[Solver, Startup, str]]:
+def _settings(sch: Schedule, names: Iterable[str], grids: Iterable[str]) -> Iterator[tuple[Solver, Startup, str]]:
     """Solvers, start-ups and grids, each set of numbers once."""
     seen: set[str] = set()
     times = make_grid(sch, 4)
@@ -189,9 +185,7 @@ def _settings(
         if not seen.isdisjoint(method.equals):
             continue
         seen.add(method.name)
-        programs = {
-            method.program(sch, times, startup=startup): startup for startup in ("single-step", "ramp")
-        }
+        programs = {method.program(sch, times, startup=startup): startup for startup in ("single-step", "ramp")}
         yield from product([method], reversed(programs.values()), grids)
 
 

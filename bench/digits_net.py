@@ -87,9 +87,7 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * FREQUENCIES, EMBED), nn.SiLU(), nn.Linear(EMBED, EMBED), nn.SiLU()
-        )
+        self.mlp = nn.Sequential(nn.Linear(2 * FREQUENCIES, EMBED), nn.SiLU(), nn.Linear(EMBED, EMBED), nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
         u = torch.tanh(SCHEDULE.half_logsnr(t.double()) / 8)

@@ -100,9 +100,7 @@ def measure(name: str, head: str, steps: int = 20) -> Overhead:
 
 
 def main(
-    solvers: Annotated[
-        list[str] | None, typer.Argument(help="Names; every fixed-step solver if none.")
-    ] = None,
+    solvers: Annotated[list[str] | None, typer.Argument(help="Names; every fixed-step solver if none.")] = None,
     steps: Annotated[int, typer.Option(min=1)] = 20,
 ) -> None:
     """Time outside the model per evaluation, for a network that predicts x0 and one that predicts eps."""

@@ -88,17 +88,13 @@ def _panels(board: Board) -> list[Panel]:
     if twice := [line for line in board.lines if line.startup == "single-step"]:
         ramped = _coloured([_curve(board, Line(line.solver)) for line in twice])
         single = _coloured([_curve(board, line, "--") for line in twice])
-        panels.append(
-            Panel("Started by the ramp (solid) or single steps (dashed)", ramped + single, [], board.nfes)
-        )
+        panels.append(Panel("Started by the ramp (solid) or single steps (dashed)", ramped + single, [], board.nfes))
     if board.adaptive:
         curves = [
             Curve(name, [r.nfe_used for r in rows], [board.error(r) for r in rows])
             for name, rows in board.adaptive.items()
         ]
-        panels.append(
-            Panel("Adaptive steps", _coloured(curves), everything, (5, 10, 20, 50, 100, 200, 500), True)
-        )
+        panels.append(Panel("Adaptive steps", _coloured(curves), everything, (5, 10, 20, 50, 100, 200, 500), True))
     return panels
 
 

@@ -60,10 +60,7 @@ def _section(section: Section) -> str:
         '<p class="note">Grey: all solvers. The adaptive ones have axes of their own.</p>',
         "<h3>Median error</h3>",
         _error_table(board),
-        *(
-            f'<p class="note">Adaptive steps, {escape(line)} evaluations.</p>'
-            for line in adaptive_lines(board)
-        ),
+        *(f'<p class="note">Adaptive steps, {escape(line)} evaluations.</p>' for line in adaptive_lines(board)),
         _folded(Board.of(rows, "rms"), problem.name),
         _folded(Board.of(rows, "p90"), problem.name),
         _overhead(rows, board),
@@ -88,9 +85,7 @@ def _figure(board: Board, name: str) -> str:
     title = alt
     if board.nfes:
         best = board.winner(min(board.nfes, key=lambda nfe: abs(nfe - 10)))
-        title = (
-            f"{name}: at {best.case.nfe} evaluations {line_of(best)} is closest, {short(board.error(best))}"
-        )
+        title = f"{name}: at {best.case.nfe} evaluations {line_of(best)} is closest, {short(board.error(best))}"
     return f'<img src="{error_plot(board, title)}" alt="{escape(alt)}">'
 
 
@@ -169,7 +164,5 @@ def _table(board: Board, cell: Callable[[Line, int], str]) -> str:
     if not board.nfes:
         return ""
     head = "".join(f"<th>{nfe}</th>" for nfe in board.nfes)
-    rows = "".join(
-        f"<tr><td>{line}</td>{''.join(cell(line, nfe) for nfe in board.nfes)}</tr>" for line in board.lines
-    )
+    rows = "".join(f"<tr><td>{line}</td>{''.join(cell(line, nfe) for nfe in board.nfes)}</tr>" for line in board.lines)
     return f'<div class="wide"><table><tr><th>NFE</th>{head}</tr>{rows}</table></div>'

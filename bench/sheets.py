@@ -48,9 +48,7 @@ def contact_sheet(pictures: Pictures, board: Board) -> tuple[str, int]:
         [_cell(pictures.made.get((line, nfe)) if nfe else pictures.exact, blank) for nfe in columns]
         for line in board.lines
     ]
-    picture = np.block(
-        [[np.pad(cell, ((2, 2), (3, 3)), constant_values=PAPER) for cell in row] for row in cells]
-    )
+    picture = np.block([[np.pad(cell, ((2, 2), (3, 3)), constant_values=PAPER) for cell in row] for row in cells])
     high, wide = picture.shape
     height, width = TOP + SCALE * high, LEFT + SCALE * wide
     figure = Figure(figsize=(width / 100, height / 100))

@@ -96,8 +96,7 @@ class Run:
         state = torch.load(path, weights_only=True)
         if state["steps"] != self.steps:
             raise ValueError(
-                f"checkpoint {path} is of a run of {state['steps']} steps, not {self.steps}: "
-                "delete it to start anew"
+                f"checkpoint {path} is of a run of {state['steps']} steps, not {self.steps}: delete it to start anew"
             )
         self.step = state["step"]
         for name in PARTS:

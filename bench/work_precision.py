@@ -76,9 +76,7 @@ def check_plan(plan: Plan) -> None:
             raise ValueError(f"grid = {kind!r} is unknown{nearest(kind, GRIDS)}")
     for name in plan.solvers:
         if solver(name).stochastic:
-            raise ValueError(
-                f"solver = {name!r} is stochastic: its samples have no reference to compare with"
-            )
+            raise ValueError(f"solver = {name!r} is stochastic: its samples have no reference to compare with")
 
 
 def cases(problem: BenchProblem, plan: Plan) -> list[Case]:

@@ -207,9 +207,7 @@ def _check(
     if not 1 <= len(inputs) <= MAX_INPUTS:
         raise ValueError(f"combine takes 1 to {MAX_INPUTS} inputs, not {len(inputs)}")
     if coefs.ndim < 2 or coefs.shape[1] != len(inputs) or not 1 <= coefs.shape[0] <= MAX_OUTPUTS:
-        raise ValueError(
-            f"coefs must have shape (R, {len(inputs)}) with R from 1 to {MAX_OUTPUTS}, not {coefs.shape}"
-        )
+        raise ValueError(f"coefs must have shape (R, {len(inputs)}) with R from 1 to {MAX_OUTPUTS}, not {coefs.shape}")
     if out is not None and dtypes is not None:
         raise ValueError("give out or dtypes, not both: out has its own dtypes")
     kinds = [o.dtype for o in out] if out is not None else dtypes or [inputs[0].dtype] * len(coefs)

@@ -113,9 +113,7 @@ class _Loop:
     def emit(self, job: Any) -> Any:
         b, n, i64 = self.b, len(self.inputs), ir.IntType(64)
         words = b.inttoptr(job, i64.as_pointer())
-        coefs, count, *addresses = (
-            b.load(b.gep(words, [i64(j)])) for j in range(2 + n + len(self.outputs))
-        )
+        coefs, count, *addresses = (b.load(b.gep(words, [i64(j)])) for j in range(2 + n + len(self.outputs)))
         pointers = [
             b.inttoptr(address, _TYPES[code].as_pointer())
             for address, code in zip(addresses, self.inputs + self.outputs, strict=True)
@@ -137,8 +135,7 @@ class _Loop:
         with cgutils.for_range_slice(b, lo, hi, ir.IntType(64)(step)) as (i, _):
             offsets = [b.add(i, ir.IntType(64)(u * lanes)) for u in range(step // lanes)]
             loaded = [
-                [self._load(p, code, o, lanes) for p, code in zip(pointers, self.inputs, strict=False)]
-                for o in offsets
+                [self._load(p, code, o, lanes) for p, code in zip(pointers, self.inputs, strict=False)] for o in offsets
             ]
             for xs in loaded:
                 for x in xs[: self.checked]:
@@ -159,7 +156,9 @@ class _Loop:
             return value
         vector = self._vector(value.type, lanes)
         one = self.b.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-        return self.b.shuffle_vector(one, ir.Constant(vector, ir.Undefined), ir.Constant(self._vector(ir.IntType(32), lanes), [0] * lanes))
+        return self.b.shuffle_vector(
+            one, ir.Constant(vector, ir.Undefined), ir.Constant(self._vector(ir.IntType(32), lanes), [0] * lanes)
+        )
 
     def _constant(self, bits: int, value: int, lanes: int) -> Any:
         kind = self._vector(ir.IntType(bits), lanes)

@@ -58,24 +58,16 @@ def bench(
     problem: Annotated[
         list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if not given.")
     ] = None,
-    solvers: Annotated[
-        list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them; all.")
-    ] = None,
-    nfe: Annotated[
-        list[int] | None, typer.Option(help="Budgets of model evaluations: 5 6 8 10 15 20 40.")
-    ] = None,
+    solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them; all.")] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Budgets of model evaluations: 5 6 8 10 15 20 40.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all.")] = None,
-    rtol: Annotated[
-        list[float] | None, typer.Option(help="For adaptive solvers: 1e-2 1e-3 1e-4 1e-5.")
-    ] = None,
+    rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers: 1e-2 1e-3 1e-4 1e-5.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise that everything starts from.")] = 0,
-    out: Annotated[
-        Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")
-    ] = Path("report"),
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure again what is in results.csv already.")
-    ] = False,
+    out: Annotated[Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")] = Path(
+        "report"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is in results.csv already.")] = False,
 ) -> None:
     """NFE against error of the solvers, measured from the same noise against exact answers.
 
@@ -107,9 +99,7 @@ def list_solvers() -> None:
     """Every solver that there is: order, model evaluations per step, what it is."""
     from .solvers.catalogue import solver, solver_names
 
-    table = Table(
-        "solver", Column("order", justify="right"), Column("NFE/step", justify="right"), "", box=None
-    )
+    table = Table("solver", Column("order", justify="right"), Column("NFE/step", justify="right"), "", box=None)
     for name in solver_names():
         found = solver(name)
         table.add_row(name, str(found.order), str(found.evaluations), found.summary)
@@ -119,9 +109,7 @@ def list_solvers() -> None:
 @app.command()
 def order(
     name: Annotated[str, typer.Argument(help="A solver.")],
-    startup: Annotated[
-        str, typer.Option(help="single-step or ramp: how multistep solvers start.")
-    ] = "single-step",
+    startup: Annotated[str, typer.Option(help="single-step or ramp: how multistep solvers start.")] = "single-step",
 ) -> None:
     """Measure a solver's order of convergence on a mixture of Gaussians and a non-uniform grid."""
     from .analysis.orders import convergence_order

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from .gauges import EPS, VELOCITY, X0
 from .grids import check_grid
 from .multistep import COMPAT, Startup, multistep
 from .names import nearest
 from .program import Program
+from .quadrature import Variable
 from .schedule import Schedule
 from .singlestep import single_step
 from .tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
@@ -39,9 +40,9 @@ class Solver:
         """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`). Raises ValueError
         for grids that are not strictly monotone or leave the schedule, and for adaptive-only methods."""
         if self.planner is None:
-            raise ValueError(
-                f"{self.name} chooses its own steps and has no program; give rtol and atol to solve"
-            )
+            raise ValueError(f"{self.name} chooses its own steps and has no program; give rtol and atol to solve")
+        if startup not in get_args(Startup):
+            raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
         return self.planner(sch, check_grid(sch, grid), startup)
 
 
@@ -63,10 +64,8 @@ def solver(name: str | Solver, *, compat: bool = False) -> Solver:
         raise ValueError(f"compat is for {' and '.join(COMPAT)}; {name!r} is the same everywhere")
     order, moments = COMPAT[name]
     label = f"{name} (compat)"
-    planner = partial(found.planner, name=label, compat=moments)  # type: ignore[arg-type]
-    return replace(
-        found, name=label, order=order, summary=f"{name} as other libraries ship it", planner=planner
-    )
+    planner = partial(found.planner, name=label, compat=moments)  # type: ignore[arg-type, misc]
+    return replace(found, name=label, order=order, summary=f"{name} as other libraries ship it", planner=planner)
 
 
 def solver_names() -> list[str]:
@@ -74,7 +73,7 @@ def solver_names() -> list[str]:
     return list(_SOLVERS)
 
 
-def _adams(name: str, order: int, summary: str, gauge: Any, var: str, **facts: Any) -> Solver:
+def _adams(name: str, order: int, summary: str, gauge: Any, var: Variable, **facts: Any) -> Solver:
     plan = partial(multistep, name=name, order=order, gauge=gauge, var=var)
     return Solver(name, order, summary, planner=plan, **facts)
 

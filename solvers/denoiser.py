@@ -191,5 +191,3 @@ def time_map(time: str | TimeMap, sch: Schedule) -> TimeMap:
     if time == "index" and type(sch).__name__ != "Discrete":
         raise ValueError(f"time = 'index' needs a Discrete schedule, not {sch}; use '1000t' or a callable")
     return maps[time]
-
-

@@ -23,6 +23,7 @@ from .heads import Level, from_pair
 from .schedule import Schedule
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Gauge:
             return t.alpha[:, None] * np.exp(-left)
         return -t.sigma[:, None] * np.exp(left) if self.name == "eps" else np.ones_like(left)
 
-    def breaks(self, s: Nodes, t: Nodes) -> Array:
+    def breaks(self, s: Nodes, t: Nodes) -> Mask:
         """Where no interpolation over the step is possible and the planners take the DDIM step, exact in the
         limit: it ends at sigma = 0, where no head is evaluated, or the path is infinitely long."""
         with np.errstate(invalid="ignore"):

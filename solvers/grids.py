@@ -65,7 +65,9 @@ def check_grid(sch: Schedule, times: Any) -> Array:
     if wrong.any():
         i = int(np.argmax(wrong))
         what = "a duplicate" if steps[i] == 0 else "not monotone"
-        raise ValueError(f"the grid must be strictly monotone; grid[{i}] = {t[i]:.6g}, grid[{i + 1}] = {t[i + 1]:.6g} is {what}")
+        raise ValueError(
+            f"the grid must be strictly monotone; grid[{i}] = {t[i]:.6g}, grid[{i + 1}] = {t[i + 1]:.6g} is {what}"
+        )
     return t
 
 

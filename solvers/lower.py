@@ -51,9 +51,7 @@ def lower(
     """
     times = np.array([call.t for call in program])
     pairs = _pairs(prediction, sch, times)
-    calls = [
-        _convert(call, pair, prediction, sch, weights) for call, pair in zip(program, pairs, strict=True)
-    ]
+    calls = [_convert(call, pair, prediction, sch, weights) for call, pair in zip(program, pairs, strict=True)]
     dtypes = [state] * program.slots
     cast = None
     if model != state:
@@ -107,9 +105,7 @@ def _with_casts(calls: Sequence[Call], cast: int) -> list[Call]:
                 moved = _reading(moved, source)
                 row = np.zeros_like(moved.matrix[0])
                 row[moved.models + moved.reads.index(source)] = 1.0
-            moved = replace(
-                moved, writes=(*moved.writes, cast), matrix=np.concatenate([moved.matrix, row[None]])
-            )
+            moved = replace(moved, writes=(*moved.writes, cast), matrix=np.concatenate([moved.matrix, row[None]]))
         result.append(moved)
     return result
 

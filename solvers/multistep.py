@@ -8,7 +8,7 @@ an interpolation variable u, and integrates that polynomial exactly (Hochbruck a
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -42,16 +42,12 @@ def multistep(
     lower order, which caps the global order at 2. "single-step" takes the first order - 1 steps by
     exponential Runge-Kutta methods of order - 1, whose local error is of the global order.
     """
-    if startup not in get_args(Startup):
-        raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
     at = Nodes.at(sch, grid)
     u = variable(var, at)
     steps, depth = len(grid) - 1, order - 1
     ddim = gauge.breaks(at[:-1], at[1:])
     past = _usable_history(u, depth)
-    weights = [
-        _weights(gauge, var, sch, at, u, np.flatnonzero((past == k) & ~ddim), k, compat) for k in range(order)
-    ]
+    weights = [_weights(gauge, var, sch, at, u, np.flatnonzero((past == k) & ~ddim), k, compat) for k in range(order)]
     columns = gauge.columns(sch, at.t)
     ratio = gauge.ratio(at[:-1], at[1:])
     calls: list[Call] = []
@@ -95,7 +91,7 @@ def _weights(
     sch: Schedule,
     at: Nodes,
     u: Array,
-    which: Array,
+    which: np.ndarray[Any, np.dtype[np.intp]],
     past: int,
     compat: Compat | None,
 ) -> dict[int, Array]:
@@ -110,9 +106,7 @@ def _weights(
             length = u[which + 1] - u[which]
             moments = compat(integrate(gauge, var, sch, s, t, powers(length, past)))
             theta = nodes / length[:, None]
-            monomials = (
-                theta[:, None, :] ** np.arange(past + 1)[:, None]
-            )  # solve for l_j(theta) = sum_k c_jk theta^k
+            monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
             older = np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0]
         else:
             older = integrate(gauge, var, sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])

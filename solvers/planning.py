@@ -58,17 +58,16 @@ def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
         raise ValueError(f"nfe must be an integer, not {nfe!r}")
     best = on(1)
     if len(best) > nfe:
-        raise ValueError(
-            f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations"
-        )
+        raise ValueError(f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations")
     low, high = 1, nfe + 1  # every step evaluates the model at least once
-    while high - low > 1:
-        middle = (low + high) // 2
-        program = on(middle)
+    guess = nfe * low // len(best)  # as if all steps cost what one does; right for most solvers
+    while high - low > 1 and len(best) < nfe:
+        program = on(min(max(guess, low + 1), high - 1))
         if len(program) <= nfe:
-            low, best = middle, program
+            low, best = program.steps, program
         else:
-            high = middle
+            high = program.steps
+        guess = nfe * low // len(best) if high > nfe else (low + high) // 2
     return best
 
 

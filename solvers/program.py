@@ -129,9 +129,7 @@ class Program:
             names = ["x0", "eps", *map(_slot, call.reads), *(f"noise{k}" for k in call.noises)]
             head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
             for slot, row in zip(call.writes, call.matrix, strict=True):
-                terms = [
-                    f"{np.ravel(c)[0]:+.6g} {name}" for c, name in zip(row, names, strict=True) if np.any(c)
-                ]
+                terms = [f"{np.ravel(c)[0]:+.6g} {name}" for c, name in zip(row, names, strict=True) if np.any(c)]
                 lines.append(f"{head:36s}{_slot(slot)} <- " + " ".join(terms))
                 head = ""
         return "\n".join(lines)

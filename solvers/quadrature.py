@@ -40,7 +40,7 @@ def integrate(
     values of u would have lost the digits that short steps need.
     """
     span = (gauge.path(t) - gauge.path(s))[:, None]
-    x, w = _rule(max(1, int(np.ceil(np.abs(span).max() / PANEL))) if gauge.exponential else 1)
+    x, w = _rule(max(1, int(np.ceil(np.abs(span).max(initial=0.0) / PANEL))) if gauge.exponential else 1)
     kernel = gauge.rate(span * (1 - x), t) * span * w
     return np.einsum("nq,njq->nj", kernel, functions(_distance(gauge, var, sch, s, span * x)))
 

@@ -19,7 +19,7 @@ from .lower import Lowered, lower
 from .multistep import Startup
 from .planning import grid_key, plan_program
 from .program import Program
-from .run import Observe, run
+from .run import run
 from .schedule import Schedule
 
 Callback = Callable[[int, float, torch.Tensor], Any]
@@ -133,9 +133,7 @@ def _plan(
     time: str | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
-    program = plan_program(
-        method, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup
-    )
+    program = plan_program(method, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
     lowered = lower(program, sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .gauges import Array, Gauge, Nodes
+from .gauges import Array, Gauge, Mask, Nodes
 from .program import STATE, Call, Program
 from .quadrature import integrate, powers
 from .schedule import Schedule
@@ -31,7 +31,7 @@ def single_step(
     return Program(name, tableau.order, tuple(map(float, at.t)), tuple(calls), ddim_notes(ddim, at))
 
 
-def ddim_notes(ddim: Array, at: Nodes) -> tuple[str, ...]:
+def ddim_notes(ddim: Mask, at: Nodes) -> tuple[str, ...]:
     """What the program says of the steps that had to be DDIM steps."""
     notes = []
     for n in np.flatnonzero(ddim).tolist():
@@ -83,11 +83,9 @@ def stage_calls(
     ends = Nodes.at(sch, times[:, 1:].ravel())
     starts = s[np.repeat(np.arange(len(nodes)), stages)]
     length = np.repeat(end - start, stages)
-    moments = integrate(
-        gauge, "lam" if gauge.exponential else "t", sch, starts, ends, powers(length, tableau.degree)
-    )
+    moments = integrate(gauge, "lam" if gauge.exponential else "t", sch, starts, ends, powers(length, tableau.degree))
     moments[:, 0] = gauge.total(starts, ends)
-    moments = moments.reshape(len(nodes), stages, -1)
+    moments = moments.reshape(len(nodes), stages, tableau.degree + 1)
     ratio = gauge.ratio(starts, ends).reshape(len(nodes), stages)
     coefficients = [np.array([_padded(entry, tableau.degree) for entry in row]) for row in tableau.rows]
 
@@ -104,13 +102,10 @@ def stage_calls(
             store = [*pair] + [0.0] * len(reads)
             writes = (STATE if last else stage_state, values[i])
             at, reached = stage_state if i else STATE, node if last else None
-            calls.append(
-                Call(float(times[n, i]), reads, writes, np.array([update, store]), at=at, node=reached)
-            )
+            calls.append(Call(float(times[n, i]), reads, writes, np.array([update, store]), at=at, node=reached))
         steps.append(calls)
     return steps
 
 
 def _padded(entry: Sequence[object], degree: int) -> list[float]:
     return [float(a) for a in entry] + [0.0] * (degree + 1 - len(entry))  # type: ignore[arg-type]
-

@@ -13,9 +13,9 @@ so an entry of a tableau is the tuple ``(a_j0, a_j1, ...)``. A constant N must b
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Rational
 
-Entry = tuple[Rational | float, ...]
+Number = Fraction | float
+Entry = tuple[Number, ...]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Tableau:
     """
 
     order: int
-    nodes: tuple[Rational | float, ...]
+    nodes: tuple[Number, ...]
     rows: tuple[tuple[Entry, ...], ...]
 
     def __post_init__(self) -> None:
@@ -36,11 +36,9 @@ class Tableau:
             if len(row) != i + 1:
                 raise ValueError(f"row {i} must have {i + 1} entries, not {len(row)}")
             for k in range(self.degree + 1):
-                total = sum((entry[k] for entry in row if len(entry) > k), start=Fraction(0))
+                total = sum(float(entry[k]) for entry in row if len(entry) > k)
                 if abs(total - (k == 0)) > 1e-14:
-                    raise ValueError(
-                        f"row {i}: the entries of moment {k} must sum to {int(k == 0)}, not {total}"
-                    )
+                    raise ValueError(f"row {i}: the entries of moment {k} must sum to {int(k == 0)}, not {total}")
 
     @property
     def stages(self) -> int:
@@ -52,7 +50,7 @@ class Tableau:
         return max(len(entry) for row in self.rows for entry in row) - 1
 
 
-def butcher(order: int, c: Sequence[Rational | float], rows: Sequence[Sequence[Rational | float]]) -> Tableau:
+def butcher(order: int, c: Sequence[Number], rows: Sequence[Sequence[Number]]) -> Tableau:
     """A classical tableau: nodes c_2.. and rows a_2.., the last row being b. There M_0(c) = c (E_t - E_s)."""
     nodes = (*c, 1)
     return Tableau(
@@ -62,14 +60,14 @@ def butcher(order: int, c: Sequence[Rational | float], rows: Sequence[Sequence[R
     )
 
 
-def two_stage(gamma: Rational | float) -> Tableau:
+def two_stage(gamma: Number) -> Tableau:
     """DPM-Solver-2 and 2S with its stage at ``theta = gamma`` in (0, 1] (Lu et al. 2022a, Algorithm 4; book
     Algorithms 5 and 6 for 1/2; gamma = 1 is EDM's Heun step)."""
     w = 1 / (2 * gamma)
     return Tableau(2, (gamma, 1), (((1,),), ((1 - w,), (w,))))
 
 
-def three_stage(r1: Rational | float, r2: Rational | float) -> Tableau:
+def three_stage(r1: Number, r2: Number) -> Tableau:
     """DPM-Solver-3 and 3S (Lu et al. 2022a, Algorithm 5): N is interpolated linearly, first through stage r1,
     then through stage r2. Third order needs r2 = 2/3."""
     return Tableau(

@@ -178,9 +178,7 @@ class Custom(Schedule):
         alpha, sigma = self.alpha_function(t), self.sigma_function(t)
         for name, y in (("alpha", alpha), ("sigma", sigma)):
             if not (isinstance(y, torch.Tensor) and y.shape == t.shape and y.dtype == t.dtype):
-                raise ValueError(
-                    f"{name}(t) must return a float64 tensor of t's shape {tuple(t.shape)}, not {y!r}"
-                )
+                raise ValueError(f"{name}(t) must return a float64 tensor of t's shape {tuple(t.shape)}, not {y!r}")
             _refuse(~(torch.isfinite(y) & (y >= 0)), t, f"{name} must be finite and nonnegative")
         _refuse((alpha == 0) & (sigma == 0), t, "alpha and sigma must not both be 0")
         lam = torch.log(alpha / sigma)

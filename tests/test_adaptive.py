@@ -64,9 +64,7 @@ def test_dopri5_is_a_table_with_steps_and_adaptive_with_tolerances() -> None:
     for options in ({"rtol": 1e-3}, {"atol": 1e-3}):
         assert logsnr.solve(den, x, solver="dopri5", **options).program is None
     for options in ({"steps": 3}, {"nfe": 30}):
-        with pytest.raises(
-            ValueError, match=f"{next(iter(options))} = .* does not go with an adaptive run of dopri5"
-        ):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} = .* does not go with an adaptive run of dopri5"):
             logsnr.solve(den, x, solver="dopri5", rtol=1e-3, **options)
 
 
@@ -89,9 +87,7 @@ def test_trajectory_grid_callback_and_direction() -> None:
         assert solution.times.tolist() == t
         assert solution.trajectory is not None
         for node, u in enumerate(t):
-            torch.testing.assert_close(
-                solution.trajectory[node], PROBLEM.flow(x, sch, t[0], u), rtol=0, atol=1e-5
-            )
+            torch.testing.assert_close(solution.trajectory[node], PROBLEM.flow(x, sch, t[0], u), rtol=0, atol=1e-5)
         assert torch.equal(solution.x, solution.trajectory[-1])
     assert [(node, u) for node, u, _ in seen[:3]] == [(1, 0.5), (2, 0.3), (3, 0.1)]
     assert torch.equal(seen[-1][2], solution.x)

@@ -28,9 +28,7 @@ CASE = Case("gaussian", "ddim", "ramp", "logsnr", 4, None, 8, 0)
 
 def bench(out, plan=PLAN, problems=("gaussian",), fresh=False):
     console = Console(file=StringIO(), width=80)
-    job.run_bench(
-        problems, plan, out, fresh=fresh, command=["logsnr", "bench", "--nfe", "4"], console=console
-    )
+    job.run_bench(problems, plan, out, fresh=fresh, command=["logsnr", "bench", "--nfe", "4"], console=console)
     return console.file.getvalue()
 
 

@@ -121,9 +121,7 @@ def test_ddpm_posterior_2_2_4_is_4_4_4() -> None:
     x = a * x0 + b * eps
     general = ratio * d**2 / b**2 * x + c * noise2 / b**2 * x0
     assert noise2 == pytest.approx(beta2[i], rel=1e-10)
-    assert c * beta2[i] / (1 - a**2) * x0 + (1 - c**2) * ratio / (1 - a**2) * x == pytest.approx(
-        general, rel=1e-10
-    )
+    assert c * beta2[i] / (1 - a**2) * x0 + (1 - c**2) * ratio / (1 - a**2) * x == pytest.approx(general, rel=1e-10)
     assert (x - (1 - ratio**2) / sqrt(1 - a**2) * eps) / ratio == pytest.approx(general, rel=1e-10)
 
 
@@ -144,12 +142,8 @@ def test_flow_is_a_semigroup_that_moves_p_s_to_p_t_4_1_9(sch: logsnr.Schedule) -
     s, t = span(sch)
     x = torch.tensor([0.0, 1.0], dtype=torch.float64)
     middle = DATA.flow(x, sch, s, (s + t) / 2)
-    torch.testing.assert_close(
-        DATA.flow(middle, sch, (s + t) / 2, t), DATA.flow(x, sch, s, t), rtol=1e-12, atol=1e-12
-    )
-    forward, backward = (
-        float(torch.diff(y)) ** 2 for y in (DATA.flow(x, sch, t, s), DATA.flow(x, sch, s, t))
-    )
+    torch.testing.assert_close(DATA.flow(middle, sch, (s + t) / 2, t), DATA.flow(x, sch, s, t), rtol=1e-12, atol=1e-12)
+    forward, backward = (float(torch.diff(y)) ** 2 for y in (DATA.flow(x, sch, t, s), DATA.flow(x, sch, s, t)))
     assert forward * variance(sch, t) == pytest.approx(variance(sch, s), rel=1e-12)
     assert abs(backward * variance(sch, t) / variance(sch, s) - 1) > 0.2
 
@@ -176,11 +170,7 @@ def test_likelihood_along_the_pf_ode_4_2_7() -> None:
 
     def log_density(y: torch.Tensor, u: float) -> float:
         v = sch.alpha(u) ** 2 * mix.covs + sch.sigma(u) ** 2
-        parts = (
-            mix.weights
-            * torch.exp(-((y - sch.alpha(u) * mix.means) ** 2) / (2 * v))
-            / torch.sqrt(2 * torch.pi * v)
-        )
+        parts = mix.weights * torch.exp(-((y - sch.alpha(u) * mix.means) ** 2) / (2 * v)) / torch.sqrt(2 * torch.pi * v)
         return float(torch.log(parts.sum()))
 
     def divergence(u: float) -> float:

@@ -124,9 +124,7 @@ def test_algorithm_5_is_not_9_4_11(sch: logsnr.Schedule) -> None:
         e, f, _ = levels(sch, mid)
         u = e / a * X - f * expm1(h / 2) * net(X, s)
         algorithm_5 = c / a * X - d * expm1(h) * net(u, mid)
-        printed = (
-            c / a * X - d * expm1(h) * net(X, s) - 2 * d / h * (expm1(h) - h) * (net(u, mid) - net(X, s))
-        )
+        printed = c / a * X - d * expm1(h) * net(X, s) - 2 * d / h * (expm1(h) - h) * (net(u, mid) - net(X, s))
         assert gap(run(sch, "dpm-2", [s, t]), algorithm_5) < 1e-12
         assert gap(step(sch, two_stage(0.5), EPS, s, t), algorithm_5) < 1e-12
         assert gap(step(sch, phi2(0.5), EPS, s, t), printed) < 1e-12

@@ -124,9 +124,7 @@ def test_trapezoid_variant_of_the_window_update() -> None:
         for _ in range(steps):
             v, w = drift(x, t), drift(y, t)
             below = np.cumsum(v)[1:] - v[0] / 2 - v[1:] / 2  # v_0/2 + v_1 + .. + v_j + v_(j+1)/2
-            short = np.concatenate(
-                [[w[0]], np.cumsum(w)[1:-1] - w[0] / 2 - w[1:-1] / 2]
-            )  # printed, up to v_j/2
+            short = np.concatenate([[w[0]], np.cumsum(w)[1:-1] - w[0] / 2 - w[1:-1] / 2])  # printed, up to v_j/2
             x, y = np.append(START, START - dt * below), np.append(START, START - dt * short)
         right.append(abs(x[-1] - exact))
         printed.append(abs(y[-1] - exact))

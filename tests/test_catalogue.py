@@ -30,9 +30,7 @@ def inside(sch: logsnr.Schedule, steps: int = 6) -> np.ndarray:
     return np.asarray(sch.time(-1.5 + 3.5 * (x + 0.2 * np.sin(3 * x))))
 
 
-def run(
-    sch: logsnr.Schedule, solver: object, grid: np.ndarray, prediction: str, **options: object
-) -> torch.Tensor:
+def run(sch: logsnr.Schedule, solver: object, grid: np.ndarray, prediction: str, **options: object) -> torch.Tensor:
     den = logsnr.Denoiser(lambda x, t: net(x, float(t[0])), sch, prediction, dtype=torch.float64)
     return logsnr.sample(den, X, solver=solver, grid=grid, **options)
 
@@ -141,11 +139,7 @@ def test_dpm_solver_3(sch: logsnr.Schedule) -> None:
         eps = net(x, s)
         u1 = a1 / a * x - b1 * (np.exp(r1 * h) - 1) * eps
         d1 = net(u1, s1) - eps
-        u2 = (
-            a2 / a * x
-            - b2 * (np.exp(r2 * h) - 1) * eps
-            - b2 * r2 / r1 * ((np.exp(r2 * h) - 1) / (r2 * h) - 1) * d1
-        )
+        u2 = a2 / a * x - b2 * (np.exp(r2 * h) - 1) * eps - b2 * r2 / r1 * ((np.exp(r2 * h) - 1) / (r2 * h) - 1) * d1
         d2 = net(u2, s2) - eps
         x = c / a * x - d * (np.exp(h) - 1) * eps - d / r2 * ((np.exp(h) - 1) / h - 1) * d2
     close(run(sch, "dpm-3", grid, "eps"), x, 1e-11)

@@ -17,12 +17,8 @@ from logsnr.kernels.combine import accumulation_dtype
 
 F64, F32, F16, BF16 = STATE_DTYPES
 # Unit roundoff, and the spacing of the denormals where relative bounds end.
-ROUNDING = {
-    d: (torch.finfo(d).eps / 2, torch.finfo(d).smallest_normal * torch.finfo(d).eps) for d in STATE_DTYPES
-}
-THREADED = (
-    combine_numba.THREADED_BYTES // 4 // 3 + 1234
-)  # a size that is split for 2 inputs and 1 output of fp32
+ROUNDING = {d: (torch.finfo(d).eps / 2, torch.finfo(d).smallest_normal * torch.finfo(d).eps) for d in STATE_DTYPES}
+THREADED = combine_numba.THREADED_BYTES // 4 // 3 + 1234  # a size that is split for 2 inputs and 1 output of fp32
 
 
 def random(shape: int | tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -131,9 +127,7 @@ def test_nonfinite_flag(backend: str, dtype: torch.dtype) -> None:
         return bool(combine([x, y], np.array([[3.0, 1.0]]), checked=checked, backend=backend)[1])  # type: ignore[arg-type]
 
     fine = torch.zeros(77, dtype=dtype)
-    fine[:4] = torch.tensor(
-        [torch.finfo(dtype).max, torch.finfo(dtype).min, ROUNDING[dtype][1], -0.0], dtype=F64
-    )
+    fine[:4] = torch.tensor([torch.finfo(dtype).max, torch.finfo(dtype).min, ROUNDING[dtype][1], -0.0], dtype=F64)
     assert not flag(fine, fine, 2)
     for value in (float("inf"), float("-inf"), float("nan")):
         for where in (0, 15, 16, 31, 32, 63, 64, 76):
@@ -176,9 +170,7 @@ def test_misaligned_storage(dtype: torch.dtype) -> None:
         x, y = random(100, dtype, 1)[offset:], random(100, dtype, 2)[offset:]
         out = torch.full((101,), float("nan"), dtype=dtype)
         combine([x, y], np.array([[0.3, 0.7]]), out=[out[offset : offset + len(x)]], backend="numba")
-        assert_equal(
-            out[offset : offset + len(x)], combine([x, y], np.array([[0.3, 0.7]]), backend="torch")[0][0]
-        )
+        assert_equal(out[offset : offset + len(x)], combine([x, y], np.array([[0.3, 0.7]]), backend="torch")[0][0])
         assert out[:offset].isnan().all()
         assert out[offset + len(x) :].isnan().all()
 
@@ -196,8 +188,7 @@ def test_cached_between_processes(tmp_path: Path) -> None:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-c", code]
     first, second = (
-        int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
-        for _ in "ab"
+        int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout) for _ in "ab"
     )
     assert first > 0
     assert second == 0

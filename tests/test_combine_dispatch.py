@@ -231,8 +231,6 @@ def test_registers_choose_like_combine() -> None:
     from logsnr.solvers.lower import lower
 
     sch = VPLinear()
-    updates = lower(
-        solver("ddim").program(sch, [1, 0.5]), sch, "eps", state=torch.float32, model=torch.float32
-    ).updates
+    updates = lower(solver("ddim").program(sch, [1, 0.5]), sch, "eps", state=torch.float32, model=torch.float32).updates
     assert isinstance(registers(updates, torch.ones(2, 3)), NumbaRegisters)
     assert isinstance(registers(updates, torch.ones(2, 3, requires_grad=True)), TorchRegisters)

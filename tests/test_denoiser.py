@@ -20,9 +20,7 @@ F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat1
 def exact(sch: logsnr.Schedule, head: str, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     """Book Prop. 6.3.1 from the closed-form E[x0 | x] and E[eps | x]."""
     t = t.double()
-    a, s, da, ds = (
-        f(t).reshape(-1, *[1] * (x.dim() - 1)) for f in (sch.alpha, sch.sigma, sch.dalpha, sch.dsigma)
-    )
+    a, s, da, ds = (f(t).reshape(-1, *[1] * (x.dim() - 1)) for f in (sch.alpha, sch.sigma, sch.dalpha, sch.dsigma))
     x0, eps = PROBLEM.posterior(x.double(), sch.alpha(t), sch.sigma(t))
     answers = {"x0": x0, "eps": eps, "v": a * eps - s * x0, "velocity": da * x0 + ds * eps, "score": -eps / s}
     return answers[head].to(x.dtype)
@@ -159,9 +157,7 @@ def test_a_denoiser_travels() -> None:
 
 def test_learned_variance_is_left_out() -> None:
     """Of an answer with twice the channels the first half counts."""
-    den = logsnr.Denoiser(
-        lambda x, t: torch.cat([2 * x, torch.full_like(x, float("nan"))], 1), logsnr.VPLinear()
-    )
+    den = logsnr.Denoiser(lambda x, t: torch.cat([2 * x, torch.full_like(x, float("nan"))], 1), logsnr.VPLinear())
     x = torch.randn(2, 3, 4)
     assert torch.equal(den.eps(x, 0.5), 2 * x)
 
@@ -173,9 +169,7 @@ def test_low_precision_is_converted_wide() -> None:
         x = torch.randn(64, 2).to(dtype)
         found = logsnr.Denoiser(lambda x, t: x, sch).x0(x, 0.2)
         wanted = ((x.double() - sch.sigma(0.2) * x.double()) / sch.alpha(0.2)).to(dtype)
-        assert (
-            (found.double() - wanted.double()).abs() <= torch.finfo(dtype).eps * wanted.double().abs()
-        ).all()
+        assert ((found.double() - wanted.double()).abs() <= torch.finfo(dtype).eps * wanted.double().abs()).all()
 
 
 def test_bad_denoisers() -> None:

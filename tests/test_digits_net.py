@@ -31,9 +31,7 @@ def test_it_loads_ready_for_use() -> None:
     assert len(weights) < 1_000_000
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bfloat16, 1e-1)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bfloat16, 1e-1)])
 @pytest.mark.parametrize("lam", [-5.0, -1.0, 0.0, 1.0, 4.5])
 def test_every_dtype_gives_the_float64_answer(dtype: torch.dtype, tolerance: float, lam: float) -> None:
     """Shape and dtype are the input's; the RMS distance from float64 is a small multiple of the rounding."""

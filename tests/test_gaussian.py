@@ -31,9 +31,7 @@ def test_posterior_is_the_integral(alpha: float, sigma: float, x: float) -> None
     span = [centre + k * width for k in (-14, -6, -3, 0, 3, 6, 14)]
 
     def joint(u: mp.mpf) -> mp.mpf:
-        return mp.exp(
-            -((u - mean) ** 2) / (2 * mp.mpf(var)) - (x - alpha * u) ** 2 / (2 * mp.mpf(sigma) ** 2)
-        )
+        return mp.exp(-((u - mean) ** 2) / (2 * mp.mpf(var)) - (x - alpha * u) ** 2 / (2 * mp.mpf(sigma) ** 2))
 
     with mp.workdps(30):
         posterior_mean = mp.quad(lambda u: u * joint(u), span) / mp.quad(joint, span)
@@ -77,9 +75,7 @@ def test_tweedie() -> None:
     close(x.grad, -eps / sch.sigma(t), 1e-12)
 
 
-@pytest.mark.parametrize(
-    "sch", [logsnr.VPLinear(), logsnr.SubVP(), logsnr.VE(), logsnr.FlowMatching()], ids=repr
-)
+@pytest.mark.parametrize("sch", [logsnr.VPLinear(), logsnr.SubVP(), logsnr.VE(), logsnr.FlowMatching()], ids=repr)
 def test_flow_solves_the_ode(sch: logsnr.Schedule) -> None:
     """flow is the solution of dx/dt = f x - g^2 / 2 score, integrated in t, to 1e-9; reference is flow."""
     p, s, t = Gaussian([1.0, -2.0, 0.5], FULL), 0.8, 0.05

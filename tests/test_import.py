@@ -7,9 +7,7 @@ HEAVY = ["triton", "numba", "llvmlite", "scipy", "matplotlib", "torchdiffeq", "r
 
 
 def run(code: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_import_loads_only_torch_and_numpy() -> None:

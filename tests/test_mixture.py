@@ -103,9 +103,7 @@ def cdf(x: float, alpha: float, sigma: float, *, upper: bool) -> mp.mpf:
     sign = -1 if upper else 1
     return mp.fsum(
         mp.mpf(w)
-        * mp.ncdf(
-            sign * (mp.mpf(x) - mp.mpf(alpha) * m) / mp.sqrt(mp.mpf(alpha) ** 2 * c + mp.mpf(sigma) ** 2)
-        )
+        * mp.ncdf(sign * (mp.mpf(x) - mp.mpf(alpha) * m) / mp.sqrt(mp.mpf(alpha) ** 2 * c + mp.mpf(sigma) ** 2))
         for w, m, c in zip(ONE_D.weights.tolist(), ONE_D.means.tolist(), ONE_D.covs.tolist(), strict=True)
     )
 

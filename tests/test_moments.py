@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
 from logsnr.analysis.metrics import kl_gaussian, w2_gaussian
-from logsnr.analysis.moments import Moments, sampler_moments
+from logsnr.analysis.moments import Moments, propagate, sampler_moments
 from logsnr.solvers.lower import lower
 from logsnr.solvers.planning import plan_program
 from logsnr.solvers.run import run
@@ -32,7 +33,9 @@ def matrix(cov: torch.Tensor, size: int) -> torch.Tensor:
     return cov if cov.ndim == 2 else torch.diag(cov.expand(size))
 
 
-def recovered(data: Gaussian, sch: logsnr.Schedule, program: logsnr.Program, **options: object) -> tuple[torch.Tensor, ...]:
+def recovered(
+    data: Gaussian, sch: logsnr.Schedule, program: logsnr.Program, **options: object
+) -> tuple[torch.Tensor, ...]:
     """Mean and covariance of the end from the affine map x -> A x + b that `logsnr.sample` turns out to be."""
     size = max(1, data.mean.numel())
     s = program.grid[0]
@@ -98,21 +101,21 @@ def test_ddim_is_exact_on_a_point_mass(sch: logsnr.Schedule) -> None:
     assert moments.kl < 1e-13
 
 
-def test_ddim_is_exact_on_pure_noise_without_data() -> None:
-    """For wide data (std 1e8) DDIM from FlowMatching's noise end reaches the data's std in the limit, to 1e-12."""
+def test_ddim_is_exact_on_wide_data() -> None:
+    """Data of std 1e8, far above the noise, keep it in three DDIM steps, to 1e-12."""
     moments = sampler_moments("ddim", Gaussian(0.0, 1e16), logsnr.EDM(), steps=3)
     assert moments.cov.item() == pytest.approx(1e16, rel=1e-12)
 
 
 @pytest.mark.parametrize("form", DATA)
 def test_distances_are_those_of_the_returned_moments(form: str) -> None:
-    """w2 and kl are the metrics of the returned mean and covariance and of the exact marginal, to 1e-9."""
+    """w2 and kl are the metrics of the returned mean and covariance and of the exact marginal, and vanish."""
     data = DATA[form]
     moments = sampler_moments("heun", data, SCH, steps=4)
     mean, cov = data.marginal(SCH, moments.program.grid[-1])
     assert moments.w2 == pytest.approx(w2_gaussian(moments.mean, moments.cov, mean, cov), rel=1e-9)
     assert moments.kl == pytest.approx(kl_gaussian(moments.mean, moments.cov, mean, cov), rel=1e-9)
-    assert sampler_moments("heun", data, SCH, steps=64).w2 < 1e-2 * moments.w2
+    assert sampler_moments("heun", data, SCH, steps=64).w2 < 0.05 * moments.w2
 
 
 def within_standard_errors(x: torch.Tensor, moments: Moments) -> None:
@@ -216,12 +219,15 @@ def test_per_element_coefficients_that_do_not_commute_are_refused() -> None:
         sampler_moments(per_element([1.0, 2.0, 3.0]), Gaussian([0.0, 0.0], 1.0), SCH)
 
 
-def test_a_narrow_mode_loses_no_digits() -> None:
-    """The std of a mode of 1e-9 in data of 1 is right to 1e-12, as coefficients and not variances are carried."""
-    both = sampler_moments("dpmpp-3m", Gaussian([0.0, 0.0], [1.0, 1e-18]), logsnr.EDM(sigma_min=1e-9), steps=20)
-    alone = sampler_moments("dpmpp-3m", Gaussian(0.0, 1e-18), logsnr.EDM(sigma_min=1e-9), steps=20)
-    assert both.cov[1].item() == pytest.approx(alone.cov.item(), rel=1e-12)
-    assert 0.5 < math.sqrt(alone.cov.item() / 2e-18) < 2
+def test_narrow_modes_lose_no_digits() -> None:
+    """Coefficients of modes down to std 1e-9 are those of exact rational arithmetic, to 1e-12 relative."""
+    sch = logsnr.EDM(sigma_min=1e-9)
+    program = plan_program("dpmpp-3m", sch, steps=8)
+    variances = np.geomspace(1e-18, 1.0, 4)
+    end = propagate(program, sch, variances)
+    exact = propagate(program, sch, variances, lift=lambda a: np.asarray(np.frompyfunc(Fraction, 1, 1)(a)))
+    np.testing.assert_allclose(end.start, exact.start.astype(float), rtol=1e-12)
+    np.testing.assert_allclose(end.mean, exact.mean.astype(float), rtol=1e-12)
 
 
 def test_plan_program_is_what_solve_runs() -> None:

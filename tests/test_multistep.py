@@ -29,9 +29,7 @@ def test_unknown_startup() -> None:
         logsnr.solver("deis-3").program(SCH, logsnr.grid(SCH, 4), startup="warm")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "name", [*MULTISTEP, "dpm-2", "dpm-3", "dpmpp-2s", "dpmpp-3s", "heun", "rk4", "dopri5"]
-)
+@pytest.mark.parametrize("name", [*MULTISTEP, "dpm-2", "dpm-3", "dpmpp-2s", "dpmpp-3s", "heun", "rk4", "dopri5"])
 @pytest.mark.parametrize("startup", ["ramp", "single-step"])
 @pytest.mark.parametrize(
     "sch", [logsnr.FlowMatching(), logsnr.Trigonometric(), logsnr.VPCosine()], ids=lambda s: type(s).__name__

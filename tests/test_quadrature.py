@@ -43,9 +43,7 @@ def test_moments_are_phi_functions(h: float) -> None:
         for k in range(4):
             want = front * step * mp.factorial(k) * exact_phi(k + 1, sign * step)
             assert abs(mp.mpf(got[k]) / want - 1) < 3e-14, (gauge.name, k)
-        assert (
-            abs(mp.mpf(float(gauge.total(s, t)[0])) / (front * step * exact_phi(1, sign * step)) - 1) < 1e-15
-        )
+        assert abs(mp.mpf(float(gauge.total(s, t)[0])) / (front * step * exact_phi(1, sign * step)) - 1) < 1e-15
 
 
 @pytest.mark.parametrize("gauge", [X0, EPS], ids=lambda g: g.name)

@@ -97,9 +97,7 @@ def test_groups_and_missing_batch_dimensions(monkeypatch: pytest.MonkeyPatch) ->
     together = reference_flow(GAUSSIAN, x, sch, 1.0, 0.1).x
     monkeypatch.setattr(reference, "GROUP", 2)
     torch.testing.assert_close(reference_flow(GAUSSIAN, x, sch, 1.0, 0.1).x, together, rtol=0, atol=1e-10)
-    torch.testing.assert_close(
-        reference_flow(GAUSSIAN, x[4], sch, 1.0, 0.1).x, together[4], rtol=0, atol=1e-10
-    )
+    torch.testing.assert_close(reference_flow(GAUSSIAN, x[4], sch, 1.0, 0.1).x, together[4], rtol=0, atol=1e-10)
     assert torch.equal(reference_flow(GAUSSIAN, x, sch, 0.3, 0.3).x, x)
 
 

@@ -41,9 +41,7 @@ def weights(low: Lowered, prediction: str, sch: Schedule) -> tuple[np.ndarray, n
     slots: dict[int, np.ndarray] = {0: np.eye(1, calls + 1)[0]}  # linear forms in (x, outputs)
     for n, call in enumerate(low.program):
         a, s, da, ds = (float(f(call.t)) for f in (sch.alpha, sch.sigma, sch.dalpha, sch.dsigma))
-        head = {"x0": (1, 0), "eps": (0, 1), "v": (-s, a), "velocity": (da, ds), "score": (0, -1 / s)}[
-            prediction
-        ]
+        head = {"x0": (1, 0), "eps": (0, 1), "v": (-s, a), "velocity": (da, ds), "score": (0, -1 / s)}[prediction]
         output = np.eye(calls + 1)[n + 1]
         pair = np.linalg.solve(np.array([[a, s], head]), np.stack([slots[call.at], output]))
         read = np.stack([*pair, *(slots[k] for k in call.reads)])
@@ -62,9 +60,7 @@ def test_the_executor_is_the_table(solver: str, startup: str, backend: str) -> N
         size = len(low.program) + 1
         asked: list[float] = []
 
-        def probe(
-            x: torch.Tensor, t: torch.Tensor, asked: list[float] = asked, size: int = size
-        ) -> torch.Tensor:
+        def probe(x: torch.Tensor, t: torch.Tensor, asked: list[float] = asked, size: int = size) -> torch.Tensor:
             assert t.shape == (1,)
             asked.append(float(t))
             return torch.eye(size, dtype=x.dtype)[len(asked)][None] + 0 * (x if backend == "torch" else 0)
@@ -89,9 +85,7 @@ def start() -> torch.Tensor:
     return torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(5))
 
 
-def sample(
-    model: object, x: torch.Tensor, solver: str = "deis-3", steps: int = 6, **options: object
-) -> torch.Tensor:
+def sample(model: object, x: torch.Tensor, solver: str = "deis-3", steps: int = 6, **options: object) -> torch.Tensor:
     den = logsnr.Denoiser(model, SCH, "eps", dtype=options.pop("dtype", None))  # type: ignore[arg-type]
     return logsnr.sample(den, x, solver=solver, steps=steps, **options)
 

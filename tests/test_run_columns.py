@@ -34,8 +34,7 @@ def test_guidance_columns(dtype: torch.dtype) -> None:
     guided = lower(program, SCH, "eps", state=F64, model=dtype, weights=(w, 1 - w))
     plain = lower(program, SCH, "eps", state=F64, model=dtype)
     (found, nfe), (wanted, _) = (
-        run(low, logsnr.Denoiser(model, SCH, dtype=dtype), x)
-        for low, model in ((guided, two), (plain, mixed))
+        run(low, logsnr.Denoiser(model, SCH, dtype=dtype), x) for low, model in ((guided, two), (plain, mixed))
     )
     assert nfe == 6
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12 * float(wanted.abs().max()))
@@ -74,9 +73,7 @@ def test_noise_columns(dtype: torch.dtype) -> None:
 
 def test_per_element_coefficients() -> None:
     """A program whose matrices vary by channel runs each channel as that channel's own program would."""
-    programs = [
-        logsnr.solver("dpmpp-2m").program(SCH, logsnr.grid(SCH, 5, t_end=end)) for end in (1e-3, 1e-2, 0.1)
-    ]
+    programs = [logsnr.solver("dpmpp-2m").program(SCH, logsnr.grid(SCH, 5, t_end=end)) for end in (1e-3, 1e-2, 0.1)]
     common = [
         Call(
             entries[0].t, entries[0].reads, entries[0].writes,

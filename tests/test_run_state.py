@@ -19,9 +19,7 @@ def bent(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x) * (1 + t).to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
 
 
-def allocated(
-    solver: str, steps: int, dtype: torch.dtype, output: torch.Tensor, shape: tuple[int, ...]
-) -> list[int]:
+def allocated(solver: str, steps: int, dtype: torch.dtype, output: torch.Tensor, shape: tuple[int, ...]) -> list[int]:
     """Bytes of every allocation of at least half of the model input's size during one run."""
     den = logsnr.Denoiser(lambda x, t: output, SCH, "eps", dtype=dtype)
     x = torch.ones(shape)
@@ -92,11 +90,7 @@ def test_nonfinite_answers_name_call_and_time(gradients: bool, value: float, at:
     def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         count[0] += 1
         y = x * 0.5
-        return (
-            torch.where(torch.arange(y.numel()).reshape(y.shape) == y.numel() - 1, value, y)
-            if count[0] == at
-            else y
-        )
+        return torch.where(torch.arange(y.numel()).reshape(y.shape) == y.numel() - 1, value, y) if count[0] == at else y
 
     x = torch.randn(SHAPE, requires_grad=gradients)
     t = float(logsnr.grid(SCH, 6)[at - 1])
@@ -114,9 +108,7 @@ def test_nonfinite_state_is_not_blamed_on_the_model() -> None:
         logsnr.sample(logsnr.Denoiser(bent, SCH), x, steps=3)
 
 
-@pytest.mark.parametrize(
-    ("solver", "prediction"), [("dpmpp-2m", "x0"), ("dpmpp-2m", "eps"), ("deis-2", "eps")]
-)
+@pytest.mark.parametrize(("solver", "prediction"), [("dpmpp-2m", "x0"), ("dpmpp-2m", "eps"), ("deis-2", "eps")])
 @pytest.mark.parametrize("dtype", [F16, BF16])
 def test_more_steps_do_not_hurt_in_half_precision(solver: str, dtype: torch.dtype, prediction: str) -> None:
     """With an exact Gaussian model that reads and answers in half precision and an fp32 state, 200 steps
@@ -133,9 +125,7 @@ def test_more_steps_do_not_hurt_in_half_precision(solver: str, dtype: torch.dtyp
     wanted = problem.flow(x.double(), SCH, 1.0, 1e-2)
 
     def error(steps: int) -> float:
-        return float(
-            (logsnr.sample(den, x, solver=solver, steps=steps, t_end=1e-2) - wanted).square().mean().sqrt()
-        )
+        return float((logsnr.sample(den, x, solver=solver, steps=steps, t_end=1e-2) - wanted).square().mean().sqrt())
 
     assert error(200) <= error(50)
 
@@ -170,9 +160,7 @@ def test_times_are_the_models_own() -> None:
 
     den = logsnr.Denoiser(rude, SCH, "v", dtype=F64)
     x = torch.randn(4, 3, dtype=F64)
-    wanted = logsnr.sample(
-        logsnr.Denoiser(lambda x, t: torch.sin(x * t[:, None]), SCH, "v", dtype=F64), x, steps=4
-    )
+    wanted = logsnr.sample(logsnr.Denoiser(lambda x, t: torch.sin(x * t[:, None]), SCH, "v", dtype=F64), x, steps=4)
     for batch in (4, 4, 2, 4):
         torch.testing.assert_close(logsnr.sample(den, x[:batch], steps=4), wanted[:batch])
     with torch.inference_mode():

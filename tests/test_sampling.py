@@ -72,9 +72,7 @@ def test_budgets(solver: str, startup: str) -> None:
     number."""
     den = PROBLEM.denoiser(SCH)
     x = normal(2, 3)
-    lengths = [
-        len(logsnr.solver(solver).program(SCH, logsnr.grid(SCH, k), startup=startup)) for k in range(1, 14)
-    ]  # type: ignore[arg-type]
+    lengths = [len(logsnr.solver(solver).program(SCH, logsnr.grid(SCH, k), startup=startup)) for k in range(1, 14)]  # type: ignore[arg-type]
     for nfe in (1, 2, 3, 5, 6, 7, 12, 13):
         fitting = [k + 1 for k, length in enumerate(lengths) if length <= nfe]
         if not fitting:

@@ -63,9 +63,7 @@ everywhere = pytest.mark.parametrize("sch", SCHEDULES, ids=repr)
 
 def times(sch: Schedule) -> list[float]:
     near_0 = [10.0**k for k in (-12, -9, -6, -4, -3, -2, -1)]
-    return [
-        sch.domain[1] * u for u in [*near_0, 0.2, 0.37, 0.5, 0.7, 0.9, 0.99, *(1 - u for u in near_0[:5])]
-    ]
+    return [sch.domain[1] * u for u in [*near_0, 0.2, 0.37, 0.5, 0.7, 0.9, 0.99, *(1 - u for u in near_0[:5])]]
 
 
 def relative(got: Any, want: mp.mpf) -> float:

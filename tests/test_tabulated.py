@@ -188,9 +188,7 @@ def test_custom_spans_and_identity() -> None:
         (lambda t: 1 - t, lambda t: t, {"domain": (0.5, 1.0)}, r"domain = \(0.5, 1.0\)"),
     ],
 )
-def test_custom_refuses_what_is_no_schedule(
-    alpha: Callable, sigma: Callable, options: dict, message: str
-) -> None:
+def test_custom_refuses_what_is_no_schedule(alpha: Callable, sigma: Callable, options: dict, message: str) -> None:
     """Functions that do not make a schedule raise at construction, naming the function and the time."""
     with pytest.raises(ValueError, match=message):
         Custom(alpha, sigma, **options)
