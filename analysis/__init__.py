@@ -4,7 +4,7 @@ from .digits import load_digits
 from .empirical import Empirical
 from .gaussian import Gaussian
 from .mixture import GaussianMixture
-from .orders import Convergence, convergence_order, warped_grid
+from .orders import Convergence, convergence_order, local_order, two_gaussians, warped_grid
 from .problem import Problem
 from .reference import Reference, reference_flow
 
@@ -17,6 +17,8 @@ __all__ = [
     "Reference",
     "convergence_order",
     "load_digits",
+    "local_order",
     "reference_flow",
+    "two_gaussians",
     "warped_grid",
 ]

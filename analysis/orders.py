@@ -17,12 +17,13 @@ from ..solvers.multistep import Startup
 from ..solvers.program import STATE, Program
 from ..solvers.sampling import solve
 from ..solvers.schedule import Schedule
+from .mixture import GaussianMixture
 from .problem import Problem
 
 SPAN = 2.5  # half-log-SNR from -2.5 to 2.5: the part of every schedule in which the data is formed
 WARP = 0.3  # relative change of the step over the grid
 AGREE = 0.15  # slopes that differ by less belong to one asymptotic window
-MARGIN = 10.0  # errors this much above the floor: a tenth of an error changes a slope by 0.14 at most
+MARGIN = 10.0  # over round-off: a tenth of an error changes a slope by 0.14 at most
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Convergence:
     steps, nfe: of each run. errors: root mean square over samples and coordinates.
     slopes: signed local orders ``log2(e_i / e_{i+1})`` between neighbouring runs.
     floor:  the level at which refinement stopped helping; None if it was not reached.
-    window: first and last index into slopes that lie above the floor and agree within 0.15.
+    window: first and last index into slopes that agree within 0.15 and lie ten times above the floor and above
+            what n roundings can add up to, ``n 2^-53`` for data of unit scale.
     order:  the finest slope of the window; NaN if nothing could be measured.
     interval: from that slope and its extrapolation to h = 0, widened by what the floor may have done.
     verdict: one sentence; says why where no order can be measured.
@@ -50,6 +52,11 @@ class Convergence:
     order: float
     interval: tuple[float, float]
     verdict: str
+
+
+def two_gaussians() -> GaussianMixture:
+    """The one-dimensional data on which orders are stated: nonlinear, with an exact reference."""
+    return GaussianMixture(means=[-1.0, 0.8], covs=[0.09, 0.04], weights=[0.3, 0.7])
 
 
 def warped_grid(sch: Schedule, steps: int, lam_start: float = -SPAN, lam_end: float = SPAN) -> Array:
@@ -105,7 +112,7 @@ def local_order(
         program = method.program(sch, times, startup="ramp")
         return len(program), _rms(interpret(program, problem, sch, exact[0], exact) - exact[-1])
 
-    return _refine(run, method.name, method.order + 1, "exact", max_nfe=256, by_steps=True)
+    return _refine(run, method.name, method.order + 1, "exact", 256, local=True)
 
 
 def interpret(
@@ -130,27 +137,22 @@ def interpret(
 
 
 def _refine(
-    run: Callable[[int], tuple[int, float]],
-    name: str,
-    declared: int,
-    startup: str,
-    max_nfe: int,
-    by_steps: bool = False,
+    run: Callable[[int], tuple[int, float]], name: str, declared: int, startup: str, max_cost: int, local: bool = False
 ) -> Convergence:
+    """Double the steps until refinement stops helping or the next run would cost more than ``max_cost``."""
     steps, nfe, errors, slopes = [8], [], [], []
     while True:
         cost, error = run(steps[-1])
         nfe.append(cost)
         errors.append(error)
         if len(errors) > 1:
-            slopes.append(float(np.log2(errors[-2] / error)) if errors[-2] > 0 < error else float("nan"))
-        if error == 0 or _floor(errors, slopes, declared) is not None:
-            break
-        if 2 * (steps[-1] if by_steps else max(cost, steps[-1])) > max_nfe:
+            slopes.append(float(np.log2(errors[-2] / error)) if min(errors[-2:]) > 0 else float("nan"))
+        floor = _floor(errors, slopes, declared)
+        if error == 0 or floor is not None or 2 * max(cost, steps[-1]) > max_cost:
             break
         steps.append(2 * steps[-1])
-    floor = _floor(errors, slopes, declared)
-    window = _window(errors, slopes, floor)
+    roundings = [2.0**-53 * (1 if local else n) for n in steps]
+    window = _window(errors, slopes, [max(floor or 0.0, r) for r in roundings])
     order, interval, verdict = _conclude(errors, slopes, floor, window, declared)
     return Convergence(
         name, declared, startup, tuple(steps), tuple(nfe), tuple(errors), tuple(slopes), floor, window, order,
@@ -159,14 +161,14 @@ def _refine(
 
 
 def _floor(errors: list[float], slopes: list[float], declared: int) -> float | None:
-    """Where a refinement gained less than half of what it should have, below 1e-9: above it a small slope is
-    a method's own."""
+    """Where a refinement gained less than half of what it should have, below 1e-9: above it a small slope is a
+    method's own."""
     stalled = bool(slopes) and slopes[-1] < declared / 2 and errors[-2] < 1e-9
     return max(errors[-2:]) if stalled else None
 
 
-def _window(errors: list[float], slopes: list[float], floor: float | None) -> tuple[int, int] | None:
-    usable = [i for i, e in enumerate(errors[1:]) if np.isfinite(slopes[i]) and e > MARGIN * (floor or 0.0)]
+def _window(errors: list[float], slopes: list[float], floors: list[float]) -> tuple[int, int] | None:
+    usable = [i for i, slope in enumerate(slopes) if np.isfinite(slope) and errors[i + 1] > MARGIN * floors[i + 1]]
     if not usable:
         return None
     last = first = usable[-1]

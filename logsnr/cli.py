@@ -112,8 +112,7 @@ def order(
     startup: Annotated[str, typer.Option(help="single-step or ramp: how multistep solvers start.")] = "single-step",
 ) -> None:
     """Measure a solver's order of convergence on a mixture of Gaussians and a non-uniform grid."""
-    from .analysis.orders import convergence_order
-    from .bench.problems import three_gaussians
+    from .analysis.orders import convergence_order, two_gaussians
     from .bench.work_precision import startups
     from .solvers.catalogue import solver
     from .solvers.schedules import VPLinear
@@ -121,16 +120,33 @@ def order(
     method, sch = solver(name), VPLinear()
     if method.planner is None:
         raise ValueError(f"{name} chooses its own steps, so there is no grid to refine")
-    found = convergence_order(method, three_gaussians(), sch, startup=cast(Startup, startup))
+    found = convergence_order(method, two_gaussians(), sch, startup=cast(Startup, startup))
     table = Table(*(Column(head, justify="right") for head in ("steps", "NFE", "error", "slope")), box=None)
     slopes = ["", *(f"{slope:.3f}" for slope in found.slopes)]
     for steps, nfe, error, slope in zip(found.steps, found.nfe, found.errors, slopes, strict=True):
         table.add_row(str(steps), str(nfe), f"{error:.3e}", slope)
     console = Console()
     console.print(table)
-    console.print(f"{found.solver}: measured order {found.order:.2f}, declared {found.declared}")
+    console.print(f"{found.solver}: {found.verdict}", highlight=False)
     if len(startups(method, sch)) > 1:
         console.print(RAMP_NOTE)
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="A solver.")],
+    steps: Annotated[int, typer.Option(help="Steps of the grid.")] = 5,
+    grid: Annotated[str, typer.Option(help="logsnr, karras or time.")] = "logsnr",
+    startup: Annotated[str, typer.Option(help="ramp or single-step.")] = "ramp",
+) -> None:
+    """Print a solver's table on VPLinear, its order and cost, and the solvers it equals."""
+    from .analysis.explain import explain as explained
+    from .solvers.grids import grid as make_grid
+    from .solvers.schedules import VPLinear
+
+    sch = VPLinear()
+    found = explained(name, sch, make_grid(sch, steps, grid), startup=cast(Startup, startup))
+    Console(highlight=False, soft_wrap=True).print(str(found), markup=False)
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import logsnr
-from logsnr.analysis.mixture import GaussianMixture
-from logsnr.analysis.orders import convergence_order, warped_grid
+from logsnr.analysis.gaussian import Gaussian
+from logsnr.analysis.orders import convergence_order, local_order, two_gaussians, warped_grid
 
 SCH = logsnr.VPLinear()
-MIXTURE = GaussianMixture([-1.0, 0.8], [0.09, 0.04], [0.3, 0.7])
+MIXTURE = two_gaussians()
 FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
 
 
@@ -75,3 +75,18 @@ def test_adaptive_methods_have_no_grid_to_refine() -> None:
     """A solver that chooses its own steps is refused, with the reason."""
     with pytest.raises(ValueError, match="chooses its own steps"):
         convergence_order("bosh3", MIXTURE, SCH)
+
+
+@pytest.mark.parametrize("name", [n for n in FIXED if n != "dopri5"])
+def test_one_step_has_one_order_more(name: str) -> None:
+    """With exact values before it, the error of one step shrinks with the declared order + 1."""
+    measured = local_order(name, MIXTURE, SCH)
+    assert measured.order == pytest.approx(logsnr.solver(name).order + 1, abs=0.15), measured
+
+
+def test_exact_solvers_have_no_measurable_order() -> None:
+    """Where the error is round-off at once the verdict says so, instead of a slope of noise."""
+    point = Gaussian(0.4, 0.0)
+    measured = convergence_order("ddim", point, SCH, max_nfe=64)
+    assert np.isnan(measured.order)
+    assert "no order can be measured" in measured.verdict
