@@ -1,24 +1,45 @@
-"""Problems with exact answers, references, and what is measured with them."""
+"""Problems with exact answers, references, and what is measured and proved with them."""
 
 from .digits import load_digits
 from .empirical import Empirical
+from .explain import Explanation, explain
 from .gaussian import Gaussian
+from .metrics import kl_gaussian, sliced_w2, w2_gaussian
 from .mixture import GaussianMixture
+from .moments import Moments, sampler_moments
 from .orders import Convergence, convergence_order, local_order, two_gaussians, warped_grid
 from .problem import Problem
 from .reference import Reference, reference_flow
+from .rounding import Rounding, rounding
+from .stability import Stability, stability
+from .transfer import Choice, Transfer, rank, transfer
 
 __all__ = [
+    "Choice",
     "Convergence",
     "Empirical",
+    "Explanation",
     "Gaussian",
     "GaussianMixture",
+    "Moments",
     "Problem",
     "Reference",
+    "Rounding",
+    "Stability",
+    "Transfer",
     "convergence_order",
+    "explain",
+    "kl_gaussian",
     "load_digits",
     "local_order",
+    "rank",
     "reference_flow",
+    "rounding",
+    "sampler_moments",
+    "sliced_w2",
+    "stability",
+    "transfer",
     "two_gaussians",
+    "w2_gaussian",
     "warped_grid",
 ]

@@ -106,11 +106,7 @@ def propagate(
     keys = dict.fromkeys(key for call in program for key in call.noises)
     row = {key: 2 + k for k, key in enumerate(keys)}
     times = np.array([call.t for call in program])
-    alphas, sigmas, c = (
-        lift(np.asarray(sch.alpha(times))),
-        lift(np.asarray(sch.sigma(times))),
-        lift(variances),
-    )
+    alphas, sigmas, c = (lift(np.asarray(a)) for a in (sch.alpha(times), sch.sigma(times), variances))
     zero = lift(np.zeros((2 + len(row), len(variances))))
     slots = {STATE: _unit(zero, 1)}
     slots[STATE][0] += lift(np.array([sch.alpha(program.grid[0])]))[0]

@@ -64,19 +64,19 @@ def _measure_all(
 ) -> Section:
     tick(f"{problem.name}: reference")
     reference = load_reference(problem, wanted[0].samples, wanted[0].seed, cache)
-    rows = []
+    rows, ends = [], {}
     for case in wanted:
         tick(f"{problem.name}: {case.solver}")
         row = results.get(case)
         if row is None:
-            row = measure(problem, case, reference)
+            row, ends[case] = measure(problem, case, reference)
             results.add(row)
         rows.append(row)
         tick(f"{problem.name}: {case.solver}", 1)
     pictures = None
     if problem.images:
         tick(f"{problem.name}: pictures")
-        pictures = take_pictures(problem, Board.of(rows), reference)
+        pictures = take_pictures(problem, Board.of(rows), reference, ends)
     return Section(problem, rows, pictures)
 
 

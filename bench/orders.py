@@ -1,6 +1,6 @@
 """Measured orders of every fixed-step solver, as the table of docs/solvers.md.
 
-    python -m logsnr.bench.orders
+python -m logsnr.bench.orders
 """
 
 from typing import Annotated

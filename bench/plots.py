@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
@@ -58,19 +59,32 @@ def families(lines: Iterable[Line]) -> dict[str, list[Line]]:
 def error_plot(board: Board, title: str) -> str:
     """An SVG data URI. Panels: the best of each family, each family, the start-ups, the adaptive solvers."""
     panels = _panels(board)
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(4.1 * columns, 0.7 + 3.0 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    figure, axes = _layout(len(panels))
     shared = _range(curve for panel in panels if not panel.own_range for curve in panel.curves)
-    for ax, panel in zip(axes, panels, strict=False):
+    for ax, panel in zip(axes, panels, strict=True):
         _draw(ax, panel, _range(panel.curves) if panel.own_range else shared)
-    for ax in axes[len(panels) :]:
-        ax.axis("off")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13)
-    figure.supxlabel("NFE: model evaluations per sample", fontsize=10)
-    figure.supylabel(f"{WORDS[board.statistic]} error", fontsize=10)
+    wide, high = figure.get_size_inches()
+    figure.text(0.1 / wide, 1 - 0.1 / high, title, fontsize=13, va="top")
+    figure.text(0.5, 0.1 / high, "NFE: model evaluations per sample", fontsize=10, ha="center")
+    figure.text(0.1 / wide, 0.5, f"{WORDS[board.statistic]} error", fontsize=10, va="center", rotation=90)
     return data_uri(figure)
+
+
+def _layout(count: int) -> tuple[Figure, list[Axes]]:
+    """Axes in rows of three, with room for labels at their right: fixed, as fitting it takes seconds."""
+    columns = min(3, count)
+    rows = -(-count // columns)
+    left, right, gap, panel = 0.8, 1.0, 1.45, 2.75  # inches
+    top, bottom, space, height = 0.75, 0.6, 0.6, 2.4
+    wide = left + right + columns * panel + (columns - 1) * gap
+    high = top + bottom + rows * height + (rows - 1) * space
+    figure = Figure(figsize=(wide, high))
+    axes = []
+    for i in range(count):
+        x = left + (i % columns) * (panel + gap)
+        y = high - top - height - (i // columns) * (height + space)
+        axes.append(figure.add_axes((x / wide, y / high, panel / wide, height / high)))
+    return figure, axes
 
 
 def _panels(board: Board) -> list[Panel]:
@@ -127,13 +141,16 @@ def _draw(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_ylim(limits)
+    budgets = [nfe for curve in panel.curves + panel.background for nfe in curve.nfe]
+    ax.set_xlim(0.9 * min(budgets), 1.12 * max(budgets))
     ax.set_title(panel.title, fontsize=10, loc="left")
-    for curve in panel.background:
-        ax.plot(curve.nfe, curve.error, color="#d8d8d8", lw=0.8, zorder=1)
+    points = [np.column_stack([curve.nfe, curve.error]) for curve in panel.background]
+    ax.add_collection(LineCollection(points, colors="#d8d8d8", linewidths=0.8, zorder=1), autolim=False)
     for curve in panel.curves:
         ax.plot(curve.nfe, curve.error, curve.style, color=curve.colour, lw=1.5, marker="o", ms=3, zorder=2)
     ax.xaxis.set_major_locator(FixedLocator(panel.ticks))
     ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)

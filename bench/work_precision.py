@@ -113,8 +113,10 @@ def least_nfe(method: Solver, sch: Schedule, startup: Startup = "ramp", kind: st
     return len(method.program(sch, grid(sch, 1, kind), startup=startup))
 
 
-def measure(problem: BenchProblem, case: Case, reference: Reference) -> Row:
-    """Solve once untimed with a model that does nothing, which plans and compiles, then once in earnest.
+def measure(problem: BenchProblem, case: Case, reference: Reference) -> tuple[Row, torch.Tensor]:
+    """The row, and the end states, float64.
+
+    Solve once untimed with a model that does nothing, which plans and compiles, then once in earnest.
 
     A solver that diverges or gives up has infinite errors and the evaluations it spent.
     """
@@ -126,7 +128,7 @@ def measure(problem: BenchProblem, case: Case, reference: Reference) -> Row:
     end = _end_or_infinity(_like(problem.denoiser, clock, x), case, x)
     seconds = perf_counter() - began
     errors = per_sample_rms(end - reference.end)
-    return Row(
+    row = Row(
         case=case,
         nfe_used=clock.calls,
         median=float(np.median(errors)),
@@ -137,6 +139,7 @@ def measure(problem: BenchProblem, case: Case, reference: Reference) -> Row:
         reference_error=reference.error,
         versions=versions(),
     )
+    return row, end
 
 
 def _end_or_infinity(den: Denoiser, case: Case, x: torch.Tensor) -> torch.Tensor:

@@ -148,7 +148,7 @@ def test_a_solver_that_diverges_has_infinite_error(tmp_path):
     problem = load_problem("gaussian")
     reference = load_reference(problem, 4, 0, tmp_path)
     broken = logsnr.Denoiser(lambda x, t: x * torch.nan, problem.denoiser.schedule, "x0")
-    found = measure(replace(problem, denoiser=broken), replace(CASE, samples=4), reference)
+    found, _ = measure(replace(problem, denoiser=broken), replace(CASE, samples=4), reference)
     assert found.median == found.rms == np.inf
 
 
