@@ -80,21 +80,28 @@ def _triad(a, b, c, s):  # type: ignore[no-untyped-def]
 TRIADS = [numba.njit(parallel=parallel)(_triad) for parallel in (False, True)]
 
 
-def triad_microseconds(moved: float, repeats: int = 20) -> float:
+def triad_microseconds(moved: float, calls: int, repeats: int) -> float:
     """The time of one plain triad that moves ``moved`` bytes in all, two arrays read and one written: the
-    faster of numba's serial and its parallel loop."""
+    faster of numba's serial and its parallel loop, in bursts as long as the run it is compared with."""
     n = int(moved / 12)
     a, b, c = (np.ones(n, dtype=np.float32) for _ in range(3))
+
+    def burst(triad: Callable[..., None]) -> None:
+        for _ in range(calls):
+            triad(a, b, c, np.float32(0.5))
+
     for triad in TRIADS:
-        triad(a, b, c, np.float32(0.5))
-    return min(best_of(repeats, partial(triad, a, b, c, np.float32(0.5))) for triad in TRIADS) * 1e6
+        burst(triad)
+    return min(best_of(repeats, partial(burst, triad)) for triad in TRIADS) / calls * 1e6
 
 
 def measure(name: str, head: str, steps: int = 20) -> Overhead:
     small = per_step(name, head, SMALL, steps, repeats=200)
     moved = bytes_per_step(name, head, LARGE, steps)
     # in turns, so that both meet the machine in the same moods
-    pairs = [(per_step(name, head, LARGE, steps, repeats=3), triad_microseconds(moved)) for _ in range(3)]
+    pairs = [
+        (per_step(name, head, LARGE, steps, repeats=4), triad_microseconds(moved, steps, repeats=4)) for _ in range(3)
+    ]
     large, plain = (min(times) for times in zip(*pairs, strict=True))
     return Overhead(name, head, small, large, large / plain)
 

@@ -67,12 +67,8 @@ def digits_net() -> BenchProblem:
 
 def mixture() -> BenchProblem:
     summary = "Three Gaussians on the line; the reference keeps each sample's quantile"
-    return _known("mixture", summary, three_gaussians(), samples=1000)
-
-
-def three_gaussians() -> GaussianMixture:
-    """The one-dimensional data of `mixture` and of the measured orders."""
-    return GaussianMixture(means=[-1.5, 0.2, 1.0], covs=[0.04, 0.01, 0.0225], weights=[0.3, 0.2, 0.5])
+    data = GaussianMixture(means=[-1.5, 0.2, 1.0], covs=[0.04, 0.01, 0.0225], weights=[0.3, 0.2, 0.5])
+    return _known("mixture", summary, data, samples=1000)
 
 
 def gaussian() -> BenchProblem:
