@@ -35,7 +35,7 @@ def grid(
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"steps must be an integer of at least 1, not {steps!r}")
     if kind not in _KINDS:
-        raise ValueError(f"grid = {kind!r} is unknown{nearest(kind, _KINDS)}; an array of times is a grid too")
+        raise ValueError(f"grid = {kind!r} is neither an array of times nor a known name{nearest(kind, _KINDS)}")
     start = sch.t_start if t_start is None else t_start
     end = sch.t_end if t_end is None else t_end
     ends = check_grid(sch, [start, end])
