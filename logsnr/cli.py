@@ -149,6 +149,42 @@ def explain(
     Console(highlight=False, soft_wrap=True).print(str(found), markup=False)
 
 
+@app.command(cls=SeveralValues)
+def rank(
+    stds: Annotated[
+        list[float] | None, typer.Option(help="Standard deviations of the data along its axes; the digits'.")
+    ] = None,
+    nfe: Annotated[int | None, typer.Option(help="A budget of model evaluations.")] = None,
+    target: Annotated[float | None, typer.Option(help="A relative error to reach.")] = None,
+    best: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+) -> None:
+    """Which solver and grid suits data with this spectrum, by exact moments: no network, no sampling.
+
+    --stds 0.01 0.1 1 --nfe 10 ranks by error; --target 1e-2 by evaluations. Exact for Gaussian data on VPLinear; data
+    with several modes may rank otherwise: `logsnr bench` measures those.
+    """
+    from .analysis.transfer import rank as ranked
+    from .solvers.schedules import VPLinear
+
+    choices = ranked(stds or _digit_stds(), VPLinear(), nfe=nfe, target=target)
+    if not choices:
+        raise ValueError(f"no solver reaches target = {target} within nfe = {nfe}; leave out nfe to see the least")
+    table = Table("solver", "grid", "start", *(Column(head, justify="right") for head in ("NFE", "error")), box=None)
+    for choice in choices[:best]:
+        table.add_row(choice.solver, choice.grid, choice.startup, str(choice.nfe), f"{choice.error:.1e}")
+    Console().print(table)
+
+
+def _digit_stds() -> list[float]:
+    """Of the embedded digits along their principal axes, less the axes in which they do not vary."""
+    import torch
+
+    from .analysis.digits import load_digits
+
+    variances = torch.linalg.eigvalsh(torch.cov(load_digits()[0].flatten(1).mT))
+    return [float(v) ** 0.5 for v in variances if v > 1e-6]
+
+
 def main() -> None:
     """The console command: errors in what was asked for are one line, not a traceback."""
     try:

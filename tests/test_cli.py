@@ -91,3 +91,22 @@ def test_an_interrupt_is_status_130(monkeypatch, capsys):
     monkeypatch.setattr("logsnr.bench.job.run_bench", stop)
     assert run(monkeypatch, "bench") == 130
     assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_rank_answers_from_the_spectrum(monkeypatch, capsys):
+    """`logsnr rank` lists solvers by error within a budget, and says when nothing reaches the target."""
+    result = CliRunner().invoke(app, ["rank", "--stds", "0.1", "1", "--nfe", "8", "--best", "3"])
+    assert result.exit_code == 0, result.output
+    errors = [float(line.split()[-1]) for line in result.output.splitlines()[1:]]
+    assert len(errors) == 3
+    assert errors == sorted(errors)
+    assert run(monkeypatch, "rank", "--stds", "0.1", "--target", "1e-9", "--nfe", "3") == 2
+    assert "no solver reaches target = 1e-09" in capsys.readouterr().err
+
+
+def test_explain_prints_the_table():
+    """`logsnr explain` prints the solver's program and the names it equals."""
+    result = CliRunner().invoke(app, ["explain", "ddim", "--steps", "3"])
+    assert result.exit_code == 0, result.output
+    assert "ddim: order 1, 3 steps, 3 model evaluations" in result.output
+    assert "deis-1, deis-rho-1, dpm-1, dpmpp-1" in result.output
