@@ -123,27 +123,22 @@ class _Loop:
         block = i64(LANES)
         whole = b.mul(b.sdiv(count, block), block)
         return b.or_(
-            self._range(pointers, rows, i64(0), whole, LANES, LANES),
-            self._range(pointers, rows, whole, count, 1, 1),
+            self._range(pointers, rows, i64(0), whole, LANES),
+            self._range(pointers, rows, whole, count, 1),
         )
 
-    def _range(self, pointers: Any, rows: Any, lo: Any, hi: Any, step: int, lanes: int) -> Any:
+    def _range(self, pointers: Any, rows: Any, lo: Any, hi: Any, lanes: int) -> Any:
         """One counted loop; returns whether a checked input held an infinity or a NaN."""
         b = self.b
         zero = ir.Constant(self._vector(ir.IntType(1), lanes), [0] * lanes if lanes > 1 else 0)
         bad = cgutils.alloca_once_value(b, zero)
-        with cgutils.for_range_slice(b, lo, hi, ir.IntType(64)(step)) as (i, _):
-            offsets = [b.add(i, ir.IntType(64)(u * lanes)) for u in range(step // lanes)]
-            loaded = [
-                [self._load(p, code, o, lanes) for p, code in zip(pointers, self.inputs, strict=False)] for o in offsets
-            ]
-            for xs in loaded:
-                for x in xs[: self.checked]:
-                    b.store(b.or_(b.load(bad), self._nonfinite(x)), bad)
-            sums = [[self._sum(row, xs, lanes) for row in rows] for xs in loaded]
-            for o, totals in zip(offsets, sums, strict=True):
-                for p, code, total in zip(pointers[len(self.inputs) :], self.outputs, totals, strict=True):
-                    self._store(total, p, code, o, lanes)
+        with cgutils.for_range_slice(b, lo, hi, ir.IntType(64)(lanes)) as (i, _):
+            xs = [self._load(p, code, i, lanes) for p, code in zip(pointers, self.inputs, strict=False)]
+            for x in xs[: self.checked]:
+                b.store(b.or_(b.load(bad), self._nonfinite(x)), bad)
+            totals = [self._sum(row, xs, lanes) for row in rows]
+            for p, code, total in zip(pointers[len(self.inputs) :], self.outputs, totals, strict=True):
+                self._store(total, p, code, i, lanes)
         last = b.load(bad)
         return last if lanes == 1 else b.icmp_unsigned("!=", b.bitcast(last, ir.IntType(lanes)), ir.IntType(lanes)(0))
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
+from ..kernels import STATE_DTYPES
 from .heads import HEADS, Level, from_pair, to_pair
 from .names import nearest
 from .schedule import Schedule
 
 Model = Callable[[torch.Tensor, torch.Tensor], Any]
 TimeMap = Callable[[torch.Tensor], torch.Tensor]
-STATE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class Denoiser:
