@@ -250,7 +250,7 @@ def test_plan_program_is_what_solve_runs() -> None:
         ({"steps": 3, "nfe": 3}, "give either steps or nfe"),
         ({"nfe": 1}, "nfe = 1 is impossible: heun needs at least 2"),
         ({"grid": [0.9, 0.1], "steps": 3}, "an array of times is the whole grid"),
-        ({"steps": 3, "grid": "log"}, "grid = 'log' is unknown"),
+        ({"steps": 3, "grid": "log"}, "grid = 'log' is neither an array of times nor a known name"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, object], message: str) -> None:

@@ -143,7 +143,7 @@ def test_more_budget_than_the_default_search() -> None:
         ({"nfe": 5, "weights": [-1.0] * 9}, "weights must be 9 nonnegative numbers"),
         ({"nfe": 5, "solvers": ["dimm"]}, "did you mean 'ddim'"),
         ({"nfe": 5, "solvers": ["bosh3"]}, "chooses its own steps"),
-        ({"nfe": 5, "grids": ["log"]}, "grid = 'log' is unknown"),
+        ({"nfe": 5, "grids": ["log"]}, "grid = 'log' is neither an array of times nor a known name"),
         ({"nfe": 5, "t_end": 2.0}, "is outside the times"),
     ],
 )
