@@ -3,14 +3,18 @@
 `combine_reference` is the specification. `backend_for` is the only place that chooses an implementation.
 """
 
+import platform
+from array import array
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, reduce
 from typing import Literal
 
 import numpy as np
 import torch
 
-Backend = Literal["torch", "numba"]
+from .pool import launch
+
+Backend = Literal["torch", "cpu"]
 
 MAX_INPUTS = 12
 MAX_OUTPUTS = 3
@@ -45,13 +49,14 @@ def combine(
              against ``shape[1:]``: per-channel or per-element coefficients. Rounded to the accumulation dtype
              (fp64 if an output is, else fp32), as the inputs are; sums are taken in that dtype, left to right,
              products and sums rounded separately, and the result is rounded once (from fp64 to fp16 and bf16
-             by way of fp32, as torch rounds).
+             by way of fp32, as torch rounds). An input whose coefficient is 0 is left out of the sum, whatever
+             it holds (of per-element coefficients: if all are 0).
     dtypes:  of the outputs; by default that of the first input.
     out:     tensors to write to, in place of new ones, and then instead of ``dtypes``; an output may be one of
              the inputs.
     checked: the first ``checked`` inputs are tested for infinities and NaNs in the same pass, as they are in
              the accumulation dtype.
-    backend: "torch" or "numba"; by default the fastest that can serve these tensors.
+    backend: "torch" or "cpu" (compiled); by default the fastest that can serve these tensors.
 
     Returns the outputs and a bool tensor: whether a checked input was not finite (never read here, so that
     a GPU need not stop).
@@ -60,14 +65,14 @@ def combine(
     """
     table = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
     kinds = _check(inputs, table, dtypes, out)
-    if backend not in (None, "torch", "numba"):
-        raise ValueError(f"backend must be 'torch' or 'numba', not {backend!r}")
-    refusal = numba_refuses([*inputs, *(out or ())], table) or _overlap(inputs, out or ())
-    if backend == "numba" and refusal:
-        raise RuntimeError(f"backend 'numba' cannot serve this call: {refusal}")
+    if backend not in (None, "torch", "cpu"):
+        raise ValueError(f"backend must be 'torch' or 'cpu', not {backend!r}")
+    refusal = cpu_refuses([*inputs, *(out or ())], table) or _overlap(inputs, out or ())
+    if backend == "cpu" and refusal:
+        raise RuntimeError(f"backend 'cpu' cannot serve this call: {refusal}")
     if backend == "torch" or refusal:
         return combine_reference(inputs, table, kinds, out=out, checked=checked)
-    return _combine_numba(inputs, table, kinds, out, checked)
+    return _combine_cpu(inputs, table, kinds, out, checked)
 
 
 def combine_reference(
@@ -82,15 +87,14 @@ def combine_reference(
     wide = accumulation_dtype(dtypes)
     terms = [x.to(wide) for x in inputs]
     scalar = coefs.ndim == 2
-    rows = torch.from_numpy(in_accumulation_dtype(coefs, dtypes))
+    matrix = in_accumulation_dtype(coefs, dtypes)
+    rows = torch.from_numpy(matrix)
     # Python floats carry scalars to any device without a copy; fp32 values survive the trip exactly.
     weights = rows.tolist() if scalar else rows.to(inputs[0].device)
     sums = []
-    for row in weights:
-        total = row[0] * terms[0]
-        for weight, term in zip(row[1:], terms[1:], strict=True):
-            total = total + weight * term
-        sums.append(total)
+    for row, used in zip(weights, used_inputs(matrix), strict=True):
+        products = [weight * term for weight, term, use in zip(row, terms, used, strict=True) if use]
+        sums.append(reduce(torch.add, products) if products else torch.zeros_like(terms[0]))
     results = tuple(total.to(dtype) for total, dtype in zip(sums, dtypes, strict=True))
     bad = torch.zeros((), dtype=torch.bool, device=inputs[0].device)
     for term in terms[:checked]:
@@ -102,7 +106,12 @@ def combine_reference(
     return results, bad
 
 
-def numba_refuses(tensors: Sequence[torch.Tensor], coefs: np.ndarray) -> str | None:
+def used_inputs(coefs: np.ndarray) -> np.ndarray:
+    """(R, K) bool: which inputs enter which sum."""
+    return np.asarray((coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2))
+
+
+def cpu_refuses(tensors: Sequence[torch.Tensor], coefs: np.ndarray) -> str | None:
     """Why the CPU kernel cannot serve these tensors, or None if it can."""
     first = tensors[0]
     if transformed():
@@ -121,12 +130,11 @@ def numba_refuses(tensors: Sequence[torch.Tensor], coefs: np.ndarray) -> str | N
 
 @cache
 def _processor_refuses() -> str | None:
-    from numba.core.registry import cpu_target  # a slow import, so only when a CPU tensor asks
+    from .native import features  # loads the compiler, so only when a CPU tensor asks
 
-    triple, _, features = cpu_target.target_context.codegen().magic_tuple()
-    if triple.startswith(("aarch64", "arm64")) or "+f16c" in features:
+    if platform.machine() in ("aarch64", "arm64") or "+f16c" in features():
         return None
-    return f"compiled code for {triple} would lack instructions that convert fp16"
+    return f"compiled code for {platform.machine()} without F16C would lack instructions that convert fp16"
 
 
 def _overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str | None:
@@ -180,21 +188,24 @@ def dense(x: torch.Tensor) -> bool:
     return True
 
 
-def _combine_numba(
+def _combine_cpu(
     inputs: Sequence[torch.Tensor],
     coefs: np.ndarray,
     dtypes: Sequence[torch.dtype],
     out: Sequence[torch.Tensor] | None,
     checked: int,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    from . import combine_numba as numba  # compiled code loads at the first use, not at import
+    from .combine_cpu import kernel, signature  # loads the compiler
 
     results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in dtypes)
+    tensors = (*inputs, *results)
     matrix = in_accumulation_dtype(coefs, dtypes)
-    function = numba.kernel(numba.signature([x.dtype for x in inputs], dtypes, checked))
-    addresses = [x.data_ptr() for x in (*inputs, *results)]
-    job = np.array([[matrix.ctypes.data, inputs[0].numel(), *addresses]], dtype=np.int64)
-    return results, torch.tensor(bool(numba.launch(function, job, 0)))
+    function = kernel(signature([x.dtype for x in inputs], dtypes, matrix, checked))
+    frame = array("q", [x.data_ptr() for x in tensors])
+    row = array("q", [matrix.ctypes.data, *range(len(tensors))])
+    size = sum(x.element_size() for x in tensors)
+    bad = launch(function, frame.buffer_info()[0], row.buffer_info()[0], inputs[0].numel(), size)
+    return results, torch.tensor(bool(bad))
 
 
 def _check(

@@ -1,23 +1,31 @@
 """The memory of a running program: slots, and the update of one call as one fused `combine`.
 
-Two kinds of the same thing, chosen once per run by `registers`. `NumbaRegisters` owns preallocated buffers and
+Two kinds of the same thing, chosen once per run by `registers`. `CpuRegisters` owns preallocated buffers and
 calls compiled code by address: nothing is allocated after the start. `TorchRegisters` is functional, so that
 it can be differentiated, transformed and run on any device.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from .combine import combine, in_accumulation_dtype, numba_refuses, plain, vmapped
+from .combine import combine, cpu_refuses, in_accumulation_dtype, plain, vmapped
+from .pool import THREADED_BYTES, Loop, launch
+
+STATE = 0  # the slot of the state
 
 
 class Update(Protocol):
     """What a call does with memory; see `logsnr.solvers.program.Call`."""
+
+    @property
+    def at(self) -> int: ...
 
     @property
     def reads(self) -> tuple[int, ...]: ...
@@ -50,8 +58,8 @@ class Updates:
         return max((call.matrix for call in self.calls), key=np.ndim)
 
     @cached_property
-    def plan(self) -> "NumbaPlan":
-        return NumbaPlan(self)
+    def plan(self) -> "CpuPlan":
+        return CpuPlan(self)
 
 
 class Registers(Protocol):
@@ -72,7 +80,7 @@ class Registers(Protocol):
 
 def registers(updates: Updates, x: torch.Tensor) -> Registers:
     """Memory for one run that starts from ``x``: compiled on a CPU, plain torch everywhere else."""
-    return TorchRegisters(updates, x) if numba_refuses([x], updates.widest) else NumbaRegisters(updates, x)
+    return TorchRegisters(updates, x) if cpu_refuses([x], updates.widest) else CpuRegisters(updates, x)
 
 
 class TorchRegisters:
@@ -104,114 +112,132 @@ class TorchRegisters:
         return int(bad.nonzero()[0]) if bool(bad.any()) else None
 
 
-class NumbaPlan:
-    """What every run of the same program shares: coefficients, layout of the jobs, kernels."""
+class CpuPlan:
+    """What every run of the same program shares: coefficients, kernels, and which slots each call touches.
+
+    A run's *frame* holds the addresses of its slots, then of a call's model outputs and noises. A call's *row*
+    says which words of the frame its inputs and outputs are.
+    """
 
     def __init__(self, updates: Updates) -> None:
         self.calls, self.dtypes, self.cast = updates.calls, updates.dtypes, updates.cast
         # Each call sums in the dtype that its own outputs ask for, which need not be the widest of all slots.
         self.coefs = [in_accumulation_dtype(call.matrix, self.written(call)) for call in self.calls]
-        self.by_output: dict[torch.dtype, list[Any]] = {}
-        self.single = all(call.models == 1 for call in self.calls)
-        # Jobs as indices into the words that a run fills in: the addresses of its slots, the number of
-        # elements, and what all runs share, the addresses of the coefficients. Columns of model outputs and
-        # noises are filled in as they come.
-        count = len(self.dtypes)
-        heads = [matrix.ctypes.data for matrix in self.coefs]
-        self.words = np.array([0] * (count + 1) + heads, dtype=np.int64)
-        width = 2 + max(call.matrix.shape[1] + len(call.writes) for call in self.calls)
-        self.jobs = np.zeros((len(self.calls), width), dtype=np.intp)
-        self.jobs[:, 0] = count + 1 + np.arange(len(self.calls))
-        self.jobs[:, 1] = count
-        for row, call in zip(self.jobs, self.calls, strict=True):
-            first, outputs = 2 + call.models, 2 + call.matrix.shape[1]
-            row[first : first + len(call.reads)] = call.reads
-            row[outputs : outputs + len(call.writes)] = call.writes
+        self.models = max(call.models for call in self.calls)
+        self.noises = max(_noises(call) for call in self.calls)
+        self.outputs = len(self.dtypes)  # where the frame holds the model outputs
+        self.words = [self._row(call, matrix) for call, matrix in zip(self.calls, self.coefs, strict=True)]
+        self.rows = [row.buffer_info()[0] for row in self.words]
+        # Slots that a model or an observer sees are tensors; the others are parts of one block of memory.
+        self.seen = sorted({STATE, *(call.at for call in self.calls), *([] if self.cast is None else [self.cast])})
+        self.hidden = [k for k in range(len(self.dtypes)) if k not in self.seen]
+        self.compiled: dict[torch.dtype, Compiled] = {}
+
+    def _row(self, call: Update, matrix: np.ndarray) -> "array[int]":
+        first_noise = self.outputs + self.models
+        inputs = (
+            *range(self.outputs, self.outputs + call.models),
+            *call.reads,
+            *range(first_noise, first_noise + _noises(call)),
+        )
+        return array("q", [matrix.ctypes.data, *inputs, *call.writes])
 
     def written(self, call: Update) -> list[torch.dtype]:
         return [self.dtypes[k] for k in call.writes]
 
-    def kernels(self, output: torch.dtype) -> list[Any]:
-        """One compiled kernel per call, for a model that returns ``output``."""
-        from . import combine_numba as numba
+    def kernels(self, output: torch.dtype) -> "Compiled":
+        """The loop of every call, for a model that returns ``output``."""
+        from .combine_cpu import kernel, signature  # loads the compiler
 
-        if output not in self.by_output:
-            found = []
-            for call in self.calls:
-                noises = call.matrix.shape[1] - call.models - len(call.reads)
-                read = [self.dtypes[k] for k in call.reads] + [self.dtypes[0]] * noises
-                sig = numba.signature([output] * call.models + read, self.written(call), call.models)
-                found.append(numba.kernel(sig))
-            self.by_output[output] = found
-        return self.by_output[output]
+        if output not in self.compiled:
+            loops, sizes = [], []
+            for call, matrix in zip(self.calls, self.coefs, strict=True):
+                read = [self.dtypes[k] for k in call.reads] + [self.dtypes[STATE]] * _noises(call)
+                inputs, outputs = [output] * call.models + read, self.written(call)
+                loops.append(kernel(signature(inputs, outputs, matrix, call.models)))
+                sizes.append(sum(dtype.itemsize for dtype in (*inputs, *outputs)))
+            self.compiled[output] = Compiled(output, loops, sizes, max(sizes))
+        return self.compiled[output]
 
 
-class NumbaRegisters:
+class Compiled(NamedTuple):
+    """The loops of a program's calls for models that return ``output``; the bytes that each moves per element."""
+
+    output: torch.dtype
+    loops: list[Loop]
+    sizes: list[int]
+    most: int
+
+
+def _noises(call: Update) -> int:
+    return call.matrix.shape[1] - call.models - len(call.reads)
+
+
+class CpuRegisters:
     def __init__(self, updates: Updates, x: torch.Tensor) -> None:
         plan = self.plan = updates.plan
         # A copy, as models may work in place on what they are given.
-        state = self.state = x.to(plan.dtypes[0], copy=True)
-        self.slots = [state, *(torch.empty_like(state, dtype=dtype) for dtype in plan.dtypes[1:])]
+        state = self.state = x.clone() if x.dtype is plan.dtypes[STATE] else x.to(plan.dtypes[STATE])
+        self.slots: list[Any] = [None] * len(plan.dtypes)
+        self.slots[STATE] = state
+        for k in plan.seen[1:]:
+            self.slots[k] = torch.empty_like(state, dtype=plan.dtypes[k])
         if plan.cast is not None:
             self.slots[plan.cast].copy_(x)
-        words = plan.words.copy()
-        words[: len(self.slots) + 1] = [*(slot.data_ptr() for slot in self.slots), state.numel()]
-        self.jobs = words[plan.jobs]
-        first = self.jobs.ctypes.data
-        self.rows = range(first, first + self.jobs.nbytes, self.jobs.strides[0])
-        self.flat, self.width = self.jobs.reshape(-1), self.jobs.shape[1]
-        self.shape, self.stride = state.shape, state.stride()
-        small = state.numel() * self.width * state.element_size() < _threaded_bytes()
-        self.ordinary = small and plan.single and state.is_contiguous()
+        self.count = state.numel()
+        self.frame = array("q", [0] * (plan.outputs + plan.models + plan.noises))
+        for k in plan.seen:
+            self.frame[k] = self.slots[k].data_ptr()
+        if plan.hidden:
+            stride = -(-self.count // 16) * 16  # whole cache lines
+            self.block = torch.empty(len(plan.hidden) * stride, dtype=state.dtype)
+            first, step = self.block.data_ptr(), stride * state.element_size()
+            for i, k in enumerate(plan.hidden):
+                self.frame[k] = first + i * step
+        self.address, self.output_word = self.frame.buffer_info()[0], plan.outputs
+        self.shape, self.stride, self.rows = state.shape, state.stride(), plan.rows
         # What the model returned in earlier runs it will return again; if not, `hot` refuses.
-        known = list(plan.by_output.items())  # at once: another thread may be adding one
-        self.output: torch.dtype | None = known[0][0] if known else None
-        self.kernels: list[Any] = known[0][1] if known else []
+        known = list(plan.compiled.values())  # at once: another thread may be adding one
+        self.compiled: Compiled | None = known[0] if known else None
+        simple = plan.models == 1 and not plan.noises and state.is_contiguous()
+        self.hot_dtype, self.loops = None, []
+        if known and simple and self.count * known[0].most < THREADED_BYTES:
+            self.hot_dtype, self.loops = known[0].output, known[0].loops
         self.scratch: dict[int, torch.Tensor] = {}
 
     def hot(self, n: int, output: Any) -> int:
-        if not (
-            self.ordinary
-            and output.__class__ is torch.Tensor
-            and output.dtype is self.output
+        if (
+            output.__class__ is Tensor
+            and output.dtype is self.hot_dtype
             and output.shape == self.shape
             and output.is_contiguous()
             and output.is_cpu
             and not output.is_neg()
         ):
-            return -1
-        self.flat[n * self.width + 2] = output.data_ptr()
-        return self.kernels[n](self.rows[n])
+            self.frame[self.output_word] = output.data_ptr()
+            return self.loops[n](self.address, self.rows[n], 0, self.count)
+        return -1
 
     def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
-        from . import combine_numba as numba
+        plan, dtype = self.plan, outputs[0].dtype
+        if self.compiled is None or self.compiled.output is not dtype:
+            self.compiled = plan.kernels(dtype)
+        for j, output in enumerate(outputs):
+            self._place(plan.outputs + j, output, dtype)
+        for j, noise in enumerate(noises):
+            self._place(plan.outputs + plan.models + j, noise, plan.dtypes[STATE])
+        loop, size = self.compiled.loops[n], self.compiled.sizes[n]
+        return launch(loop, self.address, plan.rows[n], self.count, size)
 
-        plan, call = self.plan, self.plan.calls[n]
-        if outputs[0].dtype is not self.output:
-            self.output = outputs[0].dtype
-            self.kernels = plan.kernels(self.output)
-        dtypes = [outputs[0].dtype] * call.models + [plan.dtypes[0]] * len(noises)
-        row = self.jobs[n]
-        for j, (tensor, dtype) in enumerate(zip((*outputs, *noises), dtypes, strict=True)):
-            column = 2 + (j if j < call.models else j + len(call.reads))
-            row[column] = self._laid_out(column, tensor, dtype).data_ptr()
-        return numba.launch(self.kernels[n], self.jobs, n)
-
-    def _laid_out(self, column: int, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """``tensor`` as it is, or copied to the layout of the state, into a buffer kept for its column."""
-        if plain(tensor) and tensor.dtype is dtype:
-            contiguous = tensor.is_contiguous() and self.state.is_contiguous()
-            if contiguous or tensor.stride() == self.stride:
-                return tensor
-        if column not in self.scratch or self.scratch[column].dtype is not dtype:
-            self.scratch[column] = torch.empty_like(self.state, dtype=dtype)
-        return self.scratch[column].copy_(tensor)
+    def _place(self, word: int, tensor: torch.Tensor, dtype: torch.dtype) -> None:
+        """Write the address of ``tensor`` to the frame: as it is, or copied to the layout of the state, into a
+        buffer kept for its place."""
+        alike = (tensor.is_contiguous() and self.state.is_contiguous()) or tensor.stride() == self.stride
+        if not (alike and plain(tensor) and tensor.dtype is dtype):
+            if word not in self.scratch or self.scratch[word].dtype is not dtype:
+                self.scratch[word] = torch.empty_like(self.state, dtype=dtype)
+            tensor = self.scratch[word].copy_(tensor)
+        self.frame[word] = tensor.data_ptr()
 
     def first_bad(self) -> int | None:
         return None  # `hot` and `update` have said so at once
-
-
-def _threaded_bytes() -> int:
-    from .combine_numba import THREADED_BYTES
-
-    return THREADED_BYTES

@@ -48,7 +48,7 @@ def run(
         seen = slots[call.at]
         answer = model(seen, told[n])
         nfe += 1
-        status = -1 if call.noises else hot(n, answer)
+        status = hot(n, answer)
         if status < 0:
             outputs = _checked(answer, seen, call.models, n, len(calls), times[n])
             status = memory.update(n, outputs, [_normals(noise, key, seen) for key in call.noises])
@@ -72,7 +72,7 @@ def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[tor
     """What the model is told at each call: one tensor (B,) per call.
 
     Making the views costs more than a step, so a thread keeps them from run to run; their values are written
-    afresh for every run, in case a model has changed them in place.
+    afresh if a model has changed them in place.
     """
     told = lowered.told
     if told is None or transformed() or torch.is_grad_enabled():  # gradients keep the times they used
@@ -83,8 +83,10 @@ def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[tor
     if getattr(local, "shape", None) != shape:
         with torch.inference_mode(False):  # else a later run outside inference mode could not write to them
             local.rows = told.to(x.device).repeat(1, x.shape[0])
-            local.views, local.shape = local.rows.unbind(0), shape
-    local.rows.copy_(told)
+            local.views, local.shape, local.version = local.rows.unbind(0), shape, local.rows._version
+    if local.rows._version != local.version:
+        local.rows.copy_(told)
+        local.version = local.rows._version
     views: Sequence[torch.Tensor] = local.views
     return views
 

@@ -49,7 +49,7 @@ def weights(low: Lowered, prediction: str, sch: Schedule) -> tuple[np.ndarray, n
     return slots[0][0], slots[0][1:]
 
 
-@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
 @pytest.mark.parametrize("startup", ["ramp", "single-step"])
 @pytest.mark.parametrize("solver", FIXED)
 def test_the_executor_is_the_table(solver: str, startup: str, backend: str) -> None:
