@@ -1,5 +1,7 @@
 """Adaptive black-box solvers: torchdiffeq on dx/dt = velocity(x, t), with the evaluations counted."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -9,9 +11,16 @@ from .run import not_finite
 
 
 def adaptive_solve(
-    den: Denoiser, x: torch.Tensor, method: str, times: np.ndarray, *, rtol: float, atol: float
+    den: Denoiser,
+    x: torch.Tensor,
+    method: str,
+    times: np.ndarray,
+    *,
+    rtol: float,
+    atol: float,
+    count: Callable[[int], object] = lambda nfe: None,
 ) -> tuple[torch.Tensor, int]:
-    """States (len(times), B, ...) at ``times`` by torchdiffeq's ``method``, and the NFE.
+    """States (len(times), B, ...) at ``times`` by torchdiffeq's ``method``, and the NFE, told to ``count`` as it grows.
 
     One error norm over the whole batch chooses the steps, so a sample's answer depends on its batch. Raises
     ValueError for tolerances that are not positive or too fine for the dtype, and for spans at whose ends the
@@ -41,6 +50,7 @@ def adaptive_solve(
     def velocity(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         nonlocal nfe
         nfe += 1
+        count(nfe)
         dx = den.velocity(y, t.clamp(low, high))  # the guess of the first step may look beyond the end
         if not torch.isfinite(dx).all():
             raise not_finite(x, nfe - 1, nfe, float(t))

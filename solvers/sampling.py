@@ -97,7 +97,7 @@ def solve(
         _refuse(method, steps=steps, nfe=nfe)
         ends = _span(den.schedule, grid, t_start, t_end)
         with _recording(x):
-            return _adaptive(den, x, method, ends, rtol, atol, trajectory, callback)
+            return _adaptive(den, x, method, ends, rtol, atol, trajectory, progress, callback)
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     state = torch.promote_types(x.dtype, torch.float32)
@@ -111,8 +111,8 @@ def solve(
         with _recording(x):
             end, count = run(lowered, den, x)
         return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, program.times, program=program)
-    observer = _Observer(program, x.to(state) if trajectory else None, progress, callback)
-    with _recording(x), observer:
+    with _recording(x), _Bar(progress, program.name, program.steps) as bar:
+        observer = _Observer(x.to(state) if trajectory else None, bar, callback)
         end, count = run(lowered, den, x, observe=observer.node)
     return Solution(end.to(x.dtype), count, count, program.times, observer.stacked(x.dtype), program)
 
@@ -146,32 +146,44 @@ def _plan(
     return replace(lowered, told=told.unsqueeze(1))
 
 
-class _Observer:
-    """Trajectory, progress bar and callback, all fed by the executor at grid nodes."""
+class _Bar:
+    """A progress bar if it is wanted; without a total it counts."""
 
-    def __init__(self, program: Program, start: torch.Tensor | None, progress: bool, callback: Callback | None) -> None:
-        self.states = None if start is None else [start.clone()]
-        self.callback = callback
+    def __init__(self, wanted: bool, name: str, total: int | None) -> None:
         self.bar: Any = None
-        if progress:
-            from rich.progress import Progress
+        if wanted:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-            self.bar = Progress()
-            self.task = self.bar.add_task(program.name, total=program.steps)
+            self.bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+            )
+            self.task = self.bar.add_task(name, total=total)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> "_Bar":
         if self.bar:
             self.bar.start()
+        return self
 
     def __exit__(self, *error: object) -> None:
         if self.bar:
             self.bar.stop()
 
+    def show(self, done: int) -> None:
+        if self.bar:
+            self.bar.update(self.task, completed=done)
+
+
+class _Observer:
+    """Trajectory, progress bar and callback, all fed by the executor at grid nodes."""
+
+    def __init__(self, start: torch.Tensor | None, bar: _Bar, callback: Callback | None) -> None:
+        self.states = None if start is None else [start.clone()]
+        self.bar, self.callback = bar, callback
+
     def node(self, node: int, t: float, state: torch.Tensor) -> None:
         if self.states is not None:
             self.states.append(state.clone())
-        if self.bar:
-            self.bar.update(self.task, completed=node)
+        self.bar.show(node)
         if self.callback:
             self.callback(node, t, state)
 
@@ -203,10 +215,11 @@ def _check_device(den: Denoiser, x: torch.Tensor) -> None:
 
 def _adaptive(
     den: Denoiser, x: torch.Tensor, method: Solver, times: np.ndarray, rtol: float | None, atol: float | None,
-    trajectory: bool, callback: Callback | None,
+    trajectory: bool, progress: bool, callback: Callback | None,
 ) -> Solution:  # fmt: skip
     rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
-    states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol)
+    with _Bar(progress, f"{method.name}, evaluations", None) as bar:
+        states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol, count=bar.show)
     if callback:
         for node in range(1, len(times)):
             callback(node, float(times[node]), states[node])
