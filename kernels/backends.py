@@ -1,0 +1,56 @@
+"""Which implementation of an operation serves a call: the one place where that is decided."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+
+Backend = Literal["torch", "cpu", "triton"]
+
+BACKENDS = ("torch", "cpu", "triton")
+VARIABLE = "LOGSNR_BACKEND"
+
+Refusals = Mapping[str, Callable[[], str | None]]
+
+
+def choose(backend: str | None, refusals: Refusals) -> str:
+    """The backend for one call: "torch", which serves everything, or a name in ``refusals``.
+
+    backend:  what the caller asks for; None asks the environment variable ``LOGSNR_BACKEND``, and if that is not
+              set takes the first in ``refusals`` that serves the call, else torch.
+    refusals: for every compiled backend that has this operation a function that says why it cannot serve the
+              call, or None if it can. They are called only as far as needed.
+
+    Raises ValueError for an unknown name and RuntimeError if the backend asked for cannot serve the call.
+    """
+    source, asked = "backend", backend
+    if asked is None and (asked := os.environ.get(VARIABLE)) is not None:
+        source = VARIABLE
+    if asked is None:
+        return next((name for name, refuses in refusals.items() if refuses() is None), "torch")
+    if asked not in BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(map(repr, BACKENDS))}, not {asked!r}")
+    if asked == "torch":
+        return asked
+    reason = refusals[asked]() if asked in refusals else "it has no such operation"
+    if reason is not None:
+        raise RuntimeError(f"{source} = {asked!r} cannot serve this call: {reason}")
+    return asked
+
+
+def triton_refuses(tensors: Sequence[torch.Tensor]) -> str | None:
+    """Why Triton kernels cannot serve these tensors, or None if they can: they need a GPU, or Triton's
+    interpreter (TRITON_INTERPRET=1), which runs them on CPU tensors."""
+    kinds = {x.device.type for x in tensors}
+    if kinds == {"cpu"} and os.environ.get("TRITON_INTERPRET") != "1":
+        return "the tensors are on the CPU, and Triton's interpreter (TRITON_INTERPRET=1) is not on"
+    if not kinds <= {"cpu", "cuda"}:
+        return f"the tensors are on {', '.join(sorted(kinds))}"
+    return None if _triton_installed() else "Triton is not installed"
+
+
+def _triton_installed() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("triton") is not None
