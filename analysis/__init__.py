@@ -13,6 +13,8 @@ from .reference import Reference, reference_flow
 from .rounding import Rounding, rounding
 from .stability import Stability, stability
 from .transfer import Choice, Transfer, rank, transfer
+from .work_precision import work_precision
+from .work_precision_table import WorkPrecision
 
 __all__ = [
     "Choice",
@@ -27,6 +29,7 @@ __all__ = [
     "Rounding",
     "Stability",
     "Transfer",
+    "WorkPrecision",
     "convergence_order",
     "explain",
     "kl_gaussian",
@@ -42,4 +45,5 @@ __all__ = [
     "two_gaussians",
     "w2_gaussian",
     "warped_grid",
+    "work_precision",
 ]

@@ -1,6 +1,7 @@
 """What a solver is, in words and numbers: its table, its order, its cost, and the names it equals."""
 
 from dataclasses import dataclass
+from textwrap import wrap
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from ..solvers.gauges import Array
 from ..solvers.multistep import Startup
 from ..solvers.program import STATE, Program
 from ..solvers.schedule import Schedule
+from .stability import LONGEST, SETTLED, stability, stable_step
 
 SAME = 1e-12  # relative difference of two maps that are equal up to rounding
 
@@ -18,18 +20,38 @@ SAME = 1e-12  # relative difference of two maps that are equal up to rounding
 class Explanation:
     """program: the table; equals: other named solvers that do the same on this grid, found by comparing the
     tables; weights: largest sum of absolute weights of a step, in units of its own total: how much it
-    extrapolates, hence how much it amplifies an error of the network."""
+    extrapolates, hence how much it amplifies an error of the network.
+
+    stable_step: the longest step in lam up to which no mode of Gaussian data grows (`stability`; 20 if none ever
+    does). longest_step: the longest of this grid, but for those from or to an infinite lam. growth: by which the
+    mode that grows most would grow in each of many such steps; 1 or less is stable."""
 
     solver: Solver
     program: Program
     equals: tuple[str, ...]
     weights: float
+    stable_step: float
+    longest_step: float
+    growth: float
 
     def __str__(self) -> str:
-        lines = [self.solver.summary, str(self.program)]
-        lines.append(f"equal on this grid: {', '.join(self.equals) or 'no other named solver'}")
+        lines = [self.solver.summary, table := str(self.program)]
+        if "[" in table:
+            lines.append("x0 and eps are the model's answer at the call, x0[n] and eps[n] that of call n")
+        equals = f"equal on this grid: {', '.join(self.equals) or 'no other named solver'}"
+        lines += wrap(equals, 80, subsequent_indent="  ", break_on_hyphens=False)
         lines.append(f"largest sum of |weights| in a step: {self.weights:.2f} times the sum of the weights")
+        lines += wrap(self._stability(), 80, subsequent_indent="  ")
         return "\n".join(lines)
+
+    def _stability(self) -> str:
+        told = f"stability: no mode of Gaussian data grows for steps in lam of up to {self.stable_step:.3g}"
+        if self.stable_step == LONGEST:
+            return f"{told}, the longest tried"
+        if not self.longest_step:
+            return f"{told}; all steps of this grid start or end at an infinite lam"
+        told += f"; the longest step of this grid is {self.longest_step:.3g}"
+        return told if self.growth <= 1 + SETTLED else f"{told}: modes grow up to {self.growth:.3g} times in each such"
 
 
 def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup = "ramp") -> Explanation:
@@ -43,7 +65,12 @@ def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup 
             theirs = other.program(sch, grid, startup=startup)
             if len(theirs) == len(program) and _same(mine, affine_map(theirs, sch)):
                 equals.append(other.name)
-    return Explanation(method, program, tuple(equals), _extrapolation(program))
+    lam = np.asarray(sch.half_logsnr(np.array(program.grid)))
+    longest = min(float(np.abs(np.diff(lam[np.isfinite(lam)])).max(initial=0.0)), LONGEST)
+    growth = float(stability(method, steps=[longest]).growth.max()) if longest else 1.0
+    return Explanation(
+        method, program, tuple(equals), _extrapolation(program, sch), stable_step(method), longest, growth
+    )
 
 
 def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
@@ -72,15 +99,18 @@ def _same(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:
     return all(np.abs(p - q).max() <= SAME * np.abs(p).max() for p, q in zip(a, b, strict=True))
 
 
-def _extrapolation(program: Program) -> float:
+def _extrapolation(program: Program, sch: Schedule) -> float:
     """max over calls that reach a node of sum |w_j| / |sum w_j| over the values of N that are combined."""
     worst = 1.0
     for call in program:
-        if call.node is None:
+        row = call.matrix[call.writes.index(STATE)] if call.node is not None else None
+        older = [] if row is None else [2 + j for j, k in enumerate(call.reads) if k != STATE]
+        if row is None or not older:
             continue
-        row = call.matrix[call.writes.index(STATE)]
-        keep = [2 + j for j, k in enumerate(call.reads) if k != STATE]
-        weights = np.array([row[:2].sum(), *row[keep]])
-        if abs(weights.sum()) > 0:
-            worst = max(worst, float(np.abs(weights).sum() / abs(weights.sum())))
+        newest = row[:2].sum()
+        if row[:2].all():  # N is neither x0 nor eps, but alpha' x0 + sigma' eps
+            velocity = np.array([sch.dalpha(call.t), sch.dsigma(call.t)])
+            newest = row[:2] @ velocity / (velocity @ velocity)
+        weights = np.array([newest, *row[older]])
+        worst = max(worst, float(np.abs(weights).sum() / abs(weights.sum())))
     return worst

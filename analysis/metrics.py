@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..solvers.gauges import Array
 from .problem import parameter, spectrum
 
 
@@ -32,8 +33,7 @@ def w2_gaussian(m1: Any, S1: Any, m2: Any, S2: Any) -> float:
     pair = _pair(m1, S1, m2, S2)
     if pair.full:
         a, b = (vectors * values.sqrt() for values, vectors in map(_eigen, ("S1", "S2"), pair.covs))
-        u, _, vt = torch.linalg.svd(b.mT @ a)
-        gap = a - b @ (u @ vt)
+        gap = _procrustes(a, b)
     else:
         gap = pair.covs[0].sqrt() - pair.covs[1].sqrt()
     return float(torch.sqrt(pair.shift.square().sum() + gap.square().sum()))
@@ -71,6 +71,33 @@ def kl_gaussian(m1: Any, S1: Any, m2: Any, S2: Any) -> float:
     return float((excess - torch.log1p(excess)).sum() + shift.square().sum()) / 2
 
 
+def w2_fitted(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The 2-Wasserstein distance between the Gaussians fitted to two samples, not squared.
+
+    x: (N, ...), y: (M, ...), float64, of one event shape; N, M >= 2. The covariances (unbiased) stay in the
+    form of centred samples, so events larger than N and M cost no more than N M each. For any laws of these
+    means and covariances it bounds their distance from below (Gelbrich 1990).
+    """
+    (m1, a), (m2, b) = _factor(x), _factor(y)
+    width = max(a.shape[1], b.shape[1])
+    a, b = (torch.nn.functional.pad(f, (0, width - f.shape[1])) for f in (a, b))
+    return float(torch.sqrt((m2 - m1).square().sum() + _procrustes(a, b).square().sum()))
+
+
+def _factor(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean (D,), and A (D, min(N, D)) with A A^T the covariance."""
+    flat = x.reshape(len(x), -1)
+    mean = flat.mean(0)
+    a = (flat - mean) / (len(flat) - 1) ** 0.5
+    return mean, (torch.linalg.qr(a, mode="r").R if a.shape[0] > a.shape[1] else a).mT
+
+
+def _procrustes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a - b U for the orthogonal U that makes it smallest."""
+    u, _, vt = torch.linalg.svd(b.mT @ a)
+    return a - b @ (u @ vt)
+
+
 def sliced_w2(x: Any, y: Any, *, projections: int = 256, seed: int = 0) -> float:
     """The sliced 2-Wasserstein distance between two samples, not squared (Rabin et al. 2011).
 
@@ -85,15 +112,29 @@ def sliced_w2(x: Any, y: Any, *, projections: int = 256, seed: int = 0) -> float
         raise ValueError(f"x and y must be samples (N, ...), (M, ...) of one event shape, not {a.shape} and {b.shape}")
     if projections < 1:
         raise ValueError(f"projections must be at least 1, not {projections}")
-    n, m = len(a), len(b)
-    directions = np.random.default_rng(seed).standard_normal((a[0].size, projections))
+    return slices_w2(*(slices(z, projections, seed) for z in (a, b)))
+
+
+def slices(x: Array, projections: int, seed: int) -> Array:
+    """Samples (N, ...) along directions drawn uniformly with ``seed``: (projections, N), or (1, N) for events of
+    one element, which have one direction."""
+    flat = x.reshape(len(x), -1)
+    if flat.shape[1] == 1:
+        return flat.T
+    directions = np.random.default_rng(seed).standard_normal((flat.shape[1], projections))
     directions /= np.linalg.norm(directions, axis=0)
-    a, b = (np.sort(z.reshape(len(z), -1) @ directions, axis=0) for z in (a, b))
+    return np.ascontiguousarray((flat @ directions).T)
+
+
+def slices_w2(a: Array, b: Array) -> float:
+    """The root mean over rows of the squared W2 between the samples a (P, N) and b (P, M)."""
+    a, b = np.sort(a), np.sort(b)
+    n, m = a.shape[1], b.shape[1]
     # Both quantile functions are constant between neighbouring cuts, counted in units of 1 / (n m).
     cuts = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
     mass = np.diff(cuts, prepend=0) / (n * m)
-    gap = a[(cuts - 1) // m] - b[(cuts - 1) // n]
-    return float(np.sqrt((mass @ gap**2).mean()))
+    gap = a[:, (cuts - 1) // m] - b[:, (cuts - 1) // n]
+    return float(np.sqrt((gap**2 @ mass).mean()))
 
 
 def _pair(m1: Any, S1: Any, m2: Any, S2: Any) -> _Pair:

@@ -110,12 +110,13 @@ def propagate(
     zero = lift(np.zeros((2 + len(row), len(variances))))
     slots = {STATE: _unit(zero, 1)}
     slots[STATE][0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
-    for call, alpha, sigma in zip(program, alphas, sigmas, strict=True):
-        r2 = alpha * alpha * c + sigma * sigma
-        r2 = np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
-        d = slots[call.at] / r2
-        d[0] -= alpha / r2
-        x0 = alpha * c * d
+    alphas, sigmas = alphas[:, None], sigmas[:, None]
+    r2 = alphas * alphas * c + sigmas * sigmas
+    r2 = np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
+    for call, whole, share, scaled, sigma in zip(program, r2, alphas / r2, alphas * c, sigmas, strict=True):
+        d = slots[call.at] / whole
+        d[0] -= share
+        x0 = scaled * d
         x0[0] += 1
         noises = (_unit(zero, row[key]) for key in call.noises)
         read = np.array([x0, sigma * d, *(slots[k] for k in call.reads), *noises])

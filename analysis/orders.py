@@ -6,6 +6,7 @@ sign, and grids are non-uniform. A slope alone proves little: an order test also
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -34,9 +35,10 @@ class Convergence:
     slopes: signed local orders ``log2(e_i / e_{i+1})`` between neighbouring runs.
     floor:  the level at which refinement stopped helping; None if it was not reached.
     window: first and last index into slopes that agree within 0.15 and lie ten times above the floor and above
-            what n roundings can add up to, ``n 2^-53`` for data of unit scale.
+            what n roundings of the result's root mean square can add up to, ``n 2^-53`` for data of unit scale.
     order:  the finest slope of the window; NaN if nothing could be measured.
-    interval: from that slope and its extrapolation to h = 0, widened by what the floor may have done.
+    limit:  its extrapolation to h = 0: slopes differ from the order by a term in h, which every halving halves.
+    interval: from order to limit, widened by what the floor may have done.
     verdict: one sentence; says why where no order can be measured.
     """
 
@@ -50,6 +52,7 @@ class Convergence:
     floor: float | None
     window: tuple[int, int] | None
     order: float
+    limit: float
     interval: tuple[float, float]
     verdict: str
 
@@ -60,7 +63,10 @@ def two_gaussians() -> GaussianMixture:
 
 
 def warped_grid(sch: Schedule, steps: int, lam_start: float = -SPAN, lam_end: float = SPAN) -> Array:
-    """A smooth non-uniform grid: the steps in lam vary by +-30 %, and every grid refines the coarser ones."""
+    """A smooth non-uniform grid: the steps in lam vary by +-30 %, and every grid refines the coarser ones. The
+    span in lam is cut to what a solve on this schedule covers."""
+    low, high = (float(sch.half_logsnr(t)) for t in (sch.t_start, sch.t_end))
+    lam_start, lam_end = max(lam_start, low), min(lam_end, high)
     x = np.linspace(0.0, 1.0, steps + 1)
     lam = lam_start + (lam_end - lam_start) * (x + WARP * np.sin(np.pi * x) / np.pi)
     return np.asarray(sch.time(lam))
@@ -71,28 +77,34 @@ def convergence_order(
     problem: Problem,
     sch: Schedule,
     *,
+    prediction: str = "x0",
     startup: Startup = "single-step",
+    grids: Callable[[int], Array] | None = None,
     max_nfe: int = 10_000,
     samples: int = 16,
     seed: int = 0,
 ) -> Convergence:
-    """Measure the global order of ``solver`` on ``problem``, in float64, on `warped_grid`.
+    """Measure the global order of ``solver`` on ``problem``, in float64, with the exact network that returns
+    the head ``prediction``: the conversion between heads is measured with the rest.
 
-    The number of steps doubles from 8 until refinement stops helping or a run would cost more than max_nfe.
-    Starts are exact draws from the marginal at the first node; the reference is ``problem.reference``. With
+    grids: from a number of steps, 8 and its doubles, to times, every grid a refinement of the coarser ones;
+    `warped_grid` unless given. Steps double until refinement stops helping or a run would cost more than
+    max_nfe. Starts are exact draws from the marginal at the first node; the reference is ``problem.reference``. With
     startup="ramp" the multistep solvers show what that start leaves of their order: at most 2.
-    Raises ValueError for solvers that choose their own steps.
+    Raises ValueError for solvers that choose their own steps and for an unknown head.
     """
     method = _fixed_step(solver)
-    ends, x = _start(problem, sch, samples, seed)
-    reference = problem.reference(x, sch, float(sch.time(ends[0])), float(sch.time(ends[1])))
-    den = problem.denoiser(sch)
+    nodes = grids or partial(warped_grid, sch)
+    first, *_, last = map(float, nodes(8))
+    x = _marginal(problem, sch, first, samples, seed)
+    reference = problem.reference(x, sch, first, last)
+    den = problem.denoiser(sch, prediction)
 
     def run(steps: int) -> tuple[int, float]:
-        solution = solve(den, x, solver=method, grid=warped_grid(sch, steps, *ends), startup=startup)
+        solution = solve(den, x, solver=method, grid=nodes(steps), startup=startup)
         return solution.nfe, _rms(solution.x - reference)
 
-    return _refine(run, method.name, method.order, startup, max_nfe)
+    return _refine(run, method.name, method.order, startup, max_nfe, scale=_rms(reference))
 
 
 def local_order(
@@ -101,8 +113,8 @@ def local_order(
     """Measure the order of one step, declared order + 1: the error of the last step of a grid of order + 1
     nodes around lam = 0, all earlier states being exact, as the distance between the nodes is halved."""
     method = _fixed_step(solver)
-    _, x = _start(problem, sch, samples, seed)
     first = float(sch.time(-SPAN / 2))
+    x = _marginal(problem, sch, first, samples, seed)
     count = method.order + 1
 
     def run(steps: int) -> tuple[int, float]:
@@ -112,7 +124,7 @@ def local_order(
         program = method.program(sch, times, startup="ramp")
         return len(program), _rms(interpret(program, problem, sch, exact[0], exact) - exact[-1])
 
-    return _refine(run, method.name, method.order + 1, "exact", 256, local=True)
+    return _refine(run, method.name, method.order + 1, "exact", 2**16, local=True)
 
 
 def interpret(
@@ -137,7 +149,14 @@ def interpret(
 
 
 def _refine(
-    run: Callable[[int], tuple[int, float]], name: str, declared: int, startup: str, max_cost: int, local: bool = False
+    run: Callable[[int], tuple[int, float]],
+    name: str,
+    declared: int,
+    startup: str,
+    max_cost: int,
+    *,
+    scale: float = 1.0,
+    local: bool = False,
 ) -> Convergence:
     """Double the steps until refinement stops helping or the next run would cost more than ``max_cost``."""
     steps, nfe, errors, slopes = [8], [], [], []
@@ -151,12 +170,12 @@ def _refine(
         if error == 0 or floor is not None or 2 * max(cost, steps[-1]) > max_cost:
             break
         steps.append(2 * steps[-1])
-    roundings = [2.0**-53 * (1 if local else n) for n in steps]
+    roundings = [2.0**-53 * scale * (1 if local else n) for n in steps]
     window = _window(errors, slopes, [max(floor or 0.0, r) for r in roundings])
-    order, interval, verdict = _conclude(errors, slopes, floor, window, declared)
+    order, limit, interval, verdict = _conclude(errors, slopes, floor, window, declared)
     return Convergence(
         name, declared, startup, tuple(steps), tuple(nfe), tuple(errors), tuple(slopes), floor, window, order,
-        interval, verdict,
+        limit, interval, verdict,
     )  # fmt: skip
 
 
@@ -183,22 +202,23 @@ def _conclude(
     floor: float | None,
     window: tuple[int, int] | None,
     declared: int,
-) -> tuple[float, tuple[float, float], str]:
+) -> tuple[float, float, tuple[float, float], str]:
     nan = float("nan")
     if window is None:
         return (
+            nan,
             nan,
             (nan, nan),
             f"no order can be measured: the error is {errors[0]:.1e} at once (exact or round-off)",
         )
     first, last = window
     order = slopes[last]
-    drift = order - slopes[last - 1] if last else 0.0  # halves with h, so this much is still to come
+    limit = 2 * order - slopes[last - 1] if last else order
     bend = 1.5 * (floor or 0.0) / errors[last + 1]
-    interval = min(order, order + drift) - bend, max(order, order + drift) + bend
+    interval = min(order, limit) - bend, max(order, limit) + bend
     asymptotic = last > first
     told = f"order {order:.2f}, between {interval[0]:.2f} and {interval[1]:.2f}; declared {declared}"
-    return order, interval, told if asymptotic else told + "; the slopes have not settled"
+    return order, limit, interval, told if asymptotic else told + "; the slopes have not settled"
 
 
 def _fixed_step(solver: str | Solver) -> Solver:
@@ -208,15 +228,12 @@ def _fixed_step(solver: str | Solver) -> Solver:
     return method
 
 
-def _start(problem: Problem, sch: Schedule, samples: int, seed: int) -> tuple[tuple[float, float], torch.Tensor]:
-    """The half-log-SNR of both ends, and exact draws of the marginal at the first."""
-    low, high = (float(sch.half_logsnr(t)) for t in (sch.t_start, sch.t_end))
-    ends = max(-SPAN, low), min(SPAN, high)
-    s = float(sch.time(ends[0]))
+def _marginal(problem: Problem, sch: Schedule, t: float, samples: int, seed: int) -> torch.Tensor:
+    """Exact draws of the state at time t."""
     generator = torch.Generator().manual_seed(seed)
     clean = problem.sample(samples, generator=generator)
     noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
-    return ends, sch.alpha(s) * clean + sch.sigma(s) * noise
+    return sch.alpha(t) * clean + sch.sigma(t) * noise
 
 
 def _rms(difference: torch.Tensor) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..solvers.denoiser import Denoiser
+from ..solvers.heads import Level, from_pair
 from ..solvers.schedule import Schedule
 from .reference import reference_flow
 
@@ -43,14 +44,27 @@ class Problem(ABC):
         """
         return reference_flow(self, x, sch, s, t).x
 
-    def denoiser(self, sch: Schedule) -> Denoiser:
-        """The exact E[x0 | x_t] as a denoiser for `sch`, evaluated in float64 for x of any dtype."""
+    def denoiser(self, sch: Schedule, prediction: str = "x0") -> Denoiser:
+        """The exact denoiser for `sch`, evaluated in float64 for x of any dtype, as a network that returns the
+        head `prediction`: "x0", "eps", "v", "velocity" or "score".
+
+        Every head is a combination of the exact pair (E[x0 | x], E[eps | x]); the one division, that of the
+        score by sigma, is of a quantity known to full precision. Not finite where the schedule's own numbers
+        are not: the score at sigma = 0, the velocity where alpha' or sigma' is infinite.
+        Raises ValueError for a name that is not a head.
+        """
 
         def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             t = t.to(torch.float64)
-            return self.posterior(x, sch.alpha(t), sch.sigma(t))[0]
+            slopes = (sch.dalpha(t), sch.dsigma(t)) if prediction == "velocity" else (None, None)  # used by no other
+            level = Level(sch.alpha(t), sch.sigma(t), *slopes)
+            x0, eps = self.posterior(x, level.alpha, level.sigma)
+            if prediction in ("x0", "eps"):
+                return x0 if prediction == "x0" else eps
+            p, q = (columns(c, x) for c in from_pair(prediction, level))
+            return (p * x0 + q * eps).to(x.dtype)
 
-        return Denoiser(model, sch, prediction="x0", dtype=torch.float64)
+        return Denoiser(model, sch, prediction, dtype=torch.float64)
 
     def _check_event(self, x: torch.Tensor) -> None:
         n = len(self.event_shape)

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy.special import log_ndtr, logsumexp
 
 from ..solvers.roots import increasing_root
 
@@ -21,6 +20,8 @@ def same_quantile(
     constant. To solve A_t - B_t = A_s - B_s =: H as log(A_t + max(-H, 0)) = log(B_t + max(H, 0)) cancels
     nothing, neither in the tails nor in the gaps between components, where F and 1 - F round to constants.
     """
+    from scipy.special import log_ndtr, logsumexp  # a quarter of a second, for those who need it
+
     (m_s, r_s), (m, r) = source, target
     z_s = (x[:, None] - m_s) / r_s
     below = z_s > 0  # which components lie below x, so count into B

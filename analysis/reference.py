@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from scipy.integrate import solve_ivp
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.schedule import Schedule
@@ -113,6 +112,8 @@ def _integrate(field: Field, z: torch.Tensor, psi_s: float, psi_t: float, tau: f
 
     if psi_s == psi_t:
         return z
+    from scipy.integrate import solve_ivp  # half a second, for those who need it
+
     solution = solve_ivp(slope, (psi_s, psi_t), z.cpu().numpy().ravel(), method="DOP853", rtol=tau, atol=tau)
     if not solution.success:
         raise RuntimeError(f"the integrator gave up at psi = {solution.t[-1]}: {solution.message}")

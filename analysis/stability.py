@@ -26,6 +26,8 @@ from ..solvers.schedules import EDM
 from .problem import parameter
 from .rounding import positive
 
+LONGEST = 20.0  # steps: from one end of most schedules to the other
+SETTLED = 1e-9  # growth that is rounding
 DEPTH = 8  # more steps than any solver's history needs before it is in its stride, and to repeat itself
 
 
@@ -46,7 +48,7 @@ class Stability:
     @property
     def limit(self) -> float:
         """The longest of ``steps`` up to which every mode is stable; 0 if there is none."""
-        stable = (self.growth <= 1 + 1e-9).all(axis=1)
+        stable = (self.growth <= 1 + SETTLED).all(axis=1)
         return float(np.max(self.steps[np.logical_and.accumulate(stable)], initial=0.0))
 
     def plot(self, path: str | Path) -> None:
@@ -59,7 +61,8 @@ class Stability:
         image = ax.pcolormesh(self.modes, self.steps, ratio, cmap="RdBu_r", vmin=-2, vmax=2, rasterized=True)
         if self.growth.min() < 1 < self.growth.max():
             ax.contour(self.modes, self.steps, self.growth, levels=[1.0], colors="black")
-        figure.colorbar(image, label="log10 of growth / exact growth")
+        bar = figure.colorbar(image, label="growth / exact growth")
+        bar.set_ticks(ticks=[-2, -1, 0, 1, 2], labels=["0.01", "0.1", "1", "10", "100"])
         ax.set_title(f"{self.solver}: growth per step (line: border of stability)")
         ax.set_xlabel("mode: lam + log(standard deviation)")
         ax.set_ylabel("step in lam")
@@ -77,13 +80,29 @@ def stability(solver: str | Solver, *, steps: Any = None, modes: Any = None) -> 
     """
     method = find_solver(solver)
     h = positive("steps", np.linspace(0.1, 5.0, 50) if steps is None else steps)
-    if h.max() > 20 or (np.diff(h) <= 0).any():
+    if h.max() > LONGEST or (np.diff(h) <= 0).any():
         raise ValueError(f"steps must increase and not exceed 20, not {h.tolist()}")
     m: Array = parameter("modes", np.linspace(-4.0, 4.0, 81) if modes is None else modes).numpy()
     if m.ndim != 1 or not m.size:
         raise ValueError(f"modes must be a 1-D array, not of shape {m.shape}")
     growth = np.stack([_growth(method, step, 1 / (1 + np.exp(-2 * m))) for step in h.tolist()])
     return Stability(method.name, h, m, growth, np.exp(-h[:, None] / (1 + np.exp(2 * m))))
+
+
+def stable_step(solver: str | Solver) -> float:
+    """The longest step in lam, to 1 %, up to which no mode grows; 20, the longest looked at, if none ever does.
+
+    Raises ValueError for solvers without fixed steps.
+    """
+    coarse = np.geomspace(0.2, LONGEST, 16)
+    low = stability(solver, steps=coarse).limit
+    if low in (0.0, LONGEST):
+        return low
+    high = float(coarse[coarse > low][0])
+    while high > 1.01 * low:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if stability(solver, steps=[middle]).limit else (low, middle)
+    return low
 
 
 def _growth(method: Solver, h: float, kappa: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import product
 from math import ceil
 from pathlib import Path
@@ -129,6 +130,7 @@ def rank(
     grids: Iterable[str] = GRIDS,
     t_start: float | None = None,
     t_end: float | None = None,
+    best: int | None = None,
 ) -> list[Choice]:
     """Ways to sample data whose covariance has eigenvalues ``stds``^2, best first.
 
@@ -138,6 +140,7 @@ def rank(
     target:  an error to reach: every choice has the least NFE found for it, and the least NFE comes first.
              With nfe too, only what reaches the target within the budget is listed.
     solvers: names, by default all with fixed steps. grids: kinds of `logsnr.grid`.
+    best:    how many to return, at least 1, by default all. A target is found sooner for a few.
 
     The error is the root of sum w (end - exact end)^2 over sum w (exact end)^2, computed exactly in the mean
     over Gaussian data with these eigenvalues. As long as no mode is flipped, and so below 1, it is the
@@ -145,7 +148,7 @@ def rank(
     target takes errors to fall with NFE; where they do not, it may miss a smaller NFE that reaches it too.
 
     Solvers that are other names for the same numbers are listed once. Raises ValueError for a spectrum or
-    weights that are not one, and if neither nfe nor target is given.
+    weights that are not one, for best < 1, and if neither nfe nor target is given.
     """
     stds = positive("stds", stds)
     weights = _weights(weights, stds)
@@ -159,26 +162,38 @@ def rank(
         size = weights * ((sch.alpha(last) * stds) ** 2 + sch.sigma(last) ** 2)
         return float(np.sqrt((size * transfer(program, sch, stds).error ** 2).sum() / size.sum()))
 
-    choices = []
+    if best is not None and best < 1:
+        raise ValueError(f"best must be at least 1, not {best}")
+    choices: list[Choice] = []
+    limit = MAX_NFE if nfe is None else nfe
     names = [name for name in solver_names() if find_solver(name).planner] if solvers is None else solvers
-    for method, startup, kind in _settings(sch, names, grids):
-
-        def on(steps: int, method: Solver = method, startup: Startup = startup, kind: str = kind) -> Program:
-            times = make_grid(sch, steps, kind, t_start=t_start, t_end=t_end)
-            return method.program(sch, times, startup=startup)
-
-        program = None
-        if target is not None:
-            program = _reaching(on, method.evaluations, error, target, MAX_NFE if nfe is None else nfe)
-        elif nfe is not None:
-            program = largest_within(on, nfe) if len(on(1)) <= nfe else None
+    for kind, (method, startup) in product(grids, list(_settings(sch, names))[::-1]):  # the simplest are named first
+        on = cache(partial(_planned, method, startup, kind, sch=sch, t_start=t_start, t_end=t_end))
+        longest = partial(_longest, on, method.evaluations)
+        program = longest(limit) if target is None else _reaching(on, longest, error, target, limit)
         if program is not None:
             choices.append(Choice(method.name, kind, startup, len(program), error(program)))
-    return sorted(choices, key=lambda c: (c.error, c.nfe) if target is None else (c.nfe, c.error))
+        if target is not None and best is not None and len(choices) >= best:
+            limit = sorted(choice.nfe for choice in choices)[best - 1]
+    choices.sort(key=lambda c: (c.error, c.nfe) if target is None else (c.nfe, c.error))
+    return choices[:best]
 
 
-def _settings(sch: Schedule, names: Iterable[str], grids: Iterable[str]) -> Iterator[tuple[Solver, Startup, str]]:
-    """Solvers, start-ups and grids, each set of numbers once."""
+def _planned(
+    method: Solver,
+    startup: Startup,
+    kind: str,
+    steps: int,
+    *,
+    sch: Schedule,
+    t_start: float | None,
+    t_end: float | None,
+) -> Program:
+    return method.program(sch, make_grid(sch, steps, kind, t_start=t_start, t_end=t_end), startup=startup)
+
+
+def _settings(sch: Schedule, names: Iterable[str]) -> Iterator[tuple[Solver, Startup]]:
+    """Solvers and start-ups, each set of numbers once."""
     seen: set[str] = set()
     times = make_grid(sch, 4)
     for method in map(find_solver, names):
@@ -186,37 +201,45 @@ def _settings(sch: Schedule, names: Iterable[str], grids: Iterable[str]) -> Iter
             continue
         seen.add(method.name)
         programs = {method.program(sch, times, startup=startup): startup for startup in ("single-step", "ramp")}
-        yield from product([method], reversed(programs.values()), grids)
+        yield from product([method], reversed(programs.values()))
+
+
+def _longest(on: Callable[[int], Program], cost: int, nfe: int) -> Program | None:
+    """The program with the most steps within ``nfe``, None if one step is too much; all steps but the first few
+    cost the same."""
+    program = on(max(1, nfe // cost))
+    if len(program) > nfe:
+        program = on(max(1, program.steps - ceil((len(program) - nfe) / cost)))
+    if len(program) <= nfe < len(program) + cost:
+        return program
+    return largest_within(on, nfe) if len(on(1)) <= nfe else None
 
 
 def _reaching(
-    on: Callable[[int], Program], cost: int, error: Callable[[Program], float], target: float, limit: int
+    on: Callable[[int], Program],
+    longest: Callable[[int], Program | None],
+    error: Callable[[Program], float],
+    target: float,
+    limit: int,
 ) -> Program | None:
     """The smallest program found with an error of at most ``target``, None if none within ``limit`` is.
 
-    on: from steps to programs, of ``cost`` evaluations a step. Doubles the steps, then interpolates.
+    on: from steps to programs, longest: from budgets. Doubles the steps, then interpolates.
     """
-    missed, steps, last, found = 0, 1, False, None
-    above = below = np.inf
-    while found is None and steps > missed:
-        program = on(steps)
-        if len(program) > limit:  # back to the longest that fits: all steps but the first few cost the same
-            steps, last = steps - ceil((len(program) - limit) / cost), True
-        elif (below := error(program)) <= target:
-            found = program
-        elif last:
+    missed, above, found = 0, np.inf, on(1) if len(on(1)) <= limit else None
+    while found is not None and (below := error(found)) > target:
+        missed, above = found.steps, below
+        found = on(2 * missed) if 2 * len(found) <= limit else longest(limit)
+        if found is None or found.steps <= missed:
             return None
-        else:
-            missed, steps, above = steps, 2 * steps, below
     tries = 0
-    while found is not None and steps - missed > 1:
+    while found is not None and (steps := found.steps) - missed > 1:
         middle, tries = (missed + steps) // 2, tries + 1
         if below > 0 and np.isfinite(above) and tries % 3:  # errors are nearly a power of the steps
             crossing = np.log(above / target) / np.log(above / below)
             middle = min(max(missed + 1, ceil(missed * (steps / missed) ** crossing)), steps - 1)
-        program = on(middle)
-        if (e := error(program)) <= target:
-            steps, found, below = middle, program, e
+        if (e := error(on(middle))) <= target:
+            found, below = on(middle), e
         else:
             missed, above = middle, e
     return found

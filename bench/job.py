@@ -8,13 +8,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import solver
 from .problems import BenchProblem, load_problem
 from .report import Section, write_report
 from .results import Case, Results
 from .sheets import take_pictures
 from .tables import Board, adaptive_lines, legend, terminal_table
-from .work_precision import Plan, cases, check_plan, least_nfe, load_reference, measure
+from .work_precision import Plan, cases, check_plan, load_reference, measure
 
 CSV = "results.csv"
 PAGE = "index.html"

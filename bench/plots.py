@@ -12,10 +12,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
+from ..analysis.work_precision_plot import COLOURS
 from .tables import WORDS, Board, Line
 
-# Okabe and Ito's colours, told apart with any colour vision; the labels at the lines' ends say it again.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 BASELINE = Line("ddim")
 WORST = 3.0  # the data has a spread of about 1: larger errors are all the same, and off the plot
 LABEL_GAP = 0.06  # between labels, of the height of a panel

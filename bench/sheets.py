@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from ..solvers.sampling import sample
 from .classify import Verdict, judge
 from .plots import data_uri
 from .problems import BenchProblem
 from .results import Case
 from .tables import Board, Line
-from .work_precision import Reference, run_case
+from .work_precision import Reference, options
 
 ACROSS, DOWN = 4, 2  # digits in one cell of a sheet
 SCALE = 3  # pixels of the page per pixel of a digit
@@ -38,7 +39,7 @@ def take_pictures(
     start = reference.start.to(problem.dtype)
 
     def images(case: Case) -> torch.Tensor:
-        return ends[case] if case in ends else run_case(problem.denoiser, case, start).x.double()
+        return ends[case] if case in ends else sample(problem.denoiser, start, **options(case)).double()
 
     return Pictures({at: images(row.case) for at, row in board.best.items()}, reference.end)
 

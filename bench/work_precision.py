@@ -4,19 +4,19 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any, get_args
 
 import numpy as np
 import torch
 
+from ..analysis.estimates import median, p90, per_sample_rms, rms
+from ..analysis.timing import timed_solve
+from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import Solver, solver, solver_names
-from ..solvers.denoiser import Denoiser, Model
 from ..solvers.grids import GRIDS, grid
 from ..solvers.multistep import Startup
 from ..solvers.names import nearest
-from ..solvers.run import NonFiniteError
-from ..solvers.sampling import Solution, solve
+from ..solvers.sampling import solve
 from ..solvers.schedule import Schedule
 from .problems import BenchProblem
 from .results import Case, Row, versions
@@ -108,83 +108,30 @@ def startups(method: Solver, sch: Schedule) -> tuple[Startup, ...]:
     return ("ramp",) if ramp == single else ("ramp", "single-step")
 
 
-def least_nfe(method: Solver, sch: Schedule, startup: Startup = "ramp", kind: str = "logsnr") -> int:
-    """The evaluations of one step: no smaller budget is possible."""
-    return len(method.program(sch, grid(sch, 1, kind), startup=startup))
-
-
 def measure(problem: BenchProblem, case: Case, reference: Reference) -> tuple[Row, torch.Tensor]:
-    """The row, and the end states, float64.
-
-    Solve once untimed with a model that does nothing, which plans and compiles, then once in earnest.
-
-    A solver that diverges or gives up has infinite errors and the evaluations it spent.
-    """
-    x = reference.start.to(problem.dtype)
-    if case.nfe is not None:
-        run_case(_like(problem.denoiser, _idle, x), case, x)
-    clock = _Clock(problem.denoiser.model)
-    began = perf_counter()
-    end = _end_or_infinity(_like(problem.denoiser, clock, x), case, x)
-    seconds = perf_counter() - began
-    errors = per_sample_rms(end - reference.end)
+    """The row, and the end states, float64. A solver that diverges or gives up has infinite errors and the
+    evaluations it spent."""
+    run = timed_solve(problem.denoiser, reference.start.to(problem.dtype), **options(case))
+    errors = per_sample_rms(run.end - reference.end)
     row = Row(
         case=case,
-        nfe_used=clock.calls,
-        median=float(np.median(errors)),
-        rms=float(np.sqrt(np.mean(errors**2))),
-        p90=float(np.quantile(errors, 0.9, method="inverted_cdf")),  # interpolating, inf - inf is NaN
-        overhead_us_per_step=1e6 * (seconds - clock.seconds) / clock.calls,
-        seconds=seconds,
+        nfe_used=run.nfe,
+        median=median(errors).value,
+        rms=rms(errors).value,
+        p90=p90(errors).value,
+        overhead_us_per_step=1e6 * run.outside / run.nfe,
+        seconds=run.seconds,
         reference_error=reference.error,
         versions=versions(),
     )
-    return row, end
+    return row, run.end
 
 
-def _end_or_infinity(den: Denoiser, case: Case, x: torch.Tensor) -> torch.Tensor:
-    try:
-        return run_case(den, case, x).x.double()
-    except NonFiniteError:
-        return torch.full_like(x, torch.inf, dtype=torch.float64)
-    except RuntimeError:
-        if case.rtol is None:
-            raise
-        return torch.full_like(x, torch.inf, dtype=torch.float64)  # a tolerance out of the dtype's reach
-
-
-def run_case(den: Denoiser, case: Case, x: torch.Tensor) -> Solution:
+def options(case: Case) -> dict[str, Any]:
+    """What the case is to `logsnr.solve`."""
     if case.nfe is None:
-        return solve(den, x, solver=case.solver, rtol=case.rtol, atol=case.rtol)
-    return solve(den, x, solver=case.solver, nfe=case.nfe, grid=case.grid, startup=case.startup)
-
-
-def per_sample_rms(difference: torch.Tensor) -> np.ndarray:
-    """Root-mean-square of each sample: (B, ...) -> (B,)."""
-    return difference.flatten(1).square().mean(1).sqrt().numpy()
-
-
-def _idle(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    return torch.zeros_like(x)
-
-
-class _Clock:
-    """A model that measures its own time."""
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.seconds, self.calls = model, 0.0, 0
-
-    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> Any:
-        began = perf_counter()
-        answer = self.model(x, t)
-        self.seconds += perf_counter() - began
-        self.calls += 1
-        return answer
-
-
-def _like(den: Denoiser, model: Model, x: torch.Tensor) -> Denoiser:
-    """The same denoiser around another model, which is shown the dtype that the first one was."""
-    return Denoiser(model, den.schedule, den.prediction, time=den.time, dtype=den.dtype(x))
+        return dict(solver=case.solver, rtol=case.rtol, atol=case.rtol)
+    return dict(solver=case.solver, nfe=case.nfe, grid=case.grid, startup=case.startup)
 
 
 def load_reference(problem: BenchProblem, samples: int, seed: int, cache: Path) -> Reference:

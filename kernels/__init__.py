@@ -1,17 +1,21 @@
 """Fused kernels: each operation has a torch reference that is its specification, and compiled versions."""
 
-from .combine import MAX_INPUTS, MAX_OUTPUTS, STATE_DTYPES, combine, combine_reference, dense, transformed
+from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference
+from .normals import Noise, normals
 from .registers import Registers, Updates, registers
+from .tensors import STATE_DTYPES, dense, transformed
 
 __all__ = [
     "MAX_INPUTS",
     "MAX_OUTPUTS",
     "STATE_DTYPES",
+    "Noise",
     "Registers",
     "Updates",
     "combine",
     "combine_reference",
     "dense",
+    "normals",
     "registers",
     "transformed",
 ]

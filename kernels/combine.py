@@ -1,36 +1,23 @@
 """`combine`: the one operation of the solvers, ``out[r] = sum_j coefs[r, j] * inputs[j]`` in one pass.
 
-`combine_reference` is the specification. `backend_for` is the only place that chooses an implementation.
+`combine_reference` is the specification.
 """
 
-import platform
+import math
 from array import array
 from collections.abc import Sequence
-from functools import cache, reduce
-from typing import Literal
+from functools import reduce
 
 import numpy as np
 import torch
 
+from .backends import Backend, choose
+from .normals import Noise, normals
 from .pool import launch
-
-Backend = Literal["torch", "cpu"]
+from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, overlap
 
 MAX_INPUTS = 12
 MAX_OUTPUTS = 3
-# Sums are taken in fp32 at least, and rounded once to the dtype of the output.
-STATE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-
-def accumulation_dtype(outputs: Sequence[torch.dtype]) -> torch.dtype:
-    """fp64 if an output is fp64, else fp32."""
-    return torch.float64 if torch.float64 in outputs else torch.float32
-
-
-def in_accumulation_dtype(coefs: np.ndarray, outputs: Sequence[torch.dtype]) -> np.ndarray:
-    """The coefficients in the dtype in which the sums are taken: a contiguous copy, as compiled code reads it."""
-    wide = np.float64 if accumulation_dtype(outputs) is torch.float64 else np.float32
-    return np.array(coefs, dtype=wide, order="C")
 
 
 def combine(
@@ -40,6 +27,8 @@ def combine(
     dtypes: Sequence[torch.dtype] | None = None,
     out: Sequence[torch.Tensor] | None = None,
     checked: int = 0,
+    noise: Noise | None = None,
+    limits: Sequence[float | None] | None = None,
     backend: Backend | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """Linear combinations of ``inputs``, every input read once and every output written once.
@@ -56,7 +45,12 @@ def combine(
              the inputs.
     checked: the first ``checked`` inputs are tested for infinities and NaNs in the same pass, as they are in
              the accumulation dtype.
-    backend: "torch" or "cpu" (compiled); by default the fastest that can serve these tensors.
+    noise:   standard normals that enter as more inputs, after the others: K counts them too. They are made in
+             the same pass and never stored; `normals` says which they are.
+    limits:  by output, None or the bound L >= 0 to which its sum is clamped, into [-L, L], before it is rounded;
+             NaN stays NaN.
+    backend: "torch", "cpu" (compiled); by default the environment variable LOGSNR_BACKEND, or else
+             the fastest that can serve these tensors.
 
     Returns the outputs and a bool tensor: whether a checked input was not finite (never read here, so that
     a GPU need not stop).
@@ -64,15 +58,23 @@ def combine(
     asked for cannot serve these tensors, with the reason.
     """
     table = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
-    kinds = _check(inputs, table, dtypes, out)
-    if backend not in (None, "torch", "cpu"):
-        raise ValueError(f"backend must be 'torch' or 'cpu', not {backend!r}")
-    refusal = cpu_refuses([*inputs, *(out or ())], table) or _overlap(inputs, out or ())
-    if backend == "cpu" and refusal:
-        raise RuntimeError(f"backend 'cpu' cannot serve this call: {refusal}")
-    if backend == "torch" or refusal:
-        return combine_reference(inputs, table, kinds, out=out, checked=checked)
-    return _combine_cpu(inputs, table, kinds, out, checked)
+    columns = len(inputs) + (len(noise.columns) if noise else 0)
+    kinds = _check(inputs, table, columns, dtypes, out)
+    if noise is not None:
+        noise.check(inputs[0])
+    bounds = _bounds(limits, len(table))
+    tensors, contiguous = [*inputs, *(out or ())], noise is not None or table.ndim > 2
+    chosen = choose(
+        backend,
+        {
+            "cpu": lambda: cpu_refuses(tensors, contiguous=contiguous) or overlap(inputs, out or ()),
+        },
+    )
+    if chosen == "torch":
+        return combine_reference(inputs, table, kinds, out=out, checked=checked, noise=noise, limits=bounds)
+    results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in kinds)
+    matrix = in_accumulation_dtype(by_element(table, inputs[0].shape[1:]), kinds)
+    return results, _combine_cpu(inputs, matrix, results, checked, noise, bounds)
 
 
 def combine_reference(
@@ -82,21 +84,30 @@ def combine_reference(
     *,
     out: Sequence[torch.Tensor] | None = None,
     checked: int = 0,
+    noise: Noise | None = None,
+    limits: Sequence[float] | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """The specification, in plain torch: differentiable, and on any device."""
-    wide = accumulation_dtype(dtypes)
+    wide, device = accumulation_dtype(dtypes), inputs[0].device
     terms = [x.to(wide) for x in inputs]
-    scalar = coefs.ndim == 2
+    columns = terms + [
+        standard_normals(noise, k, inputs[0]).to(wide) for k in range(len(noise.columns) if noise else 0)
+    ]
     matrix = in_accumulation_dtype(coefs, dtypes)
     rows = torch.from_numpy(matrix)
     # Python floats carry scalars to any device without a copy; fp32 values survive the trip exactly.
-    weights = rows.tolist() if scalar else rows.to(inputs[0].device)
+    weights = rows.tolist() if coefs.ndim == 2 else rows.to(device)
     sums = []
-    for row, used in zip(weights, used_inputs(matrix), strict=True):
-        products = [weight * term for weight, term, use in zip(row, terms, used, strict=True) if use]
+    for row, used in zip(weights, used_columns(matrix), strict=True):
+        products = [weight * term for weight, term, use in zip(row, columns, used, strict=True) if use]
         sums.append(reduce(torch.add, products) if products else torch.zeros_like(terms[0]))
+    if limits is not None:
+        bounds = np.array(limits, dtype=matrix.dtype).tolist()
+        sums = [
+            total if bound == np.inf else total.clamp(-bound, bound) for total, bound in zip(sums, bounds, strict=True)
+        ]
     results = tuple(total.to(dtype) for total, dtype in zip(sums, dtypes, strict=True))
-    bad = torch.zeros((), dtype=torch.bool, device=inputs[0].device)
+    bad = torch.zeros((), dtype=torch.bool, device=device)
     for term in terms[:checked]:
         bad = bad | ~torch.isfinite(term).all()
     if out is not None:  # last, as an output may be an input
@@ -106,119 +117,94 @@ def combine_reference(
     return results, bad
 
 
-def used_inputs(coefs: np.ndarray) -> np.ndarray:
-    """(R, K) bool: which inputs enter which sum."""
-    return np.asarray((coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2))
+def standard_normals(noise: Noise, column: int, like: torch.Tensor) -> torch.Tensor:
+    """One column of noise as a tensor of ``like``'s shape, fp32: compiled on a CPU, where torch takes 200 times as
+    long."""
+    z = torch.empty(like.shape, dtype=torch.float32, device=like.device)
+    if z.device.type == "cpu" and cpu_refuses([z]) is None:
+        one = Noise(noise.seeds, noise.samples, noise.columns[column : column + 1])
+        _combine_cpu([], np.ones((1, 1), dtype=np.float32), [z], 0, one, None)
+        return z
+    interval, stream = noise.columns[column]
+    values = normals(noise.seeds, noise.samples, interval, elements(like), stream=stream, device=like.device)
+    return values.reshape(like.shape)
 
 
-def cpu_refuses(tensors: Sequence[torch.Tensor], coefs: np.ndarray) -> str | None:
-    """Why the CPU kernel cannot serve these tensors, or None if it can."""
-    first = tensors[0]
-    if transformed():
-        return "torch.compile and torch.func transforms need torch operations"
-    if coefs.ndim > 2:
-        return "coefficients vary over the elements"
-    for x in tensors:
-        if not plain(x):
-            return f"{type(x).__name__} on {x.device} is not a plain CPU tensor"
-        if x.requires_grad and torch.is_grad_enabled():
-            return "gradients are recorded"
-        if x.stride() != first.stride() or not dense(x):
-            return "the tensors are not laid out densely and alike"
-    return _processor_refuses()
+def in_accumulation_dtype(coefs: np.ndarray, outputs: Sequence[torch.dtype]) -> np.ndarray:
+    """The coefficients in the dtype in which the sums are taken: a contiguous copy, as compiled code reads it."""
+    wide = np.float64 if accumulation_dtype(outputs) is torch.float64 else np.float32
+    return np.array(coefs, dtype=wide, order="C")
 
 
-@cache
-def _processor_refuses() -> str | None:
-    from .native import features  # loads the compiler, so only when a CPU tensor asks
-
-    if platform.machine() in ("aarch64", "arm64") or "+f16c" in features():
-        return None
-    return f"compiled code for {platform.machine()} without F16C would lack instructions that convert fp16"
+def used_columns(coefs: np.ndarray) -> tuple[tuple[bool, ...], ...]:
+    """By output, which columns enter its sum."""
+    return tuple(map(tuple, (coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2).tolist()))
 
 
-def _overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str | None:
-    """An output may be an input, but not a shifted view of one: blocks would read what others have written."""
-    for i, o in enumerate(out):
-        begin, end = o.data_ptr(), o.data_ptr() + o.numel() * o.element_size()
-        for j, x in enumerate((*inputs, *out[:i])):
-            start, stop = x.data_ptr(), x.data_ptr() + x.numel() * x.element_size()
-            same = j < len(inputs) and start == begin and x.dtype == o.dtype
-            if start < end and begin < stop and not same:
-                return "an output overlaps another tensor"
-    return None
-
-
-def plain(x: torch.Tensor) -> bool:
-    """Whether the tensor is what lies at its address: on the CPU, no subclass, no pending negation."""
-    return (
-        type(x) in (torch.Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
-        and x.layout is torch.strided
-        and not x.is_neg()
-    )
-
-
-def transformed() -> bool:
-    """Whether torch.compile, a torch.func transform or forward-mode AD is active: tensors are then more than
-    their data, and nothing but torch operations may touch them."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-    )
-
-
-def vmapped() -> bool:
-    """Whether torch.func.vmap is active: then no value of a tensor can be looked at."""
-    functorch = torch._C._functorch
-    return any(level.key() == functorch.TransformType.Vmap for level in functorch.get_interpreter_stack() or ())
-
-
-def dense(x: torch.Tensor) -> bool:
-    """Whether the elements fill one block of memory, in whatever order (contiguous, channels-last, ...)."""
-    if x.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
-        if size > 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
+def by_element(coefs: np.ndarray, event: Sequence[int]) -> np.ndarray:
+    """(R, K) as it is, (R, K, *broadcastable) as (R, K, elements of the event)."""
+    if coefs.ndim == 2:
+        return coefs
+    missing = (1,) * (len(event) - (coefs.ndim - 2))
+    spread = coefs.reshape(*coefs.shape[:2], *missing, *coefs.shape[2:])
+    return np.broadcast_to(spread, (*coefs.shape[:2], *event)).reshape(*coefs.shape[:2], -1)
 
 
 def _combine_cpu(
     inputs: Sequence[torch.Tensor],
-    coefs: np.ndarray,
-    dtypes: Sequence[torch.dtype],
-    out: Sequence[torch.Tensor] | None,
+    matrix: np.ndarray,
+    results: Sequence[torch.Tensor],
     checked: int,
-) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    noise: Noise | None,
+    limits: Sequence[float] | None,
+) -> torch.Tensor:
     from .combine_cpu import kernel, signature  # loads the compiler
 
-    results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in dtypes)
     tensors = (*inputs, *results)
-    matrix = in_accumulation_dtype(coefs, dtypes)
-    function = kernel(signature([x.dtype for x in inputs], dtypes, matrix, checked))
+    clamped = None if limits is None else [bound != np.inf for bound in limits]
+    sig = signature([x.dtype for x in inputs], [x.dtype for x in results], matrix, checked, clamped)
+    bounds = np.array([np.inf] * len(results) if limits is None else limits, dtype=matrix.dtype)
+    count, period = results[0].numel(), elements(results[0])
     frame = array("q", [x.data_ptr() for x in tensors])
-    row = array("q", [matrix.ctypes.data, *range(len(tensors))])
-    size = sum(x.element_size() for x in tensors)
-    bad = launch(function, frame.buffer_info()[0], row.buffer_info()[0], inputs[0].numel(), size)
-    return results, torch.tensor(bool(bad))
+    row = array("q", [matrix.ctypes.data, bounds.ctypes.data, *range(len(tensors))])
+    if sig.by_sample:
+        frame.extend([period, *((noise.seeds.data_ptr(), noise.samples.data_ptr()) if noise else (0, 0))])
+        row.extend([len(tensors), *(word for column in (noise.columns if noise else ()) for word in column)])
+    bad = launch(
+        kernel(sig), frame.buffer_info()[0], row.buffer_info()[0], count, sum(x.element_size() for x in tensors),
+        period=period if sig.by_sample else None,
+    )  # fmt: skip
+    return torch.tensor(bool(bad))
+
+
+def elements(x: torch.Tensor) -> int:
+    """In one sample of a batch (B, ...)."""
+    return math.prod(x.shape[1:])
+
+
+def _bounds(limits: Sequence[float | None] | None, outputs: int) -> tuple[float, ...] | None:
+    if limits is None or all(bound is None for bound in limits):
+        return None
+    if len(limits) != outputs:
+        raise ValueError(f"limits must have an entry for each of the {outputs} outputs, not {len(limits)}")
+    bounds = tuple(np.inf if bound is None else float(bound) for bound in limits)
+    if not all(bound >= 0 for bound in bounds):
+        raise ValueError(f"limits must be None or at least 0, not {tuple(limits)}")
+    return bounds
 
 
 def _check(
     inputs: Sequence[torch.Tensor],
     coefs: np.ndarray,
+    columns: int,
     dtypes: Sequence[torch.dtype] | None,
     out: Sequence[torch.Tensor] | None,
 ) -> tuple[torch.dtype, ...]:
     """The dtypes of the outputs; ValueError for what does not fit."""
     if not 1 <= len(inputs) <= MAX_INPUTS:
         raise ValueError(f"combine takes 1 to {MAX_INPUTS} inputs, not {len(inputs)}")
-    if coefs.ndim < 2 or coefs.shape[1] != len(inputs) or not 1 <= coefs.shape[0] <= MAX_OUTPUTS:
-        raise ValueError(f"coefs must have shape (R, {len(inputs)}) with R from 1 to {MAX_OUTPUTS}, not {coefs.shape}")
+    if coefs.ndim < 2 or coefs.shape[1] != columns or not 1 <= coefs.shape[0] <= MAX_OUTPUTS:
+        raise ValueError(f"coefs must have shape (R, {columns}) with R from 1 to {MAX_OUTPUTS}, not {coefs.shape}")
     if out is not None and dtypes is not None:
         raise ValueError("give out or dtypes, not both: out has its own dtypes")
     kinds = [o.dtype for o in out] if out is not None else dtypes or [inputs[0].dtype] * len(coefs)

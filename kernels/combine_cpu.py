@@ -1,207 +1,208 @@
-"""`combine` on the CPU: one compiled loop per signature, written as LLVM IR.
+"""`combine` on the CPU: one compiled loop per signature.
 
-Three things that plain loops cannot promise: every load of a block comes before every store, so an output may be
-one of the inputs without losing vectorisation to alias checks; float16 and bfloat16 are converted in registers;
-and products are never contracted into fused multiply-adds, so that the result is bit-identical to the torch
-reference.
+Every load of a block comes before every store, so an output may be one of the inputs without losing
+vectorisation to alias checks. Sums are taken as the torch reference takes them: the results are the same bits.
 """
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from llvmlite import ir
 
+from . import lanes as emit
+from .lanes import CODES, LANES, TYPES, constant, counted, vector
 from .native import I64, Native, compile_function
+from .normals_cpu import BLOCKS, FEW, Normals
 
-CODES = {torch.float64: "d", torch.float32: "f", torch.float16: "e", torch.bfloat16: "h"}
-SIZES = {"d": 8, "f": 4, "e": 2, "h": 2}
-LANES = 16  # one AVX-512 register of fp32; narrower machines split it
-AHEAD = 4 * LANES  # elements between a store and the prefetch of its line
-
-_TYPES = {"d": ir.DoubleType(), "f": ir.FloatType(), "e": ir.HalfType(), "h": ir.IntType(16)}
-_KERNELS: dict[str, Native] = {}
+_KERNELS: dict["Signature", Native] = {}
 _LOCK = threading.Lock()
 
 
-def signature(inputs: Sequence[torch.dtype], outputs: Sequence[torch.dtype], coefs: np.ndarray, checked: int) -> str:
-    """What a loop is compiled for, such as ``"ef>fh/11.01/1"``: inputs ``e`` (float16) and ``f`` (float32),
-    outputs ``f`` and ``h`` (bfloat16), which coefficients are not zero, and the number of inputs checked."""
-    used = ".".join("".join(str(int(c != 0)) for c in row) for row in coefs)
-    return "".join(CODES[d] for d in inputs) + ">" + "".join(CODES[d] for d in outputs) + f"/{used}/{checked}"
+@dataclass(frozen=True)
+class Signature:
+    """What a loop is compiled for.
+
+    inputs, outputs: dtypes by letter, see `lanes.CODES`. used: by output, which columns (inputs, then noises)
+    have coefficients other than 0. checked: how many inputs are tested. clamped: by output, whether it has a
+    limit. tabled: whether coefficients vary over the elements of a sample.
+    """
+
+    inputs: str
+    outputs: str
+    used: tuple[tuple[bool, ...], ...]
+    checked: int
+    clamped: tuple[bool, ...]
+    tabled: bool
+
+    @property
+    def noises(self) -> int:
+        return len(self.used[0]) - len(self.inputs)
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether the loop must know where a sample begins."""
+        return self.tabled or self.noises > 0
 
 
-def kernel(sig: str) -> Native:
+def signature(
+    inputs: Sequence[torch.dtype],
+    outputs: Sequence[torch.dtype],
+    coefs: np.ndarray,
+    checked: int,
+    clamped: Sequence[bool] | None = None,
+) -> Signature:
+    """``coefs`` (R, K) or (R, K, n) has a column for every input, then one for every noise."""
+    used = (coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2)
+    read, written = ("".join(CODES[d] for d in dtypes) for dtypes in (inputs, outputs))
+    limits = tuple(clamped or (False,) * len(outputs))
+    return Signature(read, written, tuple(map(tuple, used.tolist())), checked, limits, coefs.ndim > 2)
+
+
+def kernel(sig: Signature) -> Native:
     """The compiled loop ``function(frame, row, begin, end)`` over the elements from begin to end; it returns 1
     if a checked input was not finite there, else 0.
 
-    frame: address of int64 words, the addresses of tensors. row: address of int64 words: the address of the
-    coefficients (row by row, in the accumulation dtype: fp64 where an output is fp64, else fp32), then for every
-    input and then every output its place in the frame. Rows belong to a program, frames to a run.
+    frame: address of int64 words, the addresses of tensors. row: address of int64 words: the addresses of the
+    coefficients (output by output, in the accumulation dtype: fp64 where an output is fp64, else fp32) and of
+    the limits (one per output, alike), then for every input and every output its place in the frame. Rows belong
+    to a program, frames to a run.
+
+    A loop by sample reads more. Row: the place of three words in the frame; they are the number of elements in a
+    sample and the addresses of the samples' seeds and numbers, int64. Then interval and stream of every noise.
     """
     with _LOCK:
         if sig not in _KERNELS:
-            _KERNELS[sig] = compile_function(f"combine {sig}", 4, lambda b, values: _Loop(b, sig).emit(*values))
+            name = f"combine {sig}"
+            _KERNELS[sig] = compile_function(name, 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:]))
         return _KERNELS[sig]
 
 
-def _overload(kind: Any) -> str:
-    """How LLVM names the type of an overloaded intrinsic, such as ``v16f32``."""
-    return (
-        f"v{kind.count}{kind.element.intrinsic_name}" if isinstance(kind, ir.VectorType) else str(kind.intrinsic_name)
-    )
-
-
 class _Loop:
-    """Emits the loop: blocks of ``LANES`` elements, then single elements for the remainder."""
+    """Emits the loop: blocks of lanes, then single elements for the remainder."""
 
-    def __init__(self, builder: ir.IRBuilder, sig: str) -> None:
-        codes, used, checked = sig.split("/")
-        self.b, self.checked = builder, int(checked)
-        self.inputs, self.outputs = codes.split(">")
-        self.used = [[c == "1" for c in row] for row in used.split(".")]
-        self.wide = "d" if "d" in self.outputs else "f"
-
-    def emit(self, frame: Any, row: Any, begin: Any, end: Any) -> Any:
-        b, n, block = self.b, len(self.inputs), I64(LANES)
-        words, places = (b.inttoptr(v, I64.as_pointer()) for v in (frame, row))
-
-        def word(table: Any, index: Any) -> Any:
-            return b.load(b.gep(table, [index]))
-
-        pointers = [
-            b.inttoptr(word(words, word(places, I64(1 + j))), _TYPES[code].as_pointer())
-            for j, code in enumerate(self.inputs + self.outputs)
+    def __init__(self, b: ir.IRBuilder, sig: Signature, frame: Any, row: Any) -> None:
+        self.b, self.sig = b, sig
+        self.wide = "d" if "d" in sig.outputs else "f"
+        self.frame, self.row = (b.inttoptr(v, I64.as_pointer()) for v in (frame, row))
+        self.table, limits = (b.inttoptr(self._word(j), TYPES[self.wide].as_pointer()) for j in (0, 1))
+        # Read once, here: a store of the loop could change them for all that LLVM knows.
+        self.coefs = [
+            [None if sig.tabled else b.load(b.gep(self.table, [I64(r * len(used) + j)])) for j in range(len(used))]
+            for r, used in enumerate(sig.used)
         ]
-        matrix = b.inttoptr(word(places, I64(0)), _TYPES[self.wide].as_pointer())
-        coefs = [[b.load(b.gep(matrix, [I64(r * n + j)])) for j in range(n)] for r in range(len(self.outputs))]
-        whole = b.add(begin, b.mul(b.sdiv(b.sub(end, begin), block), block))
-        bad = b.or_(
-            self._range(pointers, coefs, begin, whole, LANES),
-            self._range(pointers, coefs, whole, end, 1),
-        )
-        return b.zext(bad, I64)
+        self.limits = [b.load(b.gep(limits, [I64(r)])) if limit else None for r, limit in enumerate(sig.clamped)]
+        places = [self._word(2 + j) for j in range(len(sig.inputs + sig.outputs))]
+        pointers = [
+            b.inttoptr(b.load(b.gep(self.frame, [place])), TYPES[code].as_pointer())
+            for place, code in zip(places, sig.inputs + sig.outputs, strict=True)
+        ]
+        self.reads, self.writes = pointers[: len(sig.inputs)], pointers[len(sig.inputs) :]
+        # Sums of 0 times what was read, for each width of blocks: 0, or NaN once an infinity or a NaN was read.
+        self.sums: dict[int, list[Any]] = {LANES: [], 1: []}
+        for lanes, sums in self.sums.items():
+            kind = vector(TYPES[self.wide], lanes)
+            for _ in range(sig.checked):
+                sums.append(b.alloca(kind))
+                b.store(constant(kind, 0.0), sums[-1])
+        self.spill = [b.alloca(TYPES["f"], 4 * FEW) for _ in range(sig.noises)]
 
-    def _range(self, pointers: Any, coefs: Any, lo: Any, hi: Any, lanes: int) -> Any:
-        """One counted loop; returns whether a checked input held an infinity or a NaN.
+    def _word(self, j: int) -> Any:
+        return self.b.load(self.b.gep(self.row, [I64(j)]))
 
-        0 times a finite number is 0, times an infinity or a NaN it is NaN: the sum of such products over an
-        input tells at the price of one operation.
-        """
-        b, wide = self.b, self._vector(_TYPES[self.wide], lanes)
-        zero = ir.Constant(wide, [0.0] * lanes if lanes > 1 else 0.0)
-        before, body, after = b.block, b.append_basic_block(), b.append_basic_block()
-        b.cbranch(b.icmp_signed("<", lo, hi), body, after)
-        b.position_at_end(body)
-        i, *sums = (b.phi(kind) for kind in (I64, *[wide] * self.checked))
+    def run(self, begin: Any, end: Any) -> Any:
+        if self.sig.by_sample:
+            self._samples(begin, end)
+        else:
+            whole = self._whole(begin, end, LANES)
+            for lanes, lo, hi in ((LANES, begin, whole), (1, whole, end)):
+                with counted(self.b, lo, hi, lanes) as i:
+                    self._block(i, i, [], lanes)
+        return self._bad()
+
+    def _whole(self, lo: Any, hi: Any, step: int) -> Any:
+        b = self.b
+        return b.add(lo, b.mul(b.sdiv(b.sub(hi, lo), I64(step)), I64(step)))
+
+    def _samples(self, begin: Any, end: Any) -> None:
+        """Sample by sample; inside of one, noise is made for 128 elements at a time."""
+        b = self.b
+        first = 2 + len(self.sig.inputs + self.sig.outputs)
+        size, seeds, numbers = (b.load(b.gep(self.frame, [b.add(self._word(first), I64(k))])) for k in range(3))
+        self.size = size
+        wheres = [(self._word(first + 1 + 2 * k), self._word(first + 2 + 2 * k)) for k in range(self.sig.noises)]
+        many, few = (4 * BLOCKS, 4 * FEW) if wheres else (LANES, 1)
+        last = b.sdiv(b.add(end, b.sub(size, I64(1))), size)
+        with counted(b, b.sdiv(begin, size), last, 1) as sample:
+            base = b.mul(sample, size)
+            lo, hi = self._larger(b.sub(begin, base), I64(0)), self._smaller(b.sub(end, base), size)
+            address = (
+                [b.load(b.gep(b.inttoptr(words, I64.as_pointer()), [sample])) for words in (seeds, numbers)]
+                if wheres
+                else []
+            )
+            whole = self._whole(lo, hi, many)
+            with counted(b, lo, whole, many) as i:
+                noises = [Normals(b, BLOCKS).emit((*address, *where), i) for where in wheres]
+                for k in range(0, many, LANES):
+                    part = [emit.shuffle(b, z, z, range(k, k + LANES)) for z in noises]
+                    local = b.add(i, I64(k))
+                    self._block(b.add(base, local), local, part, LANES)
+            with counted(b, whole, hi, few) as i:
+                for where, spill in zip(wheres, self.spill, strict=True):
+                    z = Normals(b, FEW).emit((*address, *where), i)
+                    b.store(z, b.bitcast(spill, z.type.as_pointer()), align=4)
+                with counted(b, i, self._smaller(b.add(i, I64(few)), hi), 1) as j:
+                    single = [b.load(b.gep(spill, [b.sub(j, i)])) for spill in self.spill]
+                    self._block(b.add(base, j), j, single, 1)
+
+    def _smaller(self, x: Any, y: Any) -> Any:
+        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
+
+    def _larger(self, x: Any, y: Any) -> Any:
+        return self.b.select(self.b.icmp_signed(">", x, y), x, y)
+
+    def _block(self, i: Any, local: Any, noises: list[Any], lanes: int) -> None:
+        """The elements from i on; ``local`` counts from the beginning of the sample."""
+        b, sig, wide = self.b, self.sig, vector(TYPES[self.wide], lanes)
         if lanes > 1:
-            self._fetch_ahead(pointers[len(self.inputs) :], i)
-        xs = [self._load(p, code, i, lanes) for p, code in zip(pointers, self.inputs, strict=False)]
-        checks = [self._call("llvm.fmuladd", wide, x, zero, s) for x, s in zip(xs, sums, strict=False)]
-        totals = [self._sum(row, used, xs, lanes) for row, used in zip(coefs, self.used, strict=True)]
-        for p, code, total in zip(pointers[len(self.inputs) :], self.outputs, totals, strict=True):
-            self._store(total, p, code, i, lanes)
-        following = b.add(i, I64(lanes))
-        b.cbranch(b.icmp_signed("<", following, hi), body, after)
-        for phi, first, later in zip((i, *sums), (lo, *[zero] * self.checked), (following, *checks), strict=True):
-            phi.add_incoming(first, before)
-            phi.add_incoming(later, body)
-        b.position_at_end(after)
-        ends = [b.phi(wide) for _ in checks]
-        for phi, later in zip(ends, checks, strict=True):
-            phi.add_incoming(zero, before)
-            phi.add_incoming(later, body)
-        return self._any([b.fcmp_unordered("uno", s, s) for s in ends], lanes)
+            for p in self.writes:
+                emit.prefetch(b, p, i)
+        xs = [emit.load(b, p, code, i, lanes, self.wide) for p, code in zip(self.reads, sig.inputs, strict=True)]
+        for x, total in zip(xs, self.sums[lanes], strict=False):
+            b.store(emit.intrinsic(b, "llvm.fmuladd", wide, x, constant(wide, 0.0), b.load(total)), total)
+        xs += [z if z.type == wide else b.fpext(z, wide) for z in noises]
+        rows = [
+            emit.weighted_sum(b, [self._coefficient(r, j, local, lanes) for j in range(len(used))], used, xs)
+            for r, used in enumerate(sig.used)
+        ]
+        for r, (x, p, code) in enumerate(zip(rows, self.writes, sig.outputs, strict=True)):
+            emit.store(b, self._clamped(x, r, lanes), p, code, i, lanes, self.wide)
 
-    def _any(self, flags: list[Any], lanes: int) -> Any:
+    def _coefficient(self, r: int, j: int, local: Any, lanes: int) -> Any:
         b = self.b
-        total = ir.Constant(self._vector(ir.IntType(1), lanes), [0] * lanes if lanes > 1 else 0)
-        for flag in flags:
-            total = b.or_(total, flag)
-        bits = ir.IntType(lanes)
-        return total if lanes == 1 else b.icmp_unsigned("!=", b.bitcast(total, bits), bits(0))
+        if not self.sig.tabled:
+            return emit.splat(b, self.coefs[r][j], lanes)
+        place = b.mul(I64(r * len(self.sig.used[r]) + j), self.size)
+        return emit.load(b, b.gep(self.table, [place]), self.wide, local, lanes, self.wide)
 
-    def _fetch_ahead(self, outputs: Any, offset: Any) -> None:
-        """Ask for the lines that will be written soon: a store that misses the first-level cache holds up all
-        stores behind it, which costs more than reading does (3 inputs and 2 outputs: 5.9 against 3.8 ns a block)."""
-        b, i32 = self.b, ir.IntType(32)
-        ahead = b.add(offset, I64(AHEAD))
-        for pointer in outputs:
-            line = b.bitcast(b.gep(pointer, [ahead]), ir.IntType(8).as_pointer())
-            self._call("llvm.prefetch", None, line, i32(1), i32(3), i32(1))
-
-    def _call(self, intrinsic: str, kind: Any, *values: Any) -> Any:
-        """An intrinsic of LLVM that is overloaded on ``kind``, or on a pointer if that is None."""
-        name = f"{intrinsic}.{'p0' if kind is None else _overload(kind)}"
-        declared = self.b.module.globals.get(name)
-        if declared is None:
-            result = ir.VoidType() if kind is None else kind
-            declared = ir.Function(self.b.module, ir.FunctionType(result, [v.type for v in values]), name)
-        return self.b.call(declared, values)
-
-    @staticmethod
-    def _vector(element: Any, lanes: int) -> Any:
-        return element if lanes == 1 else ir.VectorType(element, lanes)
-
-    def _splat(self, value: Any, lanes: int) -> Any:
-        if lanes == 1:
-            return value
-        vector = self._vector(value.type, lanes)
-        one = self.b.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-        return self.b.shuffle_vector(
-            one, ir.Constant(vector, ir.Undefined), ir.Constant(self._vector(ir.IntType(32), lanes), [0] * lanes)
-        )
-
-    def _constant(self, bits: int, value: int, lanes: int) -> Any:
-        kind = self._vector(ir.IntType(bits), lanes)
-        return ir.Constant(kind, [value] * lanes if lanes > 1 else value)
-
-    def _address(self, pointer: Any, code: str, offset: Any, lanes: int) -> Any:
-        return self.b.bitcast(self.b.gep(pointer, [offset]), self._vector(_TYPES[code], lanes).as_pointer())
-
-    def _load(self, pointer: Any, code: str, offset: Any, lanes: int) -> Any:
-        """Read ``lanes`` elements; storage is only assumed to be aligned to its elements."""
-        x = self.b.load(self._address(pointer, code, offset, lanes), align=SIZES[code])
-        return self._widen(x, code, lanes)
-
-    def _widen(self, x: Any, code: str, lanes: int) -> Any:
-        b = self.b
-        if code == "h":  # bfloat16 is the upper half of a float32
-            bits = b.shl(b.zext(x, self._vector(ir.IntType(32), lanes)), self._constant(32, 16, lanes))
-            x, code = b.bitcast(bits, self._vector(_TYPES["f"], lanes)), "f"
-        if code == self.wide:
+    def _clamped(self, x: Any, r: int, lanes: int) -> Any:
+        """Within the limits of output r; NaN stays NaN."""
+        if not self.sig.clamped[r]:
             return x
-        target = self._vector(_TYPES[self.wide], lanes)
-        return b.fptrunc(x, target) if code == "d" else b.fpext(x, target)
-
-    def _store(self, total: Any, pointer: Any, code: str, offset: Any, lanes: int) -> None:
         b = self.b
-        if code in "eh" and self.wide == "d":  # as torch rounds, and without a library call on older processors
-            total = b.fptrunc(total, self._vector(_TYPES["f"], lanes))
-        if code == "h":
-            total = self._to_bfloat16(total, lanes)
-        elif total.type != (target := self._vector(_TYPES[code], lanes)):
-            total = b.fptrunc(total, target)
-        b.store(total, self._address(pointer, code, offset, lanes), align=SIZES[code])
+        low, high = (emit.splat(b, limit, lanes) for limit in (b.fneg(self.limits[r]), self.limits[r]))
+        x = b.select(b.fcmp_ordered("<", x, low), low, x)
+        return b.select(b.fcmp_ordered(">", x, high), high, x)
 
-    def _to_bfloat16(self, x: Any, lanes: int) -> Any:
-        """Round to nearest even on the bits of the float32; NaN stays NaN."""
-        b = self.b
-        bits = b.bitcast(x, self._vector(ir.IntType(32), lanes))
-        odd = b.and_(b.lshr(bits, self._constant(32, 16, lanes)), self._constant(32, 1, lanes))
-        rounded = b.add(b.add(bits, self._constant(32, 0x7FFF, lanes)), odd)
-        nan = self._constant(32, 0x7FC00000, lanes)
-        kept = b.select(b.fcmp_unordered("uno", x, x), nan, rounded)
-        return b.trunc(b.lshr(kept, self._constant(32, 16, lanes)), self._vector(ir.IntType(16), lanes))
-
-    def _sum(self, row: Any, used: list[bool], xs: Any, lanes: int) -> Any:
-        b = self.b
-        products = [b.fmul(self._splat(c, lanes), x) for c, use, x in zip(row, used, xs, strict=True) if use]
-        if not products:
-            return ir.Constant(xs[0].type, [0.0] * lanes if lanes > 1 else 0.0)
-        total = products[0]
-        for product in products[1:]:
-            total = b.fadd(total, product)
-        return total
+    def _bad(self) -> Any:
+        b, bad = self.b, I64(0)
+        for lanes, sums in self.sums.items():
+            for total in sums:
+                ended = b.load(total)
+                flags = b.bitcast(b.fcmp_unordered("uno", ended, ended), ir.IntType(lanes))
+                bad = b.or_(bad, b.zext(b.icmp_unsigned("!=", flags, flags.type(0)), I64))
+        return bad

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -16,31 +16,46 @@ THREADED_BYTES = 4 << 20
 CHUNK_BYTES = 1 << 20  # small enough that a thread that wakes late leaves its share to the others
 
 
-def launch(function: Loop, frame: int, row: int, count: int, size: int) -> int:
+def launch(function: Loop, frame: int, row: int, count: int, size: int, *, period: int | None = None) -> int:
     """``function(frame, row, begin, end)`` over ``count`` elements, ``size`` bytes moved for each; returns the
-    largest of its results. Waits for every thread before it returns, also if it is interrupted."""
+    largest of its results. Waits for every thread before it returns, also if it is interrupted.
+
+    period: of a function that counts elements by sample, their number in one: parts begin where a sample does,
+    or a multiple of 128 elements behind it.
+    """
+    if not count:
+        return 0
     threads = torch.get_num_threads()
     if count * size < THREADED_BYTES or threads == 1:
         return function(frame, row, 0, count)
-    length = -(-CHUNK_BYTES // size // 64) * 64
-    begins = deque(range(0, count, length))
+    parts = deque(_parts(count, -(-CHUNK_BYTES // size // 128) * 128, period or count))
 
     def work() -> int:
         found = 0
         while True:
             try:
-                begin = begins.popleft()
+                begin, end = parts.popleft()
             except IndexError:
                 return found
-            found |= function(frame, row, begin, min(begin + length, count))
+            found |= function(frame, row, begin, end)
 
     others = [_pool(os.getpid(), threads).submit(work) for _ in range(threads - 1)]
     try:
         found = work()
     finally:
-        begins.clear()
+        parts.clear()
         late = [other.result() for other in others if not other.cancel()]
     return max(found, *late) if late else found
+
+
+def _parts(count: int, length: int, period: int) -> Iterator[tuple[int, int]]:
+    """Ranges of about ``length`` elements: several whole samples, or a part of one."""
+    if period < length:
+        length -= length % period
+        period = count
+    for sample in range(0, count, period):
+        for begin in range(sample, sample + period, length):
+            yield begin, min(begin + length, sample + period, count)
 
 
 @cache

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .combine import combine, cpu_refuses, in_accumulation_dtype, plain, vmapped
+from .combine import combine, in_accumulation_dtype
 from .pool import THREADED_BYTES, Loop, launch
+from .tensors import cpu_refuses, plain, vmapped
 
 STATE = 0  # the slot of the state
 
@@ -53,9 +54,9 @@ class Updates:
     cast: int | None
 
     @cached_property
-    def widest(self) -> np.ndarray:
-        """The matrix with the most dimensions: per-element coefficients anywhere decide for the whole run."""
-        return max((call.matrix for call in self.calls), key=np.ndim)
+    def tabled(self) -> bool:
+        """Whether the coefficients of a call vary over the elements: that decides for the whole run."""
+        return any(call.matrix.ndim > 2 for call in self.calls)
 
     @cached_property
     def plan(self) -> "CpuPlan":
@@ -80,7 +81,8 @@ class Registers(Protocol):
 
 def registers(updates: Updates, x: torch.Tensor) -> Registers:
     """Memory for one run that starts from ``x``: compiled on a CPU, plain torch everywhere else."""
-    return TorchRegisters(updates, x) if cpu_refuses([x], updates.widest) else CpuRegisters(updates, x)
+    functional = updates.tabled or cpu_refuses([x]) is not None
+    return TorchRegisters(updates, x) if functional else CpuRegisters(updates, x)
 
 
 class TorchRegisters:
@@ -140,7 +142,7 @@ class CpuPlan:
             *call.reads,
             *range(first_noise, first_noise + _noises(call)),
         )
-        return array("q", [matrix.ctypes.data, *inputs, *call.writes])
+        return array("q", [matrix.ctypes.data, 0, *inputs, *call.writes])
 
     def written(self, call: Update) -> list[torch.dtype]:
         return [self.dtypes[k] for k in call.writes]

@@ -163,14 +163,19 @@ def rank(
     --stds 0.01 0.1 1 --nfe 10 ranks by error; --target 1e-2 by evaluations. Exact for Gaussian data on VPLinear; data
     with several modes may rank otherwise: `logsnr bench` measures those.
     """
+    from .analysis.transfer import MAX_NFE
     from .analysis.transfer import rank as ranked
     from .solvers.schedules import VPLinear
 
-    choices = ranked(stds or _digit_stds(), VPLinear(), nfe=nfe, target=target)
+    spectrum = stds or _digit_stds()
+    choices = ranked(spectrum, VPLinear(), nfe=nfe, target=target, best=best)
     if not choices:
-        raise ValueError(f"no solver reaches target = {target} within nfe = {nfe}; leave out nfe to see the least")
+        limit = MAX_NFE if nfe is None else nfe
+        closest = ranked(spectrum, VPLinear(), nfe=limit, best=1)
+        told = "".join(f"; {c.solver} on the grid {c.grid} comes closest, {c.error:.1e} with {c.nfe}" for c in closest)
+        raise ValueError(f"no solver reaches target = {target} within nfe = {limit}{told}")
     table = Table("solver", "grid", "start", *(Column(head, justify="right") for head in ("NFE", "error")), box=None)
-    for choice in choices[:best]:
+    for choice in choices:
         table.add_row(choice.solver, choice.grid, choice.startup, str(choice.nfe), f"{choice.error:.1e}")
     Console().print(table)
 

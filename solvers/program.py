@@ -9,6 +9,9 @@ and everything that runs, parallelises, proves or explains a solver reads this t
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import compress
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -108,6 +111,13 @@ class Program:
     def __iter__(self) -> Iterator[Call]:
         return iter(self.calls)
 
+    @cached_property
+    def times(self) -> Array:
+        """The grid as a float64 array, read-only."""
+        times = np.array(self.grid)
+        times.setflags(write=False)
+        return times
+
     @property
     def steps(self) -> int:
         return len(self.grid) - 1
@@ -122,17 +132,30 @@ class Program:
         return hash(self._key())
 
     def __str__(self) -> str:
-        """The table: one line per row written, with the coefficient of every column that it uses."""
+        """The table, 80 columns wide: one line per row written, with the coefficient of every column that it uses.
+
+        x is the state; x0 and eps are the model's answer at the call, x0[n] and eps[n] that of call n, as long as
+        a slot keeps it; s1, s2, ... are all other slots.
+        """
         lines = [f"{self.name}: order {self.order}, {self.steps} steps, {len(self)} model evaluations"]
-        lines += [f"note: {note}" for note in self.notes]
+        for note in self.notes:
+            lines += wrap(f"note: {note}", 80, subsequent_indent="      ")
+        kept: dict[int, str] = {}  # slots that hold the answer of a call
         for n, call in enumerate(self.calls):
-            names = ["x0", "eps", *map(_slot, call.reads), *(f"noise{k}" for k in call.noises)]
+            reads = [kept.get(k, _slot(k)) for k in call.reads]
+            names = ["x0", "eps", *reads, *(f"noise({s:.6g},\N{NO-BREAK SPACE}{t:.6g})" for s, t in call.noises)]
             head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
             for slot, row in zip(call.writes, call.matrix, strict=True):
-                terms = [f"{np.ravel(c)[0]:+.6g} {name}" for c, name in zip(row, names, strict=True) if np.any(c)]
-                lines.append(f"{head:36s}{_slot(slot)} <- " + " ".join(terms))
+                used = sorted(np.flatnonzero([np.any(c) for c in row]), key=lambda j: names[j] != "x")
+                kept.pop(slot, None)
+                if slot != STATE and len(call.writes) > 1 and len(used) == 1 and used[0] < 2 and np.all(row[used] == 1):
+                    kept[slot] = f"{names[used[0]]}[{n}]"
+                    continue
+                terms = " ".join(f"{np.ravel(row[j])[0]:+.6g}\N{NO-BREAK SPACE}{names[j]}" for j in used)
+                first, *rest = wrap(terms, 80 - 37) or ["0"]
+                lines += [f"{head:31s}{_slot(slot):>2s} <- {first}", *(" " * 37 + more for more in rest)]
                 head = ""
-        return "\n".join(lines)
+        return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
     def to_json(self) -> str:
         """The whole table as JSON; floats are written in full, so `from_json` gives back an equal program."""
@@ -173,16 +196,16 @@ def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> l
         if not rows:
             raise ValueError(f"nothing reads what the call at t = {call.t:.6g} computes")
         matrix, m = call.matrix[rows], call.models
-        used = [j for j in range(len(call.reads)) if matrix[:, m + j].any()]
-        noisy = [j for j in range(len(call.noises)) if matrix[:, m + len(call.reads) + j].any()]
-        columns = [*range(m), *(m + j for j in used), *(m + len(call.reads) + j for j in noisy)]
-        call = replace(
-            call,
-            reads=tuple(call.reads[j] for j in used),
-            writes=tuple(call.writes[r] for r in rows),
-            noises=tuple(call.noises[j] for j in noisy),
-            matrix=matrix[:, columns],
-        )
+        columns = np.array(matrix.reshape(*matrix.shape[:2], -1).any(axis=(0, 2)))
+        columns[:m] = True
+        if len(rows) < len(call.writes) or not columns.all():  # most calls are as short as can be, and stay
+            call = replace(
+                call,
+                reads=tuple(compress(call.reads, columns[m:])),
+                writes=tuple(call.writes[r] for r in rows),
+                noises=tuple(compress(call.noises, columns[m + len(call.reads) :])),
+                matrix=matrix[:, columns],
+            )
         live = (live - set(call.writes)) | set(call.reads) | {call.at}
         kept.append(call)
     return kept[::-1]

@@ -21,7 +21,8 @@ def single_step(
     del startup
     at = Nodes.at(sch, grid)
     s, t = at[:-1], at[1:]
-    ddim = gauge.breaks(s, t)
+    # Where sigma grows from 0 with infinite slope, as of VPLinear, dx/dt is 0 * inf at the start.
+    ddim = gauge.breaks(s, t) | ~np.isfinite(gauge.columns(sch, s.t)).all(axis=1)
     whole = np.flatnonzero(~ddim)
     staged = iter(stage_calls(tableau, gauge, sch, s[whole], t[whole], (whole + 1).tolist(), first_slot=1))
     calls: list[Call] = []

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from logsnr.kernels import STATE_DTYPES, combine
-from logsnr.kernels.combine import accumulation_dtype
 from logsnr.kernels.pool import THREADED_BYTES
+from logsnr.kernels.tensors import accumulation_dtype
 
 F64, F32, F16, BF16 = STATE_DTYPES
 # Unit roundoff, and the spacing of the denormals where relative bounds end.

@@ -1,10 +1,14 @@
 """The explanation of a solver: the table it prints and the equalities it finds."""
 
+import re
+
 import numpy as np
+import pytest
 import torch
 
 import logsnr
 from logsnr.analysis.explain import affine_map, explain
+from logsnr.analysis.stability import stability
 
 SCH = logsnr.VPLinear()
 
@@ -46,3 +50,59 @@ def test_affine_map_is_what_the_executor_does() -> None:
     want = rows @ np.array([0.7, *answers])
     np.testing.assert_allclose([*seen, float(end)], want, rtol=1e-12)
     assert list(times) == [call.t for call in program]
+
+
+def test_weights_of_one_step() -> None:
+    """Positive weights sum to 1 in every gauge; those of LMS for equal steps in sigma, 3/2 and -1/2, to 2."""
+    for name in ("heun", "rk4", "dpm-2", "ddim"):
+        assert explain(name, SCH, logsnr.grid(SCH, 5)).weights == pytest.approx(1.0, rel=1e-9)
+    equal = np.asarray(SCH.time(-np.log(np.linspace(5.0, 1.0, 5))))
+    assert explain("deis-rho-2", SCH, equal).weights == pytest.approx(2.0, rel=1e-9)
+
+
+def test_stability_is_told_of_the_step_and_of_the_grid() -> None:
+    """The stable step is the first at which a mode grows, and a longer step of the grid is said to be one."""
+    for name in ("heun", "dpm-2", "dpmpp-3m"):
+        found = explain(name, SCH, logsnr.grid(SCH, 2))
+        assert stability(name, steps=[found.stable_step]).limit > 0
+        assert stability(name, steps=[1.02 * found.stable_step]).limit == 0
+        lam = SCH.half_logsnr(logsnr.grid(SCH, 2))
+        assert found.longest_step == pytest.approx(np.diff(lam).max(), rel=1e-12)
+        assert (found.growth > 1) is (found.longest_step > found.stable_step)
+        assert ("modes grow up to" in " ".join(str(found).split())) is (found.growth > 1)
+    assert "up to 20, the longest tried" in " ".join(str(explain("ddim", SCH, logsnr.grid(SCH, 2))).split())
+    whole = explain("dpm-2", logsnr.FlowMatching(), logsnr.grid(logsnr.FlowMatching(), 2))
+    assert "all steps of this grid start or end at an infinite lam" in " ".join(str(whole).split())
+
+
+@pytest.mark.parametrize("name", [n for n in logsnr.solver_names() if logsnr.solver(n).planner])
+def test_the_text_fits_80_columns(name: str) -> None:
+    """No line of an explanation is longer than a terminal of 80 columns."""
+    for startup in ("ramp", "single-step"):
+        text = str(explain(name, SCH, logsnr.grid(SCH, 12), startup=startup))  # type: ignore[arg-type]
+        assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", ["dpmpp-3m", "deis-4", "dpm-3", "dopri5"])
+def test_the_printed_table_is_the_solver(name: str) -> None:
+    """Carried out by hand, line by line, the printed table makes of any answers what the program makes of them."""
+    program = logsnr.solver(name).program(SCH, logsnr.grid(SCH, 5), startup="single-step")
+    rows = affine_map(program, SCH)[1]
+    text = re.sub(r"\n {37}", " ", str(program))
+    answers = np.random.default_rng(0).normal(size=len(program))
+    values, call = {"x": 0.7}, -1
+    for line in text.splitlines():
+        if not (found := re.fullmatch(r"(?: *(\d+)  t = (\S+) +model\((\w+)\))? *(\w+) <- (.*)", line)):
+            continue
+        if found[1]:
+            call, t, seen = int(found[1]), program.calls[int(found[1])].t, values[found[3]]
+            assert float(found[2]) == pytest.approx(t, rel=1e-5)
+            x0 = answers[call]
+            values |= {"x0": x0, "eps": (seen - SCH.alpha(t) * x0) / SCH.sigma(t)}
+            values |= {f"{head}[{call}]": values[head] for head in ("x0", "eps")}
+            before = dict(values)
+        terms = re.findall(r"(\S+) (\S+)", found[5])
+        values[found[4]] = sum(float(number) * before[of] for number, of in terms)
+    want = rows[-1] @ np.array([0.7, *answers])
+    assert call == len(program) - 1
+    assert values["x"] == pytest.approx(want, rel=1e-3)

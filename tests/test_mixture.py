@@ -200,6 +200,45 @@ def test_denoiser_under_transforms() -> None:
     assert TWO_D.denoiser(logsnr.VPLinear()).x0(x.half(), t).dtype == torch.float16
 
 
+@pytest.mark.parametrize("sch", [logsnr.VPLinear(), logsnr.SubVP(), logsnr.EDM()], ids=repr)
+def test_denoiser_of_every_head(sch: logsnr.Schedule) -> None:
+    """As networks, the heads are the score of the density, the slope of the exact flow, and what follows."""
+    x, t = torch.tensor([-0.7, 0.2, 1.6], dtype=F64), float(sch.time(0.3))
+    times, alpha, sigma = torch.full((3,), t, dtype=F64), sch.alpha(t), sch.sigma(t)
+    got = {head: ONE_D.denoiser(sch, head).model(x, times) for head in ("x0", "eps", "v", "velocity", "score")}
+    y, widths = x.clone().requires_grad_(), torch.sqrt(alpha**2 * ONE_D.covs + sigma**2)
+    parts = torch.distributions.Normal(alpha * ONE_D.means, widths)
+    density = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(ONE_D.weights), parts)
+    (score,) = torch.autograd.grad(density.log_prob(y).sum(), y)
+    d = 1e-5 * t
+    flow = (ONE_D.reference(x, sch, t, t + d) - ONE_D.reference(x, sch, t, t - d)) / (2 * d)
+    close(got["score"], score, 1e-12)
+    close(got["velocity"], flow, 1e-8)
+    close(got["eps"], -sigma * score, 1e-12)
+    close(got["x0"], (x + sigma**2 * score) / alpha, 1e-12)
+    close(got["v"], alpha * got["eps"] - sigma * got["x0"])
+
+
+@pytest.mark.parametrize("head", ["x0", "eps", "v", "velocity", "score"])
+def test_heads_keep_their_digits_near_the_ends(head: str) -> None:
+    """With hardly any noise and with hardly any data each head is the 50-digit combination, to 1e-13."""
+    p, sch, x = GaussianMixture([0.4], [0.09]), logsnr.FlowMatching(), torch.tensor([0.35], dtype=F64)
+    for t in (1e-9, 1 - 1e-9):
+        a, s, y = 1 - mp.mpf(t), mp.mpf(t), mp.mpf(x.item())
+        c, m = mp.mpf(p.covs.item()), mp.mpf(p.means.item())
+        d = (y - a * m) / (a**2 * c + s**2)
+        x0, eps = m + a * c * d, s * d
+        want = {"x0": x0, "eps": eps, "v": a * eps - s * x0, "velocity": eps - x0, "score": -eps / s}[head]
+        got = p.denoiser(sch, head).model(x, torch.tensor([t], dtype=F64)).item()
+        assert got == pytest.approx(float(want), rel=1e-13)
+
+
+def test_denoiser_refuses_unknown_heads() -> None:
+    """A name that is not a head raises ValueError at once."""
+    with pytest.raises(ValueError, match="prediction = 'epsilon' is not a head"):
+        ONE_D.denoiser(logsnr.VPLinear(), "epsilon")
+
+
 @pytest.mark.parametrize(
     ("means", "covs", "weights", "message"),
     [

@@ -77,11 +77,26 @@ def test_adaptive_methods_have_no_grid_to_refine() -> None:
         convergence_order("bosh3", MIXTURE, SCH)
 
 
-@pytest.mark.parametrize("name", [n for n in FIXED if n != "dopri5"])
+@pytest.mark.parametrize("name", FIXED)
 def test_one_step_has_one_order_more(name: str) -> None:
-    """With exact values before it, the error of one step shrinks with the declared order + 1."""
+    """With exact values before it, the error of one step shrinks with the declared order + 1, down to 1e-10."""
     measured = local_order(name, MIXTURE, SCH)
     assert measured.order == pytest.approx(logsnr.solver(name).order + 1, abs=0.15), measured
+    assert measured.window is not None
+    assert measured.errors[measured.window[1] + 1] <= 1e-10
+
+
+def test_limit_extrapolates_the_slopes() -> None:
+    """limit is closer to the order than the last slope, in which the start still shows."""
+    measured = convergence_order("deis-4", MIXTURE, SCH, max_nfe=600)
+    assert measured.limit == pytest.approx(2 * measured.slopes[-1] - measured.slopes[-2])
+    assert abs(measured.limit - 4) < 0.01 < abs(measured.order - 4)
+
+
+def test_grids_choose_the_span() -> None:
+    """Measured on the caller's grids the errors are those of his span, here one without any length to err on."""
+    short = convergence_order("heun", MIXTURE, SCH, max_nfe=64, grids=lambda n: warped_grid(SCH, n, -0.01, 0.01))
+    assert max(short.errors) < 1e-7 < min(convergence_order("heun", MIXTURE, SCH, max_nfe=64).errors)
 
 
 def test_exact_solvers_have_no_measurable_order() -> None:

@@ -126,6 +126,14 @@ def test_rank_by_budget_and_target() -> None:
     assert rank(STDS, SCH, target=1e-9, nfe=14, solvers=solvers) == []
 
 
+@pytest.mark.parametrize("question", [{"nfe": 9}, {"target": 0.05}, {"target": 0.05, "nfe": 12}], ids=repr)
+def test_the_best_are_the_first_of_all(question: dict[str, float]) -> None:
+    """best=5 gives the first five of the whole list, though it searches for less."""
+    everything = rank(STDS, SCH, **question)  # type: ignore[arg-type]
+    assert len(everything) > 5
+    assert rank(STDS, SCH, best=5, **question) == everything[:5]  # type: ignore[arg-type]
+
+
 def test_more_budget_than_the_default_search() -> None:
     """Without nfe the search ends at 100 evaluations; nfe= extends it."""
     options = {"target": 1e-2, "solvers": ["ddim"], "grids": ["logsnr"]}
@@ -145,6 +153,7 @@ def test_more_budget_than_the_default_search() -> None:
         ({"nfe": 5, "solvers": ["bosh3"]}, "chooses its own steps"),
         ({"nfe": 5, "grids": ["log"]}, "grid = 'log' is neither an array of times nor a known name"),
         ({"nfe": 5, "t_end": 2.0}, "is outside the times"),
+        ({"nfe": 5, "best": 0}, "best must be at least 1, not 0"),
     ],
 )
 def test_bad_questions_are_refused(options: dict[str, object], message: str) -> None:

@@ -1,0 +1,104 @@
+"""The pictures of docs/analysis.md.
+
+python -m logsnr.bench.figures --out docs/figures
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..analysis.stability import Stability, stability
+from ..analysis.transfer import Transfer, transfer
+from ..solvers.schedules import VPLinear
+from .plots import COLOURS
+
+STDS = np.geomspace(1e-3, 10.0, 81)
+SOLVERS = ("ddim", "heun", "deis-3", "dpmpp-2m", "dpmpp-3m", "dpmpp-3s")
+NFES = (10, 30)
+MANY_NFES = (30, 300)  # where rounding shows
+DTYPES = {None: "exact", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+MAPS = ("ddim", "heun", "dpm-2", "dpmpp-2s", "dpmpp-2m", "dpmpp-3m")
+# Text stays text, and the same numbers give the same file.
+SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "logsnr", "font.family": "DejaVu Sans"}
+
+
+def solvers_figure() -> Figure:
+    """Error against the standard deviation of the data, by solver, at two budgets."""
+    figure, axes = panels()
+    for ax, nfe in zip(axes, NFES, strict=True):
+        for colour, name in zip(COLOURS, SOLVERS, strict=True):
+            draw(ax, transfer(name, VPLinear(), STDS, nfe=nfe), name, colour)
+    finish(figure, axes, [f"{nfe} model evaluations" for nfe in NFES], (1e-5, 2.0))
+    return figure
+
+
+def dtypes_figure() -> Figure:
+    """Error against the standard deviation of the data, by the dtype of the network, for one solver."""
+    figure, axes = panels()
+    for ax, nfe in zip(axes, MANY_NFES, strict=True):
+        for colour, (dtype, label) in zip((*COLOURS[:3], "black"), reversed(DTYPES.items()), strict=True):
+            draw(ax, transfer("dpmpp-3s", VPLinear(), STDS, nfe=nfe, dtype=dtype), label, colour)
+    finish(figure, axes, [f"dpmpp-3s, {nfe} model evaluations" for nfe in MANY_NFES], (1e-8, 0.1))
+    return figure
+
+
+def panels() -> tuple[Figure, Any]:
+    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
+    return figure, figure.subplots(1, 2, sharey=True)
+
+
+def draw(ax: Axes, found: Transfer, label: str, colour: str) -> None:
+    ax.loglog(found.stds, np.where(found.error > 0, found.error, np.nan), color=colour, label=label, linewidth=1.5)
+
+
+def finish(figure: Figure, axes: Any, titles: list[str], limits: tuple[float, float]) -> None:
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title, loc="left", fontsize=10)
+        ax.set_xlabel("standard deviation of the data")
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("relative error")
+    axes[0].set_ylim(*limits)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+
+
+def stability_figure() -> Figure:
+    """Growth of the modes of Gaussian data in a step, by solver, over its length and the mode."""
+    figure = Figure(figsize=(8.4, 5.2), layout="constrained")
+    axes = figure.subplots(2, len(MAPS) // 2, sharex=True, sharey=True)
+    for ax, name in zip(axes.flat, MAPS, strict=True):
+        image = draw_map(ax, stability(name, steps=np.linspace(0.1, 8.0, 80), modes=np.linspace(-4.0, 4.0, 121)))
+    for ax in axes[:, 0]:
+        ax.set_ylabel("step in lam")
+    figure.supxlabel("mode: lam + log(standard deviation); 0: as much signal as noise", fontsize=10)
+    bar = figure.colorbar(image, ax=axes, label="growth of a mode in a step, times the exact growth", shrink=0.8)
+    bar.set_ticks(ticks=[-2, -1, 0, 1, 2], labels=["0.01", "0.1", "1", "10", "100"])
+    return figure
+
+
+def draw_map(ax: Axes, found: Stability) -> Any:
+    ratio = np.log10(np.maximum(found.growth / found.exact, 1e-3))
+    image = ax.contourf(found.modes, found.steps, ratio, np.arange(-2.0625, 2.1, 0.125), cmap="RdBu_r", extend="both")
+    if found.growth.max() > 1 + 1e-6:
+        ax.contour(found.modes, found.steps, found.growth, levels=[1.0 + 1e-6], colors="black", linewidths=1.2)
+    ax.set_title(found.solver, loc="left", fontsize=10)
+    return image
+
+
+def main(out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("docs/figures")) -> None:
+    """Draw all pictures of the documentation."""
+    out.mkdir(parents=True, exist_ok=True)
+    with rc_context(SVG):
+        solvers_figure().savefig(out / "transfer-solvers.svg", metadata={"Date": None})
+        dtypes_figure().savefig(out / "transfer-dtypes.svg", metadata={"Date": None})
+        stability_figure().savefig(out / "stability.png", dpi=110)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,101 @@
+"""What a kernel must know of tensors before it may touch their memory."""
+
+import platform
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+
+# Sums are taken in fp32 at least, and rounded once to the dtype of the output.
+STATE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def accumulation_dtype(outputs: Sequence[torch.dtype]) -> torch.dtype:
+    """fp64 if an output is fp64, else fp32."""
+    return torch.float64 if torch.float64 in outputs else torch.float32
+
+
+def refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False) -> str | None:
+    """Why no kernel, on any device, may work on the memory of these tensors; None if one may. ``contiguous``: not
+    only dense and alike, but with the elements in their order."""
+    first = tensors[0]
+    if transformed():
+        return "torch.compile and torch.func transforms need torch operations"
+    for x in tensors:
+        if not plain(x):
+            return f"{type(x).__name__} on {x.device} is not a plain tensor"
+        if x.requires_grad and torch.is_grad_enabled():
+            return "gradients are recorded"
+        if x.stride() != first.stride() or not dense(x):
+            return "the tensors are not laid out densely and alike"
+    if contiguous and not first.is_contiguous():
+        return "noise and coefficients by element need contiguous tensors"
+    return None
+
+
+def cpu_refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False) -> str | None:
+    """Why compiled CPU code cannot serve these tensors, or None if it can."""
+    for x in tensors:
+        if x.device.type != "cpu":
+            return f"{type(x).__name__} on {x.device} is not a plain CPU tensor"
+    return refuses(tensors, contiguous=contiguous) or processor_refuses()
+
+
+@cache
+def processor_refuses() -> str | None:
+    from .native import features  # loads the compiler, so only when a CPU tensor asks
+
+    if platform.machine() in ("aarch64", "arm64") or "+f16c" in features():
+        return None
+    return f"compiled code for {platform.machine()} without F16C would lack instructions that convert fp16"
+
+
+def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str | None:
+    """An output may be an input, but not a shifted view of one: blocks would read what others have written."""
+    for i, o in enumerate(out):
+        begin, end = o.data_ptr(), o.data_ptr() + o.numel() * o.element_size()
+        for j, x in enumerate((*inputs, *out[:i])):
+            start, stop = x.data_ptr(), x.data_ptr() + x.numel() * x.element_size()
+            same = j < len(inputs) and start == begin and x.dtype == o.dtype
+            if start < end and begin < stop and not same:
+                return "an output overlaps another tensor"
+    return None
+
+
+def plain(x: torch.Tensor) -> bool:
+    """Whether the tensor is what lies at its address: no subclass, no pending negation, not without memory."""
+    return (
+        type(x) in (torch.Tensor, torch.nn.Parameter)
+        and x.device.type in ("cpu", "cuda")
+        and x.layout is torch.strided
+        and not x.is_neg()
+    )
+
+
+def transformed() -> bool:
+    """Whether torch.compile, a torch.func transform or forward-mode AD is active: tensors are then more than
+    their data, and nothing but torch operations may touch them."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def vmapped() -> bool:
+    """Whether torch.func.vmap is active: then no value of a tensor can be looked at."""
+    functorch = torch._C._functorch
+    return any(level.key() == functorch.TransformType.Vmap for level in functorch.get_interpreter_stack() or ())
+
+
+def dense(x: torch.Tensor) -> bool:
+    """Whether the elements fill one block of memory, in whatever order (contiguous, channels-last, ...)."""
+    if x.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(zip(x.stride(), x.shape, strict=True)):
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True

@@ -1,0 +1,121 @@
+"""docs/orders.md: every solver on every schedule with every head has its order, and mutants of each do not."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import logsnr
+from logsnr.bench.orders import entrywise, measured, methods, schedules
+from logsnr.solvers import heads
+from logsnr.solvers.heads import HEADS, Level
+
+DOCS = Path(__file__).parents[1] / "docs" / "orders.md"
+SCHEDULES = schedules()
+TOLERANCE = 0.1
+SAME = 0.02  # two digits, and rounding: 1e-3 of dopri5's last error, and so 5e-3 of its limit
+
+
+def documented() -> dict[tuple[str, str], tuple[int, list[float]]]:
+    """(schedule, solver) -> declared order and one number per head, from the tables of the docs."""
+    rows: dict[tuple[str, str], tuple[int, list[float]]] = {}
+    name = ""
+    for line in DOCS.read_text().splitlines():
+        if line.startswith("## "):
+            name = line.removeprefix("## ")
+        elif line.startswith("| solver"):
+            assert line.split("|")[3:-1] == [f" {head} " for head in HEADS]
+        elif found := re.match(r"\| `(.+)` \| (\d) \| (.+) \|$", line):
+            assert (name, found[1]) not in rows
+            rows[name, found[1]] = int(found[2]), [float(cell) for cell in found[3].split(" | ")]
+    return rows
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("method", methods(), ids=lambda m: m.name)
+def test_order_with_every_head(method: logsnr.Solver, name: str) -> None:
+    """Measured with each of the five heads the order is the declared one within 0.1, and as the docs say."""
+    found = [measured(method, SCHEDULES[name], head).limit for head in HEADS]
+    assert found == pytest.approx([method.order] * len(HEADS), abs=TOLERANCE)
+    assert documented()[name, method.name][1] == pytest.approx(found, abs=SAME)
+
+
+def test_the_docs_are_complete() -> None:
+    """docs/orders.md holds exactly the schedules, solvers and declared orders that there are, one line each."""
+    rows = documented()
+    assert list(rows) == [(name, method.name) for name in SCHEDULES for method in methods()]
+    assert [order for order, _ in rows.values()] == [m.order for m in methods()] * len(SCHEDULES)
+    assert all(len(cells) == len(HEADS) for _, cells in rows.values())
+
+
+def test_every_schedule_family_is_measured() -> None:
+    """The table has one schedule of each kind that the library offers."""
+    offered = {n for n in dir(logsnr) if isinstance(getattr(logsnr, n), type)}
+    offered = {n for n in offered if issubclass(getattr(logsnr, n), logsnr.Schedule)} - {"Schedule"}
+    assert set(SCHEDULES) == offered
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("head", HEADS)
+def test_mutant_of_a_head_fails(head: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose answer is converted with a factor off by 1e-3 loses the order on every schedule."""
+    right = heads.to_pair
+
+    def off(head: str, level: Level) -> object:
+        return tuple((a, 1.001 * b) for a, b in right(head, level))
+
+    monkeypatch.setattr("logsnr.solvers.lower.to_pair", off)
+    mutant = replace(logsnr.solver("dpmpp-2m"), summary="a mutant")  # another plan than the right one's
+    found = measured(mutant, SCHEDULES[name], head)
+    assert not abs(found.limit - mutant.order) <= TOLERANCE, found
+
+
+def off_by_a_thousandth(method: logsnr.Solver, column: int) -> logsnr.Solver:
+    """The solver with entry ``column`` of what every call makes of the state times 1.001."""
+
+    def plan(sch: logsnr.Schedule, grid: np.ndarray, startup: str) -> logsnr.Program:
+        program = method.program(sch, grid, startup=startup)  # type: ignore[arg-type]
+        calls = []
+        for call in program:
+            matrix = np.array(call.matrix)
+            matrix[0, column : column + 1] *= 1.001
+            calls.append(replace(call, matrix=matrix))
+        return logsnr.Program(program.name, program.order, program.grid, tuple(calls))
+
+    return replace(method, planner=plan)
+
+
+MULTISTEP = ("ddim", "deis-2", "dpmpp-2m", "deis-rho-3", "dpmpp-3m", "deis-4", "deis-rho-4")
+SINGLE_STEP = ("euler", "heun", "dpm-2", "dpmpp-3s", "rk4", "dopri5")
+
+
+@pytest.mark.parametrize("name", MULTISTEP + SINGLE_STEP)
+def test_mutant_of_a_coefficient_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of both planners and each order: any one entry of the update that is off by 1e-3 loses the order."""
+    if logsnr.solver(name).order == 1:  # 32 steps of a right solver err by more than the mutant's 1e-3
+        monkeypatch.setattr("logsnr.bench.orders.longest", lambda method: 512)
+    method, sch = logsnr.solver(name), SCHEDULES["FlowMatching"]
+    last = max(method.program(sch, logsnr.grid(sch, 8, t_start=0.9, t_end=0.1)), key=lambda c: c.matrix.shape[1])
+    columns = np.flatnonzero(last.matrix[0])
+    assert len(columns) >= 2
+    for column in columns.tolist():
+        found = measured(off_by_a_thousandth(method, column), sch, "x0")
+        assert not abs(found.limit - method.order) <= TOLERANCE, (column, found)
+
+
+@pytest.mark.parametrize("name", ["rk4", "dopri5"])
+def test_kinks_of_a_table_hide_high_orders(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a grid that ignores the entries of a discrete table, orders 4 and 5 cannot be read: hence `entrywise`."""
+    monkeypatch.setattr("logsnr.bench.orders.steps_dx_dt", lambda method: False)
+    method = logsnr.solver(name)
+    assert not abs(measured(method, SCHEDULES["Discrete"], "x0").limit - method.order) <= TOLERANCE
+
+
+def test_entrywise_grids_hold_every_entry() -> None:
+    """Every grid over the entries of a table contains them and the coarser grids, and decreases strictly."""
+    coarse, fine = entrywise(8), entrywise(16)
+    assert {0.0, 1.0, 2.0} <= set(coarse)
+    np.testing.assert_allclose(fine[::2], coarse, rtol=1e-14, atol=1e-15)
+    assert (np.diff(fine) < 0).all()
