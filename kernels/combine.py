@@ -90,9 +90,9 @@ def combine_reference(
     """The specification, in plain torch: differentiable, and on any device."""
     wide, device = accumulation_dtype(dtypes), inputs[0].device
     terms = [x.to(wide) for x in inputs]
-    columns = terms + [
-        standard_normals(noise, k, inputs[0]).to(wide) for k in range(len(noise.columns) if noise else 0)
-    ]
+    columns = list(terms)
+    if noise is not None:
+        columns += [standard_normals(noise, k, inputs[0]).to(wide) for k in range(len(noise.columns))]
     matrix = in_accumulation_dtype(coefs, dtypes)
     rows = torch.from_numpy(matrix)
     # Python floats carry scalars to any device without a copy; fp32 values survive the trip exactly.
