@@ -96,7 +96,7 @@ def convergence_order(
     method = _fixed_step(solver)
     nodes = grids or partial(warped_grid, sch)
     first, *_, last = map(float, nodes(8))
-    x = _marginal(problem, sch, first, samples, seed)
+    x = problem.sample_at(sch, first, samples, generator=torch.Generator().manual_seed(seed))
     reference = problem.reference(x, sch, first, last)
     den = problem.denoiser(sch, prediction)
 
@@ -114,7 +114,7 @@ def local_order(
     nodes around lam = 0, all earlier states being exact, as the distance between the nodes is halved."""
     method = _fixed_step(solver)
     first = float(sch.time(-SPAN / 2))
-    x = _marginal(problem, sch, first, samples, seed)
+    x = problem.sample_at(sch, first, samples, generator=torch.Generator().manual_seed(seed))
     count = method.order + 1
 
     def run(steps: int) -> tuple[int, float]:
@@ -226,14 +226,6 @@ def _fixed_step(solver: str | Solver) -> Solver:
     if method.planner is None:
         raise ValueError(f"{method.name} chooses its own steps: there is no order to measure on a grid")
     return method
-
-
-def _marginal(problem: Problem, sch: Schedule, t: float, samples: int, seed: int) -> torch.Tensor:
-    """Exact draws of the state at time t."""
-    generator = torch.Generator().manual_seed(seed)
-    clean = problem.sample(samples, generator=generator)
-    noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
-    return sch.alpha(t) * clean + sch.sigma(t) * noise
 
 
 def _rms(difference: torch.Tensor) -> float:

@@ -37,6 +37,12 @@ class Problem(ABC):
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> torch.Tensor:
         """n independent draws of the data, float64 of shape (n, *event_shape)."""
 
+    def sample_at(self, sch: Schedule, t: float, n: int, *, generator: torch.Generator | None = None) -> torch.Tensor:
+        """n independent draws of x_t = alpha x0 + sigma eps, float64 of shape (n, *event_shape)."""
+        clean = self.sample(n, generator=generator)
+        noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+        return sch.alpha(t) * clean + sch.sigma(t) * noise
+
     def reference(self, x: torch.Tensor, sch: Schedule, s: float, t: float) -> torch.Tensor:
         """Where the PF-ODE takes the states x from time s to time t, noisier or cleaner.
 

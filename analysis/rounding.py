@@ -91,7 +91,8 @@ def rounding(
     c = positive("stds", np.geomspace(1e-3, 10.0, 25) if stds is None else stds) ** 2
     data = Gaussian(np.full_like(c, mean), c)
     first, last = program.grid[0], program.grid[-1]
-    x = starts(data, sch, first, samples, seed).to(torch.promote_types(dtype, torch.float32))
+    x = data.sample_at(sch, first, samples, generator=torch.Generator().manual_seed(seed))
+    x = x.to(torch.promote_types(dtype, torch.float32))
     narrow, wide = (
         execute(program, data, sch, x, dtype=d, prediction=prediction).double().numpy() for d in (dtype, torch.float64)
     )
@@ -101,13 +102,6 @@ def rounding(
     size = np.hypot(sch.alpha(last) * np.sqrt(c), sch.sigma(last))
     error, error64, difference, truncation = (np.sqrt((e**2).mean(axis=0)) / size for e in errors)
     return Rounding(dtype, prediction, np.sqrt(c), error, error64, difference, truncation, program)
-
-
-def starts(data: Gaussian, sch: Schedule, t: float, samples: int, seed: int) -> torch.Tensor:
-    """``samples`` draws from the marginal of ``data`` at time t, float64 (samples, *event)."""
-    generator = torch.Generator().manual_seed(seed)
-    clean = data.sample(samples, generator=generator)
-    return sch.alpha(t) * clean + sch.sigma(t) * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
 
 
 def execute(

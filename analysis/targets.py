@@ -73,13 +73,13 @@ def of_problem(problem: Problem, sch: Schedule, s: float, t: float, samples: int
     difference plus what that integration says of itself.
     """
     generator = torch.Generator().manual_seed(seed)
-    x = _marginal(problem, sch, s, samples, generator)
+    x = problem.sample_at(sch, s, samples, generator=generator)
     end = problem.reference(x, sch, s, t)
     check = reference_flow(problem, x[:CHECKED], sch, s, t)
     error = float(per_sample_rms(end[:CHECKED] - check.x).max()) + check.error
     how = f"{type(problem).__name__}.reference"
     target = Target(_told(problem), problem.denoiser(sch), x, end, "exact marginal", how, error, seed)
-    draws = [_marginal(problem, sch, t, samples, generator) for _ in range(2 * REPLICAS)]
+    draws = [problem.sample_at(sch, t, samples, generator=generator) for _ in range(2 * REPLICAS)]
     return target, Noise.between(draws[::2], draws[1::2], seed)
 
 
@@ -126,13 +126,6 @@ def check_start(den: Denoiser, x: Any, event_shape: Any) -> torch.Tensor | tuple
 
 def _slices(y: torch.Tensor, seed: int) -> Array:
     return slices(y.numpy(), PROJECTIONS, seed)
-
-
-def _marginal(problem: Problem, sch: Schedule, t: float, n: int, generator: torch.Generator) -> torch.Tensor:
-    """n exact draws of alpha x0 + sigma eps."""
-    clean = problem.sample(n, generator=generator)
-    noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
-    return sch.alpha(t) * clean + sch.sigma(t) * noise
 
 
 def _noise(den: Denoiser, sigma: float, shape: Sequence[int], samples: int, seed: int) -> torch.Tensor:

@@ -23,7 +23,7 @@ from ..solvers.schedule import Schedule
 from .gaussian import Gaussian
 from .moments import propagate
 from .problem import parameter
-from .rounding import execute, positive, starts
+from .rounding import execute, positive
 
 SAMPLES = 32  # draws per mode behind an error measured in a dtype
 MAX_NFE = 100  # where the search for a target gives up unless nfe= says otherwise
@@ -110,7 +110,8 @@ def transfer(
         error = np.abs(spread / end - 1) if len(form.noise) else np.abs(gain / exact - 1)
     else:
         data = Gaussian(np.zeros_like(stds), stds**2)
-        x = starts(data, sch, first, SAMPLES, seed).to(torch.promote_types(dtype, torch.float32))
+        x = data.sample_at(sch, first, SAMPLES, generator=torch.Generator().manual_seed(seed))
+        x = x.to(torch.promote_types(dtype, torch.float32))
         y = execute(program, data, sch, x, dtype=dtype, prediction=prediction).double().numpy()
         x0 = x.double().numpy()
         gain = (x0 * y).sum(axis=0) / (x0 * x0).sum(axis=0)

@@ -8,7 +8,7 @@ import torch
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
 from logsnr.analysis.moments import propagate
-from logsnr.analysis.rounding import execute, rounding, starts
+from logsnr.analysis.rounding import execute, rounding
 from logsnr.analysis.transfer import transfer
 from logsnr.solvers.planning import plan_program
 
@@ -36,7 +36,7 @@ def test_errors_are_those_against_mpmath(name: str) -> None:
     report = rounding(name, SCH, stds=STDS, mean=0.7, steps=5, samples=4)
     program, first, last = report.program, report.program.grid[0], report.program.grid[-1]
     data = Gaussian([0.7] * 3, np.array(STDS) ** 2)
-    x = starts(data, SCH, first, 4, 0).to(F32)
+    x = data.sample_at(SCH, first, 4, generator=torch.Generator().manual_seed(0)).to(F32)
     with mp.workdps(50):
         exact = [[by_mpmath(program, SCH, 0.7, std, float(u)) for u, std in zip(row, STDS, strict=True)] for row in x]
         for dtype, errors in ((F32, report.error), (F64, report.error_float64)):
@@ -80,7 +80,11 @@ def test_truncation_is_the_transfer_function() -> None:
     """For centred data the truncation is the relative error of the transfer function times the draws' rms."""
     report = rounding("dpmpp-2m", SCH, F64, stds=STDS, steps=7)
     found = transfer("dpmpp-2m", SCH, STDS, steps=7)
-    x = starts(Gaussian([0.0] * 3, np.array(STDS) ** 2), SCH, report.program.grid[0], 32, 0).numpy()
+    x = (
+        Gaussian([0.0] * 3, np.array(STDS) ** 2)
+        .sample_at(SCH, report.program.grid[0], 32, generator=torch.Generator().manual_seed(0))
+        .numpy()
+    )
     rms = np.sqrt((x**2).mean(axis=0)) * found.exact / np.hypot(SCH.alpha(SCH.t_end) * found.stds, SCH.sigma(SCH.t_end))
     np.testing.assert_allclose(report.truncation, found.error * rms, rtol=1e-9)
     assert (report.difference == 0).all()
