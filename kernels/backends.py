@@ -1,10 +1,8 @@
 """Which implementation of an operation serves a call: the one place where that is decided."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
-
-import torch
 
 Backend = Literal["torch", "cpu", "triton"]
 
@@ -37,20 +35,3 @@ def choose(backend: str | None, refusals: Refusals) -> str:
     if reason is not None:
         raise RuntimeError(f"{source} = {asked!r} cannot serve this call: {reason}")
     return asked
-
-
-def triton_refuses(tensors: Sequence[torch.Tensor]) -> str | None:
-    """Why Triton kernels cannot serve these tensors, or None if they can: they need a GPU, or Triton's
-    interpreter (TRITON_INTERPRET=1), which runs them on CPU tensors."""
-    kinds = {x.device.type for x in tensors}
-    if kinds == {"cpu"} and os.environ.get("TRITON_INTERPRET") != "1":
-        return "the tensors are on the CPU, and Triton's interpreter (TRITON_INTERPRET=1) is not on"
-    if not kinds <= {"cpu", "cuda"}:
-        return f"the tensors are on {', '.join(sorted(kinds))}"
-    return None if _triton_installed() else "Triton is not installed"
-
-
-def _triton_installed() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("triton") is not None

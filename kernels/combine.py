@@ -64,13 +64,8 @@ def combine(
         noise.check(inputs[0])
     bounds = _bounds(limits, len(table))
     tensors, contiguous = [*inputs, *(out or ())], noise is not None or table.ndim > 2
-    chosen = choose(
-        backend,
-        {
-            "cpu": lambda: cpu_refuses(tensors, contiguous=contiguous) or overlap(inputs, out or ()),
-        },
-    )
-    if chosen == "torch":
+    refusal = {"cpu": lambda: cpu_refuses(tensors, contiguous=contiguous) or overlap(inputs, out or ())}
+    if choose(backend, refusal) == "torch":
         return combine_reference(inputs, table, kinds, out=out, checked=checked, noise=noise, limits=bounds)
     results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in kinds)
     matrix = in_accumulation_dtype(by_element(table, inputs[0].shape[1:]), kinds)

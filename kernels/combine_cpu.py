@@ -14,6 +14,7 @@ import torch
 from llvmlite import ir
 
 from . import lanes as emit
+from .combine import used_columns
 from .lanes import CODES, LANES, TYPES, constant, counted, vector
 from .native import I64, Native, compile_function
 from .normals_cpu import BLOCKS, FEW, Normals
@@ -56,10 +57,9 @@ def signature(
     clamped: Sequence[bool] | None = None,
 ) -> Signature:
     """``coefs`` (R, K) or (R, K, n) has a column for every input, then one for every noise."""
-    used = (coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2)
     read, written = ("".join(CODES[d] for d in dtypes) for dtypes in (inputs, outputs))
     limits = tuple(clamped or (False,) * len(outputs))
-    return Signature(read, written, tuple(map(tuple, used.tolist())), checked, limits, coefs.ndim > 2)
+    return Signature(read, written, used_columns(coefs), checked, limits, coefs.ndim > 2)
 
 
 def kernel(sig: Signature) -> Native:

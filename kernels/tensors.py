@@ -15,30 +15,22 @@ def accumulation_dtype(outputs: Sequence[torch.dtype]) -> torch.dtype:
     return torch.float64 if torch.float64 in outputs else torch.float32
 
 
-def refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False) -> str | None:
-    """Why no kernel, on any device, may work on the memory of these tensors; None if one may. ``contiguous``: not
-    only dense and alike, but with the elements in their order."""
+def cpu_refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False) -> str | None:
+    """Why compiled CPU code cannot serve these tensors, or None if it can. ``contiguous``: they must not only be
+    dense and alike, but have their elements in order."""
     first = tensors[0]
     if transformed():
         return "torch.compile and torch.func transforms need torch operations"
     for x in tensors:
         if not plain(x):
-            return f"{type(x).__name__} on {x.device} is not a plain tensor"
+            return f"{type(x).__name__} on {x.device} is not a plain CPU tensor"
         if x.requires_grad and torch.is_grad_enabled():
             return "gradients are recorded"
         if x.stride() != first.stride() or not dense(x):
             return "the tensors are not laid out densely and alike"
     if contiguous and not first.is_contiguous():
         return "noise and coefficients by element need contiguous tensors"
-    return None
-
-
-def cpu_refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False) -> str | None:
-    """Why compiled CPU code cannot serve these tensors, or None if it can."""
-    for x in tensors:
-        if x.device.type != "cpu":
-            return f"{type(x).__name__} on {x.device} is not a plain CPU tensor"
-    return refuses(tensors, contiguous=contiguous) or processor_refuses()
+    return processor_refuses()
 
 
 @cache
@@ -63,10 +55,10 @@ def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str 
 
 
 def plain(x: torch.Tensor) -> bool:
-    """Whether the tensor is what lies at its address: no subclass, no pending negation, not without memory."""
+    """Whether the tensor is what lies at its address: on the CPU, no subclass, no pending negation."""
     return (
         type(x) in (torch.Tensor, torch.nn.Parameter)
-        and x.device.type in ("cpu", "cuda")
+        and x.device.type == "cpu"
         and x.layout is torch.strided
         and not x.is_neg()
     )
