@@ -170,8 +170,9 @@ def rank(
     names = [name for name in solver_names() if find_solver(name).planner] if solvers is None else solvers
     for kind, (method, startup) in product(grids, list(_settings(sch, names))[::-1]):  # the simplest are named first
         on = cache(partial(_planned, method, startup, kind, sch=sch, t_start=t_start, t_end=t_end))
-        longest = partial(_longest, on, method.evaluations)
-        program = longest(limit) if target is None else _reaching(on, longest, error, target, limit)
+        program = None
+        if len(on(1)) <= limit:
+            program = largest_within(on, limit) if target is None else _reaching(on, error, target, limit)
         if program is not None:
             choices.append(Choice(method.name, kind, startup, len(program), error(program)))
         if target is not None and best is not None and len(choices) >= best:
@@ -205,36 +206,20 @@ def _settings(sch: Schedule, names: Iterable[str]) -> Iterator[tuple[Solver, Sta
         yield from product([method], reversed(programs.values()))
 
 
-def _longest(on: Callable[[int], Program], cost: int, nfe: int) -> Program | None:
-    """The program with the most steps within ``nfe``, None if one step is too much; all steps but the first few
-    cost the same."""
-    program = on(max(1, nfe // cost))
-    if len(program) > nfe:
-        program = on(max(1, program.steps - ceil((len(program) - nfe) / cost)))
-    if len(program) <= nfe < len(program) + cost:
-        return program
-    return largest_within(on, nfe) if len(on(1)) <= nfe else None
-
-
 def _reaching(
-    on: Callable[[int], Program],
-    longest: Callable[[int], Program | None],
-    error: Callable[[Program], float],
-    target: float,
-    limit: int,
+    on: Callable[[int], Program], error: Callable[[Program], float], target: float, limit: int
 ) -> Program | None:
-    """The smallest program found with an error of at most ``target``, None if none within ``limit`` is.
-
-    on: from steps to programs, longest: from budgets. Doubles the steps, then interpolates.
+    """The smallest program found with an error of at most ``target``, None if none within ``limit`` is, which has
+    room for one step. on: from steps to programs. Doubles the steps, then interpolates.
     """
-    missed, above, found = 0, np.inf, on(1) if len(on(1)) <= limit else None
-    while found is not None and (below := error(found)) > target:
+    missed, above, found = 0, np.inf, on(1)
+    while (below := error(found)) > target:
         missed, above = found.steps, below
-        found = on(2 * missed) if 2 * len(found) <= limit else longest(limit)
-        if found is None or found.steps <= missed:
+        found = on(2 * missed) if 2 * len(found) <= limit else largest_within(on, limit)
+        if found.steps <= missed:
             return None
     tries = 0
-    while found is not None and (steps := found.steps) - missed > 1:
+    while (steps := found.steps) - missed > 1:
         middle, tries = (missed + steps) // 2, tries + 1
         if below > 0 and np.isfinite(above) and tries % 3:  # errors are nearly a power of the steps
             crossing = np.log(above / target) / np.log(above / below)

@@ -60,14 +60,15 @@ def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
     if len(best) > nfe:
         raise ValueError(f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations")
     low, high = 1, nfe + 1  # every step evaluates the model at least once
-    guess = nfe * low // len(best)  # as if all steps cost what one does; right for most solvers
+    guess = nfe // len(best)
     while high - low > 1 and len(best) < nfe:
         program = on(min(max(guess, low + 1), high - 1))
+        cost = (len(program) - len(best)) / (program.steps - best.steps)
         if len(program) <= nfe:
             low, best = program.steps, program
         else:
             high = program.steps
-        guess = nfe * low // len(best) if high > nfe else (low + high) // 2
+        guess = low + int((nfe - len(best)) / max(cost, 1.0))  # as all steps cost the same, but for a few at the ends
     return best
 
 
