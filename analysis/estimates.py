@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import bdtr, stdtrit
 
 from ..solvers.gauges import Array
 
@@ -51,6 +50,8 @@ def order_interval(errors: Array, q: float) -> tuple[float, float]:
     The number of errors below the quantile is binomial, so this holds for every distribution (Conover 1999,
     sec. 3.2). Errors are not negative: where there are too few of them, an end is 0 or infinity.
     """
+    from scipy.special import bdtr  # 0.3 s, which whoever only imports this package need not wait for
+
     below = bdtr(np.arange(len(errors)), len(errors), q)  # P(at most k errors lie below the quantile)
     ordered = np.concatenate([[0.0], np.sort(errors), [np.inf]])
     low, high = np.searchsorted(below, [TAIL, 1 - TAIL])
@@ -65,6 +66,8 @@ def jackknife(statistic: Callable[[np.ndarray], float], n: int) -> Estimate:
     It tells the scatter between samples of this size, not what their size adds to the value. Where samples
     that lack a group have the value 0, nothing is known: from 0 to infinity.
     """
+    from scipy.special import stdtrit
+
     groups, every = min(n, GROUPS), np.arange(n)
     value = statistic(every)
     if value == 0 or not np.isfinite(value):

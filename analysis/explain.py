@@ -65,7 +65,7 @@ def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup 
             theirs = other.program(sch, grid, startup=startup)
             if len(theirs) == len(program) and _same(mine, affine_map(theirs, sch)):
                 equals.append(other.name)
-    lam = np.asarray(sch.half_logsnr(np.array(program.grid)))
+    lam = np.asarray(sch.half_logsnr(program.times))
     longest = min(float(np.abs(np.diff(lam[np.isfinite(lam)])).max(initial=0.0)), LONGEST)
     growth = float(stability(method, steps=[longest]).growth.max()) if longest else 1.0
     return Explanation(
