@@ -1,5 +1,6 @@
 """What a kernel must know of tensors before it may touch their memory."""
 
+import os
 import platform
 from collections.abc import Sequence
 from functools import cache
@@ -8,6 +9,7 @@ import torch
 
 # Sums are taken in fp32 at least, and rounded once to the dtype of the output.
 STATE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+TRITON = (3, 4)  # the oldest release that takes tuples of tensors and of constants as the kernels need them
 
 
 def accumulation_dtype(outputs: Sequence[torch.dtype]) -> torch.dtype:
@@ -18,19 +20,35 @@ def accumulation_dtype(outputs: Sequence[torch.dtype]) -> torch.dtype:
 def cpu_refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False) -> str | None:
     """Why compiled CPU code cannot serve these tensors, or None if it can. ``contiguous``: they must not only be
     dense and alike, but have their elements in order."""
+    return _refuses(tensors, "cpu", contiguous) or processor_refuses()
+
+
+def triton_refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False) -> str | None:
+    """Why Triton kernels cannot serve these tensors, or None if they can: on a GPU, or, with TRITON_INTERPRET=1,
+    on the CPU by Triton's interpreter."""
+    device = tensors[0].device.type
+    if device not in ("cpu", "cuda"):
+        return f"the tensors are on {device}"
+    if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "the tensors are on the CPU, and Triton's interpreter (TRITON_INTERPRET=1) is not on"
+    return _refuses(tensors, device, contiguous) or triton_missing()
+
+
+def _refuses(tensors: Sequence[torch.Tensor], device: str, contiguous: bool) -> str | None:
+    """Why no kernel may work on the memory of these tensors, or None if one may."""
     first = tensors[0]
     if transformed():
         return "torch.compile and torch.func transforms need torch operations"
     for x in tensors:
-        if not plain(x):
-            return f"{type(x).__name__} on {x.device} is not a plain CPU tensor"
+        if not plain(x, device):
+            return f"{type(x).__name__} on {x.device} is not a plain {device.upper()} tensor"
         if x.requires_grad and torch.is_grad_enabled():
             return "gradients are recorded"
         if x.stride() != first.stride() or not dense(x):
             return "the tensors are not laid out densely and alike"
     if contiguous and not first.is_contiguous():
         return "noise and coefficients by element need contiguous tensors"
-    return processor_refuses()
+    return None
 
 
 @cache
@@ -40,6 +58,18 @@ def processor_refuses() -> str | None:
     if platform.machine() in ("aarch64", "arm64") or "+f16c" in features():
         return None
     return f"compiled code for {platform.machine()} without F16C would lack instructions that convert fp16"
+
+
+@cache
+def triton_missing() -> str | None:
+    """Why there is no Triton that compiles the kernels, or None if there is."""
+    try:
+        import triton  # only when a tensor asks for it
+    except ImportError as error:
+        return f"Triton is not there: {error}"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < TRITON:
+        return f"Triton {triton.__version__} is older than {'.'.join(map(str, TRITON))}"
+    return None
 
 
 def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str | None:
@@ -54,11 +84,11 @@ def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str 
     return None
 
 
-def plain(x: torch.Tensor) -> bool:
-    """Whether the tensor is what lies at its address: on the CPU, no subclass, no pending negation."""
+def plain(x: torch.Tensor, device: str = "cpu") -> bool:
+    """Whether the tensor is what lies at its address: on the device, no subclass, no pending negation."""
     return (
         type(x) in (torch.Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
+        and x.device.type == device
         and x.layout is torch.strided
         and not x.is_neg()
     )

@@ -1,5 +1,7 @@
-"""One place for determinism: tests start from the same seeds, hypothesis draws the same examples."""
+"""One place for determinism: tests start from the same seeds, hypothesis draws the same examples. Where there is no
+GPU, Triton kernels are interpreted."""
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +11,9 @@ from hypothesis import settings
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
+
+if not torch.cuda.is_available():  # Triton reads it when it is imported; its kernels then run on CPU tensors
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True)
