@@ -2,6 +2,7 @@
 
 from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference
 from .normals import Noise, normals
+from .norms import combine_norm, error_norm
 from .registers import Registers, Updates, registers
 from .tensors import STATE_DTYPES, dense, transformed
 
@@ -13,8 +14,10 @@ __all__ = [
     "Registers",
     "Updates",
     "combine",
+    "combine_norm",
     "combine_reference",
     "dense",
+    "error_norm",
     "normals",
     "registers",
     "transformed",

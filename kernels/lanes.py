@@ -125,3 +125,12 @@ def weighted_sum(b: ir.IRBuilder, coefs: Sequence[Any], used: Sequence[bool], xs
     for product in products[1:]:
         total = b.fadd(total, product)
     return total
+
+
+def sum_by_halves(b: ir.IRBuilder, x: Any) -> Any:
+    """The sum of a vector's lanes, of a power of two, in the order of `sums.by_halves`."""
+    half = x.type.count // 2
+    while half > 1:
+        low, high = (shuffle(b, x, x, range(k, k + half)) for k in (0, half))
+        x, half = b.fadd(low, high), half // 2
+    return b.fadd(*(b.extract_element(x, I32(k)) for k in (0, 1)))

@@ -16,19 +16,23 @@ THREADED_BYTES = 4 << 20
 CHUNK_BYTES = 1 << 20  # small enough that a thread that wakes late leaves its share to the others
 
 
-def launch(function: Loop, frame: int, row: int, count: int, size: int, *, period: int | None = None) -> int:
+def launch(
+    function: Loop, frame: int, row: int, count: int, size: int, *, period: int | None = None, multiple: int = 128
+) -> int:
     """``function(frame, row, begin, end)`` over ``count`` elements, ``size`` bytes moved for each; returns the
     largest of its results. Waits for every thread before it returns, also if it is interrupted.
 
-    period: of a function that counts elements by sample, their number in one: parts begin where a sample does,
-    or a multiple of 128 elements behind it.
+    period:   of a function that counts elements by sample, their number in one: parts begin where a sample does,
+              or whole multiples behind it.
+    multiple: what numbers of elements in a part are multiples of: whole vectors and cache lines. 1 if what the
+              function counts are larger things.
     """
     if not count:
         return 0
     threads = torch.get_num_threads()
     if count * size < THREADED_BYTES or threads == 1:
         return function(frame, row, 0, count)
-    parts = deque(_parts(count, -(-CHUNK_BYTES // size // 128) * 128, period or count))
+    parts = deque(_parts(count, -(-CHUNK_BYTES // size // multiple) * multiple, period or count))
 
     def work() -> int:
         found = 0

@@ -4,7 +4,9 @@ import os
 import platform
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 
+import numpy as np
 import torch
 
 # Sums are taken in fp32 at least, and rounded once to the dtype of the output.
@@ -84,6 +86,13 @@ def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str 
     return None
 
 
+def scattered(x: torch.Tensor) -> str | None:
+    """Why compiled code that works sample by sample cannot serve a dense tensor, or None if it can."""
+    if x.numel() and len(x) > 1 and x.stride(0) != prod(x.shape[1:]):
+        return "the elements of a sample are not next to each other in memory"
+    return None
+
+
 def plain(x: torch.Tensor, device: str = "cpu") -> bool:
     """Whether the tensor is what lies at its address: on the device, no subclass, no pending negation."""
     return (
@@ -108,6 +117,12 @@ def vmapped() -> bool:
     """Whether torch.func.vmap is active: then no value of a tensor can be looked at."""
     functorch = torch._C._functorch
     return any(level.key() == functorch.TransformType.Vmap for level in functorch.get_interpreter_stack() or ())
+
+
+def on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array on a device, without making the host wait for a GPU: memory that is not pinned has been read when the
+    call returns, before the copy on the device is there."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def dense(x: torch.Tensor) -> bool:

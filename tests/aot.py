@@ -1,0 +1,120 @@
+"""Compiles Triton kernels for GPUs that need not be there, and reads what came out.
+
+`compiled(name)` does so for the cases of ``aot_<name>.py``, in a process of its own: Triton decides when it is
+imported whether it interprets. A case file has ``CASES``, by name a function, its arguments, its constants and the
+number of warps. Arguments are given by their type in Triton's letters; tensors are aligned to 16 bytes, and integers
+whose type ends in ``:16`` are multiples of 16.
+"""
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+TARGETS = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
+NVIDIA = tuple(target for target in TARGETS if target.startswith("sm"))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A case compiled for a target: PTX or AMD assembly, registers of a thread, and bytes (of AMD: registers) that
+    it spills to memory."""
+
+    target: str
+    case: str
+    assembly: str
+    registers: int
+    spilled: int
+
+    def count(self, pattern: str) -> int:
+        """How often it is found in the assembly."""
+        return len(re.findall(pattern, self.assembly))
+
+    @property
+    def accesses(self) -> tuple[int, int]:
+        """Loads and stores of 128 bits, in PTX."""
+        loads, stores = (self.count(rf"\b{op}\.global[\w.:]*\.v(?:4\.b32|2\.b64)") for op in ("ld", "st"))
+        return loads, stores
+
+    @property
+    def narrow(self) -> tuple[int, int]:
+        """Loads and stores of less, in PTX."""
+        loads, stores = (self.count(rf"\b{op}\.global\b") for op in ("ld", "st"))
+        return loads - self.accesses[0], stores - self.accesses[1]
+
+    @property
+    def fused(self) -> int:
+        """Multiply-adds, in PTX, that round once."""
+        return self.count(r"\bfma\.")
+
+
+def compiled(name: str) -> dict[tuple[str, str], Kernel]:
+    """The cases of ``aot_<name>.py``, by target and case."""
+    environment = os.environ | {"TRITON_INTERPRET": "0"}
+    command = [sys.executable, __file__, name]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    kernels = [Kernel(**json.loads(line)) for line in done.stdout.splitlines()]
+    return {(kernel.target, kernel.case): kernel for kernel in kernels}
+
+
+def source(function: Any, arguments: dict[str, Any], constants: dict[str, Any]) -> Any:
+    from triton.compiler import ASTSource
+
+    signature, aligned = dict.fromkeys(constants, "constexpr") | arguments, []
+    signature = {name: signature[name] for name in function.arg_names}
+    for i, (name, kind) in enumerate(signature.items()):
+        if isinstance(kind, tuple):
+            aligned += [(i, j) for j in range(len(kind))]
+        elif kind.startswith("*") or kind.endswith(":16"):
+            aligned.append((i,))
+            signature[name] = kind.removesuffix(":16")
+    return ASTSource(function, signature, constants, {at: [["tt.divisibility", 16]] for at in aligned})
+
+
+def resources(asm: dict[str, Any]) -> tuple[int, int]:
+    """Registers and spills, from what ``ptxas -v`` says or from the metadata in AMD's assembly."""
+    if "ptx" not in asm:
+        vector, *spilled = (
+            int(re.findall(rf"\.{kind}: +(\d+)", asm["amdgcn"])[0])
+            for kind in ("vgpr_count", "vgpr_spill_count", "sgpr_spill_count")
+        )
+        return vector, sum(spilled)
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    (arch,) = re.findall(r"\.target (sm_(\d+)\w*)", asm["ptx"])
+    with NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(asm["ptx"])
+        file.flush()
+        command = [get_ptxas(int(arch[1])).path, "-v", f"-arch={arch[0]}", file.name, "-o", "/dev/null"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    spilled = sum(int(count) for count in re.findall(r"(\d+) bytes spill", said))
+    return int(re.findall(r"Used (\d+) registers", said)[0]), spilled
+
+
+def kernels(cases: dict[str, tuple[Any, dict[str, Any], dict[str, Any], int]]) -> Iterator[Kernel]:
+    import triton
+    from triton.backends.compiler import GPUTarget
+
+    for target, where in TARGETS.items():
+        for case, (function, arguments, constants, warps) in cases.items():
+            options = {"num_warps": warps, "enable_fp_fusion": False}
+            asm = triton.compile(source(function, arguments, constants), target=GPUTarget(*where), options=options).asm
+            yield Kernel(target, case, asm.get("ptx") or asm["amdgcn"], *resources(asm))
+
+
+if __name__ == "__main__":
+    for kernel in kernels(runpy.run_path(str(Path(__file__).with_name(f"aot_{sys.argv[1]}.py")))["CASES"]):
+        print(json.dumps(asdict(kernel)))
