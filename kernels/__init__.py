@@ -3,8 +3,10 @@
 from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference
 from .normals import Noise, normals
 from .norms import combine_norm, error_norm
-from .registers import Registers, Updates, registers
-from .tensors import STATE_DTYPES, dense, transformed
+from .registers import Registers, registers
+from .table import Table
+from .tensors import STATE_DTYPES, transformed
+from .updates import Seeds, Updates
 
 __all__ = [
     "MAX_INPUTS",
@@ -12,11 +14,12 @@ __all__ = [
     "STATE_DTYPES",
     "Noise",
     "Registers",
+    "Seeds",
+    "Table",
     "Updates",
     "combine",
     "combine_norm",
     "combine_reference",
-    "dense",
     "error_norm",
     "normals",
     "registers",

@@ -106,9 +106,13 @@ def plain(x: torch.Tensor, device: str = "cpu") -> bool:
 def transformed() -> bool:
     """Whether torch.compile, a torch.func transform or forward-mode AD is active: tensors are then more than
     their data, and nothing but torch operations may touch them."""
+    return torch.compiler.is_compiling() or functional()
+
+
+def functional() -> bool:
+    """Whether a torch.func transform or forward-mode AD is active; torch.compile can tell as well."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
+        type(torch._C._functorch.peek_interpreter_stack()) is not type(None)  # a comparison that Dynamo can trace
         or torch.autograd.forward_ad._current_level >= 0
     )
 

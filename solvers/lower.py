@@ -58,7 +58,9 @@ def lower(
         cast = program.slots
         dtypes.append(model)
         calls = _with_casts(calls, cast)
-    return Lowered(program, times, Updates(tuple(prune(calls)), tuple(dtypes), cast))
+    calls = prune(calls)
+    columns = tuple(tuple((program.noises[key], 0) for key in call.noises) for call in calls)
+    return Lowered(program, times, Updates(tuple(calls), columns, tuple(dtypes), cast))
 
 
 def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:

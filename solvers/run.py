@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..kernels import dense, registers, transformed
+from ..kernels import Seeds, registers, transformed
 from .denoiser import Denoiser, check_output
 from .lower import Lowered
 
@@ -41,7 +41,7 @@ def run(
     call and time added.
     """
     calls, times, grid = lowered.calls, lowered.times, lowered.program.grid
-    memory = registers(lowered.updates, x if dense(x) else x.contiguous())
+    memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None)
     told = told_times(lowered, den, x)
     model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
     for n, call in enumerate(calls):
