@@ -6,7 +6,7 @@ from .norms import combine_norm, error_norm
 from .registers import Registers, registers
 from .table import Table
 from .tensors import STATE_DTYPES, transformed
-from .updates import Seeds, Updates
+from .updates import Seeds, Update, Updates
 
 __all__ = [
     "MAX_INPUTS",
@@ -16,6 +16,7 @@ __all__ = [
     "Registers",
     "Seeds",
     "Table",
+    "Update",
     "Updates",
     "combine",
     "combine_norm",

@@ -3,7 +3,6 @@
 `combine_reference` is the specification.
 """
 
-import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -14,7 +13,7 @@ from .backends import Backend, choose
 from .combine_op import traced
 from .normals import Noise, normals
 from .table import Table, table
-from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, functional, overlap, triton_refuses
+from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
 MAX_INPUTS = 12
 MAX_OUTPUTS = 3
@@ -53,15 +52,15 @@ def combine(
              the fastest that can serve these tensors.
 
     Under torch.compile, and where autograd records, this is one operator, ``torch.ops.logsnr.combine``, with its
-    own backward; torch.func transforms and forward-mode AD go through the reference. Coefficients are constants.
+    own backward; torch.func transforms and forward-mode AD go through the reference, so only vmap and backward can
+    be part of a compiled graph. Coefficients are constants.
 
     Returns the outputs and a bool tensor: whether a checked input was not finite (never read here, so that
     a GPU need not stop).
     Raises ValueError for shapes, devices, counts and dtypes that do not fit, and RuntimeError if the backend
     asked for cannot serve these tensors, with the reason.
     """
-    inside = functional()
-    compiling = torch.compiler.is_compiling() and not inside
+    compiling = torch.compiler.is_compiling()
     # Under torch.compile coefficients stay a tensor: their values are looked at when the operator runs.
     prepared = _tensor(coefs) if compiling else table(coefs)
     columns = len(inputs) + (len(noise.columns) if noise else 0)
@@ -73,7 +72,7 @@ def combine(
         results, bad = traced(inputs, prepared, kinds, checked, noise, bounds, backend)
         return (results if out is None else _copied(results, out)), bad
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-    if recorded and backend is None and out is None and not inside:
+    if recorded and backend is None and out is None and not functional():
         return traced(inputs, prepared.tensor, kinds, checked, noise, bounds, None)
     return execute(inputs, prepared, kinds, out, checked, noise, bounds, backend)
 
@@ -166,11 +165,6 @@ def standard_normals(noise: Noise, column: int, like: torch.Tensor) -> torch.Ten
     interval, stream = noise.columns[column]
     values = normals(noise.seeds, noise.samples, interval, elements(like), stream=stream, device=like.device)
     return values.reshape(like.shape)
-
-
-def elements(x: torch.Tensor) -> int:
-    """In one sample of a batch (B, ...)."""
-    return math.prod(x.shape[1:])
 
 
 def _bounds(limits: Sequence[float | None] | None, outputs: int) -> tuple[float, ...] | None:

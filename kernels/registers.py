@@ -41,6 +41,8 @@ def registers(updates: Updates, x: torch.Tensor, seeds: Seeds | None = None) -> 
     seeds: the noises of the calls are then made as they are added; without, `Registers.update` is given them.
     LOGSNR_BACKEND chooses as for `combine`.
     """
+    if torch.compiler.is_compiling():  # `combine` is one operator then, which chooses when it runs
+        return TorchRegisters(updates, x, seeds)
     by_sample = updates.by_element or seeds is not None
     if not dense(x) or (by_sample and not x.is_contiguous()):
         x = x.contiguous()
@@ -69,12 +71,10 @@ class TorchRegisters:
         return -1
 
     def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
-        call, columns = self.updates.calls[n], self.updates.columns[n]
+        call = self.updates.calls[n]
         inputs = [*outputs, *(self.slots[k] for k in call.reads), *noises]
-        noise = Noise(*self.seeds, columns) if self.seeds is not None and columns else None
-        results, bad = combine(
-            inputs, self.updates.tables[n], dtypes=self.updates.written(n), checked=call.models, noise=noise
-        )
+        noise = Noise(*self.seeds, call.noises) if self.seeds is not None and call.noises else None
+        results, bad = combine(inputs, call.table, dtypes=call.dtypes, checked=call.models, noise=noise)
         for k, result in zip(call.writes, results, strict=True):
             self.slots[k] = result
         self.flags.append(bad)

@@ -52,15 +52,15 @@ class CpuPlan:
         key = output, *self.key(addressed, event)
         if key not in self.compiled:
             updates, loops, sizes, samples, words = self.updates, [], [], [], []
-            for n, (call, table) in enumerate(zip(updates.calls, updates.tables, strict=True)):
-                columns, written = updates.columns[n], updates.written(n)
+            for n, call in enumerate(updates.calls):
+                columns, written = call.noises, call.dtypes
                 read = updates.read(n, output) + [self.dtypes[STATE]] * (0 if addressed else len(columns))
-                sig = signature(read, written, table, call.models)
+                sig = signature(read, written, call.table, call.models)
                 loops.append(kernel(sig))
                 sizes.append(sum(dtype.itemsize for dtype in (*read, *written)))
                 samples.append(sig.by_sample)
                 # Each call sums in the dtype that its own outputs ask for, which need not be the widest of all slots.
-                matrix = table.rounded(accumulation_dtype(written), event)
+                matrix = call.table.rounded(accumulation_dtype(written), event)
                 places = [*range(self.outputs, self.outputs + call.models), *call.reads]
                 places += range(self.noises, self.noises + len(read) - len(places))
                 by_sample = [self.samples, *(word for column in columns if addressed for word in column)]

@@ -16,12 +16,8 @@ class Table:
         self.coefs = np.array(coefs, dtype=np.float64, order="C")
         self.tensor = torch.from_numpy(self.coefs)
         self.coefs.setflags(write=False)
-        self.by_element = self.coefs.ndim > 2
+        self.shape, self.by_element = self.coefs.shape, self.coefs.ndim > 2
         self.kept: dict[Any, Any] = {}  # results of the methods, and the loops of `combine_cpu`
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.coefs.shape
 
     def rounded(self, wide: torch.dtype, event: Sequence[int]) -> np.ndarray:
         """In the dtype in which sums are taken: (R, K), or (R, K, elements of the event); contiguous."""

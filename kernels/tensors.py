@@ -110,11 +110,8 @@ def transformed() -> bool:
 
 
 def functional() -> bool:
-    """Whether a torch.func transform or forward-mode AD is active; torch.compile can tell as well."""
-    return (
-        type(torch._C._functorch.peek_interpreter_stack()) is not type(None)  # a comparison that Dynamo can trace
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    """Whether a torch.func transform or forward-mode AD is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def vmapped() -> bool:
@@ -140,3 +137,8 @@ def dense(x: torch.Tensor) -> bool:
                 return False
             expected *= size
     return True
+
+
+def elements(x: torch.Tensor) -> int:
+    """In one sample of a batch (B, ...)."""
+    return prod(x.shape[1:])

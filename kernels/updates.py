@@ -1,10 +1,9 @@
-"""A program as the memory of a run sees it."""
+"""What the calls of a program do with the memory of a run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 
 from .table import Table
@@ -16,23 +15,21 @@ STATE = 0  # the slot of the state
 Column = tuple[int, int]  # interval and stream of a noise, see `normals`
 
 
-class Update(Protocol):
-    """What a call does with memory; see `logsnr.solvers.program.Call`."""
+class Update(NamedTuple):
+    """What a call does with memory.
 
-    @property
-    def at(self) -> int: ...
+    at: the slot that the model sees. models: how many tensors it returns. table: the coefficients; columns: these
+    tensors, then the slots ``reads``, then the ``noises``, by their addresses; one row for each slot of ``writes``, which have
+    these ``dtypes``.
+    """
 
-    @property
-    def reads(self) -> tuple[int, ...]: ...
-
-    @property
-    def writes(self) -> tuple[int, ...]: ...
-
-    @property
-    def matrix(self) -> np.ndarray: ...
-
-    @property
-    def models(self) -> int: ...
+    at: int
+    models: int
+    reads: tuple[int, ...]
+    noises: tuple[Column, ...]
+    writes: tuple[int, ...]
+    dtypes: tuple[torch.dtype, ...]
+    table: Table
 
 
 class Seeds(NamedTuple):
@@ -44,24 +41,15 @@ class Seeds(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Updates:
-    """calls: the updates. columns: by call, the address of each of its noises.
+    """A program as the memory of a run sees it.
 
     dtypes: of every slot. Slot 0 is the state and starts as a copy of x; a last slot of the model's
     dtype, where the state's differs, holds the cast that the model reads (``cast``).
     """
 
     calls: tuple[Update, ...]
-    columns: tuple[tuple[Column, ...], ...]
     dtypes: tuple[torch.dtype, ...]
     cast: int | None
-    tables: tuple[Table, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", tuple(Table(call.matrix) for call in self.calls))
-
-    def written(self, n: int) -> list[torch.dtype]:
-        """The dtypes of what call n writes."""
-        return [self.dtypes[k] for k in self.calls[n].writes]
 
     def read(self, n: int, output: torch.dtype) -> list[torch.dtype]:
         """The dtypes of what call n reads, noises left out, where the model returns ``output``."""
@@ -76,12 +64,12 @@ class Updates:
     @cached_property
     def noises(self) -> int:
         """The most noises of a call."""
-        return max(map(len, self.columns))
+        return max(len(call.noises) for call in self.calls)
 
     @cached_property
     def by_element(self) -> bool:
         """Whether the coefficients of a call vary over the elements."""
-        return any(table.by_element for table in self.tables)
+        return any(call.table.by_element for call in self.calls)
 
     @cached_property
     def plan(self) -> "CpuPlan":

@@ -18,6 +18,8 @@ import numpy as np
 
 from .gauges import Array
 
+Key = tuple[float, float]  # of a noise: the interval (s, t) of the grid whose Brownian increment it is
+
 STATE = 0
 MAX_WRITES = 3
 
@@ -42,7 +44,7 @@ class Call:
     writes: tuple[int, ...]
     matrix: Array
     at: int = STATE
-    noises: tuple[tuple[float, float], ...] = ()
+    noises: tuple[Key, ...] = ()
     node: int | None = None
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ class Program:
         return times
 
     @cached_property
-    def noises(self) -> dict[tuple[float, float], int]:
+    def noises(self) -> dict[Key, int]:
         """The keys of all noises, numbered as they are first used."""
         return {key: k for k, key in enumerate(dict.fromkeys(key for call in self.calls for key in call.noises))}
 

@@ -110,11 +110,11 @@ def solve(
     if not (trajectory or progress or callback):
         with _recording(x):
             end, count = run(lowered, den, x)
-        return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, program.times, program=program)
+        return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, lowered.grid, program=program)
     with _recording(x), _Bar(progress, program.name, program.steps) as bar:
         observer = _Observer(x.to(state) if trajectory else None, bar, callback)
         end, count = run(lowered, den, x, observe=observer.node)
-    return Solution(end.to(x.dtype), count, count, program.times, observer.stacked(x.dtype), program)
+    return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
 
 
 def _recording(x: torch.Tensor) -> Any:
@@ -122,8 +122,15 @@ def _recording(x: torch.Tensor) -> Any:
     return nullcontext() if x.requires_grad else torch.set_grad_enabled(False)
 
 
+def _plan(*setting: Any) -> Lowered:
+    return _planned(*setting)
+
+
+_plan._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, imported cheaply
+
+
 @lru_cache(maxsize=256, typed=True)  # 10.0 steps are an error even after 10 have been planned
-def _plan(
+def _planned(
     method: Solver,
     sch: Schedule,
     steps: int | None,
@@ -142,7 +149,7 @@ def _plan(
     lowered = lower(program, sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
-    told = told_as(time_map(time, sch)(torch.from_numpy(lowered.times)), model)
+    told = told_as(time_map(time, sch)(torch.tensor(lowered.times, dtype=torch.float64)), model)
     return replace(lowered, told=told.unsqueeze(1))
 
 
