@@ -5,6 +5,7 @@ from .normals import Noise, normals
 from .norms import combine_norm, error_norm
 from .registers import Registers, Updates, registers
 from .tensors import STATE_DTYPES, dense, transformed
+from .threshold import dynamic_threshold, quantile_abs
 
 __all__ = [
     "MAX_INPUTS",
@@ -17,8 +18,10 @@ __all__ = [
     "combine_norm",
     "combine_reference",
     "dense",
+    "dynamic_threshold",
     "error_norm",
     "normals",
+    "quantile_abs",
     "registers",
     "transformed",
 ]
