@@ -3,7 +3,9 @@
 from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference
 from .normals import Noise, normals
 from .norms import combine_norm, error_norm
+from .recurrence import Recurrence, recurrence
 from .registers import Registers, Updates, registers
+from .scan import advance, scan, scan_reference
 from .tensors import STATE_DTYPES, dense, transformed
 from .threshold import dynamic_threshold, quantile_abs
 
@@ -12,8 +14,10 @@ __all__ = [
     "MAX_OUTPUTS",
     "STATE_DTYPES",
     "Noise",
+    "Recurrence",
     "Registers",
     "Updates",
+    "advance",
     "combine",
     "combine_norm",
     "combine_reference",
@@ -22,6 +26,9 @@ __all__ = [
     "error_norm",
     "normals",
     "quantile_abs",
+    "recurrence",
     "registers",
+    "scan",
+    "scan_reference",
     "transformed",
 ]

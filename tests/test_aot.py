@@ -10,7 +10,9 @@ pytest.importorskip("triton")
 import aot
 
 
-def assert_figures(name: str, wanted: dict[str, tuple[int, ...]], spilling: Set[tuple[str, str]] = frozenset()) -> None:
+def assert_figures(
+    name: str, wanted: dict[str, tuple[int, ...]], spilling: Set[tuple[str, str]] = frozenset()
+) -> dict[tuple[str, str], aot.Kernel]:
     """``wanted``: by case, for NVIDIA's GPUs, loads and stores of 128 bits, those of less, and at most how many
     registers. No kernel spills but those ``spilling``, by target and case."""
     found = aot.compiled(name)
@@ -22,6 +24,9 @@ def assert_figures(name: str, wanted: dict[str, tuple[int, ...]], spilling: Set[
             assert [*kernel.accesses, *kernel.narrow] == accesses, (target, case)
             assert kernel.registers <= registers, (target, case)
             assert kernel.fused == 0, (target, case)
+            # Rounded, which the interpreter does not do.
+            assert ("bf16" in case) == (kernel.count(r"cvt\.rn\.bf16") > 0), (target, case)
+    return found
 
 
 def test_norms() -> None:
@@ -42,3 +47,15 @@ def test_threshold() -> None:
         "clip fp32": (2, 2, 2, 0, 32), "clip bf16": (1, 1, 2, 0, 32),
     }  # fmt: skip
     assert_figures("threshold", wanted)
+
+
+def test_scan() -> None:
+    """Wide are the slots of the start, and outputs and nodes before the loop and in it; narrow are coefficients and
+    the place of what is seen, and a block's sum of squares, which needs no shared memory."""
+    wanted = {
+        "two slots": (12, 2, 5, 1, 84), "two slots, bf16": (8, 1, 5, 1, 64),
+        "four slots": (16, 2, 9, 1, 108), "four slots, fp64": (16, 2, 9, 1, 96),
+        "five slots, noise": (11, 1, 36, 1, 92), "advance": (8, 4, 5, 0, 68), "total": (0, 0, 4, 1, 56),
+    }  # fmt: skip
+    found = assert_figures("scan", wanted)
+    assert not any(kernel.count(r"\.shared\.|bar\.sync") for kernel in found.values())

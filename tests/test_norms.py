@@ -5,14 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import BF16, F32, F64, assert_same, random
+from checks import BACKENDS, BF16, F32, F64, assert_same, interpreted, random
 
 from logsnr.kernels import STATE_DTYPES, combine
 from logsnr.kernels.norms import combine_norm, error_norm
 from logsnr.kernels.pool import THREADED_BYTES
 
-COMPILED = ["cpu", "triton"]
-BACKENDS = ["torch", *COMPILED]
 COEFS = np.array([[0.9, -0.4, 0.3, 0.1], [0.0, 1.5, 0.0, -0.7]])
 ROWS: dict[str, Any] = {
     "error": [0.0, 2e-3, -3e-3, 1.1e-3],
@@ -69,6 +67,7 @@ def test_torch_and_cpu(dtype: torch.dtype, size: int) -> None:
     assert torch.equal(error_norm(inputs, backend="cpu", **ROWS), norms)
 
 
+@interpreted
 @pytest.mark.parametrize("dtype", STATE_DTYPES)
 @pytest.mark.parametrize("size", [1, 7, 1023, 4097])
 def test_triton(dtype: torch.dtype, size: int) -> None:

@@ -5,11 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from checks import BF16, F16, F32, F64, assert_same, random
+from checks import BACKENDS, BF16, F16, F32, F64, assert_same, random
 
 from logsnr.kernels import STATE_DTYPES, quantile_abs, threshold
 
-BACKENDS = ["torch", "cpu", "triton"]
 INF, NAN = float("inf"), float("nan")
 
 

@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checks import BF16, F64, assert_same, random
+from checks import BACKENDS, BF16, F64, assert_same, interpreted, random
 
 from logsnr.kernels import STATE_DTYPES, dynamic_threshold, quantile_abs, threshold
 from logsnr.kernels.pool import THREADED_BYTES
 
-BACKENDS = ["torch", "cpu", "triton"]
 INF, NAN = float("inf"), float("nan")
 
 
@@ -25,6 +24,7 @@ def exact(x: torch.Tensor, q: float) -> np.ndarray:
     return np.quantile(np.abs(x.double().numpy().reshape(len(x), -1)), q, axis=1)
 
 
+@interpreted
 @pytest.mark.parametrize("dtype", STATE_DTYPES)
 @pytest.mark.parametrize("size", [1, 7, 1023, 4097])
 def test_triton(dtype: torch.dtype, size: int) -> None:
