@@ -3,9 +3,12 @@
 from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference
 from .normals import Noise, normals
 from .norms import combine_norm, error_norm
+from .recurrence import Recurrence, recurrence
 from .registers import Registers, registers
+from .scan import advance, scan, scan_reference
 from .table import Table
 from .tensors import STATE_DTYPES, transformed
+from .threshold import dynamic_threshold, quantile_abs
 from .updates import Seeds, Update, Updates
 
 __all__ = [
@@ -13,16 +16,23 @@ __all__ = [
     "MAX_OUTPUTS",
     "STATE_DTYPES",
     "Noise",
+    "Recurrence",
     "Registers",
     "Seeds",
     "Table",
     "Update",
     "Updates",
+    "advance",
     "combine",
     "combine_norm",
     "combine_reference",
+    "dynamic_threshold",
     "error_norm",
     "normals",
+    "quantile_abs",
+    "recurrence",
     "registers",
+    "scan",
+    "scan_reference",
     "transformed",
 ]

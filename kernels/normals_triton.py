@@ -3,6 +3,8 @@
 A kernel that calls these must be launched with ``enable_fp_fusion=False``: Triton otherwise contracts products
 and sums into fused multiply-adds, which changes the last bits.
 """
+# What Triton compiles has no annotations.
+# mypy: disable-error-code="no-untyped-def"
 
 import triton
 import triton.language as tl
@@ -16,26 +18,10 @@ _LN2_TWICE, _TWO_THIRDS = tl.constexpr(LN2_TWICE), tl.constexpr(TWO_THIRDS)
 
 
 @triton.jit
-def normals(seed, sample, interval, stream, first, COUNT: tl.constexpr):  # type: ignore[no-untyped-def]
+def normals(seed, sample, interval, stream, first, COUNT: tl.constexpr):
     """Elements ``first`` to ``first + COUNT - 1`` of one sample, fp32 (COUNT,); ``first`` and ``COUNT`` are
     multiples of 4. ``seed`` is an int64 scalar, the rest of the address int32 or int64 scalars."""
     blocks = first // 4 + tl.arange(0, COUNT // 4)
-    z0, z1, z2, z3 = _four(seed, sample, interval, stream, blocks)
-    # Element 4 i + 2 j + k is z[2 j + k] of block i: four elements stay in the thread that made them.
-    return tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (COUNT,))
-
-
-@triton.jit
-def normals_at(seed, sample, interval, stream, element):  # type: ignore[no-untyped-def]
-    """The normals of any elements, at four times the cost: every argument may be a tensor."""
-    z0, z1, z2, z3 = _four(seed, sample, interval, stream, element // 4)
-    k = element % 4
-    return tl.where(k < 2, tl.where(k == 0, z0, z1), tl.where(k == 2, z2, z3))
-
-
-@triton.jit
-def _four(seed, sample, interval, stream, blocks):  # type: ignore[no-untyped-def]
-    """The four normals of each block."""
     key, word = seed.to(tl.uint64, bitcast=True), tl.zeros_like(blocks).to(tl.uint32)
     w0, w1, w2, w3 = tl.random.philox_impl(
         blocks.to(tl.uint32),
@@ -47,11 +33,12 @@ def _four(seed, sample, interval, stream, blocks):  # type: ignore[no-untyped-de
     )
     z0, z1 = _box_muller(w0, w1)
     z2, z3 = _box_muller(w2, w3)
-    return z0, z1, z2, z3
+    # Element 4 i + 2 j + k is z[2 j + k] of block i: four elements stay in the thread that made them.
+    return tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (COUNT,))
 
 
 @triton.jit
-def _box_muller(radius, angle):  # type: ignore[no-untyped-def]
+def _box_muller(radius, angle):
     """The steps of `normals.box_muller`, on uint32 words."""
     w, a = radius.to(tl.int32, bitcast=True), angle.to(tl.int32, bitcast=True)
     d = (w ^ (w >> 31)).to(tl.float32) * 2.0**-32 + 2.0**-33

@@ -33,6 +33,8 @@ def triton_refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False)
         return f"the tensors are on {device}"
     if device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "the tensors are on the CPU, and Triton's interpreter (TRITON_INTERPRET=1) is not on"
+    if device == "cuda" and tensors[0].get_device() != torch.cuda.current_device():  # where Triton launches
+        return f"the tensors are on {tensors[0].device}, but the current device is {torch.cuda.current_device()}"
     return _refuses(tensors, device, contiguous) or triton_missing()
 
 

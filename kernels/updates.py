@@ -18,9 +18,9 @@ Column = tuple[int, int]  # interval and stream of a noise, see `normals`
 class Update(NamedTuple):
     """What a call does with memory.
 
-    at: the slot that the model sees. models: how many tensors it returns. table: the coefficients; columns: these
-    tensors, then the slots ``reads``, then the ``noises``, by their addresses; one row for each slot of ``writes``, which have
-    these ``dtypes``.
+    at: the slot that the model sees. models: how many tensors it returns. table: the coefficients, with a column
+    for each of these tensors, then the slots ``reads``, then the ``noises`` by their addresses, and a row for each
+    of the slots ``writes``, whose ``dtypes`` these are.
     """
 
     at: int

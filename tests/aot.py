@@ -2,8 +2,8 @@
 
 `compiled(name)` does so for the cases of ``aot_<name>.py``, in a process of its own: Triton decides when it is
 imported whether it interprets. A case file has ``CASES``, by name a function, its arguments, its constants and the
-number of warps. Arguments are given by their type in Triton's letters; tensors are aligned to 16 bytes, and integers
-whose type ends in ``:16`` are multiples of 16.
+number of warps, and in mutants True, to let products and sums be fused. Arguments are given by their type in Triton's
+letters; tensors are aligned to 16 bytes, and integers whose type ends in ``:16`` are multiples of 16.
 """
 
 import json
@@ -56,8 +56,11 @@ class Kernel:
 
     @property
     def fused(self) -> int:
-        """Multiply-adds, in PTX, that round once."""
-        return self.count(r"\bfma\.")
+        """Multiply-adds that round once; on AMD without those that correct fp32 square roots and quotients."""
+        if self.target in NVIDIA:
+            return self.count(r"\bfma\.")
+        roots, quotients = self.count(r"\bv_sqrt_f32"), self.count(r"\bv_div_fixup_f32")
+        return self.count(r"\bv_(?:pk_)?(?:fma|mac|mad)\w*_f32") - 2 * roots - 5 * quotients
 
 
 def compiled(name: str) -> dict[tuple[str, str], Kernel]:
@@ -104,13 +107,13 @@ def resources(asm: dict[str, Any]) -> tuple[int, int]:
     return int(re.findall(r"Used (\d+) registers", said)[0]), spilled
 
 
-def kernels(cases: dict[str, tuple[Any, dict[str, Any], dict[str, Any], int]]) -> Iterator[Kernel]:
+def kernels(cases: dict[str, tuple[Any, ...]]) -> Iterator[Kernel]:
     import triton
     from triton.backends.compiler import GPUTarget
 
     for target, where in TARGETS.items():
-        for case, (function, arguments, constants, warps) in cases.items():
-            options = {"num_warps": warps, "enable_fp_fusion": False}
+        for case, (function, arguments, constants, warps, *fused) in cases.items():
+            options = {"num_warps": warps, "enable_fp_fusion": bool(fused)}
             asm = triton.compile(source(function, arguments, constants), target=GPUTarget(*where), options=options).asm
             yield Kernel(target, case, asm.get("ptx") or asm["amdgcn"], *resources(asm))
 

@@ -22,5 +22,6 @@ CASES = {
     "fp32": norms("fp32", "fp32", 8),
     "bf16": norms("bf16", "fp32", 4),
     "fp64": norms("fp64", "fp64", 8),
+    "fp32, half the warps": norms("fp32", "fp32", 4),
     "mean": (mean_kernel, MEAN, {"BLOCK": BLOCK}, 4),
 }

@@ -1,20 +1,16 @@
 """combine_norm: norms within a derived bound of the exact ones, the same bits in any batch and on any thread."""
 
-import math
 from typing import Any
 
-import aot
 import numpy as np
 import pytest
 import torch
+from checks import BACKENDS, BF16, F32, F64, assert_same, interpreted, random
 
 from logsnr.kernels import STATE_DTYPES, combine
 from logsnr.kernels.norms import combine_norm, error_norm
 from logsnr.kernels.pool import THREADED_BYTES
 
-F64, F32, F16, BF16 = STATE_DTYPES
-COMPILED = ["cpu", "triton"]
-BACKENDS = ["torch", *COMPILED]
 COEFS = np.array([[0.9, -0.4, 0.3, 0.1], [0.0, 1.5, 0.0, -0.7]])
 ROWS: dict[str, Any] = {
     "error": [0.0, 2e-3, -3e-3, 1.1e-3],
@@ -24,9 +20,8 @@ ROWS: dict[str, Any] = {
 }
 
 
-def random(shape: tuple[int, ...], dtype: torch.dtype = F32, count: int = 4) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(math.prod(shape))
-    return [torch.randn(shape, generator=generator).to(dtype) for _ in range(count)]
+def several(shape: tuple[int, ...], dtype: torch.dtype = F32, count: int = 4) -> list[torch.Tensor]:
+    return [random(shape, dtype, seed) for seed in range(count)]
 
 
 def exact(inputs: list[torch.Tensor], rows: dict[str, Any], wide: torch.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -55,19 +50,11 @@ def assert_near(found: torch.Tensor, inputs: list[torch.Tensor], rows: dict[str,
     assert (abs(found.numpy().astype(np.longdouble) - wanted) <= bound).all()
 
 
-def assert_outputs(found: torch.Tensor, wanted: torch.Tensor, backend: str) -> None:
-    """Equal, except that Triton's interpreter cuts bf16 off where GPUs round."""
-    if backend == "triton" and found.dtype is BF16:
-        torch.testing.assert_close(found, wanted, rtol=2**-7, atol=0)
-    else:
-        assert torch.equal(found, wanted)
-
-
 @pytest.mark.parametrize("dtype", STATE_DTYPES)
 @pytest.mark.parametrize("size", [1, 7, 16, 1023, 1024, 4097])
 def test_torch_and_cpu(dtype: torch.dtype, size: int) -> None:
     """Compiled code writes poisoned outputs as combine does and returns the bits of torch, within the bound."""
-    inputs = random((3, size), dtype)
+    inputs = several((3, size), dtype)
     out = [torch.full_like(inputs[0], float("nan")) for _ in COEFS]
     results, norms = combine_norm(inputs, COEFS, out=out, backend="cpu", **ROWS)
     wanted, norms_too = combine_norm(inputs, COEFS, backend="torch", **ROWS)
@@ -80,16 +67,17 @@ def test_torch_and_cpu(dtype: torch.dtype, size: int) -> None:
     assert torch.equal(error_norm(inputs, backend="cpu", **ROWS), norms)
 
 
+@interpreted
 @pytest.mark.parametrize("dtype", STATE_DTYPES)
 @pytest.mark.parametrize("size", [1, 7, 1023, 4097])
 def test_triton(dtype: torch.dtype, size: int) -> None:
     """Triton's outputs are those of torch, and its norms within the bound and 1e-14 of them."""
-    inputs = random((2, size), dtype)
+    inputs = several((2, size), dtype)
     out = [torch.full_like(inputs[0], float("nan")) for _ in COEFS]
     _, norms = combine_norm(inputs, COEFS, out=out, backend="triton", **ROWS)
     wanted, norms_too = combine_norm(inputs, COEFS, backend="torch", **ROWS)
     for found, want in zip(out, wanted, strict=True):
-        assert_outputs(found, want, "triton")
+        assert_same(found, want, "triton")
     torch.testing.assert_close(norms, norms_too, rtol=1e-14, atol=0)
     assert_near(norms, inputs, ROWS, F64 if dtype is F64 else F32)
 
@@ -97,7 +85,7 @@ def test_triton(dtype: torch.dtype, size: int) -> None:
 @pytest.mark.parametrize("key", ["error", "scale", "rtol", "atol"])
 def test_the_bound_is_tight(key: str) -> None:
     """A weight or tolerance that is off by 1e-3 leaves the bound."""
-    inputs = random((3, 1023))
+    inputs = several((3, 1023))
     wrong = ROWS | {key: np.multiply(ROWS[key], 1.001)}
     norms = error_norm(inputs, backend="cpu", **wrong)
     with pytest.raises(AssertionError):
@@ -106,7 +94,7 @@ def test_the_bound_is_tight(key: str) -> None:
 
 def test_mixed_dtypes_and_fp64_outputs() -> None:
     """One fp64 output makes all sums fp64; fp16 and bf16 outputs of fp64 sums round as torch does."""
-    inputs = [x.to(d) for x, d in zip(random((3, 129)), STATE_DTYPES, strict=True)]
+    inputs = [x.to(d) for x, d in zip(several((3, 129)), STATE_DTYPES, strict=True)]
     dtypes = [F64, BF16]
     results, norms = combine_norm(inputs, COEFS, dtypes=dtypes, backend="cpu", **ROWS)
     wanted, norms_too = combine_norm(inputs, COEFS, dtypes=dtypes, backend="torch", **ROWS)
@@ -127,7 +115,7 @@ def test_closed_form(backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_independent_of_the_batch(backend: str) -> None:
     """A sample's outputs and norm are the same bits alone, in a batch, and in another place of it."""
-    inputs = random((5, 3, 417))
+    inputs = several((5, 3, 417))
     results, norms = combine_norm(inputs, COEFS, backend=backend, **ROWS)
     for part in ([2], [4, 2]):
         some, few = combine_norm([x[part] for x in inputs], COEFS, backend=backend, **ROWS)
@@ -137,7 +125,7 @@ def test_independent_of_the_batch(backend: str) -> None:
 
 def test_threads_and_their_number() -> None:
     """Any number of threads returns the same bits, and so does torch."""
-    inputs = random((3, THREADED_BYTES // 16))
+    inputs = several((3, THREADED_BYTES // 16))
     found, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2, 3):
@@ -156,7 +144,7 @@ def test_threads_and_their_number() -> None:
 def test_not_finite(backend: str, value: float, which: int) -> None:
     """A NaN or infinity in e, a or b, if only in one of them, makes its sample's norm not finite, and leaves the
     others alone."""
-    inputs = random((3, 37))
+    inputs = several((3, 37))
     rows = ROWS | {"error": [0, 0, 2e-3, 1e-3], "scale": np.eye(2, 4)}
     before = error_norm(inputs, backend=backend, **rows)
     inputs[which][1, 35] = value
@@ -168,7 +156,7 @@ def test_not_finite(backend: str, value: float, which: int) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_unused_inputs(backend: str) -> None:
     """An input whose weights are 0 is left out, whatever it holds, and an error of no input is 0."""
-    inputs = random((2, 20))
+    inputs = several((2, 20))
     inputs[3].fill_(float("nan"))
     rows = ROWS | {"error": [1e-3, 0, 0, 0], "scale": np.eye(2, 4)}
     norms = error_norm(inputs, backend=backend, **rows)
@@ -182,7 +170,7 @@ def test_unused_inputs(backend: str) -> None:
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 5), (2, 0, 4)])
 def test_nothing(backend: str, shape: tuple[int, ...]) -> None:
     """Samples without elements have norm 0, and no samples no norm."""
-    (result,), norms = combine_norm(random(shape), COEFS[:1], backend=backend, **ROWS)
+    (result,), norms = combine_norm(several(shape), COEFS[:1], backend=backend, **ROWS)
     assert result.shape == shape
     assert torch.equal(norms, torch.zeros(shape[0], dtype=F64))
 
@@ -190,91 +178,10 @@ def test_nothing(backend: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_in_place(backend: str) -> None:
     """An output may be an input: every element is read before it is written."""
-    inputs = random((2, 1100))
+    inputs = several((2, 1100))
     wanted, norms = combine_norm(inputs, COEFS, backend=backend, **ROWS)
     mine = [x.clone() for x in inputs]
     found, norms_too = combine_norm(mine, COEFS, out=[mine[1], mine[0]], backend=backend, **ROWS)
     assert found[0] is mine[1]
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
     assert torch.equal(norms, norms_too)
-
-
-def test_layouts() -> None:
-    """Channels-last tensors are served compiled, in the order of memory, and others by torch."""
-    inputs = random((2, 3, 9, 11))
-    wanted, norms = combine_norm(inputs, COEFS, **ROWS)
-    last = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-    results, found = combine_norm(last, COEFS, backend="cpu", **ROWS)
-    torch.testing.assert_close(found, norms, rtol=1e-14, atol=0)
-    assert all(torch.equal(a, b) for a, b in zip(results, wanted, strict=True))
-    across = [x.transpose(0, 1).contiguous().transpose(0, 1) for x in inputs]  # dense, but samples interleaved
-    assert torch.equal(error_norm(across, **ROWS), norms)
-    with pytest.raises(RuntimeError, match="not next to each other"):
-        error_norm(across, backend="cpu", **ROWS)
-    mixed = [last[0], *inputs[1:]]
-    assert torch.equal(error_norm(mixed, **ROWS), norms)
-
-
-def test_gradients() -> None:
-    """Recorded gradients are those of the formula, by finite differences."""
-    inputs = [x.double().requires_grad_() for x in random((2, 5))]
-    assert torch.autograd.gradcheck(lambda *xs: error_norm(xs, **ROWS), inputs)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"error": [1, 2, 3]}, "error must be"),
-        ({"error": [1, 2, 3, float("nan")]}, "error must be"),
-        ({"scale": np.eye(3, 4)}, "scale must be"),
-        ({"rtol": -1e-3}, "rtol must be"),
-        ({"rtol": float("inf")}, "rtol must be"),
-        ({"atol": 0.0}, "atol must be"),
-        ({"atol": 1e-39}, "atol must be"),
-        ({"atol": float("nan")}, "atol must be"),
-        ({"coefs": np.ones((1, 3))}, "coefs must have shape"),
-        ({"coefs": np.ones((4, 4))}, "coefs must have shape"),
-        ({"dtypes": [F32, F32, F32]}, "coefs has 2 rows, but 3 outputs"),
-        ({"dtypes": [F32, torch.int32]}, "dtypes must be"),
-        ({"dtypes": [F32] * 2, "out": random((3, 8), count=2)}, "out or dtypes"),
-        ({"out": [*random((3, 8), count=1), *random((3, 7), count=1)]}, r"out\[1\] must have the shape"),
-        ({"inputs": []}, "inputs must be 1 to"),
-        ({"inputs": [*random((3, 8), count=3), torch.ones(3, 1)]}, r"inputs\[3\] must have the shape"),
-        ({"inputs": [*random((3, 8), count=3), torch.ones(3, 8).int()]}, r"inputs\[3\] must be"),
-        ({"inputs": [torch.ones(())] * 4}, "inputs must have a batch dimension"),
-        ({"backend": "numba"}, "backend must be"),
-    ],
-)
-def test_errors(change: dict[str, Any], message: str) -> None:
-    """What does not fit is a ValueError that names the argument."""
-    arguments = {"inputs": random((3, 8)), "coefs": COEFS} | ROWS | change
-    with pytest.raises(ValueError, match=message):
-        combine_norm(arguments.pop("inputs"), arguments.pop("coefs"), **arguments)
-
-
-def test_overlap() -> None:
-    """An output that is a shifted view of an input is refused by compiled code and served by torch."""
-    memory, rest = torch.randn(30), random((2, 10), count=3)
-    inputs, out = [memory[:20].view(2, 10), *rest], [memory[5:25].view(2, 10)]
-    wanted = combine_norm([x.clone() for x in inputs], COEFS[:1], **ROWS)[0][0]
-    with pytest.raises(RuntimeError, match="overlaps"):
-        combine_norm(inputs, COEFS[:1], out=out, backend="cpu", **ROWS)
-    assert torch.equal(combine_norm(inputs, COEFS[:1], out=out, **ROWS)[0][0], wanted)
-
-
-def test_compiles_for_gpus() -> None:
-    """For Ampere, Hopper, Blackwell and MI300 there is code that keeps everything in registers; on NVIDIA's it reads
-    and writes 128 bits at a time, each operand once, and fuses no product with a sum."""
-    found = aot.compiled("norms")
-    accesses = {"fp32": (4, 1), "bf16": (4, 1), "fp64": (8, 2)}
-    registers = {"fp32": 40, "bf16": 56, "fp64": 72, "mean": 32}
-    for (target, case), kernel in found.items():
-        assert kernel.spilled == 0
-        if target in aot.NVIDIA:
-            assert kernel.registers <= registers[case]
-            assert kernel.fused == 0
-        if target in aot.NVIDIA and case != "mean":
-            assert kernel.accesses == accesses[case]
-            assert kernel.narrow == (12 + 2, 1)  # weights, tolerances; the sum of a block
-            assert kernel.count(r"div\.rn\.f(?:32|64)") > 0
-    assert {target for target, _ in found} == set(aot.TARGETS)

@@ -1,0 +1,133 @@
+"""A program's calls as one linear recurrence, in the form in which whole windows of calls are carried out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from .updates import STATE, Update
+
+# How often a coefficient is used over all calls of a recurrence: compiled code is made for this.
+NEVER, ALWAYS, SOMETIMES = range(3)
+
+Pattern = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrence:
+    """``slots <- matrices[n] @ (outputs of call n, slots, noises of call n)`` for calls n = 0, 1, ...
+
+    matrices: (calls, S, M + S + Z) float64: S slots, M model outputs, Z noises. As in `combine`, a column whose
+              coefficient is 0 is left out of the sum, whatever it holds.
+    at:       (calls + 1,): the slot on which call n evaluates the model, and last the one that holds the result.
+    models:   M.
+
+    Raises ValueError where these do not fit together.
+    """
+
+    matrices: np.ndarray
+    at: np.ndarray
+    models: int
+    made: dict[tuple[torch.dtype, torch.device], torch.Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("matrices", np.float64), ("at", np.int64)):
+            values = np.array(getattr(self, name), dtype=dtype, order="C")
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+        shape = self.matrices.shape
+        if len(shape) != 3 or not 0 < shape[1] <= shape[2] - self.models or self.models < 1:
+            raise ValueError(f"matrices must have shape (calls, S, {self.models} + S + noises), not {shape}")
+        if not np.isfinite(self.matrices).all():
+            raise ValueError("matrices must be finite")
+        if self.at.shape != (len(self) + 1,) or not ((self.at >= 0) & (self.at < self.slots)).all():
+            raise ValueError(f"at must name {len(self) + 1} slots from 0 to {self.slots - 1}, not {self.at.tolist()}")
+
+    def __len__(self) -> int:
+        return len(self.matrices)
+
+    @property
+    def slots(self) -> int:
+        return int(self.matrices.shape[1])
+
+    @property
+    def noises(self) -> int:
+        return int(self.matrices.shape[2]) - self.models - self.slots
+
+    @cached_property
+    def seen(self) -> tuple[int, ...]:
+        """The slots that a call ever sees."""
+        return tuple(np.unique(self.at).tolist())
+
+    def table(self, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """The matrices on a device, in the dtype of the sums."""
+        return self._on(device, dtype, self.matrices)
+
+    def places(self, device: torch.device) -> torch.Tensor:
+        """``at`` on a device, int64."""
+        return self._on(device, torch.int64, self.at)
+
+    def _on(self, device: torch.device, dtype: torch.dtype, values: np.ndarray) -> torch.Tensor:
+        """Copied once: a copy to a GPU makes the host wait."""
+        key = dtype, device
+        if key not in self.made:
+            self.made.setdefault(key, torch.tensor(values, dtype=dtype, device=device))
+        return self.made[key]
+
+    def pattern(self, dtype: torch.dtype) -> Pattern:
+        """(S, M + S + Z): NEVER, ALWAYS or SOMETIMES. A coefficient that ``dtype`` rounds to 0 is not used."""
+        return self._patterns[dtype is torch.float64]
+
+    @cached_property
+    def _patterns(self) -> tuple[Pattern, Pattern]:
+        narrow, wide = (_pattern(self.matrices.astype(kind) != 0) for kind in (np.float32, np.float64))
+        return narrow, wide
+
+
+def _pattern(used: np.ndarray) -> Pattern:
+    often = np.where(used.all(axis=0), ALWAYS, np.where(used.any(axis=0), SOMETIMES, NEVER))
+    return tuple(map(tuple, often.tolist()))
+
+
+def recurrence(calls: Sequence[Update]) -> Recurrence:
+    """The recurrence of consecutive calls of a program, up to its end.
+
+    A slot of the recurrence is not always the same slot of the program: before every call its reads come first,
+    in their order, then what later calls still need. So sums are taken in the order of the sequential executor,
+    a ring of history becomes a shift, and there are no more slots than are alive at a time. At the beginning of
+    a program and after its end slot 0 is the state.
+
+    Raises ValueError for calls with different numbers of model columns and for coefficients by element.
+    """
+    for n, call in enumerate(calls):
+        if call.table.coefs.ndim > 2:
+            raise ValueError(
+                f"calls must have scalar coefficients; call {n} has a table of shape {call.table.coefs.shape}"
+            )
+        if call.models != calls[0].models:
+            raise ValueError(
+                f"calls must have {calls[0].models} model column(s), as the first; call {n} has {call.models}"
+            )
+    alive: tuple[int, ...] = (STATE,)
+    orders = [alive]
+    for call in reversed(calls):
+        needed = (set(alive) - set(call.writes)) | {call.at}
+        alive = (*call.reads, *sorted(needed - set(call.reads)))
+        orders.insert(0, alive)
+    slots, models = max(map(len, orders)), max((call.models for call in calls), default=1)
+    noises = max((len(call.noises) for call in calls), default=0)
+    matrices = np.zeros((len(calls), slots, models + slots + noises))
+    at = [order.index(call.at) for call, order in zip(calls, orders, strict=False)]
+    for matrix, call, (before, after) in zip(matrices, calls, pairwise(orders), strict=True):
+        m, r = models, len(call.reads)
+        for row, slot in zip(matrix, after, strict=False):
+            if slot in call.writes:
+                given = call.table.coefs[call.writes.index(slot)]
+                row[:m], row[m : m + r] = given[:m], given[m : m + r]
+                row[m + slots : m + slots + len(call.noises)] = given[m + r :]
+            else:
+                row[m + before.index(slot)] = 1.0
+    return Recurrence(matrices, np.array([*at, 0]), models)
