@@ -22,7 +22,7 @@ WIDE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 @triton.jit
-def _combine(
+def combine_kernel(
     inputs, outputs, table, limits, flag, seeds, samples, words, size,
     USED: tl.constexpr, FIRST: tl.constexpr, CHECKED: tl.constexpr, CLAMPED: tl.constexpr, NOISES: tl.constexpr,
     TABLED: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
@@ -129,7 +129,7 @@ def start(
         return
     unused = launch.table  # where the kernel reads nothing
     limits, seeds, samples, words = (unused if x is None else x for x in (limits, seeds, samples, words))
-    _combine[(triton.cdiv(size, BLOCK) * batch,)](
+    combine_kernel[(triton.cdiv(size, BLOCK) * batch,)](
         tuple(inputs), tuple(outputs), launch.table, limits, flag, seeds, samples, words, size,
         **launch.constants, num_warps=WARPS, enable_fp_fusion=False,
     )  # fmt: skip
