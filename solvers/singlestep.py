@@ -59,7 +59,7 @@ def ddim_notes(ddim: Mask, at: Nodes) -> tuple[str, ...]:
 
 
 def ddim_calls(
-    gauge: Gauge, sch: Schedule, s: Nodes, t: Nodes, nodes: Sequence[int], keep: tuple[int, ...] = ()
+    gauge: Gauge, sch: Schedule, s: Nodes, t: Nodes, nodes: Sequence[int | None], keep: tuple[int, ...] = ()
 ) -> list[Call]:
     """``x_t = alpha_t x0 + sigma_t (e^-D eps + sqrt(1 - e^(-2 D)) xi)``, D = E_t - E_s: the first-order step that is
     exact in the limits sigma = 0 and alpha = 0 on either side (book 9.2.3). ``keep`` names a history slot that
@@ -90,7 +90,7 @@ def stage_calls(
     sch: Schedule,
     s: Nodes,
     t: Nodes,
-    nodes: Sequence[int],
+    nodes: Sequence[int | None],
     first_slot: int,
     keep: tuple[int, ...] = (),
 ) -> list[list[Call]]:

@@ -99,17 +99,19 @@ class Smooth(Stochasticity):
 NONE = Window(0.0)
 
 
-def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity) -> Stochasticity:
-    """From what a user gives as eta: a number >= 0, a function of lam (float64 arrays in, arrays out), or an object.
+def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str = "eta") -> Stochasticity:
+    """From what a user gives as ``name``: a number, a function of lam (float64 arrays in, arrays out), or an object.
 
-    Raises ValueError for what is none of these.
+    Raises ValueError for what is none of these, and for negative and infinite numbers.
     """
     if isinstance(eta, Stochasticity):
         return eta
     if callable(eta):
         return Smooth(eta)
-    if isinstance(eta, bool) or not isinstance(eta, (int, float, np.integer, np.floating)):
-        raise ValueError(f"eta must be a number of at least 0 or a function of lam, not {eta!r}")
+    if isinstance(eta, bool) or not isinstance(eta, (int, float, np.number)) or not 0 <= eta < np.inf:
+        raise ValueError(
+            f"{name} = {eta!r} must be a number of at least 0 (the ODE; 1: the reverse SDE) or a function of lam"
+        )
     return Window(float(eta))
 
 
