@@ -79,7 +79,7 @@ STOCHASTIC = [
         for p in (1, 2, 3)
     ),
     *(
-        _stochastic(name, 1, summary, midpoint, {"gauge": gauge, "eta": 1.0}, evaluations=2, options=(SHARE,),
+        _stochastic(name, 2, summary, midpoint, {"gauge": gauge, "eta": 1.0}, evaluations=2, options=(SHARE,),
                     ode_order=2)
         for name, summary, gauge in (
             ("dpm2-a", "DPM-2 ancestral: midpoint in eps, then noise", EPS),
