@@ -10,7 +10,7 @@ import torch
 from ..kernels import Table, Update, Updates
 from .gauges import Array
 from .heads import Level, to_pair
-from .program import Call, Key, Program, prune
+from .program import Call, NoiseKey, Program, prune
 from .schedule import Schedule
 
 
@@ -28,7 +28,7 @@ class Lowered:
     grid: Array
     times: tuple[float, ...]
     nodes: tuple[int | None, ...]
-    noises: tuple[tuple[Key, ...], ...]
+    noises: tuple[tuple[NoiseKey, ...], ...]
     updates: Updates
     told: torch.Tensor | None = None
     local: threading.local = field(default_factory=threading.local, init=False)

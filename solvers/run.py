@@ -8,10 +8,10 @@ import torch
 from ..kernels import Seeds, registers, transformed
 from .denoiser import Denoiser, check_output
 from .lower import Lowered
-from .program import Key
+from .program import NoiseKey
 
 Observe = Callable[[int, float, torch.Tensor], None]
-Noise = Callable[[Key, torch.Tensor], torch.Tensor]
+Noise = Callable[[NoiseKey, torch.Tensor], torch.Tensor]
 
 
 class NonFiniteError(FloatingPointError):
@@ -92,7 +92,7 @@ def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[tor
     return views
 
 
-def _normals(noise: Noise | Seeds | None, keys: Sequence[Key], like: torch.Tensor) -> list[torch.Tensor]:
+def _normals(noise: Noise | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
     """What the executor must be given: nothing if the registers make it."""
     if isinstance(noise, Seeds) or not keys:
         return []

@@ -149,7 +149,7 @@ def ancestral(grid: np.ndarray) -> logsnr.Program:
         rest = math.sqrt(s_t**2 - std**2)
         if n % 2 == 0:
             rows = np.array([[a_t, rest, 0.6 * std, 0.8 * std], [0.0, 0.0, 1.0, 0.0]])
-            noises = ((s, t), (t, s))
+            noises = ((s, t), (s, t, 1))
             calls.append(logsnr.Call(s, (), (0, 1), rows, noises=noises, node=n + 1))
         else:
             rows = np.array([[a_t, rest, 0.3 * std, std]])
