@@ -1,6 +1,6 @@
 """Fused kernels: each operation has a torch reference that is its specification, and compiled versions."""
 
-from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference
+from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference, standard_normals
 from .normals import Noise, normals
 from .norms import combine_norm, error_norm
 from .recurrence import Recurrence, recurrence
@@ -34,5 +34,6 @@ __all__ = [
     "registers",
     "scan",
     "scan_reference",
+    "standard_normals",
     "transformed",
 ]

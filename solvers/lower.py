@@ -19,7 +19,7 @@ class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
     times: when the model is called. nodes: by call, the grid node that the state has reached after it, or None.
-    noises: by call, the keys of what it adds. updates: what the registers need.
+    noises: by call, the keys of what it adds. stochastic: whether there are any. updates: what the registers need.
     told: (n, 1), the times as the model wants to be told them, where that depends on nothing else.
     local: what one thread's runs share, see `run.told_times`.
     """
@@ -30,6 +30,7 @@ class Lowered:
     nodes: tuple[int | None, ...]
     noises: tuple[tuple[NoiseKey, ...], ...]
     updates: Updates
+    stochastic: bool
     told: torch.Tensor | None = None
     local: threading.local = field(default_factory=threading.local, init=False)
 
@@ -66,11 +67,12 @@ def lower(
         tuple(call.node for call in calls),
         tuple(call.noises for call in calls),
         Updates(tuple(_update(call, program, dtypes) for call in calls), tuple(dtypes), cast),
+        bool(program.noises),
     )
 
 
 def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
-    addresses = tuple((program.noises[key], 0) for key in call.noises)
+    addresses = tuple((program.noises.index(key), 0) for key in call.noises)
     written = tuple(dtypes[k] for k in call.writes)
     return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix))
 

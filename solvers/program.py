@@ -138,11 +138,6 @@ class Program:
         times.setflags(write=False)
         return times
 
-    @cached_property
-    def noises(self) -> dict[NoiseKey, int]:
-        """The keys of all noises, numbered as they are first used."""
-        return {key: k for k, key in enumerate(dict.fromkeys(key for call in self.calls for key in call.noises))}
-
     @property
     def steps(self) -> int:
         return len(self.grid) - 1

@@ -8,10 +8,10 @@ import torch
 from ..kernels import Seeds, registers, transformed
 from .denoiser import Denoiser, check_output
 from .lower import Lowered
+from .noise import NoiseFunction
 from .program import NoiseKey
 
 Observe = Callable[[int, float, torch.Tensor], None]
-Noise = Callable[[NoiseKey, torch.Tensor], torch.Tensor]
 
 
 class NonFiniteError(FloatingPointError):
@@ -30,7 +30,7 @@ def run(
     den: Denoiser,
     x: torch.Tensor,
     *,
-    noise: Noise | Seeds | None = None,
+    noise: NoiseFunction | Seeds | None = None,
     observe: Observe | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Run a lowered program from ``x`` (B, ...); returns the final state, at least fp32, and the NFE counted.
@@ -92,7 +92,7 @@ def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[tor
     return views
 
 
-def _normals(noise: Noise | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
+def _normals(noise: NoiseFunction | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
     """What the executor must be given: nothing if the registers make it."""
     if isinstance(noise, Seeds) or not keys:
         return []

@@ -9,6 +9,7 @@ from .multistep import Startup
 from .options import Option
 from .program import Program
 from .schedule import Schedule
+from .stochasticity import Stochasticity
 
 Planner = Callable[..., Program]
 
@@ -34,6 +35,12 @@ class Solver:
     stochastic: bool = False
     options: tuple[Option, ...] = ()
     ode_order: int = 0
+
+    @property
+    def eta(self) -> Stochasticity | None:
+        """Of the SDE that the solver is derived from, if it is from one."""
+        eta = getattr(self.planner, "keywords", {}).get("eta")
+        return eta if isinstance(eta, Stochasticity) else None
 
     def program(self, sch: Schedule, grid: Any, *, startup: Startup = "ramp") -> Program:
         """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`). Raises ValueError for
