@@ -23,7 +23,7 @@ from .schedule import Schedule
 from .stochasticity import Stochasticity
 
 LOW, HIGH = -16.0, 16.0  # in lam: nearly all spans; beyond, values hang on the nearer end alone
-DEPTH = 20  # halvings: the law is exact while no two nodes are closer in lam than 3e-5
+DEPTH = 24  # halvings: the law is exact while no two nodes are closer in lam than 2e-6
 STREAM = 1  # of the addresses: fresh noise has 0
 
 
