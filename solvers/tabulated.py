@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import splines
 from .roots import increasing_root
 from .schedule import Schedule, VariancePreserving
+from .splines import bernstein, binomials, monotone_slopes
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
@@ -28,7 +28,9 @@ class Discrete(VariancePreserving):
     """
 
     alphas_cumprod: np.ndarray
-    _entries: torch.Tensor  # rows: alpha, 1 - alpha, -lam; of 1 - alpha the rise to the next entry, y' and y''
+    _fall: torch.Tensor  # -lam at the entries, (N,)
+    _values: torch.Tensor  # Bernstein coefficients of alpha and 1 - alpha between them, times binomials, (N - 1, 2, 6)
+    _slopes: torch.Tensor  # likewise of -alpha', (N - 1, 5)
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | torch.Tensor) -> None:
         if isinstance(alphas_cumprod, torch.Tensor):
@@ -36,15 +38,21 @@ class Discrete(VariancePreserving):
         table = np.array(alphas_cumprod, dtype=np.float64)
         _check_table(table)
         table.setflags(write=False)
-        # 1 - alpha and its rises to full relative accuracy, where alpha is near 1 and where it is near 0
+        # Nothing cancels, neither where alpha is close to 1 nor where it is close to 0.
         alpha = np.sqrt(table)
         gap = (1 - table) / (1 + alpha)
-        rise = (table[:-1] - table[1:]) / (alpha[:-1] + alpha[1:])
+        slopes = monotone_slopes((table[:-1] - table[1:]) / (alpha[:-1] + alpha[1:]))
+        rises = np.cumsum(slopes[:, :-1], axis=1) / 5
+        falls = np.cumsum(slopes[:, :0:-1], axis=1)[:, ::-1] / 5
+        values = np.empty((len(slopes), 2, 6))
+        values[:, 0] = np.column_stack([alpha[:-1], alpha[1:, None] + falls, alpha[1:]])
+        values[:, 1] = np.column_stack([gap[:-1], gap[:-1, None] + rises, gap[1:]])
         with np.errstate(divide="ignore"):
             fall = -np.log(alpha / np.sqrt(1 - table))
-        rows = np.stack([alpha, gap, fall, np.append(rise, 0.0), *splines.derivatives(rise)])
         object.__setattr__(self, "alphas_cumprod", table)
-        object.__setattr__(self, "_entries", torch.from_numpy(rows))
+        tables = {"_fall": fall, "_values": values * binomials(5), "_slopes": slopes * binomials(4)}
+        for name, rows in tables.items():
+            object.__setattr__(self, name, torch.from_numpy(rows))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Discrete) and self.alphas_cumprod.tobytes() == other.alphas_cumprod.tobytes()
@@ -60,27 +68,17 @@ class Discrete(VariancePreserving):
     def domain(self) -> tuple[float, float]:
         return 0.0, len(self.alphas_cumprod) - 1.0
 
-    @property
-    def _last_segment(self) -> int:
-        return len(self.alphas_cumprod) - 2
-
     def _segment(self, t: Any, xp: Any) -> tuple[Any, Any]:
-        k = xp.clip(xp.floor(t), 0, self._last_segment)
+        k = xp.clip(xp.floor(t), 0, len(self._slopes) - 1)
         return k.astype(np.int64) if xp is np else k.long(), t - k
-
-    def _rows(self, like: Any, xp: Any) -> Any:
-        return self._entries.numpy() if xp is np else self._entries.to(like.device)
 
     def _both(self, k: Any, u: Any, xp: Any) -> tuple[Any, Any]:
         """alpha and 1 - alpha, each to full relative accuracy."""
-        alpha, gap, _, _, slope, bend = self._rows(u, xp)
-        bow = splines.bow(u, slope[k], slope[k + 1], bend[k], bend[k + 1])
-        return splines.blend(u, alpha[k], alpha[k + 1]) - bow, splines.blend(u, gap[k], gap[k + 1]) + bow
+        both = bernstein(_rows(self._values, u, xp)[k], u[..., None], xp)
+        return both[..., 0], both[..., 1]
 
     def _slope(self, k: Any, u: Any, xp: Any) -> Any:
-        """-alpha'."""
-        _, _, _, rise, slope, bend = self._rows(u, xp)
-        return splines.slope(u, rise[k], slope[k], slope[k + 1], bend[k], bend[k + 1])
+        return bernstein(_rows(self._slopes, u, xp)[k], u, xp)
 
     def _alpha(self, t: Any, xp: Any) -> Any:
         return self._both(*self._segment(t, xp), xp)[0]
@@ -92,16 +90,25 @@ class Discrete(VariancePreserving):
     def _dalpha(self, t: Any, xp: Any) -> Any:
         return -self._slope(*self._segment(t, xp), xp)
 
+    def _dsigma(self, t: Any, xp: Any) -> Any:
+        k, u = self._segment(t, xp)
+        alpha, gap = self._both(k, u, xp)
+        return alpha * self._slope(k, u, xp) / xp.sqrt(gap * (1 + alpha))
+
     def _time(self, lam: Any, xp: Any) -> Any:
         alpha = 1 / xp.sqrt(1 + xp.exp(-2 * lam))
         gap = 1 / ((1 + xp.exp(2 * lam)) * (1 + alpha))
-        k = xp.clip(xp.searchsorted(self._rows(lam, xp)[2], -lam, side="right") - 1, 0, self._last_segment)
+        k = xp.clip(xp.searchsorted(_rows(self._fall, lam, xp), -lam, side="right") - 1, 0, len(self._slopes) - 1)
 
         def residual(u: Any) -> tuple[Any, Any]:
             a, g = self._both(k, u, xp)
-            return xp.where(gap < alpha, g - gap, alpha - a), self._slope(k, u, xp)  # the smaller is the more exact
+            return xp.where(gap < alpha, g - gap, alpha - a), self._slope(k, u, xp)  # the smaller one is more exact
 
         return k + increasing_root(residual, xp.zeros_like(lam), xp.ones_like(lam), xp)
+
+
+def _rows(table: torch.Tensor, like: Any, xp: Any) -> Any:
+    return table.numpy() if xp is np else table.to(like.device)
 
 
 def _check_table(table: np.ndarray) -> None:
