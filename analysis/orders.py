@@ -36,7 +36,8 @@ class Convergence:
     slopes: signed local orders ``log2(e_i / e_{i+1})`` between neighbouring runs.
     floor:  the level at which refinement stopped helping; None if it was not reached.
     window: first and last index into slopes that agree within 0.15 and lie ten times above the floor and above
-            what n roundings of the result's root mean square can add up to, ``n 2^-53`` for data of unit scale.
+            what n roundings of the result's root mean square add up to if they are independent, ``sqrt(n) 2^-53``
+            for data of unit scale.
     order:  the finest slope of the window; NaN if nothing could be measured.
     limit:  its extrapolation to h = 0: slopes differ from the order by a term in h, which every halving halves.
     interval: from order to limit, widened by what the floor may have done.
@@ -173,7 +174,7 @@ def refine(
         if error == 0 or floor is not None or 2 * max(cost, steps[-1]) > max_cost:
             break
         steps.append(2 * steps[-1])
-    roundings = [2.0**-53 * scale * (1 if local else n) for n in steps]
+    roundings = [2.0**-53 * scale * (1 if local else n**0.5) for n in steps]
     window = _window(errors, slopes, [max(floor or 0.0, r) for r in roundings])
     order, limit, interval, verdict = _conclude(errors, slopes, floor, window, declared)
     return Convergence(
