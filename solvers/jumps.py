@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .gauges import EPS, Array, Nodes
+from .gauges import EPS, Array, Mask, Nodes
 from .program import STATE, Call, NoiseKey, Program
 from .schedule import Schedule
 from .singlestep import ddim_calls, ddim_notes, stage_calls
@@ -106,7 +106,7 @@ def _tour(
     return Program(name, HEUN.order, tuple(map(float, at.t)), tuple(calls), (*notes, *_notes(at, ddim, nodes)))
 
 
-def _notes(at: Nodes, ddim: Array, nodes: Sequence[int | None]) -> tuple[str, ...]:
+def _notes(at: Nodes, ddim: Mask, nodes: Sequence[int | None]) -> tuple[str, ...]:
     steps = np.zeros(len(at.t) - 1, dtype=bool)
     steps[[node - 1 for node, broken in zip(nodes, ddim, strict=True) if broken and node is not None]] = True
     return ddim_notes(steps, at)

@@ -23,7 +23,7 @@ class Stochasticity(ABC):
 
     @abstractmethod
     def squared(self, lam: Array) -> Array:
-        """eta^2 at finite lam."""
+        """eta^2 at the values of lam."""
 
     @abstractmethod
     def integral(self, s: Array, t: Array, rate: float = 0.0) -> Array:
@@ -77,9 +77,9 @@ class Smooth(Stochasticity):
             eta = np.asarray(self.function(lam), dtype=np.float64)
         if eta.shape != np.shape(lam):
             raise ValueError(f"eta must map arrays of lam to arrays of their shape, not {np.shape(lam)} to {eta.shape}")
-        if not (eta >= 0).all() or np.isinf(eta).any():
-            wrong = np.flatnonzero(~(eta >= 0) | np.isinf(eta))[0]
-            raise ValueError(f"eta({np.ravel(lam)[wrong]:.6g}) = {eta.flat[wrong]} is not a number of at least 0")
+        wrong = ~(eta >= 0) | (np.isinf(eta) & np.isfinite(lam))
+        if wrong.any():
+            raise ValueError(f"eta({lam[wrong][0]:.6g}) = {eta[wrong][0]} is not a number of at least 0")
         squares: Array = eta * eta
         return squares
 
