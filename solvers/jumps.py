@@ -55,7 +55,7 @@ def edm_churn(
 def restart(
     sch: Schedule, grid: Array, startup: object = None, *, name: str, intervals: tuple[Restart, ...]
 ) -> Program:
-    """Restart sampling (Xu et al. 2023, Algorithm 1): Heun, and for each ``(times, low, high)`` of ``intervals``, on
+    """Restart sampling (Xu et al. 2023): Heun, and for each ``(times, low, high)`` of ``intervals``, on
     reaching the node next to sigma / alpha = low for the first time, so many jumps up to the node next to high, each
     followed by the same steps down again. Intervals within one step are left out, which a note says."""
     del startup
