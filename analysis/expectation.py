@@ -7,6 +7,7 @@ from these numbers as if they were exact.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,11 +105,12 @@ def _interpolant(f: Callable[[Slots], Array], alive: tuple[int, ...], box: Box) 
     def polynomial(slots: Slots) -> Array:
         shape = slots[alive[0]].shape
         unit = [np.clip((slots[k].ravel() - middle[k][0]) / middle[k][1], -1, 1) for k in alive]
-        bases = [np.polynomial.chebyshev.chebvander(u, n - 1) for u, n in zip(unit, sizes, strict=True)]
-        result = bases[0] @ c.reshape(sizes[0], -1)
+        bases: list[Any] = [np.polynomial.chebyshev.chebvander(u, n - 1) for u, n in zip(unit, sizes, strict=True)]
+        result: Any = bases[0] @ c.reshape(sizes[0], -1)
         if len(alive) > 1:
             result = np.einsum("pkj,pk->pj", result.reshape(len(result), sizes[1], -1), bases[1])
-        return result.reshape(*shape, -1)
+        values: Array = result.reshape(*shape, -1)
+        return values
 
     return polynomial
 

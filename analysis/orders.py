@@ -93,9 +93,9 @@ def convergence_order(
     `warped_grid` unless given. Steps double until refinement stops helping or a run would cost more than
     max_nfe. Starts are exact draws from the marginal at the first node; the reference is ``problem.reference``. With
     startup="ramp" the multistep solvers show what that start leaves of their order: at most 2.
-    Raises ValueError for solvers that choose their own steps and for an unknown head.
+    Raises ValueError for solvers that choose their own steps or add noise, and for an unknown head.
     """
-    method = fixed_step(solver)
+    method = _deterministic(solver)
     nodes = grids or partial(warped_grid, sch)
     first, *_, last = map(float, nodes(8))
     x = problem.sample_at(sch, first, samples, generator=torch.Generator().manual_seed(seed))
@@ -114,7 +114,7 @@ def local_order(
 ) -> Convergence:
     """Measure the order of one step, declared order + 1: the error of the last step of a grid of order + 1
     nodes around lam = 0, all earlier states being exact, as the distance between the nodes is halved."""
-    method = fixed_step(solver)
+    method = _deterministic(solver)
     first = float(sch.time(-SPAN / 2))
     x = problem.sample_at(sch, first, samples, generator=torch.Generator().manual_seed(seed))
     count = method.order + 1
@@ -229,6 +229,13 @@ def fixed_step(solver: str | Solver) -> Solver:
     method = find_solver(solver)
     if method.planner is None:
         raise ValueError(f"{method.name} chooses its own steps: there is no order to measure on a grid")
+    return method
+
+
+def _deterministic(solver: str | Solver) -> Solver:
+    method = fixed_step(solver)
+    if method.stochastic:
+        raise ValueError(f"{method.name} adds noise and follows no path: measure its weak_order")
     return method
 
 

@@ -38,8 +38,8 @@ def ddpm(
     The standard deviation is ``sqrt(f) sigma_t^(1 - v) sigma_s^v``: v = ``variance`` = 0 gives the posterior's
     (beta-tilde), 1 the forward step's (beta), between them is the interpolation of logarithms of Nichol and Dhariwal
     (2021, eq. 15), whose v is a network's. With ``data_variance`` = c it is what makes the covariance of N(m, c I)
-    exact on every grid: the posterior's and that of x0 given x_s (Bao et al. 2022, eq. 5). The last step to sigma = 0
-    adds no noise.
+    exact on every grid: the posterior's and that of x0 given x_s (Bao et al. 2022, Theorem 1). The last step to
+    sigma = 0 adds no noise.
     """
     del startup
     at = Nodes.at(sch, grid)

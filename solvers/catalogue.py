@@ -47,7 +47,7 @@ def _configured(found: Solver, settings: tuple[tuple[Option, Any], ...]) -> Solv
     told = ", ".join(f"{option.name}={_told(value)}" for option, value in settings)
     label = f"{found.name} ({told})"
     arguments = {option.argument: value for option, value in settings}
-    planner = partial(found.planner, name=label, **arguments)  # type: ignore[arg-type]
+    planner = partial(found.planner, name=label, **arguments)  # type: ignore[arg-type, misc]
     found = replace(found, name=label, planner=planner, equals=())
     if not arguments.get("eta", True):
         return replace(found, stochastic=False, order=found.ode_order)

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .gauges import EPS, Array, Nodes
+from .gauges import EPS, Array, Mask, Nodes
 from .program import STATE, Call, NoiseKey, Program
 from .schedule import Schedule
 from .singlestep import ddim_calls, ddim_notes, stage_calls
@@ -55,7 +55,7 @@ def edm_churn(
 def restart(
     sch: Schedule, grid: Array, startup: object = None, *, name: str, intervals: tuple[Restart, ...]
 ) -> Program:
-    """Restart sampling (Xu et al. 2023, Algorithm 1): Heun, and for each ``(times, low, high)`` of ``intervals``, on
+    """Restart sampling (Xu et al. 2023): Heun, and for each ``(times, low, high)`` of ``intervals``, on
     reaching the node next to sigma / alpha = low for the first time, so many jumps up to the node next to high, each
     followed by the same steps down again. Intervals within one step are left out, which a note says."""
     del startup
@@ -106,7 +106,7 @@ def _tour(
     return Program(name, HEUN.order, tuple(map(float, at.t)), tuple(calls), (*notes, *_notes(at, ddim, nodes)))
 
 
-def _notes(at: Nodes, ddim: Array, nodes: Sequence[int | None]) -> tuple[str, ...]:
+def _notes(at: Nodes, ddim: Mask, nodes: Sequence[int | None]) -> tuple[str, ...]:
     steps = np.zeros(len(at.t) - 1, dtype=bool)
     steps[[node - 1 for node, broken in zip(nodes, ddim, strict=True) if broken and node is not None]] = True
     return ddim_notes(steps, at)

@@ -70,13 +70,16 @@ def ald(sch: Schedule, grid: Array, startup: object = None, *, name: str, step: 
 
 def ula(sch: Schedule, grid: Array, startup: object = None, *, name: str, step: float) -> Program:
     """Unadjusted Langevin at the last time of the grid, one step for every step of the grid, whose other times only
-    count. Raises ValueError where that time has no noise."""
+    count. Where the last has no noise, the steps are at the one before it, and DDIM goes on from there."""
     del startup
     at = Nodes.at(sch, grid)
-    if not at.sigma[-1] > 0:
-        raise ValueError(f"{name} needs noise at its level, but sigma({at.t[-1]:.6g}) = 0; give t_end inside")
-    keys = map(NoiseKey, at.t[:-1].tolist(), at.t[1:].tolist(), [1] * len(grid))
-    calls = [_langevin(at[-1], step, key, n) for n, key in enumerate(keys, start=1)]
+    last = len(grid) - 1
+    broken = bool(at.sigma[-1] == 0)
+    keys = map(NoiseKey, at.t[:-1].tolist(), at.t[1:].tolist(), [1] * last)
+    level = at[last - broken]
+    calls = [_langevin(level, step, key, n) for n, key in enumerate(keys, start=1) if n < last or not broken]
+    if broken:
+        calls += ddim_calls(X0, sch, at[-2:-1], at[-1:], [last])
     return Program(name, 0, tuple(map(float, at.t)), tuple(calls))
 
 

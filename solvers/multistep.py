@@ -44,7 +44,7 @@ def multistep(
     ``eta`` makes it a method for the SDE: the same polynomial under another kernel, and the exact noise.
 
     ``corrector`` repeats every step with the value at its end as one more node (Adams-Moulton; SA-Solver, Xue et al.
-    2023, alg. 1). That value is the model's at the predicted state, which serves the next step too, so it costs no
+    2023, Algorithm 1). That value is the model's at the predicted state, which serves the next step too, so it costs no
     evaluation: a call turns the prediction of its node into the corrected state by what the two polynomials differ
     in, and that into the next prediction. The state at a node, and at the end, is the prediction.
 

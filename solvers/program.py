@@ -199,7 +199,7 @@ class Program:
         calls = tuple(
             Call(
                 t=c["t"], at=c["at"], reads=tuple(c["reads"]), writes=tuple(c["writes"]),
-                matrix=np.array(c["matrix"]), noises=tuple(map(tuple, c["noises"])), node=c["node"],
+                matrix=np.array(c["matrix"]), noises=tuple(NoiseKey(*key) for key in c["noises"]), node=c["node"],
             )
             for c in data["calls"]
         )  # fmt: skip

@@ -4,7 +4,7 @@ For every eta >= 0 the SDE, run from noise to data in lam,
 
     d(x / sigma) = x0 de^lam - eta^2 (x / sigma - e^lam x0) dlam + sqrt(2) eta dW
 
-has the same marginals (Huang et al. 2021, eq. 18; book Prop. 6.4.1): eta = 0 is the PF-ODE, eta = 1 the reverse SDE.
+has the same marginals (Huang et al. 2021; book Prop. 6.4.1): eta = 0 is the PF-ODE, eta = 1 the reverse SDE.
 With E(lam) = int eta^2 dlam it is linear but for x0, d(e^E x / sigma) = x0 de^(lam + E) + dB on the clock e^(2 E).
 """
 
@@ -23,7 +23,7 @@ class Stochasticity(ABC):
 
     @abstractmethod
     def squared(self, lam: Array) -> Array:
-        """eta^2 at finite lam."""
+        """eta^2 at the values of lam."""
 
     @abstractmethod
     def integral(self, s: Array, t: Array, rate: float = 0.0) -> Array:
@@ -77,9 +77,9 @@ class Smooth(Stochasticity):
             eta = np.asarray(self.function(lam), dtype=np.float64)
         if eta.shape != np.shape(lam):
             raise ValueError(f"eta must map arrays of lam to arrays of their shape, not {np.shape(lam)} to {eta.shape}")
-        if not (eta >= 0).all() or np.isinf(eta).any():
-            wrong = np.flatnonzero(~(eta >= 0) | np.isinf(eta))[0]
-            raise ValueError(f"eta({np.ravel(lam)[wrong]:.6g}) = {eta.flat[wrong]} is not a number of at least 0")
+        wrong = ~(eta >= 0) | (np.isinf(eta) & np.isfinite(lam))
+        if wrong.any():
+            raise ValueError(f"eta({lam[wrong][0]:.6g}) = {eta[wrong][0]} is not a number of at least 0")
         squares: Array = eta * eta
         return squares
 
@@ -116,8 +116,8 @@ def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str
 
 
 def er_sde(lam: Array) -> Array:
-    """eta of ER-SDE-Solver's default noise scale phi(s) = s (e^(s^0.3) + 10), s = sigma / alpha (Cui et al. 2023,
-    table 1, "ER SDE 5"): s e^-E is phi up to a constant, so eta^2 = s d/ds log(phi / s)."""
+    """eta of ER-SDE-Solver's default noise scale phi(s) = s (e^(s^0.3) + 10), s = sigma / alpha (Cui et al. 2023):
+    s e^-E is phi up to a constant, so eta^2 = s d/ds log(phi / s)."""
     power = np.exp(-0.3 * lam)
     eta: Array = np.sqrt(0.3 * power / (1 + 10 * np.exp(-power)))
     return eta

@@ -18,7 +18,7 @@ from logsnr.solvers.run import run
 
 F64 = torch.float64
 SCH = logsnr.VPLinear()
-FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
 ROOT = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.3, 0.0], [-0.2, 0.4, 0.05]], dtype=F64)
 MEAN = [1.0, -2.0, 0.5]
 DATA = {

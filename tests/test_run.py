@@ -14,7 +14,7 @@ from logsnr.solvers.run import run
 from logsnr.solvers.schedule import Schedule
 
 SCH = logsnr.VPLinear()
-FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
 BACKENDS = ["cpu", "torch", *(["triton"] if util.find_spec("triton") else [])]
 PREDICTIONS = ["x0", "eps", "v", "velocity", "score"]
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
