@@ -9,7 +9,6 @@ that moves the same bytes: a numba triad ``a = b + s c``, on as many threads, in
 
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
 from typing import Annotated, NamedTuple
 
 import numba
@@ -27,8 +26,7 @@ from ..solvers.grids import grid
 from ..solvers.lower import lower
 from ..solvers.sampling import sample
 from ..solvers.schedules import VPLinear
-
-SMALL, LARGE = (1, 4, 64, 64), (8, 16, 128, 128)
+from .clock import LARGE, SMALL, best_of
 
 
 class Overhead(NamedTuple):
@@ -37,16 +35,6 @@ class Overhead(NamedTuple):
     small: float
     large: float
     triad: float
-
-
-def best_of(repeats: int, function: Callable[[], object]) -> float:
-    """Seconds of the fastest call: other processes only ever add time."""
-    times = []
-    for _ in range(repeats):
-        began = perf_counter()
-        function()
-        times.append(perf_counter() - began)
-    return min(times)
 
 
 def per_step(name: str, head: str, shape: tuple[int, ...], steps: int, repeats: int) -> float:

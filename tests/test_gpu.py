@@ -1,0 +1,150 @@
+"""Every Triton kernel on a GPU: the bits that the CPU computes, no wait for the device, and how fast it moves its
+bytes."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from checks import BF16, F16, F32, F64, assert_same, dense_recurrence, random
+
+from logsnr.kernels import Recurrence, advance, combine_norm, dynamic_threshold, normals, quantile_abs, scan
+from logsnr.kernels.tensors import triton_refuses
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+DEVICE = "cuda"
+Tensors = Sequence[torch.Tensor]
+
+
+class Kernel(NamedTuple):
+    """tensors: operands of n elements in each sample, of a dtype. run: the operation on a backend. exact: how many of
+    its results have the same bits on every device; the others, sums in another order, agree to 1e-14."""
+
+    tensors: Callable[[int, torch.dtype], list[torch.Tensor]]
+    run: Callable[[Tensors, Any], Tensors]
+    exact: int
+
+
+def several(count: int, *shape: int) -> Callable[[int, torch.dtype], list[torch.Tensor]]:
+    return lambda n, dtype: [random((*shape, n), dtype, seed) for seed in range(count)]
+
+
+ROWS: dict[str, Any] = {"error": [0.0, 2e-3, -3e-3, 1e-3], "scale": np.eye(2, 4), "rtol": 1e-3, "atol": 1e-4}
+WINDOW = 16
+DENSE = dense_recurrence(WINDOW, 3)
+LIGHT = Recurrence(np.full((WINDOW, 1, 2), 0.5), np.zeros(WINDOW + 1, int), 1)
+
+
+def norms(x: Tensors, backend: Any) -> Tensors:
+    (result,), found = combine_norm(x, np.array([[0.9, -0.4, 0.3, 0.1]]), backend=backend, **ROWS)
+    return result, found
+
+
+def window(slots: int) -> Callable[[int, torch.dtype], list[torch.Tensor]]:
+    """Outputs, nodes and the start."""
+
+    def tensors(n: int, dtype: torch.dtype) -> list[torch.Tensor]:
+        start = random((slots, 2, n), F64 if dtype is F64 else F32, 2)
+        return [*several(2, WINDOW, 2)(n, dtype), start]
+
+    return tensors
+
+
+KERNELS = {
+    "combine_norm": Kernel(several(4, 2), norms, 1),
+    "quantile_abs": Kernel(several(1, 2), lambda x, b: [quantile_abs(*x, 0.7, backend=b)], 1),
+    "dynamic_threshold": Kernel(several(1, 2), lambda x, b: dynamic_threshold(*x, limit=0.3, backend=b), 2),
+    "scan, dense": Kernel(window(3), lambda x, b: scan(x[2], [x[0]], x[1], DENSE, backend=b), 1),
+    "scan, one slot": Kernel(window(1), lambda x, b: scan(x[2], [x[0]], x[1], LIGHT, backend=b), 1),
+    "advance": Kernel(window(3), lambda x, b: [advance(x[2], [x[0]], DENSE, backend=b)], 1),
+}
+
+
+def on_device(kernel: Kernel, n: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    return [x.to(DEVICE) for x in kernel.tensors(n, dtype)]
+
+
+@pytest.mark.parametrize("dtype", [F64, F32, F16, BF16])
+@pytest.mark.parametrize("n", [1, 7, 1023, 4096, 100_001])
+@pytest.mark.parametrize("name", KERNELS)
+def test_bits(name: str, n: int, dtype: torch.dtype) -> None:
+    """Results have the bits of compiled CPU code and of torch on the GPU, sums of squares their value to 1e-14."""
+    kernel = KERNELS[name]
+    x = on_device(kernel, n, dtype)
+    found = [y.cpu() for y in kernel.run(x, "triton")]
+    for wanted in (kernel.run(kernel.tensors(n, dtype), "cpu"), kernel.run(x, "torch")):
+        for k, (a, b) in enumerate(zip(found, wanted, strict=True)):
+            if k < kernel.exact:
+                assert_same(a, b.cpu())
+            else:
+                torch.testing.assert_close(a, b.cpu(), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_triton_is_the_default(name: str) -> None:
+    """A plain tensor on the GPU is served by Triton, with the same bits in every run."""
+    kernel = KERNELS[name]
+    x = on_device(kernel, 4099, F32)
+    for a, b in zip(kernel.run(x, None), kernel.run(x, "triton"), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_host_does_not_wait(name: str) -> None:
+    """After the first call, which compiles, nothing synchronises with the device."""
+    kernel = KERNELS[name]
+    x = on_device(kernel, 1024, F32)
+    kernel.run(x, "triton")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        kernel.run(x, "triton")
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            x[0].sum().item()  # mutant: what waits is seen
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def milliseconds(function: Callable[[], object], repeats: int = 20) -> float:
+    """On the device, the mean of some calls."""
+    began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    function()
+    began.record()
+    for _ in range(repeats):
+        function()
+    ended.record()
+    ended.synchronize()
+    return began.elapsed_time(ended) / repeats
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_bandwidth(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Prints GB/s of operands and results, each once, and those of a copy of as many bytes."""
+    kernel = KERNELS[name]
+    x = on_device(kernel, 1 << 20 if name.startswith(("scan", "advance")) else 1 << 24, F32)
+    moved = sum(y.nbytes for y in (*x, *kernel.run(x, "triton")))
+    source = torch.empty(moved // 2, dtype=torch.uint8, device=DEVICE)
+    target = torch.empty_like(source)
+    ours, copy = milliseconds(lambda: kernel.run(x, "triton")), milliseconds(lambda: target.copy_(source))
+    with capsys.disabled():
+        print(f"\n{name}: {moved / ours / 1e6:.0f} GB/s, {copy / ours:.2f} of a copy")
+
+
+def test_normals() -> None:
+    """Normals made on the GPU have the bits of the specification."""
+    from aot_normals import BLOCK, store_normals
+
+    address = torch.tensor([2**63 - 1, 77, 123456789, 5, 2**33 + 8], device=DEVICE)
+    found = torch.empty(100_000, device=DEVICE)
+    store_normals[(-(-len(found) // BLOCK),)](found, address, len(found), BLOCK=BLOCK, enable_fp_fusion=False)
+    wanted = normals(2**63 - 1, 77, 123456789, len(found), stream=5, first=2**33 + 8)
+    assert torch.equal(found.cpu().view(torch.int32), wanted.view(torch.int32))
+
+
+def test_other_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels run on the current device; tensors on another are left to torch."""
+    x = torch.ones(2, device=DEVICE)
+    assert triton_refuses([x]) is None
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: x.get_device() + 1)
+    assert "current device" in str(triton_refuses([x]))
