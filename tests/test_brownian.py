@@ -84,9 +84,8 @@ def test_paths_have_a_limit(solver: str) -> None:
         return logsnr.sample(den, x, solver=solver, grid=np.exp(-lam[:: 512 // steps]), seed=3, **options)
 
     exact = end(512, brownian=True)
-    errors = [float((end(n, brownian=True) - exact).square().mean().sqrt()) for n in (16, 32, 64)]
-    orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert np.all(orders > 0.75), (errors, orders)
+    errors = [float((end(n, brownian=True) - exact).square().mean().sqrt()) for n in (16, 64)]
+    assert abs(math.log(errors[0] / errors[1], 4) - 1) < 0.15, errors
     fresh = [float((end(n) - end(512)).square().mean().sqrt()) for n in (16, 64)]
     assert min(fresh) > 5 * errors[-1]
 
