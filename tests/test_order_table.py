@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ SAME = 0.02  # two digits, and rounding: 1 % of dopri5's last error
 ROUNDING = 1e-13  # by which the end states of the heads may differ: a few hundred roundings
 
 
+@cache
 def documented() -> dict[tuple[str, str], tuple[int, list[float]]]:
     """(schedule, solver) -> declared order and one number per head, from the tables of the docs."""
     rows: dict[tuple[str, str], tuple[int, list[float]]] = {}
@@ -47,10 +49,10 @@ def test_last_slope_is_the_declared_order(method: logsnr.Solver, name: str) -> N
 
 
 def end_state(method: logsnr.Solver, name: str, head: str) -> torch.Tensor:
-    """Of 8 steps from three states."""
+    """Of 5 steps from three states."""
     sch, x = SCHEDULES[name], torch.tensor([-1.5, 0.1, 1.0], dtype=torch.float64)
     den = PROBLEM.denoiser(sch, head)
-    return logsnr.sample(den, x, solver=method, grid=nodes(sch, 8), startup="single-step")
+    return logsnr.sample(den, x, solver=method, grid=nodes(sch, 5), startup="single-step")
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -58,7 +60,7 @@ def end_state(method: logsnr.Solver, name: str, head: str) -> torch.Tensor:
 def test_every_head_ends_in_the_same_states(method: logsnr.Solver, name: str) -> None:
     """With each of the other heads the end states are those of x0 to rounding, so their order is."""
     expected = end_state(method, name, "x0")
-    for head in HEADS:
+    for head in set(HEADS) - {"x0"}:
         torch.testing.assert_close(end_state(method, name, head), expected, rtol=0, atol=ROUNDING)
 
 
