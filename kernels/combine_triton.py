@@ -4,6 +4,7 @@ Launched with ``enable_fp_fusion=False``: products and sums are rounded one by o
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,13 +153,14 @@ def launch_combine(
     if key not in coefs.kept:
         coefs.kept[key] = prepare(coefs, kinds, event, device, checked, noises, clamped)
     flag = torch.zeros((), dtype=torch.int32, device=device)
-    bounds = None if limits is None else torch.tensor(limits, dtype=accumulation_dtype(kinds), device=device)
-    words = addresses(noise.columns, device) if noise else None
+    bounds = None if limits is None else on_device(tuple(limits), accumulation_dtype(kinds), device)
+    words = on_device(noise.columns, torch.int64, device) if noise else None
     numbers = (noise.seeds, noise.samples) if noise else (None, None)
     start(coefs.kept[key], inputs, outputs, flag, bounds, *numbers, words)
     return flag.bool()
 
 
-def addresses(columns: Sequence[tuple[int, int]], device: torch.device) -> torch.Tensor:
-    """Intervals and streams of noises as the kernel reads them."""
-    return torch.tensor(columns, dtype=torch.int64, device=device)
+@lru_cache(maxsize=1024)  # a copy to the device makes the host wait
+def on_device(numbers: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """What the kernel reads: limits, or the intervals and streams of noises."""
+    return torch.tensor(numbers, dtype=dtype, device=device)

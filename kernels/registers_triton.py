@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .combine_triton import Launch, addresses, prepare, start
+from .combine_triton import Launch, on_device, prepare, start
 from .registers import Scratch, first_true
 from .tensors import plain
 from .updates import STATE, Seeds, Updates
@@ -52,7 +52,7 @@ class TritonRegisters:
         if key not in table.kept:
             event = state.shape[1:]
             launch = prepare(table, call.dtypes, event, state.device, call.models, len(columns))
-            table.kept[key] = launch, addresses(columns, state.device) if columns else None
+            table.kept[key] = launch, on_device(columns, torch.int64, state.device) if columns else None
         found: tuple[Launch, torch.Tensor | None] = table.kept[key]
         return found
 

@@ -1,6 +1,7 @@
 """Where the noise of a run comes from: seeds of every sample, a generator, a Brownian path, or the user."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -46,17 +47,23 @@ def seeds_of(batch: int, device: torch.device, seed: Seed, sample_ids: Iterable[
     of the wrong length.
     """
     alone = isinstance(seed, int)
-    numbers = [seed] * batch if isinstance(seed, int) else _numbers("seed", seed, batch, 64)
-    if alone:
-        _numbers("seed", [seed], 1, 64)
-    ids = _numbers("sample_ids", sample_ids, batch, 32) if sample_ids is not None else range(batch if alone else 0)
-    words = [*ids] or [0] * batch
+    numbers = _numbers("seed", [seed] if alone else seed, 1 if alone else batch, 64)
+    if sample_ids is not None:
+        ids = _numbers("sample_ids", sample_ids, batch, 32)
+    else:
+        ids = tuple(range(batch)) if alone else (0,) * batch
+    return _seeds(numbers * batch if alone else numbers, ids, device)
+
+
+@lru_cache(maxsize=64)  # a copy to a GPU makes the host wait, which a captured loop must not
+def _seeds(numbers: tuple[int, ...], ids: tuple[int, ...], device: torch.device) -> Seeds:
     signed = [n - (1 << 64) if n >= 1 << 63 else n for n in numbers]
-    return Seeds(*(torch.tensor(column, dtype=torch.int64, device=device) for column in (signed, words)))
+    with torch.inference_mode(False):  # for all later runs
+        return Seeds(*(torch.tensor(column, dtype=torch.int64, device=device) for column in (signed, ids)))
 
 
-def _numbers(name: str, given: Any, batch: int, bits: int) -> list[int]:
-    numbers = given.tolist() if isinstance(given, torch.Tensor) else list(given)
+def _numbers(name: str, given: Any, batch: int, bits: int) -> tuple[int, ...]:
+    numbers = tuple(given.tolist() if isinstance(given, torch.Tensor) else given)
     if len(numbers) != batch:
         raise ValueError(f"{name} must have one number for each of the {batch} samples, not {len(numbers)}")
     for n in numbers:

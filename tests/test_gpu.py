@@ -9,7 +9,18 @@ import pytest
 import torch
 from checks import BF16, F16, F32, F64, assert_same, dense_recurrence, random
 
-from logsnr.kernels import Recurrence, advance, combine_norm, dynamic_threshold, normals, quantile_abs, scan
+import logsnr
+from logsnr.kernels import (
+    Noise,
+    Recurrence,
+    advance,
+    combine,
+    combine_norm,
+    dynamic_threshold,
+    normals,
+    quantile_abs,
+    scan,
+)
 from logsnr.kernels.tensors import triton_refuses
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -42,6 +53,14 @@ def norms(x: Tensors, backend: Any) -> Tensors:
     return result, found
 
 
+COEFS = np.array([[0.9, -0.4, 0.3, 0.1], [0.5, 0.0, 2.0, -1.0]])
+
+
+def noisy(x: Tensors, backend: Any) -> Tensors:
+    batch = torch.arange(len(x[0]), device=x[0].device)
+    return combine(x, COEFS, noise=Noise(batch + 5, batch, ((3, 1),)), limits=[None, 0.5], backend=backend)[0]
+
+
 def window(slots: int) -> Callable[[int, torch.dtype], list[torch.Tensor]]:
     """Outputs, nodes and the start."""
 
@@ -53,6 +72,8 @@ def window(slots: int) -> Callable[[int, torch.dtype], list[torch.Tensor]]:
 
 
 KERNELS = {
+    "combine": Kernel(several(4, 2), lambda x, b: combine(x, COEFS, backend=b)[0], 2),
+    "combine, noise": Kernel(several(3, 2), noisy, 2),
     "combine_norm": Kernel(several(4, 2), norms, 1),
     "quantile_abs": Kernel(several(1, 2), lambda x, b: [quantile_abs(*x, 0.7, backend=b)], 1),
     "dynamic_threshold": Kernel(several(1, 2), lambda x, b: dynamic_threshold(*x, limit=0.3, backend=b), 2),
@@ -129,6 +150,44 @@ def test_bandwidth(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     ours, copy = milliseconds(lambda: kernel.run(x, "triton")), milliseconds(lambda: target.copy_(source))
     with capsys.disabled():
         print(f"\n{name}: {moved / ours / 1e6:.0f} GB/s, {copy / ours:.2f} of a copy")
+
+
+SCH = logsnr.VPLinear()
+
+
+@pytest.mark.parametrize("model", [F32, F16])
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-4", "dpmpp-3s", "sde-dpmpp-2m"])
+def test_loops_in_a_graph(solver: str, model: torch.dtype) -> None:
+    """After one run for warming up a loop never waits for the device, and can be captured: replayed on another start,
+    the graph gives what the loop gives, which is what the CPU gives."""
+
+    def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x.clamp(-1, 1) * 0.5  # exact operations
+
+    def loop(x: torch.Tensor) -> torch.Tensor:
+        return logsnr.sample(logsnr.Denoiser(net, SCH, dtype=model), x, solver=solver, steps=8, seed=3)
+
+    x = logsnr.randn((4, 3, 16, 16), seed=0, device=DEVICE)
+    loop(x)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.cuda.graph(graph):
+            end = loop(x)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    x.copy_(logsnr.randn(x.shape, seed=1, device=DEVICE))
+    graph.replay()
+    assert torch.equal(end, loop(x))
+    assert torch.equal(end.cpu(), loop(x.cpu()))
+
+
+def test_loops_name_what_was_not_finite() -> None:
+    """The flag of every call is read once, after the loop, and names the first call whose answer was not finite."""
+    answers = iter([1.0, float("nan"), float("inf"), 1.0])
+    den = logsnr.Denoiser(lambda x, t: torch.full_like(x, next(answers)), SCH)
+    with pytest.raises(logsnr.NonFiniteError, match="call 2 of 4"):
+        logsnr.sample(den, torch.ones(2, 3, device=DEVICE), solver="ddim", steps=4)
 
 
 def test_normals() -> None:
