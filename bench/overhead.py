@@ -53,7 +53,7 @@ def bytes_per_step(name: str, head: str, shape: tuple[int, ...], steps: int) -> 
     sch = VPLinear()
     program = solver(name).program(sch, grid(sch, steps))
     updates: Updates = lower(program, sch, head, state=torch.float32, model=torch.float32).updates
-    operands = [call.matrix.shape[1] + call.matrix.shape[0] for call in updates.calls]
+    operands = [sum(call.table.shape) for call in updates.calls]
     return float(np.mean(operands)) * 4 * float(np.prod(shape))
 
 

@@ -90,8 +90,9 @@ def _backward(ctx: Any, grads: list[torch.Tensor]) -> tuple[Any, ...]:
         kinds = ctx.dtypes[j : j + 3]
         rows = coefs[:, j : j + len(kinds)].transpose(0, 1)
         found += traced(grads, rows, kinds, 0, None, None, ctx.backend)[0]
-    columns, limits = (None if numbers else [] for numbers in (ctx.columns, ctx.limits))  # the structure of the inputs
-    return found, None, None, None, None, None, columns, limits, None
+    # The structure of the inputs, of which an empty list counts as one of tensors.
+    numbers: list[Any] = [None if given else [] for given in (ctx.columns, ctx.limits)]
+    return found, None, None, None, None, None, *numbers, None
 
 
 def _vmap(info: Any, in_dims: Any, inputs: list[torch.Tensor], coefs: torch.Tensor, *rest: Any) -> tuple[Any, Any]:

@@ -27,7 +27,7 @@ def combine_kernel(
     inputs, outputs, table, limits, flag, seeds, samples, words, size,
     USED: tl.constexpr, FIRST: tl.constexpr, CHECKED: tl.constexpr, CLAMPED: tl.constexpr, NOISES: tl.constexpr,
     TABLED: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """One block of one sample; where nothing depends on the sample, the batch is one.
 
     inputs, outputs: tuples of pointers. table: (R, K) or (R, K, size) in the dtype WIDE, as limits (R,). flag: set
@@ -155,8 +155,8 @@ def launch_combine(
     flag = torch.zeros((), dtype=torch.int32, device=device)
     bounds = None if limits is None else on_device(tuple(limits), accumulation_dtype(kinds), device)
     words = on_device(noise.columns, torch.int64, device) if noise else None
-    numbers = (noise.seeds, noise.samples) if noise else (None, None)
-    start(coefs.kept[key], inputs, outputs, flag, bounds, *numbers, words)
+    seeds, samples = (noise.seeds, noise.samples) if noise else (None, None)
+    start(coefs.kept[key], inputs, outputs, flag, bounds, seeds, samples, words)
     return flag.bool()
 
 

@@ -40,8 +40,8 @@ class TritonRegisters:
             self.scratch.alike(updates.models + j, noise, state.dtype, plain(noise, device))
             for j, noise in enumerate(noises)
         ]
-        numbers = (None, None) if words is None or self.seeds is None else self.seeds
-        start(launch, inputs, [self.slots[k] for k in call.writes], self.flags[n], None, *numbers, words)
+        seeds, samples = (None, None) if words is None or self.seeds is None else self.seeds
+        start(launch, inputs, [self.slots[k] for k in call.writes], self.flags[n], None, seeds, samples, words)
         return 0  # the flag is not read here: the GPU would have to stop
 
     def _prepared(self, n: int) -> tuple[Launch, torch.Tensor | None]:
