@@ -44,7 +44,7 @@ def combine_norm(
     dtypes:  of the outputs; by default that of the first input.
     out:     tensors to write to, in place of new ones, and then instead of ``dtypes``; an output may be one of
              the inputs.
-    backend: "torch", "cpu" (compiled) or "triton"; by default the fastest that can serve these tensors.
+    backend: "torch", "cpu" (compiled) or "triton"; by default LOGSNR_BACKEND, or the fastest that serves these.
 
     The accumulation dtype is fp64 if an output is fp64 (if there is none: an input), else fp32. Outputs, e, a, b,
     the scale and the quotient are rounded to it as in `combine`; the quotients are squared and summed in fp64, in

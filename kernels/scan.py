@@ -40,7 +40,7 @@ def scan(
     recurrence: the calls of the program.
     noises:     one (W, B, ...) for every noise column.
     out:        where the new nodes go, of the dtype of nodes; may be ``nodes`` itself.
-    backend:    "torch", "cpu" (compiled) or "triton"; by default the fastest that can serve these tensors. The
+    backend:    "torch", "cpu" (compiled) or "triton"; by default LOGSNR_BACKEND, or the fastest that serves these. The
                 compiled ones need contiguous tensors, as leading slices of contiguous ones are.
 
     Outputs, nodes and noises may be fp64, fp32, fp16 and bf16 and are converted in registers. The slots stay in
