@@ -2,6 +2,7 @@
 
 from .digits import load_digits
 from .empirical import Empirical
+from .expectation import expectation
 from .explain import Explanation, explain
 from .gaussian import Gaussian
 from .metrics import kl_gaussian, sliced_w2, w2_gaussian
@@ -13,6 +14,7 @@ from .reference import Reference, reference_flow
 from .rounding import Rounding, rounding
 from .stability import Stability, stability
 from .transfer import Choice, Transfer, rank, transfer
+from .weak import three_modes, weak_order
 from .work_precision import work_precision
 from .work_precision_table import WorkPrecision
 
@@ -31,6 +33,7 @@ __all__ = [
     "Transfer",
     "WorkPrecision",
     "convergence_order",
+    "expectation",
     "explain",
     "kl_gaussian",
     "load_digits",
@@ -41,9 +44,11 @@ __all__ = [
     "sampler_moments",
     "sliced_w2",
     "stability",
+    "three_modes",
     "transfer",
     "two_gaussians",
     "w2_gaussian",
     "warped_grid",
+    "weak_order",
     "work_precision",
 ]

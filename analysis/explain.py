@@ -24,7 +24,8 @@ class Explanation:
 
     stable_step: the longest step in lam up to which no mode of Gaussian data grows (`stability`; 20 if none ever
     does). longest_step: the longest of this grid, but for those from or to an infinite lam. growth: by which the
-    mode that grows most would grow in each of many such steps; 1 or less is stable."""
+    mode that grows most would grow in each of many such steps; 1 or less is stable. Both are NaN for solvers that do
+    more than step along the grid."""
 
     solver: Solver
     program: Program
@@ -41,7 +42,8 @@ class Explanation:
         equals = f"equal on this grid: {', '.join(self.equals) or 'no other named solver'}"
         lines += wrap(equals, 80, subsequent_indent="  ", break_on_hyphens=False)
         lines.append(f"largest sum of |weights| in a step: {self.weights:.2f} times the sum of the weights")
-        lines += wrap(self._stability(), 80, subsequent_indent="  ")
+        if self.growth == self.growth:
+            lines += wrap(self._stability(), 80, subsequent_indent="  ")
         return "\n".join(lines)
 
     def _stability(self) -> str:
@@ -67,44 +69,46 @@ def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup 
                 equals.append(other.name)
     lam = np.asarray(sch.half_logsnr(program.times))
     longest = min(float(np.abs(np.diff(lam[np.isfinite(lam)])).max(initial=0.0)), LONGEST)
-    growth = float(stability(method, steps=[longest]).growth.max()) if longest else 1.0
-    return Explanation(
-        method, program, tuple(equals), _extrapolation(program, sch), stable_step(method), longest, growth
-    )
+    stable = growth = float("nan")
+    if not any(key.stream for key in program.noises):
+        stable = stable_step(method)
+        growth = float(stability(method, steps=[longest]).growth.max()) if longest else 1.0
+    return Explanation(method, program, tuple(equals), _extrapolation(program, sch), stable, longest, growth)
 
 
 def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
     """When the model is called, and what becomes of the state, for any model: every slot is a linear
-    combination of the start and of the x0 that the calls return, (calls + 1, calls + 1). Row n is the state
-    that call n sees, the last row the result.
+    combination of the start, of the x0 that the calls return and of the noises, (calls + 1, 1 + calls + noises).
+    Row n is the state that call n sees, the last row the result.
 
     The pair (x0, eps) of a call is one unknown: eps = (x - alpha x0) / sigma, or x0 from eps at sigma = 0.
     """
-    n = len(program)
-    slots: dict[int, Array] = {STATE: np.eye(n + 1)[0]}
+    units = np.eye(1 + len(program) + len(program.noises))
+    noises = dict(zip(program.noises, units[1 + len(program) :], strict=True))
+    slots: dict[int, Array] = {STATE: units[0]}
     seen, times = [], []
-    for i, call in enumerate(program):
+    for unknown, call in zip(units[1:], program, strict=False):
         x = slots[call.at]
         seen.append(x)
         times.append(call.t)
         alpha, sigma = float(sch.alpha(call.t)), float(sch.sigma(call.t))
-        unknown = np.eye(n + 1)[i + 1]
         pair = (unknown, (x - alpha * unknown) / sigma) if sigma else (x / alpha, unknown)
-        columns = np.stack([*pair, *(slots[k] for k in call.reads)])
+        columns = np.stack([*pair, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)])
         slots.update(zip(call.writes, call.matrix @ columns, strict=True))
     return np.array(times), np.stack([*seen, slots[STATE]])
 
 
 def _same(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:
-    return all(np.abs(p - q).max() <= SAME * np.abs(p).max() for p, q in zip(a, b, strict=True))
+    return all(p.shape == q.shape and np.abs(p - q).max() <= SAME * np.abs(p).max() for p, q in zip(a, b, strict=True))
 
 
 def _extrapolation(program: Program, sch: Schedule) -> float:
     """max over calls that reach a node of sum |w_j| / |sum w_j| over the values of N that are combined."""
     worst = 1.0
+    states = {call.at for call in program}
     for call in program:
         row = call.matrix[call.writes.index(STATE)] if call.node is not None else None
-        older = [] if row is None else [2 + j for j, k in enumerate(call.reads) if k != STATE]
+        older = [] if row is None else [2 + j for j, k in enumerate(call.reads) if k not in states]
         if row is None or not older:
             continue
         newest = row[:2].sum()

@@ -9,7 +9,7 @@ sigma^2, a slot a m + g (x_start - alpha_start m) + sum_k n_k xi_k has
 so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a sampler costs as much as its table is long.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -103,8 +103,21 @@ def propagate(
     ``lift`` turns float64 arrays into arrays of the numbers to compute with: another type of real numbers
     runs the same table, on the same alpha and sigma, in its own precision.
     """
-    keys = dict.fromkeys(key for call in program for key in call.noises)
-    row = {key: 2 + k for k, key in enumerate(keys)}
+    *_, end = after_each_call(program, sch, variances, lift=lift)
+    return end
+
+
+def at_nodes(program: Program, sch: Schedule, variances: Array) -> list[Affine]:
+    """The state at every node of the grid but the first, as `propagate` gives it at the last."""
+    states = after_each_call(program, sch, variances)
+    return [state for call, state in zip(program, states, strict=True) if call.node is not None]
+
+
+def after_each_call(
+    program: Program, sch: Schedule, variances: Array, *, lift: Callable[[Array], Array] = np.asarray
+) -> Iterator[Affine]:
+    """The state, slot 0, after every call; arguments as of `propagate`."""
+    row = {key: 2 + k for k, key in enumerate(program.noises)}
     times = np.array([call.t for call in program])
     alphas, sigmas, c = (lift(np.asarray(a)) for a in (sch.alpha(times), sch.sigma(times), variances))
     zero = lift(np.zeros((2 + len(row), len(variances))))
@@ -123,8 +136,8 @@ def propagate(
         matrix = lift(call.matrix)
         matrix = matrix.reshape(*matrix.shape[:2], -1) if matrix.ndim > 2 else matrix
         slots.update(zip(call.writes, np.einsum("rc...,cf...->rf...", matrix, read), strict=True))
-    mean, start, *noise = slots[STATE]
-    return Affine(mean, start, np.array(noise, dtype=zero.dtype).reshape(-1, len(variances)))
+        mean, start, *noise = slots[STATE]
+        yield Affine(mean, start, np.array(noise, dtype=zero.dtype).reshape(-1, len(variances)))
 
 
 def _unit(zero: Array, row: int) -> Array:

@@ -4,9 +4,10 @@ The asymptotic window and the round-off floor are found in the measurements, not
 sign, and grids are non-uniform. A slope alone proves little: an order test also needs a mutant that fails.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.gauges import Array
 from ..solvers.multistep import Startup
-from ..solvers.program import STATE, Program
+from ..solvers.program import STATE, NoiseKey, Program
 from ..solvers.sampling import solve
 from ..solvers.schedule import Schedule
 from .mixture import GaussianMixture
@@ -35,7 +36,8 @@ class Convergence:
     slopes: signed local orders ``log2(e_i / e_{i+1})`` between neighbouring runs.
     floor:  the level at which refinement stopped helping; None if it was not reached.
     window: first and last index into slopes that agree within 0.15 and lie ten times above the floor and above
-            what n roundings of the result's root mean square can add up to, ``n 2^-53`` for data of unit scale.
+            what n roundings of the result's root mean square add up to if they are independent, ``sqrt(n) 2^-53``
+            for data of unit scale.
     order:  the finest slope of the window; NaN if nothing could be measured.
     limit:  its extrapolation to h = 0: slopes differ from the order by a term in h, which every halving halves.
     interval: from order to limit, widened by what the floor may have done.
@@ -91,9 +93,9 @@ def convergence_order(
     `warped_grid` unless given. Steps double until refinement stops helping or a run would cost more than
     max_nfe. Starts are exact draws from the marginal at the first node; the reference is ``problem.reference``. With
     startup="ramp" the multistep solvers show what that start leaves of their order: at most 2.
-    Raises ValueError for solvers that choose their own steps and for an unknown head.
+    Raises ValueError for solvers that choose their own steps or add noise, and for an unknown head.
     """
-    method = _fixed_step(solver)
+    method = _deterministic(solver)
     nodes = grids or partial(warped_grid, sch)
     first, *_, last = map(float, nodes(8))
     x = problem.sample_at(sch, first, samples, generator=torch.Generator().manual_seed(seed))
@@ -104,7 +106,7 @@ def convergence_order(
         solution = solve(den, x, solver=method, grid=nodes(steps), startup=startup)
         return solution.nfe, _rms(solution.x - reference)
 
-    return _refine(run, method.name, method.order, startup, max_nfe, scale=_rms(reference))
+    return refine(run, method.name, method.order, startup, max_nfe, scale=_rms(reference))
 
 
 def local_order(
@@ -112,7 +114,7 @@ def local_order(
 ) -> Convergence:
     """Measure the order of one step, declared order + 1: the error of the last step of a grid of order + 1
     nodes around lam = 0, all earlier states being exact, as the distance between the nodes is halved."""
-    method = _fixed_step(solver)
+    method = _deterministic(solver)
     first = float(sch.time(-SPAN / 2))
     x = problem.sample_at(sch, first, samples, generator=torch.Generator().manual_seed(seed))
     count = method.order + 1
@@ -124,7 +126,7 @@ def local_order(
         program = method.program(sch, times, startup="ramp")
         return len(program), _rms(interpret(program, problem, sch, exact[0], exact) - exact[-1])
 
-    return _refine(run, method.name, method.order + 1, "exact", 2**16, local=True)
+    return refine(run, method.name, method.order + 1, "exact", 2**16, local=True)
 
 
 def interpret(
@@ -133,14 +135,16 @@ def interpret(
     sch: Schedule,
     x: torch.Tensor,
     exact: list[torch.Tensor] | None = None,
+    noises: Mapping[NoiseKey, torch.Tensor] = MappingProxyType({}),
 ) -> torch.Tensor:
     """Run a program entry by entry in float64 with the problem's own x0 and eps: slow, and independent of the
-    executor and its kernels. ``exact``, states by grid node, replace the state at every inner node."""
+    executor and its kernels. ``exact``, states by grid node, replace the state at every inner node; ``noises`` are the
+    normals of a program that has some."""
     slots = {STATE: x}
     for call in program:
         seen = slots[call.at]
         pair = problem.posterior(seen, float(sch.alpha(call.t)), float(sch.sigma(call.t)))
-        columns = [*pair, *(slots[k] for k in call.reads)]
+        columns = [*pair, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
         rows = [sum(c * v for c, v in zip(row, columns, strict=True)) for row in call.matrix.tolist()]
         slots.update(zip(call.writes, rows, strict=True))
         if exact is not None and call.node is not None and call.node < program.steps:
@@ -148,7 +152,7 @@ def interpret(
     return slots[STATE]
 
 
-def _refine(
+def refine(
     run: Callable[[int], tuple[int, float]],
     name: str,
     declared: int,
@@ -170,7 +174,7 @@ def _refine(
         if error == 0 or floor is not None or 2 * max(cost, steps[-1]) > max_cost:
             break
         steps.append(2 * steps[-1])
-    roundings = [2.0**-53 * scale * (1 if local else n) for n in steps]
+    roundings = [2.0**-53 * scale * (1 if local else n**0.5) for n in steps]
     window = _window(errors, slopes, [max(floor or 0.0, r) for r in roundings])
     order, limit, interval, verdict = _conclude(errors, slopes, floor, window, declared)
     return Convergence(
@@ -221,10 +225,17 @@ def _conclude(
     return order, limit, interval, told if asymptotic else told + "; the slopes have not settled"
 
 
-def _fixed_step(solver: str | Solver) -> Solver:
+def fixed_step(solver: str | Solver) -> Solver:
     method = find_solver(solver)
     if method.planner is None:
         raise ValueError(f"{method.name} chooses its own steps: there is no order to measure on a grid")
+    return method
+
+
+def _deterministic(solver: str | Solver) -> Solver:
+    method = fixed_step(solver)
+    if method.stochastic:
+        raise ValueError(f"{method.name} adds noise and follows no path: measure its weak_order")
     return method
 
 

@@ -76,7 +76,8 @@ def stability(solver: str | Solver, *, steps: Any = None, modes: Any = None) -> 
 
     Solvers that know the schedule's time (on dx/dt, and DEIS in t) are shown for t = sigma / alpha, as on
     EDM's schedule; the others do not depend on the schedule. Stochastic solvers are shown without their
-    noise. Raises ValueError for solvers without fixed steps, and for steps longer than 20.
+    noise. Raises ValueError for solvers without fixed steps, for those that do more than step along the grid (churn,
+    restarts, Langevin dynamics), and for steps longer than 20.
     """
     method = find_solver(solver)
     h = positive("steps", np.linspace(0.1, 5.0, 50) if steps is None else steps)
@@ -110,6 +111,8 @@ def _growth(method: Solver, h: float, kappa: Array) -> Array:
     lam = h * np.arange(-DEPTH, 2 * DEPTH + 1)
     sch = EDM(sigma_min=math.exp(-lam[-1]), sigma_max=math.exp(-lam[0]))
     program = method.program(sch, np.exp(-lam))
+    if any(key.stream for key in program.noises):
+        raise ValueError(f"{method.name} does more than step along its grid: there is no growth per step")
     steps = _by_step(program)
     # History is a ring of slots: only after a few steps has every slot its old part again.
     slots = [[(call.at, call.reads, call.writes) for call in step] for step in steps]

@@ -140,7 +140,7 @@ def rank(
     nfe:     a budget: every choice is the largest program within it, and the least error comes first.
     target:  an error to reach: every choice has the least NFE found for it, and the least NFE comes first.
              With nfe too, only what reaches the target within the budget is listed.
-    solvers: names, by default all with fixed steps. grids: kinds of `logsnr.grid`.
+    solvers: names, by default all deterministic ones with fixed steps. grids: kinds of `logsnr.grid`.
     best:    how many to return, at least 1, by default all. A target is found sooner for a few.
 
     The error is the root of sum w (end - exact end)^2 over sum w (exact end)^2, computed exactly in the mean
@@ -167,7 +167,7 @@ def rank(
         raise ValueError(f"best must be at least 1, not {best}")
     choices: list[Choice] = []
     limit = MAX_NFE if nfe is None else nfe
-    names = [name for name in solver_names() if find_solver(name).planner] if solvers is None else solvers
+    names = _deterministic() if solvers is None else solvers
     for kind, (method, startup) in product(grids, list(_settings(sch, names))[::-1]):  # the simplest are named first
         on = cache(partial(_planned, method, startup, kind, sch=sch, t_start=t_start, t_end=t_end))
         program = None
@@ -179,6 +179,10 @@ def rank(
             limit = sorted(choice.nfe for choice in choices)[best - 1]
     choices.sort(key=lambda c: (c.error, c.nfe) if target is None else (c.nfe, c.error))
     return choices[:best]
+
+
+def _deterministic() -> list[str]:
+    return [m.name for m in map(find_solver, solver_names()) if m.planner and not m.stochastic]
 
 
 def _planned(

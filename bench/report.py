@@ -45,7 +45,7 @@ def write_report(path: Path, sections: Sequence[Section], command: Sequence[str]
 
 def _least() -> str:
     """Which solvers need more than one evaluation at least."""
-    several = [s for s in map(solver, solver_names()) if s.planner and s.evaluations > 1]
+    several = [s for s in map(solver, solver_names()) if s.planner and s.evaluations > 1 and not s.stochastic]
     told = ", ".join(f"<code>{s.name}</code> {s.evaluations}" for s in several)
     return f"The least possible, where it is more than 1: {told}."
 

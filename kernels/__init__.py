@@ -1,13 +1,15 @@
 """Fused kernels: each operation has a torch reference that is its specification, and compiled versions."""
 
-from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference
+from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference, standard_normals
 from .normals import Noise, normals
 from .norms import combine_norm, error_norm
 from .recurrence import Recurrence, recurrence
-from .registers import Registers, Updates, registers
+from .registers import Registers, registers
 from .scan import advance, scan, scan_reference
-from .tensors import STATE_DTYPES, dense, transformed
+from .table import Table
+from .tensors import STATE_DTYPES, transformed
 from .threshold import dynamic_threshold, quantile_abs
+from .updates import Seeds, Update, Updates
 
 __all__ = [
     "MAX_INPUTS",
@@ -16,12 +18,14 @@ __all__ = [
     "Noise",
     "Recurrence",
     "Registers",
+    "Seeds",
+    "Table",
+    "Update",
     "Updates",
     "advance",
     "combine",
     "combine_norm",
     "combine_reference",
-    "dense",
     "dynamic_threshold",
     "error_norm",
     "normals",
@@ -30,5 +34,6 @@ __all__ = [
     "registers",
     "scan",
     "scan_reference",
+    "standard_normals",
     "transformed",
 ]

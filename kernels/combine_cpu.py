@@ -5,8 +5,10 @@ vectorisation to alias checks. Sums are taken as the torch reference takes them:
 """
 
 import threading
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,13 @@ import torch
 from llvmlite import ir
 
 from . import lanes as emit
-from .combine import used_columns
 from .lanes import CODES, LANES, TYPES, constant, counted, vector
 from .native import I64, Native, compile_function
+from .normals import Noise
 from .normals_cpu import BLOCKS, FEW, Normals
+from .pool import launch
+from .table import Table
+from .tensors import accumulation_dtype
 
 _KERNELS: dict["Signature", Native] = {}
 _LOCK = threading.Lock()
@@ -52,14 +57,14 @@ class Signature:
 def signature(
     inputs: Sequence[torch.dtype],
     outputs: Sequence[torch.dtype],
-    coefs: np.ndarray,
+    coefs: Table,
     checked: int,
     clamped: Sequence[bool] | None = None,
 ) -> Signature:
-    """``coefs`` (R, K) or (R, K, n) has a column for every input, then one for every noise."""
+    """``coefs`` has a column for every input, then one for every noise."""
     read, written = ("".join(CODES[d] for d in dtypes) for dtypes in (inputs, outputs))
     limits = tuple(clamped or (False,) * len(outputs))
-    return Signature(read, written, used_columns(coefs), checked, limits, coefs.ndim > 2)
+    return Signature(read, written, coefs.used(accumulation_dtype(outputs)), checked, limits, coefs.by_element)
 
 
 def kernel(sig: Signature) -> Native:
@@ -79,6 +84,41 @@ def kernel(sig: Signature) -> Native:
             name = f"combine {sig}"
             _KERNELS[sig] = compile_function(name, 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:]))
         return _KERNELS[sig]
+
+
+def launch_combine(
+    inputs: Sequence[torch.Tensor],
+    coefs: Table,
+    outputs: Sequence[torch.Tensor],
+    checked: int,
+    noise: Noise | None,
+    limits: Sequence[float] | None,
+) -> torch.Tensor:
+    """`combine` of plain CPU tensors laid out densely and alike; returns its flag."""
+    tensors = (*inputs, *outputs)
+    clamped = None if limits is None else tuple(bound != np.inf for bound in limits)
+    key = tuple(x.dtype for x in tensors), len(outputs), checked, clamped
+    if key not in coefs.kept:  # looking it up takes a tenth of the time
+        kinds = key[0]
+        sig = signature(kinds[: len(inputs)], kinds[len(inputs) :], coefs, checked, clamped)
+        coefs.kept[key] = sig, kernel(sig), sum(x.element_size() for x in tensors)
+    sig, loop, size = coefs.kept[key]
+    wide, event = accumulation_dtype([x.dtype for x in outputs]), outputs[0].shape[1:]
+    matrix = coefs.rounded(wide, event)
+    bounds = np.array(limits, dtype=matrix.dtype) if limits else None
+    frame = array("q", [x.data_ptr() for x in tensors])
+    row = array("q", [matrix.ctypes.data, bounds.ctypes.data if bounds is not None else 0, *range(len(tensors))])
+    period = None
+    if sig.by_sample:
+        period = prod(event)
+        frame.extend([period, *((noise.seeds.data_ptr(), noise.samples.data_ptr()) if noise else (0, 0))])
+        row.extend([len(tensors), *(word for column in (noise.columns if noise else ()) for word in column)])
+    count = outputs[0].numel()
+    bad = launch(loop, frame.buffer_info()[0], row.buffer_info()[0], count, size, period=period)
+    return _FLAGS[bad].clone()
+
+
+_FLAGS = torch.tensor(False), torch.tensor(True)
 
 
 class _Loop:

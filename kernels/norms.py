@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from .backends import Backend, choose
-from .combine import MAX_INPUTS, MAX_OUTPUTS, combine_reference, elements
+from .combine import MAX_INPUTS, MAX_OUTPUTS, combine_reference
 from .sums import sum_squares
-from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, overlap, scattered, triton_refuses
+from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
 
 def combine_norm(
@@ -78,6 +78,7 @@ def combine_norm(
 
     asked = choose(
         backend,
+        inputs[0].device,
         {"cpu": lambda: cpu_refuses(tensors) or unfit(), "triton": lambda: triton_refuses(tensors) or unfit()},
     )
     if asked == "torch":

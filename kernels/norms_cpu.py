@@ -13,11 +13,11 @@ import torch
 from llvmlite import ir
 
 from . import lanes as emit
-from .combine import elements
 from .lanes import CODES, TYPES, constant, counted, intrinsic, splat, vector
 from .native import I64, Native, compile_function
 from .pool import launch
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
+from .tensors import elements
 
 _KERNELS: dict[str, Native] = {}
 _LOCK = threading.Lock()

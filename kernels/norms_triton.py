@@ -3,7 +3,6 @@
 Launched with ``enable_fp_fusion=False``: products and sums are rounded one by one, as the reference rounds them.
 """
 # What Triton compiles has no annotations and grows tuples by adding to them.
-# ruff: noqa: RUF005
 # mypy: disable-error-code="no-untyped-def, assignment"
 
 from collections.abc import Sequence
@@ -13,8 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .combine import elements
-from .tensors import on_device
+from .tensors import elements, on_device
 
 BLOCK = 1024
 
@@ -71,7 +69,7 @@ def norms_kernel(
 @triton.jit
 def divide(x, y):
     """Rounded to nearest, which ``/`` is not in fp32."""
-    if x.dtype == tl.float64:  # noqa: SIM108 - Triton compiles one branch
+    if x.dtype == tl.float64:
         quotient = x / y
     else:
         quotient = tl.math.div_rn(x, y)

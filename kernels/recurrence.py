@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from .registers import STATE, Update
+from .updates import STATE, Update
 
 # How often a coefficient is used over all calls of a recurrence: compiled code is made for this.
 NEVER, ALWAYS, SOMETIMES = range(3)
@@ -103,8 +103,10 @@ def recurrence(calls: Sequence[Update]) -> Recurrence:
     Raises ValueError for calls with different numbers of model columns and for coefficients by element.
     """
     for n, call in enumerate(calls):
-        if call.matrix.ndim > 2:
-            raise ValueError(f"calls must have scalar coefficients; call {n} has a table of shape {call.matrix.shape}")
+        if call.table.coefs.ndim > 2:
+            raise ValueError(
+                f"calls must have scalar coefficients; call {n} has a table of shape {call.table.coefs.shape}"
+            )
         if call.models != calls[0].models:
             raise ValueError(
                 f"calls must have {calls[0].models} model column(s), as the first; call {n} has {call.models}"
@@ -116,20 +118,16 @@ def recurrence(calls: Sequence[Update]) -> Recurrence:
         alive = (*call.reads, *sorted(needed - set(call.reads)))
         orders.insert(0, alive)
     slots, models = max(map(len, orders)), max((call.models for call in calls), default=1)
-    noises = max((_noises(call) for call in calls), default=0)
+    noises = max((len(call.noises) for call in calls), default=0)
     matrices = np.zeros((len(calls), slots, models + slots + noises))
     at = [order.index(call.at) for call, order in zip(calls, orders, strict=False)]
     for matrix, call, (before, after) in zip(matrices, calls, pairwise(orders), strict=True):
         m, r = models, len(call.reads)
         for row, slot in zip(matrix, after, strict=False):
             if slot in call.writes:
-                given = call.matrix[call.writes.index(slot)]
+                given = call.table.coefs[call.writes.index(slot)]
                 row[:m], row[m : m + r] = given[:m], given[m : m + r]
-                row[m + slots : m + slots + _noises(call)] = given[m + r :]
+                row[m + slots : m + slots + len(call.noises)] = given[m + r :]
             else:
                 row[m + before.index(slot)] = 1.0
     return Recurrence(matrices, np.array([*at, 0]), models)
-
-
-def _noises(call: Update) -> int:
-    return int(call.matrix.shape[1]) - call.models - len(call.reads)

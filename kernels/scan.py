@@ -153,6 +153,7 @@ def _compiled(backend: Backend | None, tensors: Tensors, out: Tensors) -> Callab
 
     asked = choose(
         backend,
+        tensors[0].device,
         {"cpu": lambda: each(cpu_refuses) or unfit(), "triton": lambda: each(triton_refuses) or unfit() or large()},
     )
     if asked == "cpu":

@@ -5,7 +5,6 @@ for while it computes. Every program writes its part of every node's squared cha
 fixed order.
 """
 # What Triton compiles has no annotations and grows tuples by adding to them.
-# ruff: noqa: RUF005
 # mypy: disable-error-code="no-untyped-def, assignment, var-annotated"
 
 from collections.abc import Sequence

@@ -108,11 +108,12 @@ def plain(x: torch.Tensor, device: str = "cpu") -> bool:
 def transformed() -> bool:
     """Whether torch.compile, a torch.func transform or forward-mode AD is active: tensors are then more than
     their data, and nothing but torch operations may touch them."""
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    return torch.compiler.is_compiling() or functional()
+
+
+def functional() -> bool:
+    """Whether a torch.func transform or forward-mode AD is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.autograd.forward_ad._current_level >= 0
 
 
 def vmapped() -> bool:
@@ -138,3 +139,8 @@ def dense(x: torch.Tensor) -> bool:
                 return False
             expected *= size
     return True
+
+
+def elements(x: torch.Tensor) -> int:
+    """In one sample of a batch (B, ...)."""
+    return prod(x.shape[1:])

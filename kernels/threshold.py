@@ -12,8 +12,7 @@ from math import floor
 import torch
 
 from .backends import Backend, choose
-from .combine import elements
-from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, overlap, scattered, triton_refuses
+from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
 FEW = 256  # elements of a sample that are sorted by every backend: histograms of 2048 bins would take longer
 
@@ -164,6 +163,7 @@ def _choose(backend: str | None, x: torch.Tensor, out: torch.Tensor | None) -> s
 
     return choose(
         backend,
+        x.device,
         {"cpu": lambda: cpu_refuses([x, *outs]) or unfit(), "triton": lambda: triton_refuses([x, *outs]) or unfit()},
     )
 

@@ -10,10 +10,10 @@ import torch
 from llvmlite import ir
 
 from . import lanes as emit
-from .combine import elements
 from .lanes import CODES, LANES, TYPES, constant, counted, splat, vector
 from .native import I64, Native, compile_function
 from .pool import launch
+from .tensors import elements
 
 DIGIT = 11  # bits of a pass: the histograms below fit into the first-level cache
 # Elements side by side count in different histograms: adding twice to one place takes a store and a load in between.

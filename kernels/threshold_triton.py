@@ -6,8 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .combine import elements
 from .norms_triton import divide
+from .tensors import elements
 
 DIGIT = 8  # bits of a pass: a warp's histogram of 256 bins takes few registers
 BLOCK = 1024

@@ -10,6 +10,7 @@ from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
 from .solvers.grids import grid
+from .solvers.noise import randn
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
 from .solvers.sampling import Solution, sample, solve
@@ -44,6 +45,7 @@ __all__ = [
     "VPLinear",
     "__version__",
     "grid",
+    "randn",
     "sample",
     "solve",
     "solver",

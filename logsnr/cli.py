@@ -111,8 +111,12 @@ def order(
     name: Annotated[str, typer.Argument(help="A solver.")],
     startup: Annotated[str, typer.Option(help="single-step or ramp: how multistep solvers start.")] = "single-step",
 ) -> None:
-    """Measure a solver's order of convergence on a mixture of Gaussians and a non-uniform grid."""
+    """Measure a solver's order of convergence on a mixture of Gaussians and a non-uniform grid.
+
+    Of a stochastic solver it is the weak order, of the law of what it generates from Gaussian data.
+    """
     from .analysis.orders import convergence_order, two_gaussians
+    from .analysis.weak import weak_order
     from .bench.work_precision import startups
     from .solvers.catalogue import solver
     from .solvers.schedules import VPLinear
@@ -120,7 +124,10 @@ def order(
     method, sch = solver(name), VPLinear()
     if method.planner is None:
         raise ValueError(f"{name} chooses its own steps, so there is no grid to refine")
-    found = convergence_order(method, two_gaussians(), sch, startup=cast(Startup, startup))
+    if method.stochastic:
+        found = weak_order(method, None, sch, startup=cast(Startup, startup))
+    else:
+        found = convergence_order(method, two_gaussians(), sch, startup=cast(Startup, startup))
     table = Table(*(Column(head, justify="right") for head in ("steps", "NFE", "error", "slope")), box=None)
     slopes = ["", *(f"{slope:.3f}" for slope in found.slopes)]
     for steps, nfe, error, slope in zip(found.steps, found.nfe, found.errors, slopes, strict=True):

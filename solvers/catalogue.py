@@ -1,68 +1,69 @@
 """The named solvers: every entry is data, arguments of a planner."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, get_args
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
 
+from .catalogue_sde import STOCHASTIC
 from .gauges import EPS, VELOCITY, X0
-from .grids import check_grid
-from .multistep import COMPAT, Startup, multistep
+from .multistep import COMPAT, multistep
 from .names import nearest
-from .program import Program
+from .options import Option
 from .quadrature import Variable
-from .schedule import Schedule
 from .singlestep import single_step
+from .solver import Solver
+from .stochasticity import Smooth, Window
 from .tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
 
-Planner = Callable[..., Program]
+__all__ = ["Solver", "solver", "solver_names"]
 
 
-@dataclass(frozen=True)
-class Solver:
-    """A named solver.
-
-    order: global order of convergence (with startup="single-step" for multistep solvers of order > 2).
-    evaluations: model calls per step. planner: None for methods that only exist with adaptive steps.
-    adaptive: torchdiffeq's name of the method, if it offers it. equals: other names of the same numbers.
-    """
-
-    name: str
-    order: int
-    summary: str
-    evaluations: int = 1
-    planner: Planner | None = None
-    adaptive: str | None = None
-    equals: tuple[str, ...] = ()
-    stochastic: bool = False
-
-    def program(self, sch: Schedule, grid: Any, *, startup: Startup = "ramp") -> Program:
-        """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`). Raises ValueError
-        for grids that are not strictly monotone or leave the schedule, and for adaptive-only methods."""
-        if self.planner is None:
-            raise ValueError(f"{self.name} chooses its own steps and has no program; give rtol and atol to solve")
-        if startup not in get_args(Startup):
-            raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
-        return self.planner(sch, check_grid(sch, grid), startup)
-
-
-def solver(name: str | Solver, *, compat: bool = False) -> Solver:
+def solver(name: str | Solver, *, compat: bool = False, **options: Any) -> Solver:
     """The solver called ``name``; ValueError with the nearest names if there is none.
 
     compat: the formula that other libraries ship under the same name, with its true order. It exists for
     "dpmpp-2m" (the published simplification of the weights, order 2) and "dpmpp-3m" (whose second difference
     is off by a factor 2 everywhere, order 2 instead of 3).
+    options: settings that the solver has, `Solver.options`, such as ``eta`` of the solvers of SDEs: a number >= 0, a
+    function of lam (float64 arrays in, arrays out), or a `logsnr.solvers.stochasticity.Window`. Raises ValueError for
+    options that it does not have and values that they cannot take.
     """
-    if isinstance(name, Solver):
+    if not isinstance(name, Solver):
+        if name not in _SOLVERS:
+            raise ValueError(f"solver = {name!r} is unknown{nearest(name, _SOLVERS)}")
+        name = _compat(name) if compat else _SOLVERS[name]
+    if not options:
         return name
-    if name not in _SOLVERS:
-        raise ValueError(f"solver = {name!r} is unknown{nearest(name, _SOLVERS)}")
-    found = _SOLVERS[name]
-    if not compat:
-        return found
+    known = {option.name: option for option in name.options}
+    for given, value in options.items():
+        if given not in known:
+            has = f"it has {', '.join(known)}" if known else "it has no options"
+            raise ValueError(f"{name.name} has no option {given} (= {value!r}); {has}")
+    return _configured(name, tuple((known[key], known[key].check(key, options[key])) for key in sorted(options)))
+
+
+@lru_cache(maxsize=256)  # the same settings give the same object, for which plans are kept
+def _configured(found: Solver, settings: tuple[tuple[Option, Any], ...]) -> Solver:
+    told = ", ".join(f"{option.name}={_told(value)}" for option, value in settings)
+    label = f"{found.name} ({told})"
+    arguments = {option.argument: value for option, value in settings}
+    planner = partial(found.planner, name=label, **arguments)  # type: ignore[arg-type, misc]
+    found = replace(found, name=label, planner=planner, equals=())
+    if not arguments.get("eta", True):
+        return replace(found, stochastic=False, order=found.ode_order)
+    return found
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Window) and value == Window(value.eta):
+        value = value.eta
+    return getattr(value.function, "__name__", "...") if isinstance(value, Smooth) else f"{value!r}"
+
+
+def _compat(name: str) -> Solver:
     if name not in COMPAT:
         raise ValueError(f"compat is for {' and '.join(COMPAT)}; {name!r} is the same everywhere")
-    order, moments = COMPAT[name]
+    found, (order, moments) = _SOLVERS[name], COMPAT[name]
     label = f"{name} (compat)"
     planner = partial(found.planner, name=label, compat=moments)  # type: ignore[arg-type, misc]
     return replace(found, name=label, order=order, summary=f"{name} as other libraries ship it", planner=planner)
@@ -114,6 +115,7 @@ _ALL = [
     _runge_kutta("dpmpp-3s", "DPM-Solver++(3S), r1 = 1/3, r2 = 2/3, x0", X0, DPM_3),
     _adams("dpmpp-2m", 2, "DPM-Solver++(2M): exponential Adams-Bashforth 2, x0 in lam", X0, "lam"),
     _adams("dpmpp-3m", 3, "DPM-Solver++(3M), truly third order: exponential AB3, x0 in lam", X0, "lam"),
+    *STOCHASTIC,
 ]  # fmt: skip
 
 _SOLVERS = {entry.name: entry for entry in _ALL}

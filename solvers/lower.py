@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from ..kernels import Updates
+from ..kernels import Table, Update, Updates
 from .gauges import Array
 from .heads import Level, to_pair
-from .program import Call, Program, prune
+from .program import Call, NoiseKey, Program, prune
 from .schedule import Schedule
 
 
@@ -18,20 +18,21 @@ from .schedule import Schedule
 class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
-    times: float64 (n,), when the model is called. updates: what the registers need.
-    told: (n, 1), these times as the model wants to be told them, where that depends on nothing else.
+    times: when the model is called. nodes: by call, the grid node that the state has reached after it, or None.
+    noises: by call, the keys of what it adds. stochastic: whether there are any. updates: what the registers need.
+    told: (n, 1), the times as the model wants to be told them, where that depends on nothing else.
     local: what one thread's runs share, see `run.told_times`.
     """
 
     program: Program
-    times: Array
+    grid: Array
+    times: tuple[float, ...]
+    nodes: tuple[int | None, ...]
+    noises: tuple[tuple[NoiseKey, ...], ...]
     updates: Updates
+    stochastic: bool
     told: torch.Tensor | None = None
     local: threading.local = field(default_factory=threading.local, init=False)
-
-    @property
-    def calls(self) -> Sequence[Call]:
-        return self.updates.calls  # type: ignore[return-value]
 
 
 def lower(
@@ -58,7 +59,22 @@ def lower(
         cast = program.slots
         dtypes.append(model)
         calls = _with_casts(calls, cast)
-    return Lowered(program, times, Updates(tuple(prune(calls)), tuple(dtypes), cast))
+    calls = prune(calls)
+    return Lowered(
+        program,
+        program.times,
+        tuple(times.tolist()),
+        tuple(call.node for call in calls),
+        tuple(call.noises for call in calls),
+        Updates(tuple(_update(call, program, dtypes) for call in calls), tuple(dtypes), cast),
+        bool(program.noises),
+    )
+
+
+def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
+    addresses = tuple((program.noises.index(key), 0) for key in call.noises)
+    written = tuple(dtypes[k] for k in call.writes)
+    return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix))
 
 
 def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:

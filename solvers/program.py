@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import compress
+from itertools import compress, pairwise
 from textwrap import wrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,23 @@ from .gauges import Array
 
 STATE = 0
 MAX_WRITES = 3
+
+
+class NoiseKey(NamedTuple):
+    """Which standard normal: the increment over the interval from time s to time t of a Brownian motion, normalised.
+
+    stream 0 is the motion that drives the SDE. What is not its increment over that interval, as noise put back by
+    churn or restarts and that of Langevin steps, counts as another motion: 1, 2, ... Within a stream, intervals are
+    the same or do not overlap, so that the normals of different keys are independent.
+    """
+
+    s: float
+    t: float
+    stream: int = 0
+
+    def __str__(self) -> str:
+        visit = f", {self.stream}" if self.stream else ""
+        return f"noise({self.s:.6g}, {self.t:.6g}{visit})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +50,7 @@ class Call:
             In a program the result is the pair (x0, eps), so that any head is a combination of columns and
             the limits sigma = 0 and alpha = 0 are ordinary numbers; `lower` replaces the pair by what the
             network returns. Shape (rows, columns), or (rows, columns, *event) for per-element coefficients.
-    noises: keys of the standard normals added by the last columns: intervals (s, t) of the grid.
+    noises: keys of the standard normals added by the last columns, `NoiseKey` or (s, t) or (s, t, stream).
     node:   index of the grid node that the state has reached after this call, None inside a step.
     """
 
@@ -42,13 +59,14 @@ class Call:
     writes: tuple[int, ...]
     matrix: Array
     at: int = STATE
-    noises: tuple[tuple[float, float], ...] = ()
+    noises: tuple[NoiseKey, ...] = ()
     node: int | None = None
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, dtype=np.float64)
         matrix.setflags(write=False)
         object.__setattr__(self, "matrix", matrix)
+        object.__setattr__(self, "noises", tuple(NoiseKey(*key) for key in self.noises))
         columns = len(self.reads) + len(self.noises)
         if matrix.ndim < 2 or matrix.shape[0] != len(self.writes) or matrix.shape[1] <= columns:
             raise ValueError(
@@ -84,7 +102,8 @@ class Program:
     """What to run: ``calls`` that carry the state along ``grid`` (times, one per node; len = steps + 1).
 
     order is what the formula promises; notes say where this grid or start-up keeps less. Programs compare and
-    hash by their numbers. Raises ValueError where a call reads a slot that nothing has written.
+    hash by their numbers. Raises ValueError where a call reads a slot that nothing has written, and for noises of
+    one stream whose intervals overlap without being the same: their normals could be neither equal nor independent.
     """
 
     name: str
@@ -104,6 +123,7 @@ class Program:
         if self.calls and STATE not in self.calls[-1].writes:
             raise ValueError("the last call must write the state, slot 0")
         object.__setattr__(self, "slots", 1 + max(written))
+        _check_disjoint(self.noises)
 
     def __len__(self) -> int:
         return len(self.calls)
@@ -121,6 +141,11 @@ class Program:
     @property
     def steps(self) -> int:
         return len(self.grid) - 1
+
+    @cached_property
+    def noises(self) -> tuple[NoiseKey, ...]:
+        """The different normals that a run needs, in the order of their first use."""
+        return tuple(dict.fromkeys(key for call in self.calls for key in call.noises))
 
     def _key(self) -> tuple[Any, ...]:
         return (self.name, self.order, self.grid, *(call._key() for call in self.calls))
@@ -143,7 +168,7 @@ class Program:
         kept: dict[int, str] = {}  # slots that hold the answer of a call
         for n, call in enumerate(self.calls):
             reads = [kept.get(k, _slot(k)) for k in call.reads]
-            names = ["x0", "eps", *reads, *(f"noise({s:.6g},\N{NO-BREAK SPACE}{t:.6g})" for s, t in call.noises)]
+            names = ["x0", "eps", *reads, *(str(key).replace(" ", "\N{NO-BREAK SPACE}") for key in call.noises)]
             head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
             for slot, row in zip(call.writes, call.matrix, strict=True):
                 used = sorted(np.flatnonzero([np.any(c) for c in row]), key=lambda j: names[j] != "x")
@@ -174,7 +199,7 @@ class Program:
         calls = tuple(
             Call(
                 t=c["t"], at=c["at"], reads=tuple(c["reads"]), writes=tuple(c["writes"]),
-                matrix=np.array(c["matrix"]), noises=tuple((s, t) for s, t in c["noises"]), node=c["node"],
+                matrix=np.array(c["matrix"]), noises=tuple(NoiseKey(*key) for key in c["noises"]), node=c["node"],
             )
             for c in data["calls"]
         )  # fmt: skip
@@ -185,14 +210,22 @@ def _slot(index: int) -> str:
     return "x" if index == STATE else f"s{index}"
 
 
+def _check_disjoint(keys: Iterable[NoiseKey]) -> None:
+    """ValueError if two different intervals of a stream overlap."""
+    ordered = sorted(keys, key=lambda key: (key.stream, min(key.s, key.t)))
+    for one, other in pairwise(ordered):
+        if one.stream == other.stream and min(other.s, other.t) < max(one.s, one.t):
+            raise ValueError(f"{one} and {other} overlap; split them into the same parts, or give one another stream")
+
+
 def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> list[Call]:
     """Drop rows that nothing reads later and columns that are zero: planners need not care, kernels gain.
 
-    ``last`` are the slots wanted after the final call.
+    ``last`` are the slots wanted after the final call; the state is wanted at every node too.
     """
     live, kept = set(last), []
     for call in reversed(list(calls)):
-        rows = [r for r, slot in enumerate(call.writes) if slot in live]
+        rows = [r for r, slot in enumerate(call.writes) if slot in live or (slot == STATE and call.node is not None)]
         if not rows:
             raise ValueError(f"nothing reads what the call at t = {call.t:.6g} computes")
         matrix, m = call.matrix[rows], call.models

@@ -7,20 +7,15 @@ degree 4 to the last bit; tests compare with mpmath for h from 1e-8 to 50.
 """
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 
 from .gauges import Array, Gauge, Nodes
+from .gauss import rule
 from .schedule import Schedule
 
 Variable = Literal["lam", "t", "rho"]
-
-# The nearest complex singularity of t(lam) for the VP schedules is i pi/2 away from the real axis: on panels
-# of length 1 the error of 16 nodes is about 6.4^-32.
-PANEL = 1.0
-POINTS = 16
 
 
 def variable(name: Variable, at: Nodes) -> Array:
@@ -40,25 +35,17 @@ def integrate(
     values of u would have lost the digits that short steps need.
     """
     span = (gauge.path(t) - gauge.path(s))[:, None]
-    x, w = _rule(max(1, int(np.ceil(np.abs(span).max(initial=0.0) / PANEL))) if gauge.exponential else 1)
+    x, w = rule(float(np.abs(span).max(initial=0.0)) if gauge.in_lam else 0.0)
     kernel = gauge.rate(span * (1 - x), t) * span * w
     return np.einsum("nq,njq->nj", kernel, functions(_distance(gauge, var, sch, s, span * x)))
 
 
 def _distance(gauge: Gauge, var: Variable, sch: Schedule, s: Nodes, gone: Array) -> Array:
     """``u - u_s`` after ``gone`` of the path."""
-    if not gauge.exponential or var == "lam":
+    if not gauge.in_lam or var == "lam":
         return gone
     lam = s.lam[:, None]
     return np.exp(-lam) * np.expm1(-gone) if var == "rho" else np.asarray(sch.time(lam + gone)) - s.t[:, None]
-
-
-@cache
-def _rule(panels: int) -> tuple[Array, Array]:
-    """Gauss-Legendre points and weights on [0, 1], cut into equal panels."""
-    x, w = np.polynomial.legendre.leggauss(POINTS)
-    starts = np.arange(panels)[:, None]
-    return ((starts + (x + 1) / 2) / panels).ravel(), np.tile(w / (2 * panels), panels)
 
 
 def lagrange(nodes: Array, u: Array) -> Array:
@@ -85,6 +72,6 @@ def powers(length: Array, degree: int) -> Callable[[Array], Array]:
 def phi(k: int, z: Any) -> Array:
     """``phi_k(z) = int_0^1 e^{(1-x) z} x^{k-1} / (k-1)! dx``, k >= 1, elementwise (book 9.4.9)."""
     z = np.asarray(z, dtype=np.float64)
-    x, w = _rule(max(1, int(np.ceil(np.abs(z).max(initial=0.0) / PANEL))))
+    x, w = rule(float(np.abs(z).max(initial=0.0)))
     values: Array = np.exp((1 - x) * z[..., None]) @ (w * x ** (k - 1)) / float(np.prod(np.arange(1, k)))
     return values

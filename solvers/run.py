@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from ..kernels import dense, registers, transformed
+from ..kernels import Seeds, registers, transformed
 from .denoiser import Denoiser, check_output
 from .lower import Lowered
+from .noise import NoiseFunction
+from .program import NoiseKey
 
 Observe = Callable[[int, float, torch.Tensor], None]
-Noise = Callable[[tuple[float, float], torch.Tensor], torch.Tensor]
 
 
 class NonFiniteError(FloatingPointError):
@@ -29,19 +30,19 @@ def run(
     den: Denoiser,
     x: torch.Tensor,
     *,
-    noise: Noise | None = None,
+    noise: NoiseFunction | Seeds | None = None,
     observe: Observe | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Run a lowered program from ``x`` (B, ...); returns the final state, at least fp32, and the NFE counted.
 
-    noise(key, like): standard normals for a noise column, for programs that have them.
+    noise: of programs that add some, the seeds of every sample, or noise(key, like): standard normals like ``like``.
     observe(node, t, state) is called when the state has reached a grid node; the tensor is overwritten later.
     The state handed to the model is overwritten by later steps too: a model that keeps it must clone it.
     Raises NonFiniteError, or ValueError if x itself was not finite, and what `check_output` raises with the
     call and time added.
     """
-    calls, times, grid = lowered.calls, lowered.times, lowered.program.grid
-    memory = registers(lowered.updates, x if dense(x) else x.contiguous())
+    calls, times, nodes = lowered.updates.calls, lowered.times, lowered.nodes
+    memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None)
     told = told_times(lowered, den, x)
     model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
     for n, call in enumerate(calls):
@@ -51,11 +52,11 @@ def run(
         status = hot(n, answer)
         if status < 0:
             outputs = _checked(answer, seen, call.models, n, len(calls), times[n])
-            status = memory.update(n, outputs, [_normals(noise, key, seen) for key in call.noises])
+            status = memory.update(n, outputs, _normals(noise, lowered.noises[n], seen))
         if status:
             raise not_finite(x, n, len(calls), times[n])
-        if observe is not None and call.node is not None:
-            observe(call.node, grid[call.node], slots[0])
+        if observe is not None and (node := nodes[n]) is not None:
+            observe(node, lowered.grid[node], slots[0])
     if (bad := memory.first_bad()) is not None:
         raise not_finite(x, bad, len(calls), times[bad])
     return slots[0], nfe
@@ -77,7 +78,7 @@ def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[tor
     told = lowered.told
     if told is None or transformed() or torch.is_grad_enabled():  # gradients keep the times they used
         if told is None:
-            told = den.model_times(torch.from_numpy(lowered.times), x).unsqueeze(1)
+            told = den.model_times(torch.tensor(lowered.times, dtype=torch.float64), x).unsqueeze(1)
         return told.to(x.device).repeat(1, x.shape[0]).unbind(0)
     local, shape = lowered.local, (x.shape[0], x.device)
     if getattr(local, "shape", None) != shape:
@@ -91,10 +92,13 @@ def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[tor
     return views
 
 
-def _normals(noise: Noise | None, key: tuple[float, float], like: torch.Tensor) -> torch.Tensor:
+def _normals(noise: NoiseFunction | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
+    """What the executor must be given: nothing if the registers make it."""
+    if isinstance(noise, Seeds) or not keys:
+        return []
     if noise is None:
-        raise ValueError("this program adds noise; give noise=")
-    return noise(key, like)
+        raise ValueError("this program adds noise; give seed= or noise=")
+    return [noise(key, like) for key in keys]
 
 
 def _checked(answer: Any, seen: torch.Tensor, models: int, n: int, total: int, t: float) -> tuple[torch.Tensor, ...]:

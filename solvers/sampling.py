@@ -17,6 +17,7 @@ from .grids import check_grid
 from .grids import grid as make_grid
 from .lower import Lowered, lower
 from .multistep import Startup
+from .noise import NoiseFunction, Seed, noise_source
 from .planning import grid_key, plan_program
 from .program import Program
 from .run import run
@@ -61,12 +62,17 @@ def solve(
     startup: Startup = "ramp",
     rtol: float | None = None,
     atol: float | None = None,
-    seed: int | Iterable[int] | None = None,
+    seed: Seed | None = None,
+    sample_ids: Iterable[int] | None = None,
+    generator: torch.Generator | None = None,
+    brownian: bool = False,
+    noise: NoiseFunction | None = None,
     progress: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
+    **options: Any,
 ) -> Solution:
-    """Solve the PF-ODE from ``x`` at t_start to t_end.
+    """Solve the PF-ODE, or a reverse SDE, from ``x`` at t_start to t_end.
 
     den:      a `Denoiser`.
     x:        (B, ...), floating; the state x_s at the start of the span: sigma(t_start) times standard normals
@@ -78,21 +84,29 @@ def solve(
     startup:  how multistep solvers start: "ramp" (no extra evaluations, global order at most 2) or
               "single-step" (extra evaluations, full order).
     rtol, atol: tolerances of adaptive solvers (defaults 1e-5); they choose their own steps.
-    seed:     for stochastic solvers; accepted and ignored by deterministic ones.
+    seed:     for stochastic solvers: one number, or one per sample. Noise is addressed by (seed, sample id,
+              interval, element), so a sample has the same bits alone as in any batch, on any device and with any
+              number of threads. By default a seed is drawn from ``generator``, or else from torch's own numbers.
+    sample_ids: what tells apart samples of one seed; 0, 1, ... by default, and 0 where each has its own seed.
+    brownian: noise is the increment of one Brownian path per sample, the same at any number of steps, on the clock
+              of the solver's eta (of the reverse SDE for solvers that have none).
+    noise:    in place of a seed, noise(key, like): independent standard normals like ``like`` for every
+              key (s, t, stream), an interval of time. Deterministic solvers accept and ignore all of these.
+    options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
     progress: show a bar. callback(node, t, state) after every grid step; clone the state to keep it.
 
     The state is fp32 at least whatever dtype x and the model have. Gradients are recorded if x requires them,
     otherwise the model runs without. Raises ValueError or TypeError for arguments that do not fit, before the
-    first model call, and NonFiniteError if the model returns an infinity or a NaN.
+    first model call, and NonFiniteError if the model returns an infinity or a NaN; inside torch.compile and vmap
+    nobody can look at what it returns.
     """
-    method = find_solver(solver)
+    method = find_solver(solver, **options) if options else find_solver(solver)
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
     check_state(x)
     _check_device(den, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
-    del seed  # every solver there is so far is deterministic
     if method.adaptive and (rtol is not None or atol is not None or method.planner is None):
         _refuse(method, steps=steps, nfe=nfe)
         ends = _span(den.schedule, grid, t_start, t_end)
@@ -107,14 +121,20 @@ def solve(
         model, den.time if isinstance(den.time, str) else None,
     )  # fmt: skip
     program = lowered.program
+    source = None
+    if lowered.stochastic:
+        source = noise_source(
+            program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
+            eta=method.eta, noise=noise,
+        )  # fmt: skip
     if not (trajectory or progress or callback):
         with _recording(x):
-            end, count = run(lowered, den, x)
-        return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, program.times, program=program)
+            end, count = run(lowered, den, x, noise=source)
+        return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, lowered.grid, program=program)
     with _recording(x), _Bar(progress, program.name, program.steps) as bar:
         observer = _Observer(x.to(state) if trajectory else None, bar, callback)
-        end, count = run(lowered, den, x, observe=observer.node)
-    return Solution(end.to(x.dtype), count, count, program.times, observer.stacked(x.dtype), program)
+        end, count = run(lowered, den, x, noise=source, observe=observer.node)
+    return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
 
 
 def _recording(x: torch.Tensor) -> Any:
@@ -122,8 +142,15 @@ def _recording(x: torch.Tensor) -> Any:
     return nullcontext() if x.requires_grad else torch.set_grad_enabled(False)
 
 
+def _plan(*setting: Any) -> Lowered:
+    return _planned(*setting)
+
+
+_plan._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, imported cheaply
+
+
 @lru_cache(maxsize=256, typed=True)  # 10.0 steps are an error even after 10 have been planned
-def _plan(
+def _planned(
     method: Solver,
     sch: Schedule,
     steps: int | None,
@@ -142,7 +169,7 @@ def _plan(
     lowered = lower(program, sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
-    told = told_as(time_map(time, sch)(torch.from_numpy(lowered.times)), model)
+    told = told_as(time_map(time, sch)(torch.tensor(lowered.times, dtype=torch.float64)), model)
     return replace(lowered, told=told.unsqueeze(1))
 
 

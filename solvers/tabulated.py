@@ -10,39 +10,49 @@ import torch
 
 from .roots import increasing_root
 from .schedule import Schedule, VariancePreserving
+from .splines import bernstein, binomials, monotone_slopes
 
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Discrete(VariancePreserving):
     """A DDPM-style table alphas_cumprod[n] = alpha_n^2 = 1 - sigma_n^2, made continuous; t is the index.
 
-    Between the entries the angle theta = atan2(sigma, alpha) is a monotone cubic (PCHIP), so lam decreases
-    strictly and a table that ends in 0 (zero terminal SNR) has alpha exactly 0 there. At the entries theta
-    has one continuous derivative; the jumps in the second cap the measured order of a solver once its
-    steps are as short as the table's. A float32 table carries its rounding, about 1e-7 / sigma^2 relative in
-    sigma; pass float64 if you have it.
+    Between the entries alpha is a polynomial of degree 5, with two continuous derivatives at them (`splines`). It
+    decreases strictly for every table, and so does lam; a table that ends in 0 (zero terminal SNR) has alpha exactly
+    0 there. The entries of a smooth formula are joined so smoothly that solvers of order 4 and 5 keep their order
+    down to rounding. A float32 table carries its rounding, about 1e-7 / sigma^2 relative in sigma; pass float64 if
+    you have it.
 
     `alphas_cumprod`: list, array or tensor of shape (N,), N >= 2, strictly decreasing in [0, 1); kept as a
     read-only float64 array. Raises ValueError otherwise. Equal and hashed by the table's bytes.
     """
 
     alphas_cumprod: np.ndarray
-    _angles: torch.Tensor  # rows: theta, pi / 2 - theta and d theta / dt at the entries
+    _fall: torch.Tensor  # -lam at the entries, (N,)
+    _values: torch.Tensor  # Bernstein coefficients of alpha and 1 - alpha between them, times binomials, (N - 1, 2, 6)
+    _slopes: torch.Tensor  # likewise of -alpha', (N - 1, 5)
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | torch.Tensor) -> None:
         if isinstance(alphas_cumprod, torch.Tensor):
             alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64).numpy()
-        from scipy.interpolate import PchipInterpolator  # half a second, for those who need it
-
         table = np.array(alphas_cumprod, dtype=np.float64)
         _check_table(table)
         table.setflags(write=False)
-        alpha, sigma = np.sqrt(table), np.sqrt(1 - table)
-        theta, complement = np.arctan2(sigma, alpha), np.arctan2(alpha, sigma)
-        index = np.arange(len(table))
-        slope = PchipInterpolator(index, theta).derivative()(index)
+        # Nothing cancels, neither where alpha is close to 1 nor where it is close to 0.
+        alpha = np.sqrt(table)
+        gap = (1 - table) / (1 + alpha)
+        slopes = monotone_slopes((table[:-1] - table[1:]) / (alpha[:-1] + alpha[1:]))
+        rises = np.cumsum(slopes[:, :-1], axis=1) / 5
+        falls = np.cumsum(slopes[:, :0:-1], axis=1)[:, ::-1] / 5
+        values = np.empty((len(slopes), 2, 6))
+        values[:, 0] = np.column_stack([alpha[:-1], alpha[1:, None] + falls, alpha[1:]])
+        values[:, 1] = np.column_stack([gap[:-1], gap[:-1, None] + rises, gap[1:]])
+        with np.errstate(divide="ignore"):
+            fall = -np.log(alpha / np.sqrt(1 - table))
         object.__setattr__(self, "alphas_cumprod", table)
-        object.__setattr__(self, "_angles", torch.from_numpy(np.stack([theta, complement, slope])))
+        tables = {"_fall": fall, "_values": values * binomials(5), "_slopes": slopes * binomials(4)}
+        for name, rows in tables.items():
+            object.__setattr__(self, name, torch.from_numpy(rows))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Discrete) and self.alphas_cumprod.tobytes() == other.alphas_cumprod.tobytes()
@@ -58,57 +68,47 @@ class Discrete(VariancePreserving):
     def domain(self) -> tuple[float, float]:
         return 0.0, len(self.alphas_cumprod) - 1.0
 
-    @property
-    def _last_segment(self) -> int:
-        return len(self.alphas_cumprod) - 2
-
     def _segment(self, t: Any, xp: Any) -> tuple[Any, Any]:
-        k = xp.clip(xp.floor(t), 0, self._last_segment)
+        k = xp.clip(xp.floor(t), 0, len(self._slopes) - 1)
         return k.astype(np.int64) if xp is np else k.long(), t - k
 
-    def _cubic(self, values: Any, slopes: Any, k: Any, u: Any) -> Any:
-        """Hermite cubic in the form that returns the entries themselves at u = 0 and u = 1."""
-        v = 1 - u
-        ends = values[k] * (1 + 2 * u) * v * v + values[k + 1] * (1 + 2 * v) * u * u
-        return ends + u * v * (slopes[k] * v - slopes[k + 1] * u)
+    def _both(self, k: Any, u: Any, xp: Any) -> tuple[Any, Any]:
+        """alpha and 1 - alpha, each to full relative accuracy."""
+        both = bernstein(_rows(self._values, u, xp)[k], u[..., None], xp)
+        return both[..., 0], both[..., 1]
 
-    def _theta(self, k: Any, u: Any, xp: Any) -> Any:
-        theta, _, slope = self._tables(u, xp)
-        return self._cubic(theta, slope, k, u)
-
-    def _dtheta(self, k: Any, u: Any, xp: Any) -> Any:
-        theta, _, slope = self._tables(u, xp)
-        v = 1 - u
-        rise = 6 * u * v * (theta[k + 1] - theta[k])
-        return rise + slope[k] * v * (1 - 3 * u) + slope[k + 1] * u * (1 - 3 * v)
-
-    def _tables(self, like: Any, xp: Any) -> Any:
-        return self._angles.numpy() if xp is np else self._angles.to(like.device)
-
-    # Each of sin and cos is taken of the angle that is small where it is small.
-
-    def _sigma(self, t: Any, xp: Any) -> Any:
-        return xp.sin(self._theta(*self._segment(t, xp), xp))
+    def _slope(self, k: Any, u: Any, xp: Any) -> Any:
+        return bernstein(_rows(self._slopes, u, xp)[k], u, xp)
 
     def _alpha(self, t: Any, xp: Any) -> Any:
-        _, complement, slope = self._tables(t, xp)
-        return xp.sin(self._cubic(complement, -slope, *self._segment(t, xp)))
+        return self._both(*self._segment(t, xp), xp)[0]
+
+    def _sigma(self, t: Any, xp: Any) -> Any:
+        alpha, gap = self._both(*self._segment(t, xp), xp)
+        return xp.sqrt(gap * (1 + alpha))
 
     def _dalpha(self, t: Any, xp: Any) -> Any:
-        return -self._sigma(t, xp) * self._dtheta(*self._segment(t, xp), xp)
+        return -self._slope(*self._segment(t, xp), xp)
 
     def _dsigma(self, t: Any, xp: Any) -> Any:
-        return self._alpha(t, xp) * self._dtheta(*self._segment(t, xp), xp)
+        k, u = self._segment(t, xp)
+        alpha, gap = self._both(k, u, xp)
+        return alpha * self._slope(k, u, xp) / xp.sqrt(gap * (1 + alpha))
 
     def _time(self, lam: Any, xp: Any) -> Any:
-        angle = xp.atan(xp.exp(-lam))
-        found = xp.searchsorted(self._tables(angle, xp)[0], angle, side="right")
-        k = xp.clip(found - 1, 0, self._last_segment)
+        alpha = 1 / xp.sqrt(1 + xp.exp(-2 * lam))
+        gap = 1 / ((1 + xp.exp(2 * lam)) * (1 + alpha))
+        k = xp.clip(xp.searchsorted(_rows(self._fall, lam, xp), -lam, side="right") - 1, 0, len(self._slopes) - 1)
 
         def residual(u: Any) -> tuple[Any, Any]:
-            return self._theta(k, u, xp) - angle, self._dtheta(k, u, xp)
+            a, g = self._both(k, u, xp)
+            return xp.where(gap < alpha, g - gap, alpha - a), self._slope(k, u, xp)  # the smaller one is more exact
 
-        return k + increasing_root(residual, xp.zeros_like(angle), xp.ones_like(angle), xp)
+        return k + increasing_root(residual, xp.zeros_like(lam), xp.ones_like(lam), xp)
+
+
+def _rows(table: torch.Tensor, like: Any, xp: Any) -> Any:
+    return table.numpy() if xp is np else table.to(like.device)
 
 
 def _check_table(table: np.ndarray) -> None:

@@ -213,7 +213,8 @@ def test_old_processors_take_the_torch_path(monkeypatch: pytest.MonkeyPatch) -> 
 def test_registers_choose_like_combine() -> None:
     """The memory of a run is compiled for plain tensors and torch where gradients are recorded."""
     from logsnr import VPLinear, solver
-    from logsnr.kernels.registers import CpuRegisters, TorchRegisters
+    from logsnr.kernels.registers import TorchRegisters
+    from logsnr.kernels.registers_cpu import CpuRegisters
     from logsnr.solvers.lower import lower
 
     sch = VPLinear()

@@ -18,7 +18,7 @@ from logsnr.solvers.run import run
 
 F64 = torch.float64
 SCH = logsnr.VPLinear()
-FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
 ROOT = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.3, 0.0], [-0.2, 0.4, 0.05]], dtype=F64)
 MEAN = [1.0, -2.0, 0.5]
 DATA = {
@@ -149,7 +149,7 @@ def ancestral(grid: np.ndarray) -> logsnr.Program:
         rest = math.sqrt(s_t**2 - std**2)
         if n % 2 == 0:
             rows = np.array([[a_t, rest, 0.6 * std, 0.8 * std], [0.0, 0.0, 1.0, 0.0]])
-            noises = ((s, t), (t, s))
+            noises = ((s, t), (s, t, 1))
             calls.append(logsnr.Call(s, (), (0, 1), rows, noises=noises, node=n + 1))
         else:
             rows = np.array([[a_t, rest, 0.3 * std, std]])

@@ -11,7 +11,7 @@ from logsnr.analysis.orders import convergence_order, local_order, two_gaussians
 
 SCH = logsnr.VPLinear()
 MIXTURE = two_gaussians()
-FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
 
 
 @pytest.mark.parametrize("name", FIXED)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import logsnr
-from logsnr.solvers.program import Call, Program
+from logsnr.solvers.program import Call, NoiseKey, Program
 
 SCH = logsnr.VPLinear()
 
@@ -77,5 +77,37 @@ def test_programs_know_two_output_rows_noise_and_per_element_columns() -> None:
         (Call(1.0, (0,), (0, 1), matrix, noises=((1.0, 0.5),)), call(0.5, (0, 1), (0,), [[1, 0, 1, 1]], at=1)),
     )  # fmt: skip
     assert program.calls[0].matrix.shape == (2, 4, 3, 1, 1)
-    assert program.calls[0].noises == ((1.0, 0.5),)
+    assert program.calls[0].noises == program.noises == (NoiseKey(1.0, 0.5),)
     assert Program.from_json(program.to_json()) == program
+
+
+def adding(*keys: tuple) -> Program:
+    """A program of one call that adds these noises."""
+    return Program("p", 1, (1.0, 0.2), (call(1.0, (0,), (0,), [[1, 0, 1, *[2] * len(keys)]], noises=keys, node=1),))
+
+
+def test_noise_keys_are_data() -> None:
+    """Interval and stream of a noise tell programs apart, are printed and survive JSON; the stream is 0 if left out."""
+    plain, other = adding((1.0, 0.2)), adding((1.0, 0.2, 3))
+    assert plain == adding((1.0, 0.2, 0))
+    assert plain != other
+    assert "+2 noise(1, 0.2)" in str(plain)
+    assert "+2 noise(1, 0.2, 3)" in str(other)
+    assert Program.from_json(other.to_json()) == other
+    assert other.noises == (NoiseKey(1.0, 0.2, 3),)
+
+
+def test_noises_of_a_stream_do_not_overlap() -> None:
+    """Intervals of a stream that overlap are refused; equal ones, neighbours and those of other streams are not."""
+    for wrong in ((0.5, 0.2), (1.0, 0.5), (0.2, 1.0), (0.8, 0.3)):
+        with pytest.raises(ValueError, match="overlap; split them"):
+            adding((1.0, 0.2), wrong)
+        assert len(adding((1.0, 0.2), (*wrong, 1)).noises) == 2
+    assert adding((1.0, 0.5), (1.0, 0.5), (0.5, 0.2)).noises == (NoiseKey(1.0, 0.5), NoiseKey(0.5, 0.2))
+
+
+def test_the_state_at_a_node_is_kept() -> None:
+    """A call that reaches a node writes the state even where later calls read another slot: trajectories hold it."""
+    first = call(1.0, (0,), (0, 1), [[1, 0, 1], [1, 0, 2]], node=1)
+    last = call(0.5, (1,), (0,), [[1, 0, 1]], at=1, node=2)
+    assert [c.writes for c in Program("p", 1, (1.0, 0.5, 0.2), (first, last))] == [(0, 1), (0,)]

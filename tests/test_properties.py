@@ -15,7 +15,7 @@ from logsnr.solvers.gauges import Gauge
 from logsnr.solvers.heads import HEADS
 from logsnr.solvers.planning import plan_program
 
-FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
 AT_THE_END = {"heun", "rk4", "dopri5"}  # have a stage at the end of their steps
 PLANS, RUNS = 2_000, 5
 LEAST = 6  # evaluations with which every solver can do something

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 import logsnr
-from logsnr.kernels import Recurrence, advance, recurrence, scan
+from logsnr.kernels import Recurrence, Table, Update, advance, recurrence, scan
 from logsnr.kernels.recurrence import ALWAYS, NEVER, SOMETIMES
 from logsnr.solvers.lower import Lowered, lower
-from logsnr.solvers.program import Call
 from logsnr.solvers.run import run
 
 SCH = logsnr.VPLinear()
@@ -33,7 +32,7 @@ def begin(rec: Recurrence, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "slots"), [("ddim", 1), ("dpmpp-2m", 2), ("deis-4", 4), ("dpmpp-3s", 3), ("rk4", 5)])
 def test_slots(name: str, slots: int) -> None:
     """There are as many slots as values are alive at a time, and before the first call the state is slot 0."""
-    rec = recurrence(lowered(name, 12, "ramp").calls)
+    rec = recurrence(lowered(name, 12, "ramp").updates.calls)
     assert rec.slots == slots
     assert rec.at[0] == rec.at[-1] == 0
 
@@ -41,7 +40,7 @@ def test_slots(name: str, slots: int) -> None:
 def test_history_is_a_shift() -> None:
     """The ring of a multistep method becomes a shift, so that all calls use the same coefficients."""
     low = lowered("deis-4", 12, "ramp")
-    rec = recurrence(low.calls)
+    rec = recurrence(low.updates.calls)
     assert low.program.slots == 4
     assert rec.seen == (0,)
     for n in range(4, 11):  # columns: output, state, history from new to old
@@ -62,11 +61,17 @@ def test_pattern_knows_the_dtype_of_the_sums() -> None:
         assert torch.equal(advance(start, [outputs], rec, backend=backend), outputs)
 
 
+def update(
+    models: int, reads: tuple[int, ...], writes: tuple[int, ...], coefs: np.ndarray, noises: tuple[Any, ...] = ()
+) -> Update:
+    return Update(0, models, reads, noises, writes, (torch.float64,) * len(writes), Table(coefs))
+
+
 def test_several_outputs_and_noises() -> None:
     """Outputs come first, then slots, then noises; a call with fewer noises leaves the others out."""
     calls = [
-        Call(1.0, (0,), (0, 1), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])),
-        Call(0.5, (1, 0), (0,), np.array([[7.0, 8.0, 9.0, 10.0, 11.0]]), noises=((1.0, 0.5),)),
+        update(2, (0,), (0, 1), np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])),
+        update(2, (1, 0), (0,), np.array([[7.0, 8.0, 9.0, 10.0, 11.0]]), noises=((0, 0),)),
     ]
     rec = recurrence(calls)
     assert (rec.models, rec.slots, rec.noises, len(rec)) == (2, 2, 1, 2)
@@ -80,8 +85,8 @@ BAD = {
     "matrices must be finite": lambda: Recurrence(np.full((3, 2, 3), math.nan), np.zeros(4, int), 1),
     "at must name 4 slots": lambda: Recurrence(np.zeros((3, 2, 3)), np.zeros(3, int), 1),
     "from 0 to 1": lambda: Recurrence(np.zeros((3, 2, 3)), np.full(4, 2), 1),
-    "call 0 has a table": lambda: recurrence([Call(1.0, (0,), (0,), np.ones((1, 3, 5)))]),
-    "call 1 has 1": lambda: recurrence([Call(1.0, (0,), (0,), np.ones((1, n))) for n in (3, 2)]),
+    "call 0 has a table": lambda: recurrence([update(2, (0,), (0,), np.ones((1, 3, 5)))]),
+    "call 1 has 1": lambda: recurrence([update(m, (0,), (0,), np.ones((1, m + 1))) for m in (2, 1)]),
 }
 
 
@@ -113,10 +118,10 @@ def test_picard_iteration_ends_at_the_sequential_answer(name: str, window: int) 
     """Windows that slide over the nodes that no longer change end with the bits of the sequential executor, in no
     more rounds than there are calls; k rounds make k nodes right."""
     low = lowered(name, 8)
-    rec, calls = recurrence(low.calls), len(low.calls)
+    rec, calls = recurrence(low.updates.calls), len(low.updates.calls)
     den, x = logsnr.Denoiser(model, SCH, "eps"), torch.randn(3, 50)
     wanted = run(low, den, x)[0]
-    told = den.model_times(torch.from_numpy(low.times), x)
+    told = den.model_times(torch.tensor(low.times, dtype=torch.float64), x)
     slots, nodes, first, rounds = begin(rec, x), x.expand(calls, 3, 50).clone(), 0, 0
     while first < calls:
         size = min(window, calls - first)
@@ -190,7 +195,7 @@ def test_what_compiled_code_refuses() -> None:
 
 def test_gradients() -> None:
     """Where gradients are recorded the specification is used, and they are those of a linear map."""
-    rec = recurrence(lowered("dpmpp-2m", 4).calls)
+    rec = recurrence(lowered("dpmpp-2m", 4).updates.calls)
     start = torch.zeros(2, 1, 3)
     outputs = torch.randn(4, 1, 3, requires_grad=True)
     nodes = torch.zeros(4, 1, 3)

@@ -66,8 +66,8 @@ def test_noise_columns(dtype: torch.dtype) -> None:
         end, _ = run(low, den, x.clone().requires_grad_(gradients), noise=noise)
         expected = (4 + 0.25 + 2 * np.float32(0.6)) + 8 + 3 * np.float32(0.3)
         torch.testing.assert_close(end.detach(), torch.full_like(x, float(expected)))
-        assert keys == [(1.0, 0.6), (0.6, 0.3)] * (1 + gradients)
-        with pytest.raises(ValueError, match="give noise="):
+        assert keys == [(1.0, 0.6, 0), (0.6, 0.3, 0)] * (1 + gradients)
+        with pytest.raises(ValueError, match="noise="):
             run(low, den, x)
 
 

@@ -9,7 +9,7 @@ from logsnr.analysis.gaussian import Gaussian
 
 SCH = logsnr.VPLinear()
 PROBLEM = Gaussian(0.7, 0.25)
-FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
 F64, F32, F16 = torch.float64, torch.float32, torch.float16
 ZERO_SNR = logsnr.Discrete(np.cos(np.linspace(0.05, np.pi / 2, 200)) ** 2 * np.linspace(1, 0, 200))
 INFINITE = [logsnr.FlowMatching(), logsnr.Trigonometric(), logsnr.VPCosine(), ZERO_SNR]

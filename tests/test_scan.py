@@ -32,7 +32,7 @@ def begin(rec: Recurrence, x: torch.Tensor) -> torch.Tensor:
 def one_by_one(low: Lowered, x: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """What every call but the first sees, and the result, as the sequential executor computes them."""
     memory, seen = registers(low.updates, x), []
-    for n, call in enumerate(low.calls):
+    for n, call in enumerate(low.updates.calls):
         seen.append(memory.slots[call.at].clone())
         if memory.hot(n, outputs[n]) < 0:
             memory.update(n, [outputs[n]], [])
@@ -45,7 +45,7 @@ def one_by_one(low: Lowered, x: torch.Tensor, outputs: torch.Tensor) -> torch.Te
 def test_programs(name: str, startup: str, backend: str) -> None:
     """For given outputs of the model the nodes are, bit by bit, what the calls see when they run one by one."""
     low = lowered(name, startup=startup)
-    rec = recurrence(low.calls)
+    rec = recurrence(low.updates.calls)
     x, outputs = random((2, 5, 229), F32, 1), random((len(rec), 2, 5, 229), F32, 2)
     nodes, _ = scan(begin(rec, x), [outputs], torch.zeros_like(outputs), rec, backend=backend)
     wanted = one_by_one(low, x, outputs)
@@ -61,7 +61,7 @@ def test_programs(name: str, startup: str, backend: str) -> None:
 def test_a_thousand_nodes(backend: str) -> None:
     """A window of 1000 calls, whole or in parts that `advance` joins, gives the bits of 1000 calls."""
     low = lowered("dpmpp-2m", 1000, F64)
-    rec = recurrence(low.calls)
+    rec = recurrence(low.updates.calls)
     x, outputs = random((2, 33), F64, 1), random((1000, 2, 33), F32, 2)
     wanted = one_by_one(low, x, outputs.double())
     assert_same(scan(begin(rec, x), [outputs], torch.zeros_like(wanted), rec, backend=backend)[0], wanted)
@@ -186,7 +186,7 @@ def test_threads(shape: tuple[int, ...], two_threads: None) -> None:
 def test_non_finite(backend: str) -> None:
     """A NaN or an infinity reaches the later nodes of its element and their change, and nothing else."""
     low = lowered("dpmpp-2m", 8)
-    rec = recurrence(low.calls)
+    rec = recurrence(low.updates.calls)
     start, outputs, nodes = begin(rec, random((3, 40), F32, 1)), random((8, 3, 40), F32, 2), random((8, 3, 40), F32, 3)
     clean = scan(start, [outputs], nodes, rec, backend=backend)
     outputs[3, 1, 7], outputs[5, 2, 9] = math.nan, math.inf

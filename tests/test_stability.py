@@ -9,7 +9,7 @@ import torch
 import logsnr
 from logsnr.analysis.stability import stability
 
-FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner]
+FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
 STEPS = np.array([0.05, 0.5, 1.0, 2.0, 5.0, 12.0])
 MODES = np.linspace(-3.0, 3.0, 7)
 KAPPA = 1 / (1 + np.exp(-2 * MODES))

@@ -7,7 +7,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
-from scipy.interpolate import PchipInterpolator
+from scipy.interpolate import BPoly, KroghInterpolator
 
 import logsnr
 from logsnr import Custom, Discrete, VPLinear
@@ -35,25 +35,47 @@ def test_discrete_reproduces_its_table(table: np.ndarray) -> None:
     assert (sch.t_start, sch.t_end) == sch.domain[::-1] == (len(table) - 1, 0)
 
 
+def quintic(table: np.ndarray) -> BPoly:
+    """scipy's pieces of degree 5 through alpha, with derivatives of the polynomial through the 7 nearest entries."""
+    alpha, size = np.sqrt(table), min(7, len(table))
+    known = []
+    for n in range(len(table)):
+        first = min(max(n - size // 2, 0), len(table) - size)
+        near = KroghInterpolator(np.arange(first, first + size) - n, alpha[first : first + size])
+        known.append(near.derivatives(0.0, 3).ravel())
+    return BPoly.from_derivatives(np.arange(len(table)), known)
+
+
 @tables
-def test_discrete_between_the_entries_is_pchip(table: np.ndarray) -> None:
-    """Between the indices the angle is scipy's PCHIP, and numpy and torch agree to rounding."""
+def test_discrete_between_the_entries_is_a_quintic(table: np.ndarray) -> None:
+    """Between the indices of a smooth table alpha is scipy's quintic, and numpy and torch agree to rounding."""
     sch, t = Discrete(table), np.linspace(0, len(table) - 1, 3001)
-    angle = PchipInterpolator(np.arange(len(table)), np.arctan2(np.sqrt(1 - table), np.sqrt(table)))
-    np.testing.assert_allclose(np.arctan2(sch.sigma(t), sch.alpha(t)), angle(t), rtol=1e-14)
+    np.testing.assert_allclose(sch.alpha(t), quintic(table)(t), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(sch.sigma(t) ** 2, 1 - sch.alpha(t) ** 2, rtol=0, atol=2e-15)
     for method in ("alpha", "sigma", "half_logsnr", "drift", "diffusion2", "dalpha", "dsigma"):
         by_numpy, by_torch = getattr(sch, method)(t), getattr(sch, method)(torch.tensor(t)).numpy()
-        np.testing.assert_allclose(by_torch, by_numpy, rtol=1e-13)
+        np.testing.assert_allclose(by_torch, by_numpy, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(("name", "error"), [("alpha", 1e-14), ("sigma", 1e-11), ("dsigma", 1e-10)])
+def test_discrete_continues_a_smooth_formula(name: str, error: float) -> None:
+    """The table of 1000 values of VPLinear has VPLinear's functions between the entries, to rounding but for the first
+    few intervals, where sigma grows like a root."""
+    formula, t = VPLinear(), np.linspace(0, 999, 7771)
+    sch = Discrete(formula.alpha(np.arange(1, 1001) / 1000) ** 2)
+    found = getattr(sch, name)(t) * (1000 if name == "dsigma" else 1)
+    off = abs(found / getattr(formula, name)((t + 1) / 1000) - 1)
+    assert off.max() < error
+    assert off[t > 30].max() < 1e-12
 
 
 @tables
 def test_discrete_derivatives(table: np.ndarray) -> None:
     """dalpha and dsigma are those of the interpolant, drift their quotient, and g^2 = -2 sigma^2 lam'."""
     sch, t = Discrete(table), np.linspace(0, len(table) - 1, 3002)[1:-1]
-    pchip = PchipInterpolator(np.arange(len(table)), np.arctan2(np.sqrt(1 - table), np.sqrt(table)))
-    angle, rate = pchip(t), pchip.derivative()(t)
-    np.testing.assert_allclose(sch.dalpha(t), -np.sin(angle) * rate, rtol=1e-11)
-    np.testing.assert_allclose(sch.dsigma(t), np.cos(angle) * rate, rtol=1e-11)
+    alpha, rate = quintic(table)(t), quintic(table).derivative()(t)
+    np.testing.assert_allclose(sch.dalpha(t), rate, rtol=1e-11)
+    np.testing.assert_allclose(sch.dsigma(t), -alpha * rate / np.sqrt(1 - alpha**2), rtol=1e-10)
     np.testing.assert_allclose(sch.drift(t), sch.dalpha(t) / sch.alpha(t), rtol=1e-15)
     lam_slope = sch.dalpha(t) / sch.alpha(t) - sch.dsigma(t) / sch.sigma(t)
     np.testing.assert_allclose(sch.diffusion2(t), -2 * sch.sigma(t) ** 2 * lam_slope, rtol=1e-13)
@@ -80,6 +102,22 @@ def test_zero_terminal_snr_is_exact() -> None:
     assert (sch.drift(last), sch.diffusion2(last)) == (-math.inf, math.inf)
     assert sch.time(-math.inf) == last
     assert -1e-2 < sch.dalpha(last) < 0
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.filterwarnings("error")
+def test_any_legal_table_decreases_strictly(seed: int) -> None:
+    """Irregular tables, from 2 entries over 100 orders of magnitude, with or without a 0 at the end: lam decreases
+    strictly, alpha' is negative and finite everywhere, and time inverts lam."""
+    rng = np.random.default_rng(seed)
+    count, power = int(rng.integers(2, 40)), [0.1, 1, 8, 60][seed % 4]
+    sch = Discrete(np.append(np.sort(rng.uniform(0, 1, count) ** power)[::-1], [0.0] * (seed % 3 == 0)))
+    t = np.linspace(*sch.domain, 64 * count + 1)
+    lam = sch.half_logsnr(t)
+    assert (np.diff(lam) < 0).all()
+    assert (sch.dalpha(t) < 0).all()
+    assert np.isfinite(sch.dalpha(t)).all()
+    np.testing.assert_allclose(sch.half_logsnr(sch.time(lam)), lam, rtol=1e-9, atol=1e-9)
 
 
 def test_discrete_takes_lists_arrays_and_tensors() -> None:

@@ -1,0 +1,163 @@
+"""Expectations of what a sampler generates from one-dimensional data that are not Gaussian, without samples.
+
+The recursion of Kolmogorov's backward equation: with v_n(z) the expectation of f(x_end) given what is in memory at node
+n, ``v_n(z) = E v_{n+1}(step_n(z, xi))``. Memory is the state and at most one value of history; v is a polynomial in
+Chebyshev's points, the mean over a normal a Gauss-Hermite sum. Both converge exponentially, so a weak order is read
+from these numbers as if they were exact.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..solvers.gauges import Array
+from ..solvers.program import STATE, Call, NoiseKey, Program
+from ..solvers.schedule import Schedule
+from .mixture import GaussianMixture
+
+REACH = 6.0  # standard deviations of the widest marginal: beyond it the state counts as at the border
+SIZES = ((192,), (96, 32))  # interpolation points for a memory of one and of two numbers
+NORMALS = {0: 1, 1: 20, 2: 12, 3: 8}  # Gauss-Hermite points of each normal, by how many a step has
+START = 64  # Gauss-Hermite points for each component of the start
+
+Slots = dict[int, Array]
+Box = dict[int, tuple[float, float]]
+
+
+def expectation(program: Program, mixture: GaussianMixture, sch: Schedule, f: Callable[[Array], Array]) -> Array:
+    """The expectation of f(x_end), where ``program`` runs with the exact model of ``mixture`` from its exact marginal
+    at the first time of the grid.
+
+    mixture: of event shape (). f: from states (N,) to values (N, J), smooth. Result (J,). Raises ValueError for data of
+    other shapes, programs that keep more than one value of history over a node, or add more than 3 normals in a step.
+    """
+    if tuple(mixture.event_shape):
+        raise ValueError(f"expectations are for one-dimensional data, not of the shape {tuple(mixture.event_shape)}")
+    steps = _steps(program)
+    live = _live(steps)
+    means, stds, weights = marginal(mixture, sch, program.grid[0])
+    ends = (marginal(mixture, sch, t) for t in (program.grid[0], program.grid[-1]))
+    radius = max(float((np.abs(m) + REACH * s).max()) for m, s, _ in ends)
+    boxes = _boxes(steps, live, radius, mixture, sch)
+    after: Callable[[Slots], Array] = lambda slots: f(slots[STATE].ravel()).reshape(*slots[STATE].shape, -1)  # noqa: E731
+    for calls, alive, box in reversed(list(zip(steps, live, boxes, strict=False))):
+        after = _interpolant(_mean_after(calls, after, mixture, sch), alive, box)
+    x, w = np.polynomial.hermite_e.hermegauss(START)
+    values = after({STATE: means[:, None] + stds[:, None] * x})
+    result: Array = np.einsum("k,q,kqj->j", weights, w / w.sum(), values)
+    return result
+
+
+def _mean_after(
+    calls: Sequence[Call], after: Callable[[Slots], Array], mixture: GaussianMixture, sch: Schedule
+) -> Callable[[Slots], Array]:
+    """From memory before a step, slots of values (P,), to the mean over the step's noise of ``after``: (P, J)."""
+    keys = list(dict.fromkeys(key for call in calls for key in call.noises))
+    if len(keys) not in NORMALS:
+        raise ValueError(f"a step adds {len(keys)} normals; at most {max(NORMALS)} can be integrated over")
+    x, w = np.polynomial.hermite_e.hermegauss(NORMALS[len(keys)])
+    count = len(x) ** len(keys)
+    points = np.stack(np.meshgrid(*[x] * len(keys), indexing="ij")).reshape(len(keys), count) if keys else np.empty(0)
+    weights = np.ones(1)
+    for _ in keys:
+        weights = np.outer(weights, w / w.sum()).ravel()
+
+    def mean(slots: Slots) -> Array:
+        wide = {k: np.repeat(v[:, None], count, axis=1) for k, v in slots.items()}
+        ended = _advance(calls, wide, dict(zip(keys, points, strict=True)), mixture, sch)
+        result: Array = np.einsum("q,pqj->pj", weights, after(ended))
+        return result
+
+    return mean
+
+
+def _advance(
+    calls: Sequence[Call], slots: Slots, noises: dict[NoiseKey, Array], mixture: GaussianMixture, sch: Schedule
+) -> Slots:
+    slots = dict(slots)
+    for call in calls:
+        seen = torch.from_numpy(slots[call.at])
+        pair = mixture.posterior(seen, float(sch.alpha(call.t)), float(sch.sigma(call.t)))
+        columns = [*(a.numpy() for a in pair), *(slots[k] for k in call.reads), *(noises[k] for k in call.noises)]
+        rows = [sum(c * v for c, v in zip(row, columns, strict=True)) for row in call.matrix.tolist()]
+        slots.update(zip(call.writes, rows, strict=True))
+    return slots
+
+
+def _interpolant(f: Callable[[Slots], Array], alive: tuple[int, ...], box: Box) -> Callable[[Slots], Array]:
+    """The polynomial that equals f at Chebyshev points of the box; arguments outside count as on its border."""
+    if len(alive) > len(SIZES):
+        raise ValueError(
+            f"this program keeps {len(alive) - 1} values of history over a node; at most 1 can be followed"
+        )
+    sizes = SIZES[len(alive) - 1]
+    middle = {k: (sum(box[k]) / 2, (box[k][1] - box[k][0]) / 2) for k in alive}
+    angles = [np.pi * (np.arange(n) + 0.5) / n for n in sizes]
+    axes = [middle[k][0] + middle[k][1] * np.cos(a) for k, a in zip(alive, angles, strict=True)]
+    values = f({k: a.ravel() for k, a in zip(alive, np.meshgrid(*axes, indexing="ij"), strict=True)})
+    c = values.reshape(*sizes, -1)
+    for axis, (n, angle) in enumerate(zip(sizes, angles, strict=True)):
+        transform = np.cos(np.outer(np.arange(n), angle)) * (2 - (np.arange(n) == 0))[:, None] / n
+        c = np.moveaxis(np.tensordot(transform, c, axes=(1, axis)), 0, axis)
+
+    def polynomial(slots: Slots) -> Array:
+        shape = slots[alive[0]].shape
+        unit = [np.clip((slots[k].ravel() - middle[k][0]) / middle[k][1], -1, 1) for k in alive]
+        bases: list[Any] = [np.polynomial.chebyshev.chebvander(u, n - 1) for u, n in zip(unit, sizes, strict=True)]
+        result: Any = bases[0] @ c.reshape(sizes[0], -1)
+        if len(alive) > 1:
+            result = np.einsum("pkj,pk->pj", result.reshape(len(result), sizes[1], -1), bases[1])
+        values: Array = result.reshape(*shape, -1)
+        return values
+
+    return polynomial
+
+
+def _boxes(
+    steps: Sequence[Sequence[Call]],
+    live: Sequence[tuple[int, ...]],
+    radius: float,
+    mixture: GaussianMixture,
+    sch: Schedule,
+) -> list[Box]:
+    """What the memory before each step can hold: history is as large as what it is made of makes it."""
+    states = {call.at for calls in steps for call in calls}
+    boxes: list[Box] = [{STATE: (-radius, radius)}]
+    for calls, alive, after in zip(steps, live, live[1:], strict=False):
+        box = boxes[-1]
+        axes = np.meshgrid(*[np.linspace(*box[k], 9 if k else 501) for k in alive], indexing="ij")
+        zero = {key: np.zeros(()) for call in calls for key in call.noises}
+        ended = _advance(calls, {k: a.ravel() for k, a in zip(alive, axes, strict=True)}, zero, mixture, sch)
+        ends = {k: (float(ended[k].min()), float(ended[k].max())) for k in after}
+        wider = {k: (a - 0.02 * (b - a), b + 0.02 * (b - a)) for k, (a, b) in ends.items()}
+        boxes.append(wider | {k: (-radius, radius) for k in states.intersection(after)})
+    return boxes
+
+
+def _steps(program: Program) -> list[list[Call]]:
+    steps: list[list[Call]] = [[]]
+    for call in program:
+        steps[-1].append(call)
+        if call.node is not None:
+            steps.append([])
+    return steps[:-1]
+
+
+def _live(steps: Sequence[Sequence[Call]]) -> list[tuple[int, ...]]:
+    """The slots that are read after each node before they are written, the first node included."""
+    need = {STATE}
+    live: list[tuple[int, ...]] = [()]
+    for calls in reversed(steps):
+        for call in reversed(calls):
+            need = (need - set(call.writes)) | set(call.reads) | {call.at}
+        live.append(tuple(sorted(need)))
+    return live[::-1]
+
+
+def marginal(mixture: GaussianMixture, sch: Schedule, t: float) -> tuple[Array, Array, Array]:
+    """Means, standard deviations and weights of the components at time t."""
+    alpha, sigma = sch.alpha(t), sch.sigma(t)
+    means, variances = mixture.means.numpy().ravel(), mixture.covs.numpy().ravel()
+    return alpha * means, np.sqrt(alpha**2 * variances + sigma**2), mixture.weights.numpy()

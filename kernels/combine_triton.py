@@ -1,0 +1,164 @@
+"""`combine` on a GPU: one Triton kernel, specialised for the number of operands and the columns in use.
+
+Launched with ``enable_fp_fusion=False``: products and sums are rounded one by one, as the reference rounds them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from .normals import Noise
+from .normals_triton import normals
+from .table import Table
+from .tensors import accumulation_dtype, elements
+
+BLOCK = 1024  # two 128-bit accesses of fp32 per operand and thread
+WARPS = 4
+WIDE = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+
+@triton.jit
+def combine_kernel(
+    inputs, outputs, table, limits, flag, seeds, samples, words, size,
+    USED: tl.constexpr, FIRST: tl.constexpr, CHECKED: tl.constexpr, CLAMPED: tl.constexpr, NOISES: tl.constexpr,
+    TABLED: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """One block of one sample; where nothing depends on the sample, the batch is one.
+
+    inputs, outputs: tuples of pointers. table: (R, K) or (R, K, size) in the dtype WIDE, as limits (R,). flag: set
+    to 1 if a checked input was not finite. words: interval and stream of every noise. size: elements in a sample.
+    USED: by output, which columns enter its sum; FIRST: the first of them.
+    """
+    R: tl.constexpr = len(outputs)
+    INPUTS: tl.constexpr = len(inputs)
+    K: tl.constexpr = INPUTS + NOISES
+    blocks = tl.cdiv(size, BLOCK)
+    sample = (tl.program_id(0) // blocks).to(tl.int64)  # one axis: others are limited to 65,535
+    first = (tl.program_id(0) % blocks).to(tl.int64) * BLOCK
+    local = first + tl.arange(0, BLOCK)
+    inside = local < size
+    base = sample * size
+    columns = ()
+    for j in tl.static_range(INPUTS):
+        x = tl.load(inputs[j] + base + local, mask=inside, other=0.0).to(WIDE)
+        columns = columns + (x,)
+        if j < CHECKED:
+            bad = tl.max((x - x != 0).to(tl.int32), axis=0)  # x - x is 0 for finite numbers, NaN for others
+            tl.store(flag, 1, mask=bad != 0)
+    for k in tl.static_range(NOISES):
+        interval, stream = tl.load(words + 2 * k), tl.load(words + 2 * k + 1)
+        z = normals(tl.load(seeds + sample), tl.load(samples + sample), interval, stream, first, BLOCK)
+        columns = columns + (z.to(WIDE),)
+    for r in tl.static_range(R):
+        total = tl.zeros((BLOCK,), WIDE)
+        for j in tl.static_range(K):
+            if USED[r][j]:
+                if TABLED:
+                    c = tl.load(table + (r * K + j) * size + local, mask=inside, other=0.0)
+                else:
+                    c = tl.load(table + r * K + j)
+                if j == FIRST[r]:
+                    total = c * columns[j]
+                else:
+                    total = total + c * columns[j]
+        if CLAMPED[r]:
+            high = tl.load(limits + r)
+            total = tl.where(total < -high, -high, total)
+            total = tl.where(total > high, high, total)
+        if outputs[r].dtype.element_ty == tl.float16 or outputs[r].dtype.element_ty == tl.bfloat16:
+            total = total.to(tl.float32)  # as torch rounds
+        tl.store(outputs[r] + base + local, total.to(outputs[r].dtype.element_ty), mask=inside)
+
+
+class Launch(NamedTuple):
+    """What one combination needs besides its tensors: coefficients on the device and compile-time arguments."""
+
+    table: torch.Tensor
+    constants: dict[str, Any]
+    by_sample: bool
+
+
+def prepare(
+    coefs: Table,
+    outputs: Sequence[torch.dtype],
+    event: Sequence[int],
+    device: torch.device,
+    checked: int,
+    noises: int,
+    clamped: Sequence[bool] | None = None,
+) -> Launch:
+    """``event``: the shape of a sample; ``noises``: how many columns the kernel makes."""
+    wide = accumulation_dtype(outputs)
+    used = coefs.used(wide)
+    constants = {
+        "USED": used,
+        "FIRST": tuple(row.index(True) if any(row) else -1 for row in used),
+        "CHECKED": checked,
+        "CLAMPED": tuple(clamped or (False,) * len(used)),
+        "NOISES": noises,
+        "TABLED": coefs.by_element,
+        "WIDE": WIDE[wide],
+        "BLOCK": BLOCK,
+    }
+    return Launch(coefs.on(device, wide, event), constants, coefs.by_element or noises > 0)
+
+
+def start(
+    launch: Launch,
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+    flag: torch.Tensor,
+    limits: torch.Tensor | None = None,
+    seeds: torch.Tensor | None = None,
+    samples: torch.Tensor | None = None,
+    words: torch.Tensor | None = None,
+) -> None:
+    """Run the kernel on tensors laid out densely and alike; nothing is allocated, nothing is waited for.
+
+    flag: int32, set to 1 if a checked input was not finite. limits: (R,) in the accumulation dtype. seeds, samples,
+    words: for noises; words (noises, 2), int64, are their intervals and streams.
+    """
+    first = outputs[0]
+    batch = first.shape[0] if launch.by_sample else 1
+    size = elements(first) if launch.by_sample else first.numel()
+    if not first.numel():
+        return
+    unused = launch.table  # where the kernel reads nothing
+    limits, seeds, samples, words = (unused if x is None else x for x in (limits, seeds, samples, words))
+    combine_kernel[(triton.cdiv(size, BLOCK) * batch,)](
+        tuple(inputs), tuple(outputs), launch.table, limits, flag, seeds, samples, words, size,
+        **launch.constants, num_warps=WARPS, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+def launch_combine(
+    inputs: Sequence[torch.Tensor],
+    coefs: Table,
+    outputs: Sequence[torch.Tensor],
+    checked: int,
+    noise: Noise | None,
+    limits: Sequence[float] | None,
+) -> torch.Tensor:
+    """`combine` of tensors that Triton can serve; returns its flag."""
+    first, device = outputs[0], outputs[0].device
+    kinds, event = tuple(x.dtype for x in outputs), first.shape[1:]
+    clamped = None if limits is None else tuple(bound != np.inf for bound in limits)
+    noises = len(noise.columns) if noise else 0
+    key = "triton", kinds, device, checked, noises, clamped, event if coefs.by_element else None
+    if key not in coefs.kept:
+        coefs.kept[key] = prepare(coefs, kinds, event, device, checked, noises, clamped)
+    flag = torch.zeros((), dtype=torch.int32, device=device)
+    bounds = None if limits is None else torch.tensor(limits, dtype=accumulation_dtype(kinds), device=device)
+    words = addresses(noise.columns, device) if noise else None
+    numbers = (noise.seeds, noise.samples) if noise else (None, None)
+    start(coefs.kept[key], inputs, outputs, flag, bounds, *numbers, words)
+    return flag.bool()
+
+
+def addresses(columns: Sequence[tuple[int, int]], device: torch.device) -> torch.Tensor:
+    """Intervals and streams of noises as the kernel reads them."""
+    return torch.tensor(columns, dtype=torch.int64, device=device)

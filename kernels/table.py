@@ -1,0 +1,70 @@
+"""The coefficients of `combine`, prepared once for whatever runs them."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Table:
+    """Coefficients (R, K), or (R, K, *event) by element, float64 and read-only; what the backends make of them is
+    kept, so a table that is used again costs nothing."""
+
+    def __init__(self, coefs: np.ndarray) -> None:
+        self.coefs = np.array(coefs, dtype=np.float64, order="C")
+        self.tensor = torch.from_numpy(self.coefs)
+        self.coefs.setflags(write=False)
+        self.shape, self.by_element = self.coefs.shape, self.coefs.ndim > 2
+        self.kept: dict[Any, Any] = {}  # results of the methods, and the loops of `combine_cpu`
+
+    def rounded(self, wide: torch.dtype, event: Sequence[int]) -> np.ndarray:
+        """In the dtype in which sums are taken: (R, K), or (R, K, elements of the event); contiguous."""
+        key = wide, (*event,) if self.by_element else None
+        if key not in self.kept:
+            kind = np.float64 if wide is torch.float64 else np.float32
+            self.kept[key] = np.array(_by_element(self.coefs, event), dtype=kind, order="C")
+        found: np.ndarray = self.kept[key]
+        return found
+
+    def used(self, wide: torch.dtype) -> tuple[tuple[bool, ...], ...]:
+        """By output, which columns enter its sum: those with a coefficient other than 0 in the dtype ``wide``."""
+        key = "used", wide
+        if key not in self.kept:
+            self.kept[key] = used_columns(self.coefs if wide is torch.float64 else self.coefs.astype(np.float32))
+        found: tuple[tuple[bool, ...], ...] = self.kept[key]
+        return found
+
+    def on(self, device: torch.device, wide: torch.dtype, event: Sequence[int]) -> torch.Tensor:
+        """`rounded` as a tensor on ``device``: copied there at most once."""
+        key = device, wide, (*event,) if self.by_element else None
+        if key not in self.kept:
+            self.kept[key] = torch.from_numpy(self.rounded(wide, event)).to(device)
+        found: torch.Tensor = self.kept[key]
+        return found
+
+
+def table(coefs: Any) -> Table:
+    """``coefs``, a tensor, an array or a `Table`, as a table: the same one for the same few numbers."""
+    if isinstance(coefs, Table):
+        return coefs
+    array = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
+    return _table(array.shape, array.tobytes()) if array.ndim == 2 else Table(array)
+
+
+@lru_cache(maxsize=1024)
+def _table(shape: tuple[int, ...], numbers: bytes) -> Table:
+    return Table(np.frombuffer(numbers).reshape(shape))
+
+
+def used_columns(coefs: np.ndarray) -> tuple[tuple[bool, ...], ...]:
+    return tuple(map(tuple, (coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2).tolist()))
+
+
+def _by_element(coefs: np.ndarray, event: Sequence[int]) -> np.ndarray:
+    if coefs.ndim == 2:
+        return coefs
+    missing = (1,) * (len(event) - (coefs.ndim - 2))
+    spread = coefs.reshape(*coefs.shape[:2], *missing, *coefs.shape[2:])
+    return np.broadcast_to(spread, (*coefs.shape[:2], *event)).reshape(*coefs.shape[:2], -1)

@@ -1,0 +1,78 @@
+"""What the calls of a program do with the memory of a run."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from .table import Table
+
+if TYPE_CHECKING:
+    from .registers_cpu import CpuPlan
+
+STATE = 0  # the slot of the state
+Column = tuple[int, int]  # interval and stream of a noise, see `normals`
+
+
+class Update(NamedTuple):
+    """What a call does with memory.
+
+    at: the slot that the model sees. models: how many tensors it returns. table: the coefficients, with a column
+    for each of these tensors, then the slots ``reads``, then the ``noises`` by their addresses, and a row for each
+    of the slots ``writes``, whose ``dtypes`` these are.
+    """
+
+    at: int
+    models: int
+    reads: tuple[int, ...]
+    noises: tuple[Column, ...]
+    writes: tuple[int, ...]
+    dtypes: tuple[torch.dtype, ...]
+    table: Table
+
+
+class Seeds(NamedTuple):
+    """What each sample of a batch draws its noise with: int64 (B,), contiguous, on the device of the state."""
+
+    seeds: torch.Tensor
+    samples: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Updates:
+    """A program as the memory of a run sees it.
+
+    dtypes: of every slot. Slot 0 is the state and starts as a copy of x; a last slot of the model's
+    dtype, where the state's differs, holds the cast that the model reads (``cast``).
+    """
+
+    calls: tuple[Update, ...]
+    dtypes: tuple[torch.dtype, ...]
+    cast: int | None
+
+    def read(self, n: int, output: torch.dtype) -> list[torch.dtype]:
+        """The dtypes of what call n reads, noises left out, where the model returns ``output``."""
+        call = self.calls[n]
+        return [output] * call.models + [self.dtypes[k] for k in call.reads]
+
+    @cached_property
+    def models(self) -> int:
+        """The most tensors that a model returns at a call."""
+        return max(call.models for call in self.calls)
+
+    @cached_property
+    def noises(self) -> int:
+        """The most noises of a call."""
+        return max(len(call.noises) for call in self.calls)
+
+    @cached_property
+    def by_element(self) -> bool:
+        """Whether the coefficients of a call vary over the elements."""
+        return any(call.table.by_element for call in self.calls)
+
+    @cached_property
+    def plan(self) -> "CpuPlan":
+        from .registers_cpu import CpuPlan  # loads the compiler
+
+        return CpuPlan(self)

@@ -1,0 +1,125 @@
+"""Where the noise of a run comes from: seeds of every sample, a generator, a Brownian path, or the user."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+
+from ..kernels import Noise, Seeds, standard_normals
+from .brownian import BrownianNoise
+from .program import NoiseKey, Program
+from .schedule import Schedule
+from .stochasticity import Stochasticity, Window
+
+NoiseFunction = Callable[[NoiseKey, torch.Tensor], torch.Tensor]
+START = 2  # the stream of `randn`: runs draw from others
+
+Seed = int | Iterable[int]
+
+
+def randn(
+    shape: Sequence[int],
+    *,
+    seed: Seed,
+    sample_ids: Iterable[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> torch.Tensor:
+    """Standard normals (B, ...) to start from, addressed as the noise of runs is: sample i has the same bits alone,
+    in any batch and on any device. ``seed`` and ``sample_ids`` mean what they mean for `logsnr.solve`.
+
+    Raises ValueError for seeds and ids that do not fit the shape.
+    """
+    shape = tuple(shape)
+    if not shape:
+        raise ValueError("shape must have a batch dimension, (B, ...)")
+    like = torch.empty(shape, dtype=torch.float32, device=device)
+    noise = Noise(*seeds_of(shape[0], like.device, seed, sample_ids), ((0, START),))
+    return standard_normals(noise, 0, like).to(dtype)
+
+
+def seeds_of(batch: int, device: torch.device, seed: Seed, sample_ids: Iterable[int] | None) -> Seeds:
+    """One seed and one id for each of ``batch`` samples.
+
+    One number as ``seed`` serves all samples, which are then told apart by their ids, by default 0, 1, ...; of a list
+    each sample has its own, and ids are 0 unless they are given. Raises ValueError for numbers out of range and lists
+    of the wrong length.
+    """
+    alone = isinstance(seed, int)
+    numbers = [seed] * batch if isinstance(seed, int) else _numbers("seed", seed, batch, 64)
+    if alone:
+        _numbers("seed", [seed], 1, 64)
+    ids = _numbers("sample_ids", sample_ids, batch, 32) if sample_ids is not None else range(batch if alone else 0)
+    words = [*ids] or [0] * batch
+    signed = [n - (1 << 64) if n >= 1 << 63 else n for n in numbers]
+    return Seeds(*(torch.tensor(column, dtype=torch.int64, device=device) for column in (signed, words)))
+
+
+def _numbers(name: str, given: Any, batch: int, bits: int) -> list[int]:
+    numbers = given.tolist() if isinstance(given, torch.Tensor) else list(given)
+    if len(numbers) != batch:
+        raise ValueError(f"{name} must have one number for each of the {batch} samples, not {len(numbers)}")
+    for n in numbers:
+        if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 1 << bits:
+            raise ValueError(f"{name} must be integers from 0 to 2^{bits} - 1, not {n!r}")
+    return numbers
+
+
+def noise_source(
+    program: Program,
+    sch: Schedule,
+    x: torch.Tensor,
+    *,
+    seed: Seed | None,
+    sample_ids: Iterable[int] | None,
+    generator: torch.Generator | None,
+    brownian: bool,
+    eta: Stochasticity | None,
+    noise: NoiseFunction | None,
+) -> Seeds | NoiseFunction:
+    """What `run` draws the noise of ``program`` from.
+
+    eta: on whose clock a Brownian path runs; None is that of the reverse SDE. Raises ValueError for more than one
+    source, and what `seeds_of` raises.
+    """
+    given = [n for n, v in (("seed", seed), ("generator", generator), ("noise", noise)) if v is not None]
+    if len(given) > 1:
+        raise ValueError(f"give one of seed, generator and noise, not {' and '.join(given)}")
+    if noise is not None and (brownian or sample_ids is not None):
+        raise ValueError("noise= brings its own: leave out brownian and sample_ids")
+    if noise is not None:
+        return _checked(noise)
+    if seed is None:  # from torch's own numbers, so that torch.manual_seed decides
+        device = generator.device if generator is not None else None
+        seed = int(torch.randint(1 << 62, (), generator=generator, device=device))
+    seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
+    if not brownian:
+        return seeds
+    return _Path(program, BrownianNoise(sch, eta if eta else Window(1.0), seeds))
+
+
+class _Path:
+    """Brownian increments for stream 0, addressed normals for all other streams."""
+
+    def __init__(self, program: Program, path: BrownianNoise) -> None:
+        self.numbers, self.path = {key: n for n, key in enumerate(program.noises)}, path
+
+    def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        if key.stream == 0:
+            return self.path(key, like)
+        return standard_normals(Noise(*self.path.seeds, ((self.numbers[key], 0),)), 0, like)
+
+
+def _checked(noise: NoiseFunction) -> NoiseFunction:
+    def ask(key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        z = noise(key, like)
+        if not isinstance(z, torch.Tensor) or z.shape != like.shape or z.device != like.device:
+            got = f"{tuple(z.shape)} on {z.device}" if isinstance(z, torch.Tensor) else type(z).__name__
+            raise ValueError(
+                f"noise({key.s:.6g}, {key.t:.6g}) must return a tensor {tuple(like.shape)} on {like.device}, not {got}"
+            )
+        if not z.is_floating_point():
+            raise ValueError(f"noise({key.s:.6g}, {key.t:.6g}) must return floating numbers, not {z.dtype}")
+        return z
+
+    return ask

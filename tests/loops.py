@@ -1,0 +1,55 @@
+"""Running a stochastic program and a loop written by hand with the same normals; shared by tests of samplers."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import logsnr
+from logsnr.solvers.program import NoiseKey, Program
+
+SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]
+X = np.linspace(-2, 2, 7)
+by_schedule = pytest.mark.parametrize("sch", SCHEDULES, ids=lambda s: type(s).__name__)
+
+
+def net(x: np.ndarray, t: float) -> np.ndarray:
+    """Some smooth x0: the equalities must hold for any model."""
+    return np.sin(2 * x + t) + 0.3 * x
+
+
+def inside(sch: logsnr.Schedule, steps: int = 6) -> np.ndarray:
+    """A non-uniform grid with finite log-SNR at both ends."""
+    x = np.linspace(0, 1, steps + 1)
+    return np.asarray(sch.time(-1.5 + 3.5 * (x + 0.2 * np.sin(3 * x))))
+
+
+def normals(program: Program) -> dict[NoiseKey, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {key: rng.normal(size=len(X)) for key in program.noises}
+
+
+def play(program: Program, sch: logsnr.Schedule, noises: dict[NoiseKey, np.ndarray]) -> np.ndarray:
+    """The table carried out entry by entry, with the x0 of `net`."""
+    slots = {0: X}
+    for call in program:
+        seen = slots[call.at]
+        x0 = net(seen, call.t)
+        eps = (seen - sch.alpha(call.t) * x0) / sch.sigma(call.t)
+        columns = [x0, eps, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
+        slots.update(zip(call.writes, call.matrix @ np.stack(columns), strict=True))
+    return slots[0]
+
+
+def check(name: str | logsnr.Solver, sch: logsnr.Schedule, loop: Callable, *, tol: float = 1e-12) -> Program:
+    """The solver is ``loop(grid, xi)``, where xi(s, t, stream=0) are the same normals as the program's."""
+    grid = inside(sch)
+    program = logsnr.solver(name).program(sch, grid)
+    noises = normals(program)
+    want = loop(grid.tolist(), lambda s, t, stream=0: noises[NoiseKey(s, t, stream)])
+    assert np.abs(play(program, sch, noises) - want).max() < tol * np.abs(want).max()
+    return program
+
+
+def levels(sch: logsnr.Schedule, t: float) -> tuple[float, float, float]:
+    return float(sch.alpha(t)), float(sch.sigma(t)), float(sch.half_logsnr(t))

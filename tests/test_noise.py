@@ -1,0 +1,175 @@
+"""Where the noise of a run comes from: seeds, ids, generators, functions; what is the same in every batch."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import logsnr
+from logsnr.kernels import normals
+from logsnr.solvers.program import NoiseKey
+
+SCH = logsnr.VPLinear()
+SHAPE = (64, 2, 3, 3)
+NOISY = [name for name in logsnr.solver_names() if logsnr.solver(name).stochastic]
+
+
+def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Elementwise, so that the model's own results do not depend on the batch either."""
+    return torch.clamp(x, -1, 1) * (1 - t).to(x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+
+
+DEN = logsnr.Denoiser(net, SCH, "x0")
+
+
+def sample(x: torch.Tensor, solver: str = "sde-dpmpp-2m", **options: object) -> torch.Tensor:
+    return logsnr.sample(DEN, x, solver=solver, steps=5, **options)
+
+
+@pytest.mark.parametrize("brownian", [False, True])
+@pytest.mark.parametrize("solver", NOISY)
+def test_a_sample_is_the_same_alone_and_in_any_batch(solver: str, brownian: bool) -> None:
+    """Sample i of 64 has the bits of the same sample alone, in a part of the batch, and in reversed order."""
+    x = logsnr.randn(SHAPE, seed=1)
+    whole = sample(x, solver, seed=7, brownian=brownian)
+    assert torch.equal(sample(x[5:6], solver, seed=7, sample_ids=[5], brownian=brownian), whole[5:6])
+    assert torch.equal(sample(x[20:30], solver, seed=7, sample_ids=range(20, 30), brownian=brownian), whole[20:30])
+    ids = torch.arange(64).flip(0)
+    assert torch.equal(sample(x.flip(0), solver, seed=7, sample_ids=ids, brownian=brownian), whole.flip(0))
+    assert not torch.equal(sample(x, solver, seed=8, brownian=brownian), whole)
+
+
+def test_seeds_of_single_samples() -> None:
+    """With a list every sample has its own seed, wherever it stands; equal seeds and starts give equal samples."""
+    x = logsnr.randn((1, 3, 4), seed=0).expand(4, 3, 4)
+    found = sample(x, seed=[3, 9, 3, (1 << 64) - 1])
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(sample(x[:1], seed=[9])[0], found[1])
+    assert torch.equal(sample(x[:1], seed=9, sample_ids=[0])[0], found[1])
+    assert torch.equal(sample(x, seed=torch.tensor([3, 9, 3, 5]))[:3], found[:3])
+
+
+def test_threads_backends_and_observers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads at once, any number of torch's threads, every backend, and runs that are watched give the same
+    bits."""
+    x = logsnr.randn((8, 4, 32, 32), seed=2)
+    whole = sample(x, seed=3)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: sample(x, seed=3), range(8)):
+            assert torch.equal(found, whole)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            assert torch.equal(sample(x.repeat(40, 1, 1, 1), seed=[5] * 320)[313], sample(x[1:2], seed=[5])[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(logsnr.solve(DEN, x, solver="sde-dpmpp-2m", steps=5, seed=3, trajectory=True).x, whole)
+    monkeypatch.setenv("LOGSNR_BACKEND", "torch")
+    assert torch.equal(sample(x, seed=3), whole)
+
+
+def test_gradients_and_layouts() -> None:
+    """Recorded runs, other layouts of the start and compiled loops draw the same noise."""
+    x = logsnr.randn((2, 3, 4, 4), seed=2)
+    whole = sample(x, seed=3)
+    recorded = sample(x.clone().requires_grad_(), seed=3)
+    torch.testing.assert_close(recorded, whole, rtol=0, atol=1e-6)
+    assert recorded.requires_grad
+    assert torch.equal(sample(x.to(memory_format=torch.channels_last), seed=3), whole)
+    compiled = torch.compile(lambda x: sample(x, seed=3), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), whole)
+
+
+@pytest.mark.parametrize("state", [torch.float64, torch.float16])
+@pytest.mark.parametrize("model", [torch.float32, torch.float16])
+def test_dtypes(state: torch.dtype, model: torch.dtype) -> None:
+    """The noise does not depend on the dtypes of state and model."""
+    x = logsnr.randn((2, 3, 8), seed=2).to(state)
+    den = logsnr.Denoiser(net, SCH, "x0", dtype=model)
+    found = logsnr.sample(den, x, solver="sde-dpmpp-2m", steps=5, seed=3)
+    exact = sample(x.double(), seed=3)
+    assert found.dtype == state
+    half = torch.float16 in (state, model)
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-2 if half else 1e-5)
+
+
+def test_seeds_from_generators() -> None:
+    """Without a seed torch.manual_seed decides, with generator= its state; either moves on from run to run."""
+    x = logsnr.randn((2, 3), seed=0)
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        generator = torch.Generator().manual_seed(6)
+        runs.append([sample(x), sample(x), sample(x, generator=generator), sample(x, generator=generator)])
+    for first, second in zip(*runs, strict=True):
+        assert torch.equal(first, second)
+    assert len({tuple(end.flatten().tolist()) for end in runs[0]}) == 4
+
+
+def test_noise_of_the_user() -> None:
+    """noise= is asked once for every normal of the program, by its key, and replaces the addressed ones."""
+    asked: list[NoiseKey] = []
+
+    def noise(key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        asked.append(key)
+        return torch.zeros_like(like)
+
+    x = logsnr.randn((2, 3), seed=0)
+    solution = logsnr.solve(DEN, x, solver="sde-dpmpp-1", steps=4, noise=noise)
+    assert solution.program is not None
+    assert tuple(asked) == solution.program.noises
+    assert not torch.equal(solution.x, logsnr.sample(DEN, x, solver="sde-dpmpp-1", steps=4, seed=0))
+
+
+def test_deterministic_solvers_ignore_all_of_it() -> None:
+    """A deterministic solver takes seeds, ids, generators, paths and noise, and does what it does without."""
+    x = logsnr.randn((2, 3), seed=0)
+    plain = sample(x, "dpmpp-2m")
+    for options in (
+        {"seed": 1},
+        {"seed": [1, 2]},
+        {"brownian": True},
+        {"noise": print},
+        {"seed": 1, "sample_ids": [1]},
+    ):
+        assert torch.equal(sample(x, "dpmpp-2m", **options), plain)
+    assert torch.equal(sample(x, "sde-dpmpp-2m", eta=0.0, seed=3), plain)
+
+
+def test_randn() -> None:
+    """randn gives addressed standard normals, in any dtype, that no run draws again."""
+    x = logsnr.randn((3, 2, 5), seed=4, sample_ids=[7, 1, 9])
+    assert torch.equal(x[1:2], logsnr.randn((1, 2, 5), seed=4, sample_ids=[1]))
+    assert torch.equal(x[0].flatten(), normals(4, 7, 0, 10, stream=2))
+    assert torch.equal(x.double(), logsnr.randn((3, 2, 5), seed=4, sample_ids=[7, 1, 9], dtype=torch.float64))
+    many = logsnr.randn((1000, 1000), seed=1)
+    assert abs(float(many.mean())) < 5e-3
+    assert abs(float(many.std()) - 1) < 5e-3
+
+
+X = torch.zeros(2, 3)
+BAD = {
+    "one of seed, generator and noise": {"seed": 1, "generator": torch.Generator()},
+    "leave out brownian": {"noise": lambda key, like: like, "brownian": True},
+    "one number for each of the 2 samples, not 3": {"seed": [1, 2, 3]},
+    "sample_ids must have one number for each of the 2": {"seed": 1, "sample_ids": range(3)},
+    r"seed must be integers from 0 to 2\^64 - 1, not -1": {"seed": -1},
+    r"seed must be integers from 0 to 2\^64 - 1, not 1.5": {"seed": [1.5, 2]},
+    r"sample_ids must be integers from 0 to 2\^32": {"seed": 1, "sample_ids": [0, 1 << 32]},
+    "must return a tensor .2, 3. on cpu, not .3,.": {"noise": lambda key, like: torch.zeros(3)},
+    "must return a tensor .2, 3. on cpu, not NoneType": {"noise": lambda key, like: None},
+    "floating numbers, not torch.int64": {"noise": lambda key, like: torch.zeros(2, 3, dtype=torch.int64)},
+    "eta = -1 must be": {"eta": -1},
+    "no option step": {"step": 3},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_sources(message: str) -> None:
+    """Sources that contradict each other or do not fit the batch are refused, by name."""
+    with pytest.raises(ValueError, match=message):
+        sample(X, **BAD[message])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch dimension"):
+        logsnr.randn((), seed=0)
