@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from .backends import Backend, choose
-from .combine import MAX_INPUTS, MAX_OUTPUTS, combine_reference
-from .sums import sum_squares
+from .combine import MAX_INPUTS, MAX_OUTPUTS
+from .sums import sum_squares, weighted_sum
 from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
 
@@ -44,7 +44,7 @@ def combine_norm(
     dtypes:  of the outputs; by default that of the first input.
     out:     tensors to write to, in place of new ones, and then instead of ``dtypes``; an output may be one of
              the inputs.
-    backend: "torch", "cpu" (compiled) or "triton"; by default the fastest that can serve these tensors.
+    backend: "torch", "cpu" (compiled) or "triton"; by default LOGSNR_BACKEND, or the fastest that serves these.
 
     The accumulation dtype is fp64 if an output is fp64 (if there is none: an input), else fp32. Outputs, e, a, b,
     the scale and the quotient are rounded to it as in `combine`; the quotients are squared and summed in fp64, in
@@ -119,15 +119,20 @@ def combine_norm_reference(
     out: Sequence[torch.Tensor] | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """The specification, in plain torch: differentiable, and on any device that has fp64."""
-    (e, a, b), _ = combine_reference(inputs, rows, [wide] * 3)
+    terms = [x.to(wide) for x in inputs]
+    *sums, e, a, b = (weighted_sum(row, terms) for row in np.concatenate([coefs, rows]).astype(_numpy(wide)).tolist())
     relative, absolute = (float(_numpy(wide)(tol)) for tol in (rtol, atol))
     size = absolute + relative * torch.maximum(a.abs(), b.abs())
     # The second term is 0, or NaN where the scale is infinite and would hide an error of any size.
     ratio = e / size + (size - size)
     count = elements(ratio)
     norms = torch.sqrt(sum_squares(ratio.double().reshape(len(ratio), count)) / max(count, 1))
-    # Last, as an output may be an input.
-    return combine_reference(inputs, coefs, dtypes, out=out)[0] if dtypes else (), norms
+    results = tuple(total.to(dtype) for total, dtype in zip(sums, dtypes, strict=True))
+    if out is not None:  # last, as an output may be an input
+        for target, result in zip(out, results, strict=True):
+            target.copy_(result)
+        results = tuple(out)
+    return results, norms
 
 
 def _weights(name: str, rows: Any, count: int, columns: int) -> np.ndarray:

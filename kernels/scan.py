@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from math import prod
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from .backends import Backend, choose
 from .recurrence import Recurrence
-from .sums import sum_squares
+from .sums import sum_squares, weighted_sum
 from .tensors import STATE_DTYPES, cpu_refuses, overlap, triton_refuses
 
 Tensors = Sequence[torch.Tensor]
@@ -40,7 +39,7 @@ def scan(
     recurrence: the calls of the program.
     noises:     one (W, B, ...) for every noise column.
     out:        where the new nodes go, of the dtype of nodes; may be ``nodes`` itself.
-    backend:    "torch", "cpu" (compiled) or "triton"; by default the fastest that can serve these tensors. The
+    backend:    "torch", "cpu" (compiled) or "triton"; by default LOGSNR_BACKEND, or the fastest that serves these. The
                 compiled ones need contiguous tensors, as leading slices of contiguous ones are.
 
     Outputs, nodes and noises may be fp64, fp32, fp16 and bf16 and are converted in registers. The slots stay in
@@ -130,11 +129,7 @@ def _call(
     wide = slots[0].dtype
     terms = [*(x[k].to(wide) for x in outputs), *slots, *(x[k].to(wide) for x in noises)]
     rows = recurrence.table(wide, torch.device("cpu"))[first + k].tolist()
-    return tuple(_sum([c * x for c, x in zip(row, terms, strict=True) if c], slots[0]) for row in rows)
-
-
-def _sum(products: Tensors, like: torch.Tensor) -> torch.Tensor:
-    return reduce(torch.add, products) if products else torch.zeros_like(like)
+    return tuple(weighted_sum(row, terms) for row in rows)
 
 
 def _compiled(backend: Backend | None, tensors: Tensors, out: Tensors) -> Callable[..., Any] | None:

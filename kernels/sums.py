@@ -4,6 +4,7 @@ In every chunk of a sample element i goes to strand i mod 16, in order; then the
 are added by halves. Compiled CPU code and torch take these sums to the same bits.
 """
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -12,6 +13,12 @@ from torch.nn.functional import pad
 
 CHUNK = 1024  # elements that are summed in one go
 STRANDS = 16  # interleaved sums within a chunk
+
+
+def weighted_sum(weights: Sequence[float], terms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """``sum_j w_j x_j`` as `combine` takes it: from left to right, without the terms whose weight is 0."""
+    products = [w * x for w, x in zip(weights, terms, strict=True) if w]
+    return reduce(torch.add, products) if products else torch.zeros_like(terms[0])
 
 
 def sum_squares(x: torch.Tensor) -> torch.Tensor:

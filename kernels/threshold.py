@@ -36,7 +36,7 @@ def dynamic_threshold(
     quantile: from 0 to 1; None for s = limit, static thresholding.
     limit:    positive and finite.
     out:      a tensor to write to, in place of a new one, like x; it may be x.
-    backend:  "torch", "cpu" (compiled) or "triton"; by default the fastest that can serve these tensors.
+    backend:  "torch", "cpu" (compiled) or "triton"; by default LOGSNR_BACKEND, or the fastest that serves these.
 
     Returns the clipped samples, ``clip(x, -s, s) / (s / limit)`` rounded once to the dtype of x, and s: (B,), fp64
     if x is and else fp32, in which the division is done. A sample that holds a NaN becomes NaN, and s with it; with
@@ -75,7 +75,7 @@ def quantile_abs(x: torch.Tensor, q: float, *, backend: Backend | None = None) -
 
     x:       (B, ...), of fp64, fp32, fp16 or bf16, with 1 to 2^33 elements in a sample.
     q:       from 0 to 1.
-    backend: "torch" (sorts), "cpu" (compiled) or "triton"; by default the fastest that can serve x.
+    backend: "torch" (sorts), "cpu" (compiled) or "triton"; by default LOGSNR_BACKEND, or the fastest that serves x.
 
     Returns (B,), fp64 if x is and else fp32; interpolated in fp64 and rounded once, between a_k and a_{k+1}
     inclusive. NaN for a sample that holds one. Infinities are ordered above all numbers, and the result is infinite
