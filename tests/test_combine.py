@@ -5,13 +5,15 @@ import itertools
 import os
 import subprocess
 import sys
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from logsnr.kernels import STATE_DTYPES, combine
+from logsnr.kernels import STATE_DTYPES, Table, combine, normals
+from logsnr.kernels.combine_cpu import kernel, signature
 from logsnr.kernels.pool import THREADED_BYTES
 from logsnr.kernels.tensors import accumulation_dtype
 
@@ -204,3 +206,23 @@ def test_fork_after_threads() -> None:
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("noises", [0, 1])
+def test_more_than_two_to_the_31_elements(noises: int) -> None:
+    """Elements are counted with 64 bits: the end of a tensor of 2^34 - 8 elements, of which no more is there, is
+    written as a tensor of its own would be."""
+    count, part = (1 << 34) - 8, 1000
+    begin = count - part
+    x, y = random(part, F32, 0), torch.full((part,), float("nan"))
+    coefs = Table(matrix(1, 1 + noises))
+    found = kernel(signature([F32], [F32], coefs, 1))
+    seeds = torch.tensor([5, 7])
+    frame = array("q", [t.data_ptr() - 4 * begin for t in (x, y)])
+    frame.extend([count, seeds.data_ptr(), seeds.data_ptr() + 8])
+    row = array("q", [coefs.rounded(F32, ()).ctypes.data, 0, 0, 1, 2, 3, 0])
+    assert found(frame.buffer_info()[0], row.buffer_info()[0], begin, count) == 0
+    wanted = coefs.rounded(F32, ())[0, 0] * x
+    if noises:
+        wanted = wanted + coefs.rounded(F32, ())[0, 1] * normals(5, 7, 3, part, first=begin)
+    assert_equal(y, wanted)
