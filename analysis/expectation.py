@@ -17,10 +17,10 @@ from ..solvers.program import STATE, Call, NoiseKey, Program
 from ..solvers.schedule import Schedule
 from .mixture import GaussianMixture
 
-REACH = 6.0  # standard deviations of the widest marginal: beyond it the state counts as at the border
-SIZES = ((192,), (96, 32))  # interpolation points for a memory of one and of two numbers
-NORMALS = {0: 1, 1: 20, 2: 12, 3: 8}  # Gauss-Hermite points of each normal, by how many a step has
-START = 64  # Gauss-Hermite points for each component of the start
+REACH = 5.5  # standard deviations of the widest marginal: beyond it the state counts as at the border
+SIZES: tuple[tuple[int, ...], ...] = ((400,), (128, 24))  # interpolation points for a memory of one and of two numbers
+NORMALS = {0: 1, 1: 16, 2: 12, 3: 8}  # Gauss-Hermite points of each normal, by how many a step has
+START = 128  # Gauss-Hermite points for each component of the start
 
 Slots = dict[int, Array]
 Box = dict[int, tuple[float, float]]

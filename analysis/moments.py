@@ -136,8 +136,8 @@ def after_each_call(
         matrix = lift(call.matrix)
         matrix = matrix.reshape(*matrix.shape[:2], -1) if matrix.ndim > 2 else matrix
         slots.update(zip(call.writes, np.einsum("rc...,cf...->rf...", matrix, read), strict=True))
-        mean, start, *noise = slots[STATE]
-        yield Affine(mean, start, np.array(noise, dtype=zero.dtype).reshape(-1, len(variances)))
+        form = slots[STATE]
+        yield Affine(form[0], form[1], form[2:])
 
 
 def _unit(zero: Array, row: int) -> Array:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 import logsnr
-from logsnr.analysis import Gaussian, convergence_order, local_order, sampler_moments, two_gaussians, warped_grid
+from logsnr.analysis import (
+    Gaussian,
+    convergence_order,
+    local_order,
+    sampler_moments,
+    two_gaussians,
+    warped_grid,
+    weak_order,
+)
 from logsnr.solvers.program import STATE
 
 SCH = logsnr.VPLinear()
@@ -76,6 +84,22 @@ def test_sign_in_an_sde_solver_is_found() -> None:
     assert (errors["3M"] < 0.9 * errors["half"]).all()
     assert (errors["half"] < 0.6 * errors["2M"]).all()
     assert (errors["sign"] > 4 * errors["2M"]).all()
+
+
+def test_the_named_3m_has_the_right_sign() -> None:
+    """sde-dpmpp-3m is the right 3M of the above, entry by entry, and the formula with - 1/2 instead of + 1/2 is told by
+    `weak_order` to be of first order, not of the second that it would declare."""
+    named = logsnr.solver("sde-dpmpp-3m")
+    grid = warped_grid(SCH, 8)
+    right = sde_3m(grid, terms=3, half=0.5, double=2)
+    for mine, theirs in zip(named.program(SCH, grid), right, strict=True):
+        np.testing.assert_allclose(mine.matrix[0], theirs.matrix[0], rtol=1e-11)
+
+    def faulty(sch: logsnr.Schedule, grid: np.ndarray, startup: object) -> logsnr.Program:
+        return sde_3m(grid, terms=3, half=-0.5, double=1)
+
+    assert weak_order(named, None, SCH, max_nfe=600).order == pytest.approx(2, abs=0.15)
+    assert weak_order(replace(named, planner=faulty), None, SCH, max_nfe=600).order == pytest.approx(1, abs=0.15)
 
 
 def rotated(sch: logsnr.Schedule, grid: np.ndarray, startup: object, *, order: int, faulty: bool) -> logsnr.Program:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
-from loops import X, by_schedule, check, levels, net
+import pytest
+from loops import X, by_schedule, check, inside, levels, net
 
 import logsnr
+from logsnr.analysis import Gaussian, sampler_moments
 
 
 @by_schedule
@@ -46,3 +48,45 @@ def test_annealed_langevin_reaches_the_last_level(sch: logsnr.Schedule) -> None:
     program = check(logsnr.solver("ald", step=0.2, per_level=3), sch, loop, tol=1e-11)
     assert len(program) == 3 * (program.steps + 1)
     assert program.calls[-1].t == program.grid[-1]
+
+
+def stationary(c: float, sch: logsnr.Schedule, t: float, step: float) -> float:
+    """The variance that Langevin steps of ``step`` sigma^2 leave alone, S / (1 - step sigma^2 / (2 S)); not S."""
+    sigma2 = sch.sigma(t) ** 2
+    S = sch.alpha(t) ** 2 * c + sigma2
+    return float(S / (1 - step * sigma2 / (2 * S)))
+
+
+@pytest.mark.parametrize("name", ["ula", "ald"])
+@pytest.mark.parametrize("c", [0.0, 0.5])
+@by_schedule
+def test_langevin_converges_to_its_own_law(name: str, c: float, sch: logsnr.Schedule) -> None:
+    """With many steps at the last level the variance is S / (1 - step / 2 sigma^2 / S), which is not the data's S."""
+    grid, step = np.asarray(sch.time(np.linspace(-1.5, 0.0, 301 if name == "ula" else 3))), 0.3
+    options = {"step": step} | ({"per_level": 300} if name == "ald" else {})
+    found = sampler_moments(logsnr.solver(name, **options), Gaussian(0.7, c), sch, grid=grid)
+    mean, data = Gaussian(0.7, c).marginal(sch, grid[-1])
+    assert float(found.mean) == pytest.approx(float(mean), rel=1e-9)
+    assert float(found.cov) == pytest.approx(stationary(c, sch, float(grid[-1]), step), rel=1e-9)
+    assert float(found.cov) > 1.005 * float(data)
+
+
+def test_predictor_corrector_converges_to_the_corrector_s_law() -> None:
+    """On ever finer grids corrections win: pc ends in the law of its Langevin steps, to first order in the step."""
+    sch, c, snr = logsnr.VPLinear(), 0.04, 0.3
+    data, errors = Gaussian(0.7, c), []
+    for steps in (200, 400, 800):
+        grid = inside(sch, steps)
+        found = sampler_moments(logsnr.solver("pc", snr=snr), data, sch, grid=grid)
+        errors.append(float(found.cov) / stationary(c, sch, float(grid[-1]), 2 * snr**2) - 1)
+    assert abs(errors[-1]) < 0.02
+    np.testing.assert_allclose(np.log2(np.divide(errors[:-1], errors[1:])), 1.0, atol=0.15)
+
+
+def test_a_last_level_without_noise_is_denoised() -> None:
+    """Where the grid ends at sigma = 0, Langevin's last level is the one before, and x0 is returned."""
+    sch = logsnr.FlowMatching()
+    for name in ("ula", "ald"):
+        program = logsnr.solver(name).program(sch, [0.9, 0.5, 0.2, 0.0])
+        assert program.calls[-1].t == program.calls[-2].t == 0.2
+        np.testing.assert_array_equal(program.calls[-1].matrix, [[1.0, 0.0]])

@@ -6,6 +6,7 @@ from loops import SCHEDULES
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments
+from logsnr.solvers.planning import plan_program
 from logsnr.solvers.stochasticity import er_sde
 
 STOCHASTIC = [n for n in logsnr.solver_names() if logsnr.solver(n).stochastic]
@@ -65,3 +66,11 @@ def test_equal_settings_are_one_solver() -> None:
         logsnr.solver("sde-dpmpp-2m", eta=er_sde).program(SCHEDULES[0], [0.9, 0.5])
     )
     assert logsnr.solver("sde-dpmpp-2m", eta=1).order == logsnr.solver("sde-dpmpp-2m").order == 2
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_budgets_are_kept(name: str) -> None:
+    """nfe=41 is the largest program within 41 evaluations, whatever a solver's steps cost; one step more is not."""
+    sch = logsnr.VPLinear()
+    program = plan_program(name, sch, nfe=41)
+    assert len(program) <= 41 < len(plan_program(name, sch, steps=program.steps + 1))

@@ -15,7 +15,8 @@ from logsnr.solvers.stochasticity import er_sde
 
 PAIRS = [
     ("sde-dpmpp-1", "dpmpp-1"), ("sde-dpmpp-2s", "dpmpp-2s"), ("sde-dpmpp-2m", "dpmpp-2m"),
-    ("sde-dpmpp-3m", "dpmpp-3m"), ("seeds-1", "dpm-1"), ("sde-dpm-1", "dpm-1"), ("seeds-2", "dpm-2"), ("seeds-3", "dpm-3"), ("er-sde-1", "ddim"),
+    ("sde-dpmpp-3m", "dpmpp-3m"), ("seeds-1", "dpm-1"),
+    ("sde-dpm-1", "dpm-1"), ("seeds-2", "dpm-2"), ("seeds-3", "dpm-3"), ("er-sde-1", "ddim"),
     ("euler-maruyama", "euler"),
 ]  # fmt: skip
 
