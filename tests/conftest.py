@@ -4,10 +4,13 @@ GPU, Triton kernels are interpreted."""
 import os
 from collections.abc import Iterator
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+
+mpmath.mp.dps = 60  # for all: it is one setting for the process
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")

@@ -11,7 +11,6 @@ from logsnr.solvers.gauges import EPS, VELOCITY, VELOCITY_LAM, X0, Gauge, Nodes
 from logsnr.solvers.quadrature import integrate, powers
 from logsnr.solvers.stochasticity import Smooth, Window, er_sde
 
-mp.mp.dps = 60
 STEPS = [1e-8, 1e-5, 1e-3, 0.03, 0.4, 2.7, 9.0, 50.0]
 
 

@@ -13,8 +13,6 @@ from logsnr.analysis.mixture import GaussianMixture
 from logsnr.analysis.quantile import same_quantile
 from logsnr.analysis.reference import reference_flow
 
-mp.mp.dps = 50
-
 F64 = torch.float64
 ONE_D = GaussianMixture([-1.0, 0.5, 2.0], [0.04, 0.25, 0.01], [0.2, 0.5, 0.3])
 ROOT = torch.tensor([[1.0, 0.0], [0.5, 0.3]], dtype=F64)

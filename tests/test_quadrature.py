@@ -9,7 +9,6 @@ from logsnr.solvers.gauges import EPS, X0, Nodes
 from logsnr.solvers.quadrature import integrate, lagrange, phi, powers
 
 STEPS = [1e-8, 1e-5, 1e-3, 0.03, 0.4, 1.0, 2.7, 9.0, 50.0]
-mp.mp.dps = 60
 
 
 def exact_phi(k: int, z: float) -> mp.mpf:

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 import logsnr
 from logsnr import EDM, VE, FlowMatching, Schedule, SubVP, Trigonometric, VPCosine, VPLinear
 
-mp.mp.dps = 50
-
 Exact = tuple[Callable[[mp.mpf], mp.mpf], Callable[[mp.mpf], mp.mpf]]
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from logsnr.solvers.stochasticity import NONE, Smooth, Stochasticity, Window, er_sde, stochasticity
 
-mp.mp.dps = 40
 INF = np.inf
 
 
