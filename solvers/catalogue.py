@@ -38,7 +38,7 @@ def solver(name: str | Solver, *, compat: bool = False, **options: Any) -> Solve
     for given, value in options.items():
         if given not in known:
             has = f"it has {', '.join(known)}" if known else "it has no options"
-            raise ValueError(f"{name.name} has no option {given} (= {value!r}); {has}")
+            raise ValueError(f"{given} = {value!r} is not an option of {name.name}: {has}")
     return _configured(name, tuple((known[key], known[key].check(key, options[key])) for key in sorted(options)))
 
 

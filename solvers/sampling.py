@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -100,7 +102,7 @@ def solve(
     first model call, and NonFiniteError if the model returns an infinity or a NaN; inside torch.compile and vmap
     nobody can look at what it returns.
     """
-    method = find_solver(solver, **options) if options else find_solver(solver)
+    method = _configured(solver, options) if options else find_solver(solver)
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
     check_state(x)
@@ -135,6 +137,15 @@ def solve(
         observer = _Observer(x.to(state) if trajectory else None, bar, callback)
         end, count = run(lowered, den, x, noise=source, observe=observer.node)
     return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
+
+
+def _configured(solver: str | Solver, options: dict[str, Any]) -> Solver:
+    """With its options; a keyword that is none may be an argument of `solve` misspelt."""
+    try:
+        return find_solver(solver, **options)
+    except ValueError as error:
+        close = [near for name in options for near in get_close_matches(name, signature(solve).parameters, n=1)]
+        raise ValueError(f"{error}; did you mean {' and '.join(close)}?" if close else str(error)) from None
 
 
 def _recording(x: torch.Tensor) -> Any:

@@ -162,7 +162,7 @@ BAD = {
     "must return a tensor .2, 3. on cpu, not NoneType": {"noise": lambda key, like: None},
     "floating numbers, not torch.int64": {"noise": lambda key, like: torch.zeros(2, 3, dtype=torch.int64)},
     "eta = -1 must be": {"eta": -1},
-    "no option step": {"step": 3},
+    "step = 3 is not an option.*did you mean steps": {"step": 3},
 }
 
 

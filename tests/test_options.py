@@ -38,8 +38,8 @@ def test_grids_from_data_to_noise_are_refused(name: str) -> None:
     [
         ("sde-dpmpp-2m", {"eta": -1}, "eta = -1 must be a number of at least 0"),
         ("sa-2", {"tau": "1"}, "tau = '1' must be a number of at least 0"),
-        ("sa-2", {"eta": 1.0}, "sa-2 has no option eta .= 1.0.; it has tau"),
-        ("dpmpp-2m", {"eta": 1.0}, "dpmpp-2m has no option eta .= 1.0.; it has no options"),
+        ("sa-2", {"eta": 1.0}, "eta = 1.0 is not an option of sa-2: it has tau"),
+        ("dpmpp-2m", {"eta": 1.0}, "eta = 1.0 is not an option of dpmpp-2m: it has no options"),
         ("ddim-eta", {"eta": 1.1}, "eta = 1.1 must be a number from 0"),
         ("ddpm", {"variance": "gamma"}, "variance = 'gamma' must be 'beta-tilde', 'beta' or a number"),
         ("ddpm", {"data_variance": -1}, "data_variance = -1 must be a number of at least 0"),
