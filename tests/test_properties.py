@@ -202,7 +202,7 @@ def test_legal_combinations_are_finite() -> None:
 
 def test_the_property_finds_a_planner_that_forgets_the_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the DDIM step at infinite log-SNRs the property fails within 200 plans."""
-    monkeypatch.setattr(Gauge, "breaks", lambda self, s, t: np.zeros(len(s.t), dtype=bool))
+    monkeypatch.setattr(Gauge, "breaks", lambda self, sch, s, t: np.zeros(len(s.t), dtype=bool))
 
     @settings(
         max_examples=200,
