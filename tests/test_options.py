@@ -1,5 +1,7 @@
 """What all stochastic solvers have in common: options, infinite ends, budgets, and the executor."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from loops import SCHEDULES
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments, two_gaussians
 from logsnr.analysis.orders import interpret
+from logsnr.solvers.grids import GRIDS
 from logsnr.solvers.lower import lower
 from logsnr.solvers.planning import plan_program
 from logsnr.solvers.run import run
@@ -95,3 +98,12 @@ def test_the_executor_is_the_table(name: str) -> None:
         end = run(low, data.denoiser(sch), x, noise=lambda key, like, noises=noises: noises[key])[0]
         torch.testing.assert_close(end, want, rtol=1e-9, atol=1e-9)
         assert len(lower(program, sch, "eps", state=torch.float32, model=torch.float16).calls) == len(program)
+
+
+@pytest.mark.parametrize("sch", [logsnr.EDM(), logsnr.VE(), logsnr.FlowMatching(), logsnr.VPLinear()], ids=repr)
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_every_grid_has_a_plan(name: str, sch: logsnr.Schedule) -> None:
+    """From one step on, on grids of every kind and from every start, coefficients are finite and noises disjoint."""
+    for steps, kind, startup in product((1, 2, 3, 40), GRIDS, ("ramp", "single-step")):
+        program = logsnr.solver(name).program(sch, logsnr.grid(sch, steps, kind), startup=startup)  # type: ignore[arg-type]
+        assert [call.node for call in program if call.node is not None] == list(range(1, steps + 1))
