@@ -62,8 +62,8 @@ def midpoint(sch: Schedule, grid: Array, startup: object = None, *, name: str, g
     s, t = at[:-1], at[1:]
     share, std = kept(s, t, eta), eta * posterior_std(s, t)
     simple = gauge.breaks(sch, s, t)
-    whole, first = np.flatnonzero(~simple), np.flatnonzero(simple)
-    calls = dict(zip(first.tolist(), ([c] for c in _calls(s[first], t[first], share[first], std[first])), strict=True))
+    whole = np.flatnonzero(~simple)
+    calls = {n: [call] for n, call in enumerate(_calls(s, t, share, std)) if simple[n]}
     s, t, share, std = s[whole], t[whole], share[whole], std[whole]
     h, down = t.lam - s.lam, -np.log(share)
     mid = Nodes.at(sch, sch.time(s.lam + (h + down) / 2))

@@ -20,9 +20,10 @@ class Solver:
 
     order: global order of convergence (with startup="single-step" for multistep solvers of order > 2). Of stochastic
     solvers it is the weak order, that of the law of what they generate; 0 if that does not converge to the data's.
-    evaluations: model calls per step. planner: None for methods that only exist with adaptive steps.
-    adaptive: torchdiffeq's name of the method, if it offers it. equals: other names of the same numbers.
-    options: what `solver` may change of it. ode_order: its order without noise, where an option can switch that off.
+    evaluations: model calls per step, with its default options. planner: None for methods that only exist with
+    adaptive steps. adaptive: torchdiffeq's name of the method, if it offers it. equals: other names of the same
+    numbers. options: what `solver` may change of it. ode_order: its order without noise, where an option can switch
+    that off.
     """
 
     name: str

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import logsnr
-from logsnr.analysis import orders
+from logsnr.analysis import orders, weak
 from logsnr.cli import app, main, spread_values
 
 
@@ -62,6 +62,13 @@ def test_order_measures_and_says_what_the_ramp_does(name, declared, monkeypatch)
     measured = float(re.search(rf"{name}: order ([\d.]+), .*declared {declared}", output)[1])
     assert abs(measured - declared) < 0.1
     assert ("a global order of at most 2" in output) == (declared == 3)
+
+
+def test_order_of_a_stochastic_solver_is_its_weak_order(monkeypatch):
+    """`logsnr order` shows the order of the law for a solver that adds noise."""
+    monkeypatch.setattr(weak, "weak_order", partial(weak.weak_order, max_nfe=300))
+    output = " ".join(CliRunner().invoke(app, ["order", "sde-dpmpp-2m"]).output.split())
+    assert abs(float(re.search(r"sde-dpmpp-2m: order ([\d.]+), .*declared 2", output)[1]) - 2) < 0.1
 
 
 @pytest.mark.parametrize(

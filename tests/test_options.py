@@ -1,12 +1,19 @@
-"""Options of named solvers, infinite ends, and the direction of time."""
+"""What all stochastic solvers have in common: options, infinite ends, budgets, and the executor."""
+
+from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from loops import SCHEDULES
 
 import logsnr
-from logsnr.analysis import Gaussian, sampler_moments
+from logsnr.analysis import Gaussian, sampler_moments, two_gaussians
+from logsnr.analysis.orders import interpret
+from logsnr.solvers.grids import GRIDS
+from logsnr.solvers.lower import lower
 from logsnr.solvers.planning import plan_program
+from logsnr.solvers.run import run
 from logsnr.solvers.stochasticity import er_sde
 
 STOCHASTIC = [n for n in logsnr.solver_names() if logsnr.solver(n).stochastic]
@@ -74,3 +81,29 @@ def test_budgets_are_kept(name: str) -> None:
     sch = logsnr.VPLinear()
     program = plan_program(name, sch, nfe=41)
     assert len(program) <= 41 < len(plan_program(name, sch, steps=program.steps + 1))
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_the_executor_is_the_table(name: str) -> None:
+    """Given the same normals, `run` ends where the table carried out entry by entry does; a model of half precision
+    fits into the format too."""
+    sch, data = logsnr.VPLinear(), two_gaussians()
+    x = torch.linspace(-1.5, 1.5, 9, dtype=torch.float64)
+    for startup in ("ramp", "single-step"):
+        program = logsnr.solver(name).program(sch, logsnr.grid(sch, 7), startup=startup)  # type: ignore[arg-type]
+        generator = torch.Generator().manual_seed(1)
+        noises = {key: torch.randn(9, dtype=torch.float64, generator=generator) for key in program.noises}
+        want = interpret(program, data, sch, x, noises=noises)
+        low = lower(program, sch, "x0", state=torch.float64, model=torch.float64)
+        end = run(low, data.denoiser(sch), x, noise=lambda key, like, noises=noises: noises[key])[0]
+        torch.testing.assert_close(end, want, rtol=1e-9, atol=1e-9)
+        assert len(lower(program, sch, "eps", state=torch.float32, model=torch.float16).calls) == len(program)
+
+
+@pytest.mark.parametrize("sch", [logsnr.EDM(), logsnr.VE(), logsnr.FlowMatching(), logsnr.VPLinear()], ids=repr)
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_every_grid_has_a_plan(name: str, sch: logsnr.Schedule) -> None:
+    """From one step on, on grids of every kind and from every start, coefficients are finite and noises disjoint."""
+    for steps, kind, startup in product((1, 2, 3, 40), GRIDS, ("ramp", "single-step")):
+        program = logsnr.solver(name).program(sch, logsnr.grid(sch, steps, kind), startup=startup)  # type: ignore[arg-type]
+        assert [call.node for call in program if call.node is not None] == list(range(1, steps + 1))
