@@ -1,6 +1,7 @@
 """Problems with exact answers, references, and what is measured and proved with them."""
 
 from .digits import load_digits
+from .discrepancies import energy_distance, energy_distance2, mmd, mmd2
 from .empirical import Empirical
 from .expectation import expectation
 from .explain import Explanation, explain
@@ -33,11 +34,15 @@ __all__ = [
     "Transfer",
     "WorkPrecision",
     "convergence_order",
+    "energy_distance",
+    "energy_distance2",
     "expectation",
     "explain",
     "kl_gaussian",
     "load_digits",
     "local_order",
+    "mmd",
+    "mmd2",
     "rank",
     "reference_flow",
     "rounding",

@@ -107,12 +107,22 @@ def sliced_w2(x: Any, y: Any, *, projections: int = 256, seed: int = 0) -> float
 
     Raises ValueError for shapes that do not fit, empty samples and values that are not finite.
     """
-    a, b = (parameter(name, value).numpy() for name, value in (("x", x), ("y", y)))
-    if a.ndim == 0 or b.ndim == 0 or a.shape[1:] != b.shape[1:] or not a.size or not b.size:
-        raise ValueError(f"x and y must be samples (N, ...), (M, ...) of one event shape, not {a.shape} and {b.shape}")
+    a, b = (z.numpy() for z in samples(x, y))
     if projections < 1:
         raise ValueError(f"projections must be at least 1, not {projections}")
     return slices_w2(*(slices(z, projections, seed) for z in (a, b)))
+
+
+def samples(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two samples as float64 (N, D) and (M, D).
+
+    Raises ValueError for shapes that do not fit, empty samples and values that are not finite.
+    """
+    a, b = (parameter(name, value) for name, value in (("x", x), ("y", y)))
+    if a.ndim == 0 or b.ndim == 0 or a.shape[1:] != b.shape[1:] or not a.numel() or not b.numel():
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"x and y must be samples (N, ...), (M, ...) of one event shape, not {shapes}")
+    return a.reshape(len(a), -1), b.reshape(len(b), -1)
 
 
 def slices(x: Array, projections: int, seed: int) -> Array:

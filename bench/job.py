@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -11,11 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import solver
 from .problems import BenchProblem, load_problem
+from .references import load_reference
 from .report import Section, write_report
 from .results import Case, Results
 from .sheets import take_pictures
-from .tables import Board, adaptive_lines, legend, terminal_table
-from .work_precision import Plan, cases, check_plan, load_reference, measure
+from .tables import FIRST, WORDS, Board, adaptive_lines, legend, terminal_table
+from .work_precision import Plan, cases, check_plan, measure
 
 CSV = "results.csv"
 PAGE = "index.html"
@@ -28,8 +30,8 @@ def run_bench(
     """Measure `plan` on each problem, print a table for each, write results.csv and index.html into `out`.
 
     Rows that are in the CSV already, from the same code, are not measured again unless `fresh`; so an
-    interrupted bench goes on where it stopped. Raises ValueError for unknown problems, solvers and grids and
-    for numbers that are not positive, before any work.
+    interrupted bench goes on where it stopped. Raises ValueError for unknown problems, solvers and grids, for
+    numbers that are not positive and budgets that allow nothing, before any work.
     """
     check_plan(plan)
     chosen = [load_problem(name) for name in problems]
@@ -43,8 +45,9 @@ def run_bench(
             progress.update(task, description=what, advance=done)
 
         for problem, wanted in zip(chosen, planned, strict=True):
-            sections.append(_measure_all(problem, wanted, results, out / CACHE, tick))
-            _show(sections[-1], console)
+            for _, group in groupby(wanted, key=lambda case: case.compared):
+                sections.append(_measure_all(problem, list(group), results, out / CACHE, tick))
+                _show(sections[-1], console)
     write_report(out / PAGE, sections, command, CSV)
     console.print(f"written: {out / PAGE} and {out / CSV}", highlight=False, soft_wrap=True)
 
@@ -63,8 +66,9 @@ def _one_thread() -> Iterator[None]:
 def _measure_all(
     problem: BenchProblem, wanted: Sequence[Case], results: Results, cache: Path, tick: Callable[..., None]
 ) -> Section:
+    first = wanted[0]
     tick(f"{problem.name}: reference")
-    reference = load_reference(problem, wanted[0].samples, wanted[0].seed, cache)
+    reference = load_reference(problem, first.compared, first.samples, first.seed, cache)
     rows, ends = [], {}
     for case in wanted:
         tick(f"{problem.name}: {case.solver}")
@@ -77,16 +81,18 @@ def _measure_all(
     pictures = None
     if problem.images:
         tick(f"{problem.name}: pictures")
-        pictures = take_pictures(problem, Board.of(rows), reference, ends)
+        pictures = take_pictures(problem, Board.of(rows, FIRST[first.compared]), reference, ends)
     return Section(problem, rows, pictures)
 
 
 def _show(section: Section, console: Console) -> None:
-    board = Board.of(section.rows)
-    title = f"{section.problem.name}: median error over {section.rows[0].case.samples} samples"
+    case = section.rows[0].case
+    board = Board.of(section.rows, FIRST[case.compared])
+    compared = f" from {section.problem.law.target_told}" if case.compared == "law" else ""
+    title = f"{section.problem.name}: {WORDS[board.statistic]} of {case.samples} samples{compared}"
     if board.nfes:
         console.print(terminal_table(board, title))
-        console.print(legend(), style="dim", highlight=False)
+        console.print(legend(board), style="dim", highlight=False)
         for line in board.lines_with_gaps():
             least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, line.startup)
             console.print(f"-: {line} needs at least {least}", style="dim", highlight=False)

@@ -1,10 +1,11 @@
-"""The plots of the report, as data URIs: error against NFE in small multiples, one panel per family."""
+"""The plots of the report, as data URIs: error against NFE in small multiples, one panel per family; distances between
+laws against NFE, one panel per distance."""
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,12 +13,18 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
+from ..analysis.estimates import Estimate
 from ..analysis.work_precision_plot import COLOURS
+from ..solvers.catalogue import solver
+from .results import Row
 from .tables import WORDS, Board, Line
 
 BASELINE = Line("ddim")
+STYLES = (":", "--", "-.", "-")  # of deterministic solvers among stochastic ones
 WORST = 3.0  # the data has a spread of about 1: larger errors are all the same, and off the plot
 LABEL_GAP = 0.06  # between labels, of the height of a panel
+EXACT = "#4d8c72"
+NAMED = 10  # curves of a panel of laws that get a colour and a label
 
 FAMILIES = {  # start of a name -> family, and what it does; a name that starts otherwise is the first
     "": ("Runge-Kutta", "on dx/dt"),
@@ -44,6 +51,7 @@ class Panel:
     background: list[Curve] = field(default_factory=list)
     ticks: tuple[int, ...] = ()
     own_range: bool = False
+    exact: Estimate | None = None
 
 
 def families(lines: Iterable[Line]) -> dict[str, list[Line]]:
@@ -57,15 +65,33 @@ def families(lines: Iterable[Line]) -> dict[str, list[Line]]:
 
 def error_plot(board: Board, title: str) -> str:
     """An SVG data URI. Panels: the best of each family, each family, the start-ups, the adaptive solvers."""
-    panels = _panels(board)
+    return _figure(_panels(board), title, WORDS[board.statistic])
+
+
+def law_plot(boards: Sequence[Board], title: str) -> str:
+    """An SVG data URI: a panel for each distance, with what exact samples have of it. Black: deterministic."""
+    panels = []
+    for board in boards:
+        nearest = sorted(board.lines, key=lambda line: board.error(_last(board, line)))[:NAMED]
+        lines = [line for line in board.lines if line in nearest]
+        black = [line for line in lines if not solver(line.solver).stochastic]
+        curves = [_curve(board, line, STYLES[i % len(STYLES)], "black") for i, line in enumerate(black)]
+        curves += _coloured([_curve(board, line) for line in lines if line not in black])
+        everything = [_curve(board, line) for line in board.lines]
+        title_of = WORDS[board.statistic]
+        panels.append(Panel(title_of[:1].upper() + title_of[1:], curves, everything, board.nfes, True, board.exact))
+    return _figure(panels, title, "distance")
+
+
+def _figure(panels: list[Panel], title: str, what: str) -> str:
     figure, axes = _layout(len(panels))
     shared = _range(curve for panel in panels if not panel.own_range for curve in panel.curves)
     for ax, panel in zip(axes, panels, strict=True):
-        _draw(ax, panel, _range(panel.curves) if panel.own_range else shared)
+        _draw(ax, panel, _range(panel.curves, panel.exact) if panel.own_range else shared)
     wide, high = figure.get_size_inches()
     figure.text(0.1 / wide, 1 - 0.1 / high, title, fontsize=13, va="top")
     figure.text(0.5, 0.1 / high, "NFE: model evaluations per sample", fontsize=10, ha="center")
-    figure.text(0.1 / wide, 0.5, f"{WORDS[board.statistic]} error", fontsize=10, va="center", rotation=90)
+    figure.text(0.1 / wide, 0.5, what, fontsize=10, va="center", rotation=90)
     return data_uri(figure)
 
 
@@ -117,6 +143,11 @@ def _curve(board: Board, line: Line, style: str = "-", colour: str = "") -> Curv
     return Curve(name, [r.case.nfe or 0 for r in rows], [board.error(r) for r in rows], style, colour)
 
 
+def _last(board: Board, line: Line) -> Row:
+    """The row of the line's largest budget."""
+    return next(board.best[line, nfe] for nfe in reversed(board.nfes) if (line, nfe) in board.best)
+
+
 def _best(board: Board, name: str, lines: list[Line]) -> Curve:
     found = {
         nfe: min(board.error(board.best[line, nfe]) for line in lines if (line, nfe) in board.best)
@@ -130,9 +161,9 @@ def _coloured(curves: list[Curve]) -> list[Curve]:
     return [Curve(c.name, c.nfe, c.error, c.style, COLOURS[i % len(COLOURS)]) for i, c in enumerate(curves)]
 
 
-def _range(curves: Iterable[Curve]) -> tuple[float, float]:
-    """The vertical range for these curves, cut at `WORST`."""
-    errors = [e for c in curves for e in c.error if np.isfinite(e) and e > 0] or [1.0]
+def _range(curves: Iterable[Curve], exact: Estimate | None = None) -> tuple[float, float]:
+    """The vertical range for these curves and exact samples, cut at `WORST`."""
+    errors = [e for e in chain(*(c.error for c in curves), exact or ()) if np.isfinite(e) and e > 0] or [1.0]
     return min(*errors, WORST) / 2, min(2 * max(errors), WORST)
 
 
@@ -145,6 +176,9 @@ def _draw(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     ax.set_title(panel.title, fontsize=10, loc="left")
     points = [np.column_stack([curve.nfe, curve.error]) for curve in panel.background]
     ax.add_collection(LineCollection(points, colors="#d8d8d8", linewidths=0.8, zorder=1), autolim=False)
+    if panel.exact:
+        ax.axhspan(panel.exact.low, panel.exact.high, color="#e3f3ec", zorder=0)
+        ax.axhline(panel.exact.value, color=EXACT, lw=0.8, zorder=0)
     for curve in panel.curves:
         ax.plot(curve.nfe, curve.error, curve.style, color=curve.colour, lw=1.5, marker="o", ms=3, zorder=2)
     ax.xaxis.set_major_locator(FixedLocator(panel.ticks))
@@ -153,18 +187,16 @@ def _draw(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-    _label_ends(ax, panel.curves)
+    labels = [(c.name, c.error[-1], c.colour) for c in panel.curves if c.name and c.nfe]
+    _label_ends(ax, [*labels, ("exact", panel.exact.value, EXACT)] if panel.exact else labels)
 
 
-def _label_ends(ax: Axes, curves: list[Curve]) -> None:
-    """Names beside the last points, moved apart where they would overlap."""
+def _label_ends(ax: Axes, labels: list[tuple[str, float, str]]) -> None:
+    """Names beside the last points, moved apart where they would overlap: (name, last point, colour)."""
     low, high = np.log(ax.get_ylim())
-    named = [c for c in curves if c.name and c.nfe]
-    heights = [float(np.clip((np.log(c.error[-1]) - low) / (high - low), 0, 1)) for c in named]
-    for curve, height in zip(named, spread(heights, LABEL_GAP), strict=True):
-        ax.text(
-            1.02, height, curve.name, color=curve.colour, fontsize=8, va="center", transform=ax.transAxes
-        )  # fmt: skip
+    heights = [float(np.clip((np.log(last) - low) / (high - low), 0, 1)) for _, last, _ in labels]
+    for (name, _, colour), height in zip(labels, spread(heights, LABEL_GAP), strict=True):
+        ax.text(1.02, height, name, color=colour, fontsize=8, va="center", transform=ax.transAxes)
 
 
 def spread(heights: list[float], gap: float) -> list[float]:

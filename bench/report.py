@@ -13,20 +13,24 @@ import numpy as np
 from ..analysis.digits import load_digits
 from ..solvers.catalogue import solver, solver_names
 from .classify import Verdict, judge
-from .plots import error_plot
+from .plots import error_plot, law_plot
 from .problems import BenchProblem
-from .results import Row, versions
+from .results import LAW, PATH, Compared, Row, versions
 from .sheets import Pictures, contact_sheet
 from .tables import WORDS, Board, Line, adaptive_lines, line_of, short
 
 
 @dataclass(frozen=True)
 class Section:
-    """All that the page says about one problem; pictures only where the samples are images."""
+    """All that the page says about one problem compared in one way; pictures only where the samples are images."""
 
     problem: BenchProblem
     rows: Sequence[Row]
     pictures: Pictures | None = None
+
+    @property
+    def compared(self) -> Compared:
+        return self.rows[0].case.compared
 
 
 def write_report(path: Path, sections: Sequence[Section], command: Sequence[str], csv: str) -> None:
@@ -51,23 +55,48 @@ def _least() -> str:
 
 
 def _section(section: Section) -> str:
+    parts = _laws(section) if section.compared == "law" else _paths(section)
+    return "\n".join([f'<h2 id="{section.problem.name}-{section.compared}">{parts[0]}</h2>', *parts[1:]])
+
+
+def _paths(section: Section) -> list[str]:
     problem, rows = section.problem, section.rows
     board = Board.of(rows)
     parts = [
-        f'<h2 id="{problem.name}">{problem.name}</h2>',
-        f"<p>{escape(problem.summary)}. {_conditions(section)}</p>",
+        problem.name,
+        f"<p>{escape(problem.summary)}. {_conditions(section)} "
+        f"The reference is off by {short(rows[0].statistics['reference_error'])}.</p>",
         _figure(board, problem.name),
         '<p class="note">Grey: all solvers. The adaptive ones have axes of their own.</p>',
         "<h3>Median error</h3>",
         _error_table(board),
         *(f'<p class="note">Adaptive steps, {escape(line)} evaluations.</p>' for line in adaptive_lines(board)),
-        _folded(Board.of(rows, "rms"), problem.name),
-        _folded(Board.of(rows, "p90"), problem.name),
+        *(_folded(Board.of(rows, name), _figure(Board.of(rows, name), problem.name)) for name in PATH[1:]),
         _overhead(rows, board),
     ]
     if section.pictures:
         parts += _gallery(section.pictures, board)
-    return "\n".join(parts)
+    return parts
+
+
+def _laws(section: Section) -> list[str]:
+    problem, rows, law = section.problem, section.rows, section.problem.law
+    boards = [Board.of(rows, name) for name in LAW]
+    parts = [
+        f"{problem.name}, in law",
+        f"<p>{escape(problem.summary)}. {_conditions(section)} They are compared with {escape(law.target_told)}.</p>",
+        f'<img src="{law_plot(boards, _nearest(boards[0], problem.name))}" '
+        f'alt="distance between laws against NFE on {problem.name}">',
+        f'<p class="note">Green: the sampling error, what as many samples of a perfect sampler have ({law.draw_told}), '
+        "median and 90 % in the middle. Black: deterministic solvers.</p>",
+        f"<h3>{_capital(WORDS[LAW[0]])}</h3>",
+        _error_table(boards[0]),
+        _exact_line(boards[0]),
+        *(_folded(board, _exact_line(board)) for board in boards[1:]),
+    ]
+    if section.pictures:
+        parts += _gallery(section.pictures, boards[0])
+    return parts
 
 
 def _conditions(section: Section) -> str:
@@ -76,12 +105,34 @@ def _conditions(section: Section) -> str:
     dtype = str(section.problem.dtype).removeprefix("torch.")
     return (
         f"{escape(str(section.problem.denoiser.schedule))}; {row.case.samples} samples of {shape}, {dtype}; "
-        f"seed {row.case.seed}. The reference is off by {short(row.reference_error)}."
+        f"seed {row.case.seed}."
     )
 
 
+def _nearest(board: Board, name: str) -> str:
+    """The title of a figure of laws: which solvers are as near as exact samples with the fewest evaluations."""
+    least: dict[Line, int] = {}
+    for line, nfe in sorted(board.good(), key=lambda at: at[1]):
+        least.setdefault(line, nfe)
+    if not least:
+        return f"{name}: no solver comes as near as exact samples"
+    fewest = min(least.values())
+    first = [str(line) for line in board.lines if least.get(line) == fewest]
+    told = ", ".join(first[:4]) + (f" and {len(first) - 4} others" if len(first) > 4 else "")
+    return f"{name}: as near as exact samples with {fewest} evaluations: {told}"
+
+
+def _exact_line(board: Board) -> str:
+    value, low, high = map(short, board.exact or ())
+    return f'<p class="note">Exact samples: {value}, 90 % from {low} to {high}. Marked: not above that.</p>'
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 def _figure(board: Board, name: str) -> str:
-    alt = f"{WORDS[board.statistic]} error against NFE on {name}"
+    alt = f"{WORDS[board.statistic]} against NFE on {name}"
     title = alt
     if board.nfes:
         best = board.winner(min(board.nfes, key=lambda nfe: abs(nfe - 10)))
@@ -89,22 +140,22 @@ def _figure(board: Board, name: str) -> str:
     return f'<img src="{error_plot(board, title)}" alt="{escape(alt)}">'
 
 
-def _folded(board: Board, name: str) -> str:
-    head = f"The same by {WORDS[board.statistic]} error"
-    return f"<details><summary>{head}</summary>{_figure(board, name)}{_error_table(board)}</details>"
+def _folded(board: Board, more: str) -> str:
+    head = f"The same by {WORDS[board.statistic]}"
+    return f"<details><summary>{head}</summary>{more}{_error_table(board)}</details>"
 
 
 def _error_table(board: Board) -> str:
-    winners = {nfe: board.winner(nfe) for nfe in board.nfes}
+    good, names = board.good(), LAW if board.compared == "law" else PATH
 
     def cell(line: Line, nfe: int) -> str:
         row = board.best.get((line, nfe))
         if row is None:
             return "<td>-</td>"
         told = f"{row.case.grid} grid, {row.nfe_used} evaluations; " + ", ".join(
-            f"{word} {short(getattr(row, name))}" for name, word in WORDS.items()
+            f"{WORDS[name]} {short(row.statistics[name])}" for name in names
         )
-        best = ' class="best"' if row is winners[nfe] else ""
+        best = ' class="best"' if (line, nfe) in good else ""
         return f'<td{best} title="{told}">{short(board.error(row))} <small>{row.case.grid[0]}</small></td>'
 
     return _table(board, cell)
@@ -126,7 +177,7 @@ def _overhead(rows: Sequence[Row], board: Board) -> str:
 
 def _gallery(pictures: Pictures, board: Board) -> list[str]:
     verdicts = pictures.verdicts()
-    real, exact = judge(load_digits(split="test")[0]), judge(pictures.exact)
+    real, law = judge(load_digits(split="test")[0]), board.compared == "law"
 
     def cell(line: Line, nfe: int) -> str:
         verdict = verdicts.get((line, nfe))
@@ -135,17 +186,25 @@ def _gallery(pictures: Pictures, board: Board) -> list[str]:
         return f"<td>{verdict['confidence']:.2f} <small>{verdict['entropy']:.2f}</small></td>"
 
     sheet, width = contact_sheet(pictures, board)
-    fair = _fair(sum(exact["histogram"]))
-    classes = ", ".join(map(str, exact["histogram"]))
+    judged = max(len(images) for images in pictures.made.values())
+    fair = f"as many draws from ten equal classes have about {_fair(judged)} bits"
+    if law:
+        right, told = "real ones", f"The first {judged} of each solver; {fair}."
+    else:
+        exact = judge(pictures.answer)
+        right = "the exact answer"
+        told = (
+            f"The exact answers: {_plain(exact)}; {fair}. "
+            f"Exact answers per class, 0 to 9: {', '.join(map(str, exact['histogram']))}."
+        )
     return [
         "<h3>The digits</h3>",
-        "<p>The same noise in every cell, each solver on its best grid; the exact answer at the right.</p>",
+        f"<p>The same noise to start from in every cell, each solver on its best grid; {right} at the right.</p>",
         f'<img src="{sheet}" width="{width}" alt="generated digits per solver and NFE">',
         "<h3>What a classifier makes of them</h3>",
         "<p>A network trained on real digits: how sure it is of the classes it sees (mean probability; "
         "it can be sure of noise too, so look at the sheet), and the entropy of their distribution in bits. "
-        f"Held-out real digits: {_plain(real)}. The exact answers: {_plain(exact)}; as many draws from ten "
-        f"equal classes have about {fair} bits. Exact answers per class, 0 to 9: {classes}.</p>",
+        f"Held-out real digits: {_plain(real)}. {told}</p>",
         _table(board, cell),
     ]
 

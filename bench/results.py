@@ -8,14 +8,23 @@ from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from ..solvers.multistep import Startup
+
+Compared = Literal["path", "law"]  # each sample with the exact end of its path, or all with samples of the exact law
+PATH = ("median", "rms", "p90")
+LAW = ("sliced_w2", "energy_distance", "mmd")
+STATISTICS: dict[Compared, tuple[str, ...]] = {
+    "path": (*PATH, "reference_error"),
+    "law": tuple(f"{name}{end}" for name in LAW for end in ("", "_exact", "_low", "_high")),
+}
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked for: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`."""
+    """What is asked for: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`, and what its
+    samples are compared with."""
 
     problem: str
     solver: str
@@ -25,6 +34,7 @@ class Case:
     rtol: float | None
     samples: int
     seed: int
+    compared: Compared = "path"
 
 
 @dataclass(frozen=True)
@@ -32,25 +42,26 @@ class Row:
     """What came out.
 
     nfe_used: model evaluations per sample; an adaptive solver's are those of its one batch.
-    median, rms, p90: over the samples, of each sample's root-mean-square error against the reference.
+    statistics: by name, those that `STATISTICS` has for what was compared. Of paths:
+      median, rms, p90: over the samples, of each sample's root-mean-square error against the reference.
+      reference_error: how far off the reference itself is, the largest over the samples.
+    Of laws:
+      sliced_w2, energy_distance, mmd: from the generated samples to the problem's target.
+      the same with _exact, _low, _high: of as many samples of a perfect sampler, the median and 90 % in the middle.
     overhead_us_per_step: time outside the model per model call, microseconds; seconds: the whole solve.
-    reference_error: how far off the reference itself is, the largest over the samples.
     """
 
     case: Case
     nfe_used: int
-    median: float
-    rms: float
-    p90: float
+    statistics: dict[str, float]
     overhead_us_per_step: float
     seconds: float
-    reference_error: float
     versions: str
 
     def record(self) -> dict[str, object]:
         """The row as one flat CSV record; None becomes the empty cell."""
         flat = asdict(self)
-        return {**flat.pop("case"), **flat}
+        return {**flat.pop("case"), **flat.pop("statistics"), **flat}
 
     @classmethod
     def parse(cls, record: dict[str, str]) -> "Row":
@@ -64,17 +75,23 @@ class Row:
             rtol=float(record["rtol"]) if record["rtol"] else None,
             samples=int(record["samples"]),
             seed=int(record["seed"]),
+            compared=cast(Compared, record["compared"]),
         )
-        measured = ("median", "rms", "p90", "overhead_us_per_step", "seconds", "reference_error")
-        numbers = {name: float(record[name]) for name in measured}
         if not record["versions"]:
             raise ValueError("the record is torn")
-        return cls(case=case, nfe_used=int(record["nfe_used"]), versions=record["versions"], **numbers)
+        return cls(
+            case=case,
+            nfe_used=int(record["nfe_used"]),
+            statistics={name: float(record[name]) for name in STATISTICS[case.compared]},
+            overhead_us_per_step=float(record["overhead_us_per_step"]),
+            seconds=float(record["seconds"]),
+            versions=record["versions"],
+        )
 
 
 COLUMNS = (
-    "problem", "solver", "startup", "grid", "nfe", "rtol", "nfe_used", "median", "rms", "p90",
-    "overhead_us_per_step", "seconds", "samples", "seed", "reference_error", "versions",
+    "problem", "solver", "startup", "grid", "nfe", "rtol", "compared", "nfe_used",
+    *STATISTICS["path"], *STATISTICS["law"], "overhead_us_per_step", "seconds", "samples", "seed", "versions",
 )  # fmt: skip
 
 

@@ -11,22 +11,25 @@ from ..solvers.sampling import sample
 from .classify import Verdict, judge
 from .plots import data_uri
 from .problems import BenchProblem
-from .results import Case
+from .references import Reference
+from .results import Case, Compared
 from .tables import Board, Line
-from .work_precision import Reference, options
+from .work_precision import options
 
 ACROSS, DOWN = 4, 2  # digits in one cell of a sheet
 SCALE = 3  # pixels of the page per pixel of a digit
 LEFT, TOP = 110, 30  # for the names, in pixels of the page
 PAPER, INK = 1.0, 0.0
+JUDGED = 64  # samples of each solver that the classifier sees
+ANSWERS: dict[Compared, str] = {"path": "exact", "law": "real"}
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the solvers made of the same noise, each on its best grid, and the exact: images (n, 1, 8, 8)."""
+    """What the solvers made of the same noise, each on its best grid, and the reference's answer: (n, 1, 8, 8)."""
 
     made: Mapping[tuple[Line, int], torch.Tensor]
-    exact: torch.Tensor
+    answer: torch.Tensor
 
     def verdicts(self) -> dict[tuple[Line, int], Verdict]:
         return {at: judge(images) for at, images in self.made.items()}
@@ -35,24 +38,25 @@ class Pictures:
 def take_pictures(
     problem: BenchProblem, board: Board, reference: Reference, ends: Mapping[Case, torch.Tensor]
 ) -> Pictures:
-    """The images of the best row of every line and budget: its end states, or if not at hand made once more."""
-    start = reference.start.to(problem.dtype)
+    """The first images of the best row of every line and budget: its end states, or if not at hand made once more:
+    addressed noise makes the same, but for the network's rounding in another batch."""
+    start = reference.start[:JUDGED].to(problem.dtype)
 
     def images(case: Case) -> torch.Tensor:
-        return ends[case] if case in ends else sample(problem.denoiser, start, **options(case)).double()
+        return ends[case][:JUDGED] if case in ends else sample(problem.denoiser, start, **options(case)).double()
 
-    return Pictures({at: images(row.case) for at, row in board.best.items()}, reference.end)
+    return Pictures({at: images(row.case) for at, row in board.best.items()}, reference.answer)
 
 
 def contact_sheet(pictures: Pictures, board: Board) -> tuple[str, int]:
     """A PNG data URI and its width on the page. Every cell starts from the same noise.
 
-    One row per solver, one column per NFE, and the exact answer at the right.
+    One row per solver, one column per NFE, and the answer at the right: the exact one, or for laws real digits.
     """
     blank = np.full((9 * DOWN, 9 * ACROSS), PAPER)
     columns = [*board.nfes, None]
     cells = [
-        [_cell(pictures.made.get((line, nfe)) if nfe else pictures.exact, blank) for nfe in columns]
+        [_cell(pictures.made.get((line, nfe)) if nfe else pictures.answer, blank) for nfe in columns]
         for line in board.lines
     ]
     picture = np.block([[np.pad(cell, ((2, 2), (3, 3)), constant_values=PAPER) for cell in row] for row in cells])
@@ -62,7 +66,9 @@ def contact_sheet(pictures: Pictures, board: Board) -> tuple[str, int]:
     ax = figure.add_axes((LEFT / width, 0, SCALE * wide / width, SCALE * high / height))
     ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     ax.set_yticks(_centres(len(board.lines), high), list(map(str, board.lines)), fontsize=9)
-    ax.set_xticks(_centres(len(columns), wide), [f"NFE {n}" if n else "exact" for n in columns], fontsize=9)
+    ax.set_xticks(
+        _centres(len(columns), wide), [f"NFE {n}" if n else ANSWERS[board.compared] for n in columns], fontsize=9
+    )
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -2,17 +2,25 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.estimates import Estimate
 from ..solvers.grids import GRIDS
 from ..solvers.multistep import Startup
-from .results import Row
+from .results import LAW, Compared, Row
 
-Statistic = Literal["median", "rms", "p90"]
-WORDS: dict[Statistic, str] = {"median": "median", "rms": "root-mean-square", "p90": "90th-percentile"}
+WORDS = {
+    "median": "median error",
+    "rms": "root-mean-square error",
+    "p90": "90th-percentile error",
+    "sliced_w2": "sliced W2",
+    "energy_distance": "energy distance",
+    "mmd": "MMD",
+}
+FIRST: dict[Compared, str] = {"path": "median", "law": "sliced_w2"}  # what is shown first
 
 
 class Line(NamedTuple):
@@ -27,39 +35,56 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Board:
-    """The rows of one problem, arranged by one statistic of the error.
+    """The rows of one problem that have one statistic, arranged by it.
 
     best: line and NFE -> the row of the grid with the least error; what is impossible is missing.
     adaptive: the rows of solvers that choose their own steps, by solver.
+    exact: of laws, what samples of a perfect sampler have of the statistic.
     """
 
-    statistic: Statistic
+    statistic: str
     nfes: tuple[int, ...]
     lines: tuple[Line, ...]
     best: dict[tuple[Line, int], Row]
     adaptive: dict[str, list[Row]]
+    exact: Estimate | None = None
 
     @classmethod
-    def of(cls, rows: Iterable[Row], statistic: Statistic = "median") -> "Board":
+    def of(cls, rows: Iterable[Row], statistic: str = "median") -> "Board":
         best: dict[tuple[Line, int], Row] = {}
         adaptive: dict[str, list[Row]] = {}
+        exact = None
         for row in rows:
             case = row.case
+            if statistic not in row.statistics:
+                continue
+            if case.compared == "law":
+                exact = Estimate(*(row.statistics[f"{statistic}_{end}"] for end in ("exact", "low", "high")))
             if case.nfe is None:
                 adaptive.setdefault(case.solver, []).append(row)
                 continue
             at = Line(case.solver, case.startup), case.nfe
-            if at not in best or getattr(row, statistic) < getattr(best[at], statistic):
+            if at not in best or row.statistics[statistic] < best[at].statistics[statistic]:
                 best[at] = row
         nfes = tuple(sorted({nfe for _, nfe in best}))
-        return cls(statistic, nfes, tuple(dict.fromkeys(line for line, _ in best)), best, adaptive)
+        return cls(statistic, nfes, tuple(dict.fromkeys(line for line, _ in best)), best, adaptive, exact)
+
+    @property
+    def compared(self) -> Compared:
+        return "law" if self.statistic in LAW else "path"
 
     def error(self, row: Row) -> float:
-        return float(getattr(row, self.statistic))
+        return row.statistics[self.statistic]
 
     def winner(self, nfe: int) -> Row:
         """The row with the least error at this budget."""
         return min((row for (_, n), row in self.best.items() if n == nfe), key=self.error)
+
+    def good(self) -> set[tuple[Line, int]]:
+        """Where to look: the winners of every budget; of laws, all that are no farther than exact samples are."""
+        if self.exact is None:
+            return {(line_of(row), nfe) for nfe in self.nfes for row in [self.winner(nfe)]}
+        return {at for at, row in self.best.items() if self.error(row) <= self.exact.high}
 
     def lines_with_gaps(self) -> list[Line]:
         """The lines that cannot meet every budget."""
@@ -82,23 +107,27 @@ def terminal_table(board: Board, title: str) -> Table:
     table.add_column("NFE", no_wrap=True)
     for nfe in board.nfes:
         table.add_column(f"{nfe}  ", justify="right", no_wrap=True)
-    winners = {nfe: board.winner(nfe) for nfe in board.nfes}
+    good = board.good()
     for line in board.lines:
-        table.add_row(str(line), *(_cell(board, board.best.get((line, n)), winners[n]) for n in board.nfes))
+        cells = ((board.best.get((line, nfe)), (line, nfe) in good) for nfe in board.nfes)
+        table.add_row(str(line), *(_cell(board, row, marked) for row, marked in cells))
     return table
 
 
-def _cell(board: Board, row: Row | None, winner: Row) -> Text:
+def _cell(board: Board, row: Row | None, marked: bool) -> Text:
     if row is None:
         return Text("-  ", style="dim")
-    number = (short(board.error(row)), "bold green" if row is winner else "")
+    number = (short(board.error(row)), "bold green" if marked else "")
     return Text.assemble(number, (f" {row.case.grid[0]}", "dim"))
 
 
-def legend() -> str:
+def legend(board: Board) -> str:
     """What the letters and marks of the table mean, in 80 columns."""
     letters = ", ".join(f"{kind[0]} {kind}" for kind in GRIDS)
-    return f"best grid: {letters}; bold: best solver; *: single-step start"
+    if board.exact is None:
+        return f"best grid: {letters}; bold: best solver; *: single-step start"
+    low, high = short(board.exact.low), short(board.exact.high)
+    return f"grid: {letters}; bold: as near as exact samples, {low} to {high}"
 
 
 def adaptive_lines(board: Board) -> list[str]:

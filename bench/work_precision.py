@@ -1,36 +1,38 @@
-"""Runs solvers on a problem and measures their error against the reference, from the same noise."""
+"""Runs solvers on a problem and measures what they make of its starts, path by path or in law."""
 
-import hashlib
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 
-from ..analysis.estimates import median, p90, per_sample_rms, rms
 from ..analysis.timing import timed_solve
 from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.grids import GRIDS, grid
 from ..solvers.multistep import Startup
 from ..solvers.names import nearest
-from ..solvers.sampling import solve
 from ..solvers.schedule import Schedule
 from .problems import BenchProblem
+from .references import Reference
 from .results import Case, Row, versions
 
+ALL = "all"  # instead of names: every solver
 NFES = (5, 6, 8, 10, 15, 20, 40)
 RTOLS = (1e-2, 1e-3, 1e-4, 1e-5)
-CHECKED = 4  # samples on which the reference is checked
-CHECK_TOL = 1e-10
+LAW_SOLVERS = ("ddim", "dpmpp-2m", "ddpm", "sde-dpmpp-2m", "er-sde-2", "edm-churn")  # if none are named
+LAW_GRIDS = ("logsnr",)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. An empty choice means all: every deterministic solver (one of each set of equal ones)
-    and every grid; samples None is each problem's own number."""
+    """What to measure. samples None is each problem's own number.
+
+    solvers: deterministic ones are measured path by path. If a stochastic one is among them, all are measured in law,
+    but for those that only have adaptive steps. ("all",) is every solver, one of each set of equal ones. Empty: every
+    deterministic one path by path, and on images `LAW_SOLVERS` in law.
+    grids: empty is every grid for paths, and `LAW_GRIDS` in law.
+    """
 
     solvers: tuple[str, ...] = ()
     nfes: tuple[int, ...] = NFES
@@ -40,28 +42,22 @@ class Plan:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Reference:
-    """start and end: float64 (samples, *event). error: how far from `end` an independent integration
-    (torchdiffeq's dopri8 at rtol = atol = 1e-10) takes the first samples, the largest root-mean-square."""
-
-    start: torch.Tensor
-    end: torch.Tensor
-    error: float
-
-
 def default_solvers() -> list[str]:
     """Every deterministic solver, and of those with equal numbers the first."""
+    return [name for name in distinct(solver_names()) if not solver(name).stochastic]
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names, each once, and of solvers with equal numbers the first."""
     chosen: list[str] = []
-    for name in solver_names():
-        candidate = solver(name)
-        if not candidate.stochastic and not set(candidate.equals) & set(chosen):
+    for name in dict.fromkeys(names):
+        if not set(solver(name).equals) & set(chosen):
             chosen.append(name)
     return chosen
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise ValueError for numbers that are not positive and for unknown grids and solvers."""
+    """Raise ValueError for numbers that are not positive, seeds out of range, and unknown grids and solvers."""
     numbers = {
         "nfe": plan.nfes,
         "rtol": plan.rtols,
@@ -74,29 +70,53 @@ def check_plan(plan: Plan) -> None:
     for kind in plan.grids:
         if kind not in GRIDS:
             raise ValueError(f"grid = {kind!r} is unknown{nearest(kind, GRIDS)}")
-    for name in plan.solvers:
-        if solver(name).stochastic:
-            raise ValueError(f"solver = {name!r} is stochastic: its samples have no reference to compare with")
+    if not 0 <= plan.seed < 1 << 64:
+        raise ValueError(f"seed = {plan.seed} must be from 0 to 2^64 - 1")
+    if ALL in plan.solvers and len(plan.solvers) > 1:
+        raise ValueError(f"solvers = {ALL!r} leaves none to be named beside it")
+    for name in _named(plan):
+        solver(name)
 
 
 def cases(problem: BenchProblem, plan: Plan) -> list[Case]:
     """All that `plan` asks of this problem and that is possible; ValueError if nothing is."""
-    sch = problem.denoiser.schedule
+    sch, named = problem.denoiser.schedule, _named(plan)
     fixed = Case(problem.name, "", "ramp", "", None, None, plan.samples or problem.samples, plan.seed)
     found = []
-    for method in map(solver, plan.solvers or default_solvers()):
+    for method in map(solver, named or default_solvers()):
         this = replace(fixed, solver=method.name)
-        for startup in startups(method, sch):
-            for kind in plan.grids or GRIDS:
-                least = least_nfe(method, sch, startup, kind)
-                form = replace(this, startup=startup, grid=kind)
-                found += [replace(form, nfe=nfe) for nfe in plan.nfes if nfe >= least]
+        if not method.stochastic:
+            found += _fixed_steps(this, plan.grids or GRIDS, startups(method, sch), plan.nfes, sch)
         if method.adaptive:
             found += [replace(this, grid="adaptive", rtol=rtol) for rtol in plan.rtols]
+    fixed = replace(fixed, samples=plan.samples or problem.law.samples, compared="law")
+    for method in map(solver, _compared_in_law(named) if named or not problem.images else LAW_SOLVERS):
+        this = replace(fixed, solver=method.name)
+        found += _fixed_steps(this, plan.grids or LAW_GRIDS, ("ramp",), plan.nfes, sch)
     if not found:
-        told = ", ".join(f"{name} {least_nfe(solver(name), sch)}" for name in plan.solvers)
+        told = ", ".join(f"{name} {least_nfe(solver(name), sch)}" for name in named)
         raise ValueError(f"nfe = {plan.nfes} is too little; the least possible is: {told}")
     return found
+
+
+def _named(plan: Plan) -> list[str]:
+    return distinct(solver_names()) if plan.solvers == (ALL,) else list(dict.fromkeys(plan.solvers))
+
+
+def _compared_in_law(named: Iterable[str]) -> list[str]:
+    """All with fixed steps, if one is stochastic."""
+    methods = [solver(name) for name in named]
+    stochastic = any(method.stochastic for method in methods)
+    return [method.name for method in methods if method.planner and stochastic]
+
+
+def _fixed_steps(
+    this: Case, grids: Iterable[str], starts: Iterable[Startup], nfes: Iterable[int], sch: Schedule
+) -> list[Case]:
+    """The case on every grid, with every start-up, at every budget of at least one step."""
+    forms = [replace(this, startup=startup, grid=kind) for startup in starts for kind in grids]
+    least = {form: least_nfe(solver(form.solver), sch, form.startup, form.grid) for form in forms}
+    return [replace(form, nfe=nfe) for form in forms for nfe in nfes if nfe >= least[form]]
 
 
 def startups(method: Solver, sch: Schedule) -> tuple[Startup, ...]:
@@ -109,19 +129,15 @@ def startups(method: Solver, sch: Schedule) -> tuple[Startup, ...]:
 
 
 def measure(problem: BenchProblem, case: Case, reference: Reference) -> tuple[Row, torch.Tensor]:
-    """The row, and the end states, float64. A solver that diverges or gives up has infinite errors and the
+    """The row, and the end states, float64. A solver that diverges or gives up has infinite errors or distances and the
     evaluations it spent."""
     run = timed_solve(problem.denoiser, reference.start.to(problem.dtype), **options(case))
-    errors = per_sample_rms(run.end - reference.end)
     row = Row(
         case=case,
         nfe_used=run.nfe,
-        median=median(errors).value,
-        rms=rms(errors).value,
-        p90=p90(errors).value,
+        statistics=reference.statistics(run.end),
         overhead_us_per_step=1e6 * run.outside / run.nfe,
         seconds=run.seconds,
-        reference_error=reference.error,
         versions=versions(),
     )
     return row, run.end
@@ -131,28 +147,4 @@ def options(case: Case) -> dict[str, Any]:
     """What the case is to `logsnr.solve`."""
     if case.nfe is None:
         return dict(solver=case.solver, rtol=case.rtol, atol=case.rtol)
-    return dict(solver=case.solver, nfe=case.nfe, grid=case.grid, startup=case.startup)
-
-
-def load_reference(problem: BenchProblem, samples: int, seed: int, cache: Path) -> Reference:
-    """The reference from the folder `cache`, or computed and put there."""
-    start = problem.start(samples, seed)
-    told = f"{problem.name} {problem.summary} {problem.precise.schedule} {versions()}".encode()
-    key = hashlib.sha256(told + start.numpy().tobytes()).hexdigest()[:16]
-    path = cache / f"{problem.name}-{key}.npz"
-    if path.exists():
-        with np.load(path) as stored:
-            return Reference(start, torch.from_numpy(stored["end"]), float(stored["error"]))
-    end = problem.exact(start)
-    reference = Reference(start, end, _reference_error(problem, start, end))
-    cache.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(".tmp.npz")  # moved into place: an interrupt leaves no half-written reference
-    np.savez(whole, end=end.numpy(), error=reference.error)
-    os.replace(whole, path)
-    return reference
-
-
-def _reference_error(problem: BenchProblem, start: torch.Tensor, end: torch.Tensor) -> float:
-    first = slice(min(CHECKED, len(start)))
-    check = solve(problem.precise, start[first], solver="dopri8", rtol=CHECK_TOL, atol=CHECK_TOL)
-    return float(per_sample_rms(check.x - end[first]).max())
+    return dict(solver=case.solver, nfe=case.nfe, grid=case.grid, startup=case.startup, seed=case.seed)

@@ -58,12 +58,12 @@ def bench(
     problem: Annotated[
         list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if not given.")
     ] = None,
-    solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them; all.")] = None,
+    solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them, or all.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets of model evaluations: 5 6 8 10 15 20 40.")] = None,
-    grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all, in law logsnr.")] = None,
     rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers: 1e-2 1e-3 1e-4 1e-5.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise that everything starts from.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the starts and of all noise.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")] = Path(
         "report"
     ),
@@ -71,7 +71,9 @@ def bench(
 ) -> None:
     """NFE against error of the solvers, measured from the same noise against exact answers.
 
-    Options may take several values: --nfe 5 6 8.
+    Stochastic solvers are measured by the law of what they generate, and deterministic ones named with them in both
+    ways. Without --solvers that is all deterministic ones, and a few in law on digits and digits-net; --solvers all is
+    all of both. Options may take several values: --nfe 5 6 8.
     """
     from .bench.job import run_bench
     from .bench.problems import PROBLEMS
