@@ -1,6 +1,6 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -24,8 +24,7 @@ from .planning import grid_key, plan_program
 from .program import Program
 from .run import run
 from .schedule import Schedule
-
-Callback = Callable[[int, float, torch.Tensor], Any]
+from .watching import Bar, Callback, Observer
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +132,8 @@ def solve(
         with _recording(x):
             end, count = run(lowered, den, x, noise=source)
         return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, lowered.grid, program=program)
-    with _recording(x), _Bar(progress, program.name, program.steps) as bar:
-        observer = _Observer(x.to(state) if trajectory else None, bar, callback)
+    with _recording(x), Bar(progress, program.name, program.steps) as bar:
+        observer = Observer(x.to(state) if trajectory else None, bar, callback)
         end, count = run(lowered, den, x, noise=source, observe=observer.node)
     return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
 
@@ -184,51 +183,6 @@ def _planned(
     return replace(lowered, told=told.unsqueeze(1))
 
 
-class _Bar:
-    """A progress bar if it is wanted; without a total it counts."""
-
-    def __init__(self, wanted: bool, name: str, total: int | None) -> None:
-        self.bar: Any = None
-        if wanted:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-            self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-            )
-            self.task = self.bar.add_task(name, total=total)
-
-    def __enter__(self) -> "_Bar":
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def show(self, done: int) -> None:
-        if self.bar:
-            self.bar.update(self.task, completed=done)
-
-
-class _Observer:
-    """Trajectory, progress bar and callback, all fed by the executor at grid nodes."""
-
-    def __init__(self, start: torch.Tensor | None, bar: _Bar, callback: Callback | None) -> None:
-        self.states = None if start is None else [start.clone()]
-        self.bar, self.callback = bar, callback
-
-    def node(self, node: int, t: float, state: torch.Tensor) -> None:
-        if self.states is not None:
-            self.states.append(state.clone())
-        self.bar.show(node)
-        if self.callback:
-            self.callback(node, t, state)
-
-    def stacked(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return None if self.states is None else torch.stack(self.states).to(dtype)
-
-
 def _span(sch: Schedule, grid: Any, t_start: float | None, t_end: float | None) -> np.ndarray:
     if isinstance(grid, str):
         return make_grid(sch, 1, grid, t_start=t_start, t_end=t_end)
@@ -256,7 +210,7 @@ def _adaptive(
     trajectory: bool, progress: bool, callback: Callback | None,
 ) -> Solution:  # fmt: skip
     rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
-    with _Bar(progress, f"{method.name}, evaluations", None) as bar:
+    with Bar(progress, f"{method.name}, evaluations", None) as bar:
         states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol, count=bar.show)
     if callback:
         for node in range(1, len(times)):
