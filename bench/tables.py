@@ -101,9 +101,9 @@ def short(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if mark else mantissa
 
 
-def terminal_table(board: Board, title: str) -> Table:
+def terminal_table(board: Board) -> Table:
     """Errors, one line per solver and one column per NFE, with the initial of the best grid."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 1))
+    table = Table(box=None, padding=(0, 0, 0, 1))
     table.add_column("NFE", no_wrap=True)
     for nfe in board.nfes:
         table.add_column(f"{nfe}  ", justify="right", no_wrap=True)
@@ -122,12 +122,16 @@ def _cell(board: Board, row: Row | None, marked: bool) -> Text:
 
 
 def legend(board: Board) -> str:
-    """What the letters and marks of the table mean, in 80 columns."""
+    """What the letters and marks of the table mean, in lines of 80 columns."""
     letters = ", ".join(f"{kind[0]} {kind}" for kind in GRIDS)
     if board.exact is None:
         return f"best grid: {letters}; bold: best solver; *: single-step start"
-    low, high = short(board.exact.low), short(board.exact.high)
-    return f"grid: {letters}; bold: as near as exact samples, {low} to {high}"
+    return f"grid: {letters}; bold: as near as exact samples\n{exact_line(board.exact)}"
+
+
+def exact_line(exact: Estimate) -> str:
+    value, low, high = map(short, exact)
+    return f"exact samples: {value}, 90 % from {low} to {high}"
 
 
 def adaptive_lines(board: Board) -> list[str]:

@@ -215,7 +215,7 @@ def test_the_table_fits_80_columns():
     names = default_solvers()
     found = [row(name, nfe, 1.2e-9, startup="single-step") for name in names for nfe in NFES]
     console = Console(file=StringIO(), width=200)
-    console.print(terminal_table(Board.of(found), "title"))
+    console.print(terminal_table(Board.of(found)))
     console.print(legend(Board.of(found)))
     assert max(len(line.rstrip()) for line in console.file.getvalue().splitlines()) <= 80
 
