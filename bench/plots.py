@@ -20,7 +20,7 @@ from .results import Row
 from .tables import WORDS, Board, Line
 
 BASELINE = Line("ddim")
-STYLES = (":", "--", "-.", "-")  # of deterministic solvers among stochastic ones
+STYLES = (":", "-.", "-")  # of deterministic solvers among stochastic ones
 WORST = 3.0  # the data has a spread of about 1: larger errors are all the same, and off the plot
 FAR = 6.0  # times the distance of exact samples: larger ones are off the plot too
 LABEL_GAP = 0.06  # between labels, of the height of a panel

@@ -19,7 +19,7 @@ from .digits_net import PREDICTION, SCHEDULE, load_digits_net
 
 SMOOTHING = 0.05  # of the digits, whose grey levels are 0.125 apart
 NET_TOL = 1e-8  # of the network's reference, which takes a minute; errors in float32 stay above 1e-7
-TARGET = 1000  # draws that generated samples are compared with, of laws that can be drawn from
+TARGET = 500  # draws that generated samples are compared with, of laws that can be drawn from
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def test_named_together_deterministic_solvers_are_compared_in_both_ways(tmp_path
         filled = {name for names in STATISTICS.values() for name in names if r[name]}
         assert filled == set(STATISTICS[r["compared"]])
     assert "gaussian: median error of 8 samples" in shown
-    assert "gaussian: sliced W2 of 8 samples from 1000 exact samples" in shown
+    assert "gaussian: sliced W2 of 8 samples from 500 exact samples" in shown
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_distances_are_those_of_what_sample_generates(law):
 
 @pytest.mark.parametrize("name", ["mixture", "gaussian", "digits"])
 def test_a_perfect_sampler_is_within_the_sampling_error(name, tmp_path):
-    """Of 40 new exact samples about 90 % are within its band, by every distance; of samples spread 1.5-fold less."""
+    """Of 40 new sets of exact samples 70 % or more are within its band, by every distance; spread 1.5-fold, few are."""
     problem = load_problem(name)
     reference = load_reference(problem, "law", 60, 0, tmp_path)
     generator = torch.Generator().manual_seed(7)
@@ -110,8 +110,8 @@ def test_a_perfect_sampler_is_within_the_sampling_error(name, tmp_path):
         return np.mean([exact.low <= value <= exact.high for value in found])
 
     for distance in LAW:
-        assert share(1.0, distance) >= 0.7  # both bands have a sampling error
-        assert share(1.5, distance) < 0.7
+        assert share(1.0, distance) >= 0.7  # the band comes from 40 samples itself
+        assert share(1.5, distance) <= 0.4
     assert problem.law.target.shape[1:] == draws[0].shape[1:] == problem.event_shape
 
 
