@@ -91,7 +91,8 @@ def _show(section: Section, console: Console) -> None:
     compared = f" from {section.problem.law.target_told}" if case.compared == "law" else ""
     title = f"{section.problem.name}: {WORDS[board.statistic]} of {case.samples} samples{compared}"
     if board.nfes:
-        console.print(terminal_table(board, title))
+        console.print(title, style="bold", highlight=False)
+        console.print(terminal_table(board))
         console.print(legend(board), style="dim", highlight=False)
         for line in board.lines_with_gaps():
             least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, line.startup)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
 from ..analysis.estimates import Estimate
 from ..analysis.work_precision_plot import COLOURS
@@ -20,8 +20,9 @@ from .results import Row
 from .tables import WORDS, Board, Line
 
 BASELINE = Line("ddim")
-STYLES = (":", "--", "-.", "-")  # of deterministic solvers among stochastic ones
+STYLES = (":", "-.", "-")  # of deterministic solvers among stochastic ones
 WORST = 3.0  # the data has a spread of about 1: larger errors are all the same, and off the plot
+FAR = 6.0  # times the distance of exact samples: larger ones are off the plot too
 LABEL_GAP = 0.06  # between labels, of the height of a panel
 EXACT = "#4d8c72"
 NAMED = 10  # curves of a panel of laws that get a colour and a label
@@ -101,7 +102,7 @@ def _layout(count: int) -> tuple[Figure, list[Axes]]:
     rows = -(-count // columns)
     left, right, gap, panel = 0.8, 1.0, 1.45, 2.75  # inches
     top, bottom, space, height = 0.75, 0.6, 0.6, 2.4
-    wide = left + right + columns * panel + (columns - 1) * gap
+    wide = max(left + right + columns * panel + (columns - 1) * gap, 7.0)  # room for the title
     high = top + bottom + rows * height + (rows - 1) * space
     figure = Figure(figsize=(wide, high))
     axes = []
@@ -117,6 +118,8 @@ def _panels(board: Board) -> list[Panel]:
     everything = [_curve(board, line) for line in board.lines]
     baseline = [_curve(board, BASELINE, ":", "black")] if BASELINE in board.lines else []
     panels = []
+    if not grouped and baseline:
+        panels.append(Panel("DDIM", baseline, [], board.nfes))
     if len(grouped) > 1:
         best = [_best(board, FAMILIES[prefix][0], lines) for prefix, lines in grouped.items()]
         panels.append(Panel("The best of each family", _coloured(best) + baseline, everything, board.nfes))
@@ -162,8 +165,10 @@ def _coloured(curves: list[Curve]) -> list[Curve]:
 
 
 def _range(curves: Iterable[Curve], exact: Estimate | None = None) -> tuple[float, float]:
-    """The vertical range for these curves and exact samples, cut at `WORST`."""
+    """The vertical range for these curves and exact samples, cut at `WORST`, or `FAR` from exact samples."""
     errors = [e for e in chain(*(c.error for c in curves), exact or ()) if np.isfinite(e) and e > 0] or [1.0]
+    if exact:
+        return min(errors) / 1.2, min(1.2 * max(errors), FAR * exact.high)
     return min(*errors, WORST) / 2, min(2 * max(errors), WORST)
 
 
@@ -185,6 +190,9 @@ def _draw(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    if panel.exact:  # about one decade
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     labels = [(c.name, c.error[-1], c.colour) for c in panel.curves if c.name and c.nfe]

@@ -17,7 +17,7 @@ from .plots import error_plot, law_plot
 from .problems import BenchProblem
 from .results import LAW, PATH, Compared, Row, versions
 from .sheets import Pictures, contact_sheet
-from .tables import WORDS, Board, Line, adaptive_lines, line_of, short
+from .tables import WORDS, Board, Line, adaptive_lines, exact_line, line_of, short
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _laws(section: Section) -> list[str]:
         "median and 90 % in the middle. Black: deterministic solvers.</p>",
         f"<h3>{_capital(WORDS[LAW[0]])}</h3>",
         _error_table(boards[0]),
-        _exact_line(boards[0]),
-        *(_folded(board, _exact_line(board)) for board in boards[1:]),
+        *_exact(boards[0]),
+        *(_folded(board, *_exact(board)) for board in boards[1:]),
     ]
     if section.pictures:
         parts += _gallery(section.pictures, boards[0])
@@ -122,9 +122,8 @@ def _nearest(board: Board, name: str) -> str:
     return f"{name}: as near as exact samples with {fewest} evaluations: {told}"
 
 
-def _exact_line(board: Board) -> str:
-    value, low, high = map(short, board.exact or ())
-    return f'<p class="note">Exact samples: {value}, 90 % from {low} to {high}. Marked: not above that.</p>'
+def _exact(board: Board) -> list[str]:
+    return [f'<p class="note">Marked: as near as {exact_line(board.exact)}.</p>'] if board.exact else []
 
 
 def _capital(text: str) -> str:
@@ -140,9 +139,9 @@ def _figure(board: Board, name: str) -> str:
     return f'<img src="{error_plot(board, title)}" alt="{escape(alt)}">'
 
 
-def _folded(board: Board, more: str) -> str:
+def _folded(board: Board, *more: str) -> str:
     head = f"The same by {WORDS[board.statistic]}"
-    return f"<details><summary>{head}</summary>{more}{_error_table(board)}</details>"
+    return f"<details><summary>{head}</summary>{''.join(more)}{_error_table(board)}</details>"
 
 
 def _error_table(board: Board) -> str:

@@ -76,6 +76,11 @@ class Board:
     def error(self, row: Row) -> float:
         return row.statistics[self.statistic]
 
+    @property
+    def grids(self) -> tuple[str, ...]:
+        """Of the rows shown."""
+        return tuple(kind for kind in GRIDS if any(row.case.grid == kind for row in self.best.values()))
+
     def winner(self, nfe: int) -> Row:
         """The row with the least error at this budget."""
         return min((row for (_, n), row in self.best.items() if n == nfe), key=self.error)
@@ -101,12 +106,13 @@ def short(value: float) -> str:
     return f"{mantissa}e{int(exponent)}" if mark else mantissa
 
 
-def terminal_table(board: Board, title: str) -> Table:
-    """Errors, one line per solver and one column per NFE, with the initial of the best grid."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 0, 0, 1))
+def terminal_table(board: Board) -> Table:
+    """Errors, one line per solver and one column per NFE, with the initial of the best grid if there are several."""
+    room = "  " * (len(board.grids) > 1)
+    table = Table(box=None, padding=(0, 0, 0, 1))
     table.add_column("NFE", no_wrap=True)
     for nfe in board.nfes:
-        table.add_column(f"{nfe}  ", justify="right", no_wrap=True)
+        table.add_column(f"{nfe}{room}", justify="right", no_wrap=True)
     good = board.good()
     for line in board.lines:
         cells = ((board.best.get((line, nfe)), (line, nfe) in good) for nfe in board.nfes)
@@ -116,18 +122,23 @@ def terminal_table(board: Board, title: str) -> Table:
 
 def _cell(board: Board, row: Row | None, marked: bool) -> Text:
     if row is None:
-        return Text("-  ", style="dim")
+        return Text("-" + "  " * (len(board.grids) > 1), style="dim")
     number = (short(board.error(row)), "bold green" if marked else "")
-    return Text.assemble(number, (f" {row.case.grid[0]}", "dim"))
+    return Text.assemble(number, (f" {row.case.grid[0]}" * (len(board.grids) > 1), "dim"))
 
 
 def legend(board: Board) -> str:
-    """What the letters and marks of the table mean, in 80 columns."""
-    letters = ", ".join(f"{kind[0]} {kind}" for kind in GRIDS)
+    """What the letters and marks of the table mean, in lines of 80 columns."""
+    several = "best grid: " + ", ".join(f"{kind[0]} {kind}" for kind in board.grids)
+    grids = several if len(board.grids) > 1 else f"grid: {board.grids[0]}"
     if board.exact is None:
-        return f"best grid: {letters}; bold: best solver; *: single-step start"
-    low, high = short(board.exact.low), short(board.exact.high)
-    return f"grid: {letters}; bold: as near as exact samples, {low} to {high}"
+        return f"{grids}; bold: best solver; *: single-step start"
+    return f"{grids}; bold: as near as exact samples\n{exact_line(board.exact)}"
+
+
+def exact_line(exact: Estimate) -> str:
+    value, low, high = map(short, exact)
+    return f"exact samples: {value}, 90 % from {low} to {high}"
 
 
 def adaptive_lines(board: Board) -> list[str]:

@@ -22,6 +22,7 @@ from logsnr.bench.results import COLUMNS, Case, Results, Row
 from logsnr.bench.sheets import Pictures, contact_sheet
 from logsnr.bench.tables import Board, Line, legend, short, terminal_table
 from logsnr.bench.work_precision import NFES, Plan, cases, default_solvers, measure
+from logsnr.solvers.grids import GRIDS
 
 PLAN = Plan(solvers=("ddim", "dpmpp-2m"), nfes=(4, 8), samples=8)
 CASE = Case("gaussian", "ddim", "ramp", "logsnr", 4, None, 8, 0)
@@ -213,9 +214,13 @@ def test_the_board_takes_the_grid_with_the_least_error():
 def test_the_table_fits_80_columns():
     """The terminal's table and legend at the default budgets are at most 80 columns wide."""
     names = default_solvers()
-    found = [row(name, nfe, 1.2e-9, startup="single-step") for name in names for nfe in NFES]
+    found = [
+        row(name, nfe, 1.2e-9, grid, "single-step")
+        for name in names
+        for nfe, grid in zip(NFES, 3 * GRIDS, strict=False)
+    ]
     console = Console(file=StringIO(), width=200)
-    console.print(terminal_table(Board.of(found), "title"))
+    console.print(terminal_table(Board.of(found)))
     console.print(legend(Board.of(found)))
     assert max(len(line.rstrip()) for line in console.file.getvalue().splitlines()) <= 80
 

@@ -46,6 +46,18 @@ def test_bench_takes_several_values_after_one_flag(tmp_path):
     assert (tmp_path / "index.html").exists()
 
 
+def test_bench_takes_stochastic_solvers(tmp_path):
+    """`--solvers sde-dpmpp-2m --nfe 10 20` measures the law of what it generates, next to the sampling error."""
+    args = ["bench", "--problem", "mixture", "--solvers", "sde-dpmpp-2m", "--nfe", "10", "20"]
+    result = CliRunner().invoke(app, [*args, "--samples", "20", "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert "sliced W2 of 20 samples from 500 exact samples" in result.output
+    assert "exact samples: " in result.output
+    with (tmp_path / "results.csv").open(newline="") as file:
+        found = [(row["nfe"], float(row["sliced_w2"]) > 0, row["median"]) for row in csv.DictReader(file)]
+    assert found == [("10", True, ""), ("20", True, "")]
+
+
 def test_solvers_lists_every_name(monkeypatch):
     """`logsnr solvers` shows one line for each name that `solver=` takes."""
     monkeypatch.setenv("COLUMNS", "200")
