@@ -25,7 +25,6 @@ WORST = 3.0  # the data has a spread of about 1: larger errors are all the same,
 FAR = 6.0  # times the distance of exact samples: larger ones are off the plot too
 LABEL_GAP = 0.06  # between labels, of the height of a panel
 EXACT = "#4d8c72"
-NAMED = 10  # curves of a panel of laws that get a colour and a label
 
 FAMILIES = {  # start of a name -> family, and what it does; a name that starts otherwise is the first
     "": ("Runge-Kutta", "on dx/dt"),
@@ -70,14 +69,19 @@ def error_plot(board: Board, title: str) -> str:
 
 
 def law_plot(boards: Sequence[Board], title: str) -> str:
-    """An SVG data URI: a panel for each distance, with what exact samples have of it. Black: deterministic."""
+    """An SVG data URI: a panel for each distance, with what exact samples have of it.
+
+    Black are the nearest deterministic solvers, coloured the nearest stochastic ones, as many as can be told apart."""
     panels = []
     for board in boards:
-        nearest = sorted(board.lines, key=lambda line: board.error(_last(board, line)))[:NAMED]
-        lines = [line for line in board.lines if line in nearest]
-        black = [line for line in lines if not solver(line.solver).stochastic]
-        curves = [_curve(board, line, STYLES[i % len(STYLES)], "black") for i, line in enumerate(black)]
-        curves += _coloured([_curve(board, line) for line in lines if line not in black])
+        nearest = sorted(board.lines, key=lambda line: board.error(_last(board, line)))
+        black = [line for line in nearest if not solver(line.solver).stochastic][: len(STYLES)]
+        lines = [line for line in nearest if solver(line.solver).stochastic][: len(COLOURS)]
+        curves = [
+            _curve(board, line, style, "black")
+            for style, line in zip(STYLES, sorted(black, key=board.lines.index), strict=False)
+        ]
+        curves += _coloured([_curve(board, line) for line in sorted(lines, key=board.lines.index)])
         everything = [_curve(board, line) for line in board.lines]
         title_of = WORDS[board.statistic]
         panels.append(Panel(title_of[:1].upper() + title_of[1:], curves, everything, board.nfes, True, board.exact))

@@ -88,7 +88,7 @@ def _laws(section: Section) -> list[str]:
         f'<img src="{law_plot(boards, _nearest(boards[0], problem.name))}" '
         f'alt="distance between laws against NFE on {problem.name}">',
         f'<p class="note">Green: the sampling error, what as many samples of a perfect sampler have ({law.draw_told}), '
-        "median and 90 % in the middle. Black: deterministic solvers.</p>",
+        "median and 90 % in the middle. Black: deterministic solvers; grey: all others.</p>",
         f"<h3>{_capital(WORDS[LAW[0]])}</h3>",
         _error_table(boards[0]),
         *_exact(boards[0]),

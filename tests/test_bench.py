@@ -213,12 +213,8 @@ def test_the_board_takes_the_grid_with_the_least_error():
 
 def test_the_table_fits_80_columns():
     """The terminal's table and legend at the default budgets are at most 80 columns wide."""
-    names = default_solvers()
-    found = [
-        row(name, nfe, 1.2e-9, grid, "single-step")
-        for name in names
-        for nfe, grid in zip(NFES, 3 * GRIDS, strict=False)
-    ]
+    cells = list(zip(NFES, 3 * GRIDS, strict=False))
+    found = [row(name, nfe, 1.2e-9, kind, "single-step") for name in default_solvers() for nfe, kind in cells]
     console = Console(file=StringIO(), width=200)
     console.print(terminal_table(Board.of(found)))
     console.print(legend(Board.of(found)))

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import logsnr
 from logsnr.analysis import energy_distance, mmd, sliced_w2
-from logsnr.bench import job, references
+from logsnr.bench import job, problems, references
 from logsnr.bench.plots import law_plot
 from logsnr.bench.problems import draw_seen, load_problem
 from logsnr.bench.references import load_reference
@@ -38,6 +38,14 @@ def row(solver="ddpm", nfe=10, value=0.2, exact=0.1):
     return Row(case, nfe, found, 1.0, 1.0, "here")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def little_work():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(references, "REPLICAS", 4)
+        patch.setattr(problems, "TARGET", 80)
+        yield
+
+
 @pytest.fixture(scope="module")
 def law(tmp_path_factory):
     problem = load_problem("gaussian")
@@ -54,7 +62,7 @@ def test_named_together_deterministic_solvers_are_compared_in_both_ways(tmp_path
         filled = {name for names in STATISTICS.values() for name in names if r[name]}
         assert filled == set(STATISTICS[r["compared"]])
     assert "gaussian: median error of 8 samples" in shown
-    assert "gaussian: sliced W2 of 8 samples from 500 exact samples" in shown
+    assert "gaussian: sliced W2 of 8 samples from 80 exact samples" in shown
 
 
 @pytest.mark.parametrize(
@@ -97,9 +105,10 @@ def test_the_distances_are_those_of_what_sample_generates(law):
 
 
 @pytest.mark.parametrize("name", ["mixture", "gaussian", "digits"])
-def test_a_perfect_sampler_is_within_the_sampling_error(name, tmp_path):
+def test_a_perfect_sampler_is_within_the_sampling_error(name, tmp_path, monkeypatch):
     """Of 40 new sets of exact samples 70 % or more are within its band, by every distance; spread 1.5-fold, few are."""
     problem = load_problem(name)
+    monkeypatch.setattr(references, "REPLICAS", 40)
     reference = load_reference(problem, "law", 60, 0, tmp_path)
     generator = torch.Generator().manual_seed(7)
     draws = [problem.law.draw(60, generator) for _ in range(40)]
