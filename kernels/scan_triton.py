@@ -66,7 +66,8 @@ def scan_kernel(
     """One block of one sample.
 
     Pointers to contiguous tensors, see `scan`, of rows of ``stride`` elements, samples of ``count``; partial: rows
-    of ``parts``, samples of ``blocks``; slopes: rows of as many numbers as there are samples. Offsets within a tensor need 64 bits.
+    of ``parts``, samples of ``blocks``; slopes: rows of as many numbers as there are samples. Offsets within a tensor
+    need 64 bits.
     """
     slots: tl.constexpr = len(PATTERN)
     columns: tl.constexpr = len(PATTERN[0])
