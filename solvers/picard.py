@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from ..kernels import Noise, Seeds, recurrence, standard_normals, transformed
+from ..kernels import Noise, Seeds, standard_normals, transformed
 from .denoiser import Denoiser, check_output
 from .lower import Lowered
 from .noise import NoiseFunction
@@ -108,7 +108,7 @@ def picard(
     """
     if x.requires_grad or transformed():
         raise ValueError("parallel runs record no gradients and cannot be transformed or compiled")
-    rec = recurrence(lowered.updates.calls)
+    rec = lowered.updates.recurrence
     plan = Plan.of(lowered, rec, den, x.device, how.window or len(rec), how.tol, how.accelerate == "secant")
     noises = _Noises(lowered, noise, x.to(plan.seen), rec.noises)
     windows = [Window(plan, x[b : b + 1], keep) for b in range(len(x))]

@@ -108,16 +108,18 @@ class Window:
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
         plan, first = self.plan, self.first
         self.rounds, self.nfe = self.rounds + 1, self.nfe + len(self)
-        size = leading(torch.stack([x.isfinite().flatten(1).all(1) for x in outputs]).all(0))
+        size = leading(np.logical_and.reduce([host(x.isfinite().flatten(1).all(1)) for x in outputs]))
         if not size:
             return False
         seen, old = seen[:size], self.nodes[:size]
         outputs, noises = [x[:size].unsqueeze(1) for x in outputs], [z[:size] for z in noises]
         slopes = self._slopes(seen, outputs)
         new, squares = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
-        moved = torch.where(squares[:, 0] == 0, 0.0, squares[:, 0].sqrt() / norms(new))
+        changes = np.sqrt(host(squares[:, 0]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moved = np.where(changes > 0, changes / host(norms(new)), changes)
         stride = min(leading(moved <= plan.tol) + 1, size)
-        finite = max(leading(squares[:, 0].isfinite()), stride)
+        finite = max(leading(np.isfinite(changes)), stride)
         given = [x[:stride].to(plan.wide, copy=True) for x in outputs]
         change = new[: stride - 1].to(plan.wide) - old[: stride - 1].to(plan.wide)
         for x in given:  # as scan has done
@@ -125,7 +127,7 @@ class Window:
         advance(self.slots, given, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
         if self.kept is not None:
             self.kept.append(given)
-        self._certify(moved.cpu().numpy(), stride)
+        self._certify(moved, stride)
         self.before = [seen[stride:], *(x[stride:, 0] for x in outputs)]
         self.nodes = new[stride:finite]
         self.ahead = self._pair(first + finite - 1, seen[finite - 1], [x[finite - 1, 0] for x in outputs])
@@ -166,9 +168,14 @@ class Window:
         return x0, eps
 
 
-def leading(flags: torch.Tensor) -> int:
+def leading(flags: Array) -> int:
     """How many come before the first that is False."""
-    return int(flags.to(torch.int8).cumprod(0).sum())
+    return int(np.logical_and.accumulate(flags).sum())
+
+
+def host(x: torch.Tensor) -> Array:
+    array: Array = x.cpu().numpy()
+    return array
 
 
 def norms(rows: torch.Tensor) -> torch.Tensor:
