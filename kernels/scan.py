@@ -25,6 +25,7 @@ def scan(
     *,
     first: int = 0,
     noises: Tensors = (),
+    slopes: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
     backend: Backend | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,6 +39,10 @@ def scan(
                 (for the last call of all: the result). The first call of the window sees a slot of ``start``.
     recurrence: the calls of the program.
     noises:     one (W, B, ...) for every noise column.
+    slopes:     (W, B), finite, of the dtype of start: how the model's outputs follow what a call sees. The outputs
+                of call k are then taken as ``outputs + slopes[k] * (new - old)`` of the node that it sees: a step of
+                Newton's method for all calls of the window, with multiples of the identity as Jacobians. What the
+                first call sees does not change.
     out:        where the new nodes go, of the dtype of nodes; may be ``nodes`` itself.
     backend:    "torch", "cpu" (compiled) or "triton"; by default LOGSNR_BACKEND, or the fastest that serves these. The
                 compiled ones need contiguous tensors, as leading slices of contiguous ones are.
@@ -65,11 +70,16 @@ def scan(
         raise ValueError(f"nodes must be floating and no wider than start, {start.dtype}, not {nodes.dtype}")
     if out is not None and (out.shape, out.dtype, out.device) != (nodes.shape, nodes.dtype, nodes.device):
         raise ValueError(f"{_unlike('out', out, nodes.shape, nodes.device)}, and its dtype {nodes.dtype}")
+    if slopes is not None:
+        shape = (len(nodes), start.shape[1])
+        if slopes.shape != shape or slopes.device != start.device or slopes.dtype != start.dtype:
+            raise ValueError(f"{_unlike('slopes', slopes, shape, start.device)}, and the dtype {start.dtype}")
+        slopes = slopes.contiguous()
     compiled = _compiled(backend, [nodes, start, *outputs, *noises], [] if out is None else [out])
     if compiled is None:
-        return scan_reference(start, outputs, nodes, recurrence, first=first, noises=noises, out=out)
+        return scan_reference(start, outputs, nodes, recurrence, first=first, noises=noises, slopes=slopes, out=out)
     out = torch.empty_like(nodes) if out is None else out
-    return out, compiled(start, outputs, noises, recurrence, first, nodes, out)
+    return out, compiled(start, outputs, noises, recurrence, first, nodes, out, slopes)
 
 
 def advance(
@@ -95,7 +105,7 @@ def advance(
             slots = _call(slots, outputs, noises, recurrence, first, k)
         return torch.stack(slots) if out is None else out.copy_(torch.stack(slots))
     out = torch.empty_like(start) if out is None else out
-    compiled(start, outputs, noises, recurrence, first, None, out)
+    compiled(start, outputs, noises, recurrence, first, None, out, None)
     return out
 
 
@@ -107,13 +117,16 @@ def scan_reference(
     *,
     first: int = 0,
     noises: Tensors = (),
+    slopes: torch.Tensor | None = None,
     out: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The specification, in plain torch: differentiable, and on any device that has fp64."""
     slots, news = start.unbind(0), []
     changes = [start.new_zeros((0, start.shape[1]), dtype=torch.float64)]
+    change = torch.zeros_like(start[0])
     for k, old in enumerate(nodes):
-        slots = _call(slots, outputs, noises, recurrence, first, k)
+        follow = None if slopes is None else slopes[k].reshape(-1, *[1] * (start.ndim - 2)) * change
+        slots = _call(slots, outputs, noises, recurrence, first, k, follow)
         new = slots[recurrence.at[first + k + 1]].to(nodes.dtype)
         change = new.to(start.dtype) - old.to(start.dtype)
         changes.append(sum_squares(change.double().reshape(len(old), prod(old.shape[1:])))[None])
@@ -123,11 +136,18 @@ def scan_reference(
 
 
 def _call(
-    slots: Tensors, outputs: Tensors, noises: Tensors, recurrence: Recurrence, first: int, k: int
+    slots: Tensors,
+    outputs: Tensors,
+    noises: Tensors,
+    recurrence: Recurrence,
+    first: int,
+    k: int,
+    follow: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
-    """The slots after call ``first + k``."""
+    """The slots after call ``first + k``, whose outputs change by ``follow``."""
     wide = slots[0].dtype
-    terms = [*(x[k].to(wide) for x in outputs), *slots, *(x[k].to(wide) for x in noises)]
+    answers = [x[k].to(wide) if follow is None else x[k].to(wide) + follow for x in outputs]
+    terms = [*answers, *slots, *(x[k].to(wide) for x in noises)]
     rows = recurrence.table(wide, torch.device("cpu"))[first + k].tolist()
     return tuple(weighted_sum(row, terms) for row in rows)
 

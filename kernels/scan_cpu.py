@@ -34,7 +34,7 @@ class Signature:
     """What a loop is compiled for: dtypes by letter, see `lanes.CODES`, and how often each coefficient is used.
 
     wide: of the slots and sums. outputs, noises: of the columns around those of the slots.
-    node: of the nodes; empty for a loop that returns the slots instead.
+    node: of the nodes; empty for a loop that returns the slots instead. slopes: whether there are any.
     """
 
     wide: str
@@ -42,6 +42,7 @@ class Signature:
     noises: str
     node: str
     pattern: Pattern
+    slopes: bool
 
 
 def scan_cpu(
@@ -52,10 +53,13 @@ def scan_cpu(
     first: int,
     nodes: torch.Tensor | None,
     out: torch.Tensor,
+    slopes: torch.Tensor | None,
 ) -> torch.Tensor:
     """Writes the new nodes to ``out`` and returns their change (W, B); without nodes writes the slots instead."""
     window, batch, count = len(outputs[0]), start.shape[1], prod(start.shape[2:])
     chunks, group = -(-count // CHUNK), max(CHUNK // max(count, 1), 1)
+    if slopes is not None:
+        group = 1  # each sample has its own
     partial = np.zeros((window, batch, power_of_two(chunks)))
     sig = Signature(
         CODES[start.dtype],
@@ -63,10 +67,13 @@ def scan_cpu(
         "".join(CODES[x.dtype] for x in noises),
         "" if nodes is None else CODES[nodes.dtype],
         recurrence.pattern(start.dtype),
+        slopes is not None,
     )
     table = recurrence.table(start.dtype, start.device)[first:]
     at = recurrence.places(start.device)[first + 1 :]
     tensors = (table, at, start, out, *(() if nodes is None else (nodes,)), *outputs, *noises)
+    if slopes is not None:
+        tensors = (*tensors, slopes)
     frame = array("q", [partial.ctypes.data, *(x.data_ptr() for x in tensors)])
     row = array("q", [window, batch, count, chunks, group, partial.shape[2]])
     if batch and count:
@@ -82,7 +89,8 @@ def kernel(sig: Signature) -> Native:
     first samples first; it returns 0.
 
     frame: address of int64 words, addresses: of the partial sums (W, B, width), the matrices and the places from
-    the first call on, the start, the result, the old nodes if there are any, the outputs and the noises.
+    the first call on, the start, the result, the old nodes if there are any, the outputs, the noises, and the slopes
+    if there are any.
     row: address of six int64 words: W, B, the number of elements and of chunks in a sample, the number of samples
     in a piece, and the width.
     """
@@ -109,11 +117,13 @@ class _Loop:
         codes = sig.node + sig.outputs + sig.noises
         reads = [address(5 + j, TYPES[code]) for j, code in enumerate(codes)]
         self.nodes, self.terms = reads[: len(sig.node)], reads[len(sig.node) :]
+        self.slopes = address(5 + len(codes), self.wide) if sig.slopes else None
         self.window, self.batch, self.count, self.chunks, self.group, self.width = (
             b.load(b.gep(numbers, [I64(k)])) for k in range(6)
         )
         self.stride = b.mul(self.batch, self.count)  # from one row of a tensor to the next
         self.memory = [b.alloca(self.wide, CHUNK) for _ in range(self.slots)]
+        self.change = b.alloca(self.wide, CHUNK)  # of the node that the call sees
         self.squares = b.alloca(_F64, CHUNK + STRANDS)  # sums read whole vectors
         self.total = b.alloca(ir.VectorType(_F64, STRANDS))
 
@@ -128,7 +138,12 @@ class _Loop:
             base = b.add(b.mul(sample, self.count), offset)
             for s, slot in enumerate(self.memory):
                 self._copy(b.gep(self.start, [b.add(base, b.mul(self.stride, I64(s)))]), slot, length)
+            if self.slopes:
+                with counted(b, I64(0), length, 1) as i:
+                    b.store(constant(self.wide, 0.0), b.gep(self.change, [i]))
             with counted(b, I64(0), self.window, 1) as k:
+                if self.slopes:
+                    self.slope = b.load(b.gep(self.slopes, [b.add(b.mul(k, self.batch), sample)]))
                 self._call(k, b.add(base, b.mul(self.stride, k)), length)
                 if self.nodes:
                     row, each = b.add(b.mul(k, self.batch), sample), self._smaller(self.count, length)
@@ -176,6 +191,10 @@ class _Loop:
         read = [emit.load(b, p, code, i, lanes, wide) for p, code in zip(self.here, codes, strict=True)]
         slots = [emit.load(b, p, wide, i, lanes, wide) for p in self.memory]
         old, terms, models = read[: len(self.nodes)], read[len(self.nodes) :], len(self.sig.outputs)
+        if self.slopes:
+            change = emit.load(b, self.change, wide, i, lanes, wide)
+            follow = b.fmul(splat(b, self.slope, lanes), change)
+            terms[:models] = [b.fadd(x, follow) for x in terms[:models]]
         columns = [*terms[:models], *slots, *terms[models:]]
         rows = [self._row(r, columns, lanes) for r in range(self.slots)]
         for slot, row in zip(self.memory, rows, strict=True):
@@ -185,6 +204,8 @@ class _Loop:
         seen = emit.load(b, self.seen, wide, i, lanes, wide)
         emit.store(b, seen, self.new, self.sig.node, i, lanes, wide)
         change = b.fsub(emit.load(b, self.new, self.sig.node, i, lanes, wide), old[0])
+        if self.slopes:
+            emit.store(b, change, self.change, wide, i, lanes, wide)
         if wide == "f":
             change = b.fpext(change, vector(_F64, lanes))
         emit.store(b, b.fmul(change, change), self.squares, "d", i, lanes, "d")

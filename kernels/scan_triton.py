@@ -29,6 +29,7 @@ def scan_triton(
     first: int,
     nodes: torch.Tensor | None,
     out: torch.Tensor,
+    slopes: torch.Tensor | None,
 ) -> torch.Tensor:
     """Writes the new nodes to ``out`` and returns their change (W, B); without nodes writes the slots instead."""
     window, batch, count = len(outputs[0]), start.shape[1], prod(start.shape[2:])
@@ -41,9 +42,9 @@ def scan_triton(
     table, places = recurrence.table(start.dtype, start.device), recurrence.places(start.device)
     scan_kernel[(batch * blocks,)](
         table, places, start, out, start if nodes is None else nodes, tuple(outputs), tuple(noises), partial,
-        first, window, batch * count, count, blocks, batch * blocks,
-        PATTERN=recurrence.pattern(start.dtype), SEEN=recurrence.seen, NODES=nodes is not None, BLOCK=size,
-        num_warps=1, enable_fp_fusion=False,
+        start if slopes is None else slopes, first, window, batch * count, count, blocks, batch * blocks,
+        PATTERN=recurrence.pattern(start.dtype), SEEN=recurrence.seen, NODES=nodes is not None,
+        SLOPES=slopes is not None, BLOCK=size, num_warps=1, enable_fp_fusion=False,
     )  # fmt: skip
     if nodes is not None and window:
         total_kernel[(window * batch,)](partial, change, blocks, PARTS=PARTS, num_warps=1, enable_fp_fusion=False)
@@ -58,13 +59,15 @@ def block(slots: int, dtype: torch.dtype) -> int:
 
 @triton.jit(do_not_specialize=["first", "window"])
 def scan_kernel(
-    table, places, start, out, nodes, outputs, noises, partial, first, window, stride, count, blocks, parts,
-    PATTERN: tl.constexpr, SEEN: tl.constexpr, NODES: tl.constexpr, BLOCK: tl.constexpr,
+    table, places, start, out, nodes, outputs, noises, partial, slopes, first, window, stride, count, blocks, parts,
+    PATTERN: tl.constexpr, SEEN: tl.constexpr, NODES: tl.constexpr, SLOPES: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One block of one sample.
 
     Pointers to contiguous tensors, see `scan`, of rows of ``stride`` elements, samples of ``count``; partial: rows
-    of ``parts``, samples of ``blocks``. Offsets within a tensor need 64 bits.
+    of ``parts``, samples of ``blocks``; slopes: rows of as many numbers as there are samples. Offsets within a tensor
+    need 64 bits.
     """
     slots: tl.constexpr = len(PATTERN)
     columns: tl.constexpr = len(PATTERN[0])
@@ -84,13 +87,19 @@ def scan_kernel(
     table += first * slots * columns
     places += first + 1
     rows = _rows(outputs, noises, nodes, i, inside < tl.where(window > 0, count, 0), NODES)
+    slopes += sample
+    change = tl.zeros((BLOCK,), dtype=wide)  # of the node that the call sees
     for k in range(window):
         following = i + stride
         ahead = _rows(outputs, noises, nodes, following, inside < tl.where(k + 1 < window, count, 0), NODES)
         terms = ()
         for j in tl.static_range(models):
-            terms = terms + (rows[j].to(wide),)
+            term = rows[j].to(wide)
+            if SLOPES:
+                term = term + tl.load(slopes) * change
+            terms = terms + (term,)
         terms = terms + x
+        slopes += parts // blocks
         for j in tl.static_range(models, len(rows) - NODES):
             terms = terms + (rows[j].to(wide),)
         x = ()
@@ -105,8 +114,9 @@ def scan_kernel(
             old = rows[len(rows) - 1]
             stored = _round(new, old.dtype)
             tl.store(out + i, stored, mask=mask)
-            change = (stored.to(wide) - old.to(wide)).to(tl.float64)
-            tl.store(partial + program, tl.sum(change * change))
+            change = stored.to(wide) - old.to(wide)
+            square = change.to(tl.float64) * change.to(tl.float64)
+            tl.store(partial + program, tl.sum(square))
             partial += parts
         rows = ahead
         i = following

@@ -9,6 +9,7 @@ import torch
 from .table import Table
 
 if TYPE_CHECKING:
+    from .recurrence import Recurrence
     from .registers_cpu import CpuPlan
 
 STATE = 0  # the slot of the state
@@ -70,6 +71,12 @@ class Updates:
     def by_element(self) -> bool:
         """Whether the coefficients of a call vary over the elements."""
         return any(call.table.by_element for call in self.calls)
+
+    @cached_property
+    def recurrence(self) -> "Recurrence":
+        from .recurrence import recurrence  # which is made of updates
+
+        return recurrence(self.calls)
 
     @cached_property
     def plan(self) -> "CpuPlan":

@@ -11,6 +11,7 @@ from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
 from .solvers.grids import grid
 from .solvers.noise import randn
+from .solvers.picard import Picard
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
 from .solvers.sampling import Solution, sample, solve
@@ -35,6 +36,7 @@ __all__ = [
     "Discrete",
     "FlowMatching",
     "NonFiniteError",
+    "Picard",
     "Program",
     "Schedule",
     "Solution",

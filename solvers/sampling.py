@@ -20,6 +20,7 @@ from .grids import grid as make_grid
 from .lower import Lowered, lower
 from .multistep import Startup
 from .noise import NoiseFunction, Seed, noise_source
+from .picard import Certificate, Picard, picard, replay
 from .planning import grid_key, plan_program
 from .program import Program
 from .run import run
@@ -35,6 +36,7 @@ class Solution:
     many sequential batched model calls they took. times: float64, the grid (or the accepted steps' span);
     read-only.
     trajectory: (steps + 1, B, ...), the state at every time, if it was asked for. program: the table, if any.
+    certificate: of a parallel run, how far it is from the sequential one; nfe is then of the sample that took most.
     """
 
     x: torch.Tensor
@@ -43,6 +45,7 @@ class Solution:
     times: np.ndarray
     trajectory: torch.Tensor | None = None
     program: Program | None = None
+    certificate: Certificate | None = None
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -68,6 +71,7 @@ def solve(
     generator: torch.Generator | None = None,
     brownian: bool = False,
     noise: NoiseFunction | None = None,
+    parallel: Picard | None = None,
     progress: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
@@ -93,6 +97,7 @@ def solve(
               of the solver's eta (of the reverse SDE for solvers that have none).
     noise:    in place of a seed, noise(key, like): independent standard normals like ``like`` for every
               key (s, t, stream), an interval of time. Deterministic solvers accept and ignore all of these.
+    parallel: a `Picard`: evaluate windows of calls at once, until they agree.
     options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
     progress: show a bar. callback(node, t, state) after every grid step; clone the state to keep it.
 
@@ -108,8 +113,10 @@ def solve(
     _check_device(den, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
+    if parallel is not None and not isinstance(parallel, Picard):
+        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
     if method.adaptive and (rtol is not None or atol is not None or method.planner is None):
-        _refuse(method, steps=steps, nfe=nfe)
+        _refuse(method, steps=steps, nfe=nfe, parallel=parallel)
         ends = _span(den.schedule, grid, t_start, t_end)
         with _recording(x):
             return _adaptive(den, x, method, ends, rtol, atol, trajectory, progress, callback)
@@ -128,6 +135,15 @@ def solve(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
             eta=method.eta, noise=noise,
         )  # fmt: skip
+    if parallel is not None:
+        watched = bool(trajectory or progress or callback)
+        with _recording(x), _Bar(progress, program.name, program.steps) as bar:
+            found = picard(lowered, den, x, parallel, noise=source, keep=watched)
+            observer = _Observer(x.to(state) if trajectory else None, bar, callback)
+            if watched:
+                replay(lowered, den, x, found.outputs, noise=source, observe=observer.node)
+        end, states = found.x.to(x.dtype), observer.stacked(x.dtype)
+        return Solution(end, found.nfe, found.rounds, lowered.grid, states, program, found.certificate)
     if not (trajectory or progress or callback):
         with _recording(x):
             end, count = run(lowered, den, x, noise=source)

@@ -15,19 +15,23 @@ def multistep(slots: int) -> Pattern:
 DENSE = tuple((SOMETIMES,) * 7 for _ in range(5))  # five slots, as the classical Runge-Kutta method, and a noise
 
 
-def scan(pattern: Pattern, wide: str, node: str, size: int, *, noises: int = 0, nodes: bool = True) -> tuple:
+def scan(
+    pattern: Pattern, wide: str, node: str, size: int, *, noises: int = 0, nodes: bool = True, slopes: bool = False
+) -> tuple:
     result = f"*{node}" if nodes else f"*{wide}"
     arguments = {
         "table": f"*{wide}", "places": "*i64", "start": f"*{wide}", "out": result, "nodes": result,
-        "outputs": (f"*{node}",), "noises": (f"*{node}",) * noises, "partial": "*fp64", "first": "i32",
-        "window": "i32", "stride": "i32:16", "count": "i32:16", "blocks": "i32", "parts": "i32",
+        "outputs": (f"*{node}",), "noises": (f"*{node}",) * noises, "partial": "*fp64", "slopes": f"*{wide}",
+        "first": "i32", "window": "i32", "stride": "i32:16", "count": "i32:16", "blocks": "i32", "parts": "i32",
     }  # fmt: skip
     seen = (0, 1) if pattern is DENSE else (0,)
-    return scan_kernel, arguments, {"PATTERN": pattern, "SEEN": seen, "NODES": nodes, "BLOCK": size}, 1
+    constants = {"PATTERN": pattern, "SEEN": seen, "NODES": nodes, "SLOPES": slopes, "BLOCK": size}
+    return scan_kernel, arguments, constants, 1
 
 
 CASES = {
     "two slots": scan(multistep(2), "fp32", "fp32", 256),
+    "two slots, slopes": scan(multistep(2), "fp32", "fp32", 256, slopes=True),
     "two slots, bf16": scan(multistep(2), "fp32", "bf16", 256),
     "four slots": scan(multistep(4), "fp32", "fp32", 256),
     "four slots, fp64": scan(multistep(4), "fp64", "fp64", 128),

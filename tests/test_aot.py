@@ -54,6 +54,7 @@ def test_scan() -> None:
     the place of what is seen, and a block's sum of squares, which needs no shared memory."""
     wanted = {
         "two slots": (12, 2, 5, 1, 84), "two slots, bf16": (8, 1, 5, 1, 64),
+        "two slots, slopes": (12, 2, 6, 1, 96),
         "four slots": (16, 2, 9, 1, 108), "four slots, fp64": (16, 2, 9, 1, 96),
         "five slots, noise": (11, 1, 36, 1, 92), "advance": (8, 4, 5, 0, 68), "total": (0, 0, 4, 1, 56),
     }  # fmt: skip

@@ -160,6 +160,8 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("first must .* not -1", {"first": -1}),
     ("nodes must have shape", {"nodes": torch.zeros(5, 3, 8)}),
     ("nodes must be floating and no wider", {"nodes": torch.zeros(4, 3, 8, dtype=F64)}),
+    ("slopes must have shape", {"slopes": torch.zeros(4, 8)}),
+    ("slopes must have .* the dtype torch.float32", {"slopes": torch.zeros(4, 3, dtype=F64)}),
     ("out must have", {"out": torch.zeros(4, 3, 8, dtype=BF16)}),
     ("backend must be one of", {"backend": "gpu"}),
 ]
@@ -171,8 +173,8 @@ def test_errors_name_the_argument(message: str, change: dict[str, Any]) -> None:
     scan(**GOOD)
     with pytest.raises(ValueError, match=message):
         scan(**GOOD | change)
-    rest = {k: v for k, v in (GOOD | change).items() if k != "nodes"}
-    if "nodes" not in change:
+    rest = {k: v for k, v in (GOOD | change).items() if k not in ("nodes", "slopes")}
+    if not change.keys() & {"nodes", "slopes"}:
         with pytest.raises(ValueError, match=message):
             advance(**rest)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,13 +88,39 @@ def test_backends_agree(shape: tuple[int, ...], kinds: tuple[torch.dtype, ...]) 
         noise = [random((window, *shape), wide, 7 + j) for j in range(noises)]
         given = {"first": 1, "noises": noise}
         wanted = scan(start, outputs, nodes, rec, backend="torch", **given)
-        out = torch.full_like(nodes, math.nan)
-        found = scan(start, outputs, nodes, rec, backend="cpu", out=out, **given)
-        assert found[0] is out
-        assert found[1].shape == (window, *shape[:1])
-        for a, b in zip(found, wanted, strict=True):
-            assert_same(a, b)
+        slopes = random((window, *shape[:1]), wide, 9)
+        followed = scan(start, outputs, nodes, rec, backend="torch", slopes=slopes, **given)
+        for same, more in ((wanted, {}), (followed, {"slopes": slopes})):
+            out = torch.full_like(nodes, math.nan)
+            found = scan(start, outputs, nodes, rec, backend="cpu", out=out, **given, **more)
+            assert found[0] is out
+            assert found[1].shape == (window, *shape[:1])
+            for a, b in zip(found, same, strict=True):
+                assert_same(a, b)
         assert_same(*(advance(start, outputs, rec, backend=backend, **given) for backend in ("cpu", "torch")))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("wide", "node"), [(F32, F32), (F64, F64), (F32, BF16)])
+def test_slopes(wide: torch.dtype, node: torch.dtype, backend: str) -> None:
+    """Slopes change the outputs of a call by what the node that it sees has changed: the bits of a scan of these
+    outputs without slopes, and for a model linear in what it sees, whatever the old nodes, of the sequential answer."""
+    rec = dense_recurrence(5, 3, 2, 1)
+    start, nodes, noise = random((3, 4, 70), wide, 1), random((5, 4, 70), node, 2), [random((5, 4, 70), wide, 3)]
+    outputs, slopes = [random((5, 4, 70), wide, 4), random((5, 4, 70), wide, 5)], random((5, 4), wide, 6)
+    given: dict[str, Any] = {"noises": noise, "backend": backend}
+    new, change = scan(start, outputs, nodes, rec, slopes=slopes, **given)
+    moved = torch.cat([torch.zeros_like(nodes[:1], dtype=wide), (new.to(wide) - nodes.to(wide))[:-1]])
+    explicit = [x + slopes[..., None] * moved for x in outputs]
+    for found, wanted in zip((new, change), scan(start, explicit, nodes, rec, **given), strict=True):
+        assert_same(found, wanted)
+    seen = torch.cat([start[rec.at[0]][None].to(node), nodes[:-1]]).to(wide)
+    linear = [slopes[..., None] * seen] * 2
+    new = scan(start, linear, nodes, rec, slopes=slopes, **given)[0]
+    again = scan(start, [slopes[..., None] * torch.cat([seen[:1], new[:-1].to(wide)])] * 2, new, rec, **given)[0]
+    if node is not BF16:
+        torch.testing.assert_close(again, new, rtol=1e-4 if wide is F32 else 1e-12, atol=1e-4 if wide is F32 else 1e-12)
+    assert not torch.allclose(scan(start, linear, nodes, rec, **given)[0].double(), new.double(), atol=1e-2)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -32,6 +32,11 @@ def test_the_bits_of_the_specification(shape: tuple[int, ...], kinds: tuple[torc
         assert found is out
         assert_same(found, wanted)
         torch.testing.assert_close(changed, change, rtol=1e-14, atol=0)
+        given["slopes"] = random((window, *shape[:1]), wide, 9)
+        both = [scan(start, outputs, nodes, rec, backend=b, **given) for b in ("triton", "torch")]
+        assert_same(both[0][0], both[1][0])
+        torch.testing.assert_close(both[0][1], both[1][1], rtol=1e-14, atol=0)
+        del given["slopes"]
         assert_same(*(advance(start, outputs, rec, backend=backend, **given) for backend in ("triton", "torch")))
 
 
