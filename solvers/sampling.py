@@ -137,9 +137,9 @@ def solve(
         )  # fmt: skip
     if parallel is not None:
         watched = bool(trajectory or progress or callback)
-        with _recording(x), _Bar(progress, program.name, program.steps) as bar:
+        with _recording(x), Bar(progress, program.name, program.steps) as bar:
             found = picard(lowered, den, x, parallel, noise=source, keep=watched)
-            observer = _Observer(x.to(state) if trajectory else None, bar, callback)
+            observer = Observer(x.to(state) if trajectory else None, bar, callback)
             if watched:
                 replay(lowered, den, x, found.outputs, noise=source, observe=observer.node)
         end, states = found.x.to(x.dtype), observer.stacked(x.dtype)
