@@ -8,7 +8,7 @@ import torch
 
 from ..kernels import Recurrence, advance, scan
 from .denoiser import Denoiser
-from .gauges import Array
+from .gauges import Array, Mask
 from .heads import Level, from_pair, to_pair
 from .lower import Lowered
 
@@ -168,7 +168,7 @@ class Window:
         return x0, eps
 
 
-def leading(flags: Array) -> int:
+def leading(flags: Mask) -> int:
     """How many come before the first that is False."""
     return int(np.logical_and.accumulate(flags).sum())
 
