@@ -4,16 +4,16 @@
     python -m logsnr.bench.kernels -k "combine_norm and 16K"                 a part of it, by pytest's expressions
     python -m pytest -o addopts=--import-mode=importlib bench/kernels.py     pytest-benchmark's own tables
 
-Bytes are those of the operands and outputs, once each. The copy, by torch, moves as many and is timed before every
-round, so that a slow phase of the machine falls on both sides of a ratio; the median of the ratios is printed. All
-write to tensors that exist; the coefficients are constants of the compiled functions. Where torch.compile finds no
-C++ compiler its column stays empty.
+Bytes are those of the operands and outputs, once each. The copy, the fastest of numba's and torch's, moves as many
+and is timed before every round, so that a slow phase of the machine falls on both sides of a ratio; the median of the
+ratios is printed. All write to tensors that exist; the coefficients are constants of the compiled functions. Where
+torch.compile finds no C++ compiler its column stays empty.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -130,17 +130,38 @@ CASES: dict[str, Callable[[int], Case]] = {
 }
 
 
+@cache
+def _copies() -> list[Callable[..., None]]:
+    """Numba's serial loop, which becomes a memcpy, and its parallel one."""
+    import numba  # of the extra "bench": the tests do without it
+
+    def copy(target, source):  # type: ignore[no-untyped-def]
+        for i in numba.prange(target.size):
+            target[i] = source[i]
+
+    return [numba.njit(parallel=parallel)(copy) for parallel in (False, True)]
+
+
 class Copy:
-    """Copies as many bytes as a case moves; ``seconds`` has what it took, call by call."""
+    """Copies as many bytes as a case moves; ``seconds`` has what the fastest of numba's loops and torch took, call by
+    call."""
 
     def __init__(self, moved: int) -> None:
-        self.target, self.source = (torch.ones(moved // 8) for _ in range(2))
+        target, source = (torch.ones(moved // 8) for _ in range(2))
+        arrays = target.numpy(), source.numpy()
+        self.ways = [partial(target.copy_, source), *(partial(copy, *arrays) for copy in _copies())]
         self.seconds: list[float] = []
+        self.threads = torch.get_num_threads()
+        self()  # compiles
 
     def __call__(self) -> None:
-        began = perf_counter()
-        self.target.copy_(self.source)
-        self.seconds.append(perf_counter() - began)
+        times = []
+        for way in self.ways:
+            began = perf_counter()
+            way()
+            times.append(perf_counter() - began)
+        torch.set_num_threads(self.threads)  # numba's parallel loop sets it to 1
+        self.seconds.append(min(times))
 
 
 @pytest.fixture(autouse=True)
