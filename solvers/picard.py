@@ -108,7 +108,7 @@ def picard(
     """
     if x.requires_grad or transformed():
         raise ValueError("parallel runs record no gradients and cannot be transformed or compiled")
-    rec = lowered.updates.recurrence
+    x, rec = x.contiguous(), lowered.updates.recurrence
     plan = Plan.of(lowered, rec, den, x.device, how.window or len(rec), how.tol, how.accelerate == "secant")
     noises = _Noises(lowered, noise, x.to(plan.seen), rec.noises)
     windows = [Window(plan, x[b : b + 1], keep) for b in range(len(x))]
@@ -138,15 +138,16 @@ def _evaluate(
     den: Denoiser, nodes: torch.Tensor, times: torch.Tensor, batch: int | None, models: int
 ) -> list[torch.Tensor]:
     """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
-    size = batch or len(nodes)
-    parts = []
-    for part, told in zip(nodes.split(size), times.split(size), strict=True):
+    size, kept = batch or len(nodes), list[torch.Tensor]()
+    for k, (part, told) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
         answer: Any = den.model(part, told)
-        answers = answer if models > 1 else (answer,)
+        answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
         if len(answers) != models:
             raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
-        parts.append([check_output(a, part) for a in answers])
-    return [torch.cat(column) if len(column) > 1 else column[0].contiguous() for column in zip(*parts, strict=True)]
+        kept = kept or [a.new_empty(nodes.shape) for a in answers]
+        for rows, a in zip(kept, answers, strict=True):
+            rows[k * size : k * size + len(part)] = a  # a copy: models may use their memory again
+    return kept
 
 
 def _joined(windows: Sequence[Window]) -> list[torch.Tensor]:

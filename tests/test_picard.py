@@ -217,6 +217,21 @@ def test_non_finite_answers() -> None:
     assert refused[0]
 
 
+def test_models_that_use_their_memory_again() -> None:
+    """A model may change what it is given, return the same tensor every time, in any layout."""
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    buffer = torch.zeros(8, 3, 4, 5).to(memory_format=torch.channels_last)
+
+    def reusing(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        buffer[: len(x)] = model(x, t)
+        x.fill_(torch.nan)
+        t.fill_(torch.nan)
+        return buffer[: len(x)]
+
+    wanted = logsnr.sample(logsnr.Denoiser(model, SCH), x, steps=6)
+    assert torch.equal(logsnr.sample(logsnr.Denoiser(reusing, SCH), x, steps=6, parallel=exact(batch=8)), wanted)
+
+
 def test_an_empty_batch() -> None:
     """No samples take no rounds."""
     found = logsnr.solve(logsnr.Denoiser(model, SCH), start(0), steps=5, parallel=logsnr.Picard())
