@@ -103,4 +103,11 @@ def picard_sweeps(
     first, last = (np.log(np.hypot(alpha[k] * stds, sigma[k]) / sigma[k]) for k in (0, -1))
     growth, k = last - first, np.arange(1, sweeps + 1)[:, None]
     errors = np.abs(np.array(ends) / ends[-1] - 1)
-    return Sweeps(stds, growth, errors[:sweeps], np.array(changes)[:sweeps], gammainc(k + 1, growth), program)
+    return Sweeps(
+        stds,
+        growth,
+        errors[:sweeps],
+        np.array(changes)[:sweeps],
+        np.array(gammainc(k + 1, growth), dtype=np.float64),
+        program,
+    )

@@ -9,6 +9,7 @@ point is the sequential run; after k sweeps the first k nodes of a window are ri
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from .denoiser import Denoiser, check_output
 from .lower import Lowered
 from .noise import NoiseFunction
 from .options import count, number
+from .picard_ranks import Evaluate, check_ranks, shared
 from .picard_window import Plan, Window
 from .run import Observe, not_finite, run
 
@@ -39,6 +41,9 @@ class Picard:
     accelerate: "secant": each node's model is followed along the line of its last two values; None: x0 is frozen.
     batch:      the most nodes, of all samples together, that the model is given in one call; None for no limit. A
                 round with more takes several calls.
+    ranks:      share the nodes of every round among the ranks of torch.distributed's default group, which must all call
+                `solve` with the same arguments, a seed included; each gets the answer. A rank that is lost ends the
+                others with the error that the group gives, at its timeout at the latest.
 
     Raises ValueError for numbers out of range and unknown names.
     """
@@ -47,6 +52,7 @@ class Picard:
     tol: float = 1e-3
     accelerate: Literal["secant"] | None = "secant"
     batch: int | None = None
+    ranks: bool = False
 
     def __post_init__(self) -> None:
         for name in ("window", "batch"):
@@ -55,6 +61,8 @@ class Picard:
         _tolerance("tol", self.tol)
         if self.accelerate not in (None, "secant"):
             raise ValueError(f"accelerate = {self.accelerate!r} must be 'secant' or None")
+        if not isinstance(self.ranks, bool):
+            raise ValueError(f"ranks = {self.ranks!r} must be True or False")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +120,17 @@ def picard(
     plan = Plan.of(lowered, rec, den, x.device, how.window or len(rec), how.tol, how.accelerate == "secant")
     noises = _Noises(lowered, noise, x.to(plan.seen), rec.noises)
     windows = [Window(plan, x[b : b + 1], keep) for b in range(len(x))]
+    evaluate: Evaluate = partial(_evaluate, den, how.batch, rec.models)
+    if how.ranks:
+        check_ranks(x, noise)
+        evaluate = shared(evaluate)
     told = den.model_times(torch.tensor(lowered.times, dtype=torch.float64), x).to(x.device)
     rounds = 0
     while active := {b: window for b, window in enumerate(windows) if len(window)}:
         noises.drop(min(window.first for window in active.values()))
         seen = [window.see() for window in active.values()]
         times = torch.cat([told[window.calls] for window in active.values()])
-        answers = _evaluate(den, torch.cat(seen), times, how.batch, rec.models)
+        answers = evaluate(torch.cat(seen), times)
         parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
         for (b, window), nodes, outputs in zip(active.items(), seen, parts, strict=True):
             if not window.sweep(nodes, outputs, noises.rows(window.calls, b)):
@@ -135,7 +147,7 @@ def picard(
 
 
 def _evaluate(
-    den: Denoiser, nodes: torch.Tensor, times: torch.Tensor, batch: int | None, models: int
+    den: Denoiser, batch: int | None, models: int, nodes: torch.Tensor, times: torch.Tensor
 ) -> list[torch.Tensor]:
     """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
     size, kept = batch or len(nodes), list[torch.Tensor]()

@@ -168,14 +168,13 @@ class Window:
         return x0, eps
 
 
-def leading(flags: Array) -> int:
+def leading(flags: np.ndarray) -> int:
     """How many come before the first that is False."""
     return int(np.logical_and.accumulate(flags).sum())
 
 
-def host(x: torch.Tensor) -> Array:
-    array: Array = x.cpu().numpy()
-    return array
+def host(x: torch.Tensor) -> np.ndarray:
+    return x.cpu().numpy()
 
 
 def norms(rows: torch.Tensor) -> torch.Tensor:

@@ -247,6 +247,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("tol = -1e-09 must be a number from 0 to 1", {"tol": -1e-9}),
     ("tol = nan must be", {"tol": math.nan}),
     ("tol = '0' must be", {"tol": "0"}),
+    ("ranks = 2 must be True or False", {"ranks": 2}),
     ("accelerate = 'fast' must be 'secant' or None", {"accelerate": "fast"}),
 ]
 
@@ -265,6 +266,8 @@ def test_what_cannot_run_in_parallel() -> None:
         logsnr.sample(den, start(), solver="bosh3", parallel=logsnr.Picard())
     with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard, not int"):
         logsnr.sample(den, start(), steps=3, parallel=7)
+    with pytest.raises(ValueError, match="ranks = True needs ranks"):
+        logsnr.sample(den, start(), steps=3, parallel=logsnr.Picard(ranks=True))
     with pytest.raises(ValueError, match="record no gradients"):
         logsnr.sample(den, start().requires_grad_(), steps=3, parallel=logsnr.Picard())
     program = logsnr.solver("ddim").program(SCH, logsnr.grid(SCH, 3))
