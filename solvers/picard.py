@@ -33,11 +33,10 @@ class Picard:
 
     window:     how many calls are evaluated at once; None for all. More take fewer rounds and more evaluations.
     tol:        a node is accepted when a sweep changes it by no more than this, relative to its norm: along the flow
-                of Gaussian data distances grow as states do, so that this is about the relative distance of the
-                answer from the sequential one, wherever it comes from. Sweeps converge faster than any geometric
-                series, so the distance is below it, most often by far. With 0 a node is accepted when it no longer
-                changes at all: bit for bit the sequential answer, in at most as many rounds as there are calls, of
-                models whose answers for a sample do not depend on the batch.
+                of Gaussian data distances grow as states do, so that a change is worth the same wherever it happens,
+                and the answer is about as far from the sequential one, most often less. With 0 a node is accepted
+                when it no longer changes at all: bit for bit the sequential answer, in at most as many rounds as
+                there are calls, of models whose answers for a sample do not depend on the batch.
     accelerate: "secant": each node's model is followed along the line of its last two values; None: x0 is frozen.
     batch:      the most nodes, of all samples together, that the model is given in one call; None for no limit. A
                 round with more takes several calls.
@@ -69,16 +68,16 @@ class Picard:
 class Certificate:
     """How far a parallel run is from the sequential one, sample by sample.
 
-    change:      (calls, B), float64: how much the last sweep changed what each call made, relative to its norm; NaN
-                 where there was nothing to compare with. All nodes before the first that is not 0 are exact.
+    change:      (calls, B), float64: how much the last sweep changed what each call sees, relative to its norm. What
+                 calls see up to the first where it is not 0 is exact.
     distance:    (B,), float64: an estimate, not a bound, of the relative distance of the end state: for every end of
                  an accepted stretch what a geometric series with the last observed contraction leaves, carried to
                  the end as the state's norm is. 0 is exact: then every change is.
     rounds, nfe: (B,), int64: what each sample took.
 
-    What is a bound: the answer is that of the sequential run of a model whose answers differ from the given one's, at
-    every call, by at most ``(L + |slope|) change``, L being the Lipschitz constant of the model between a node's last
-    two values.
+    What is a bound: the answer is that of a sequential run of a model whose answers differ from the given one's, at
+    every call, by at most ``(L + |slope|) change`` times the norm of what it sees, L being the Lipschitz constant of
+    the model between the last two values of that, and slope how `kernels.scan` has followed it.
     """
 
     change: torch.Tensor

@@ -12,6 +12,7 @@ import logsnr
 from logsnr.solvers import picard_window
 from logsnr.solvers.lower import lower
 from logsnr.solvers.picard import picard
+from logsnr.solvers.run import run
 
 SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
@@ -165,6 +166,47 @@ def test_the_head_does_not_matter() -> None:
         assert found is not None
         rounds.append(found.rounds.tolist())
     assert rounds == [rounds[0]] * 5
+
+
+def test_frozen_heads_take_other_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen as it is, without the slopes that freeze x0, the head eps takes more sweeps."""
+    problem = logsnr.analysis.Gaussian(torch.zeros(8, dtype=F64), 0.01)
+    given: dict[str, Any] = {"solver": "ddim", "steps": 60, "parallel": logsnr.Picard(tol=1e-4, accelerate=None)}
+    x = start(1, 8, F64)
+    rounds = logsnr.solve(problem.denoiser(SCH, "eps"), x, **given).rounds
+    monkeypatch.setattr(picard_window.Window, "_slopes", lambda self, seen, outputs: seen.new_zeros(len(seen), 1))
+    assert logsnr.solve(problem.denoiser(SCH, "x0"), x, **given).rounds == rounds
+    assert logsnr.solve(problem.denoiser(SCH, "eps"), x, **given).rounds > rounds + 3
+
+
+@pytest.mark.parametrize("accelerate", ["secant", None])
+def test_the_bound_of_the_certificate(accelerate: Any) -> None:
+    """What every call is carried out with is the model's answer for what it sees up to (L + |slope|) change; half of
+    that is too little for some call."""
+    program = logsnr.solver("dpmpp-2m").program(SCH, logsnr.grid(SCH, 12))
+    lowered = lower(program, SCH, "x0", state=F64, model=F64)
+    x, seen = start(3, 50, F64), list[torch.Tensor]()
+
+    def contraction(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.sin(x)  # L = 1
+
+    found = picard(
+        lowered, logsnr.Denoiser(contraction, SCH, "x0"), x, logsnr.Picard(tol=0.05, accelerate=accelerate), keep=True
+    )
+    rows = iter(found.outputs[0])
+
+    def recorded(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(x.clone())
+        return next(rows)
+
+    end, _ = run(lowered, logsnr.Denoiser(recorded, SCH, "x0"), x)
+    assert torch.equal(end, found.x)
+    alpha = torch.as_tensor(SCH.alpha(np.array(lowered.times)))[:, None]
+    slope = 1 / alpha if accelerate else 0 * alpha  # at most
+    states = torch.stack(seen)
+    gap, moved = (torch.sin(states) - found.outputs[0]).norm(dim=2), found.certificate.change * states.norm(dim=2)
+    assert (gap <= (1 + slope) * moved * (1 + 1e-9) + 1e-14).all()
+    assert (gap > moved / 10).any()
 
 
 def test_an_observer_sees_the_accepted_states() -> None:
