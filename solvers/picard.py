@@ -9,6 +9,7 @@ point is the sequential run; after k sweeps the first k nodes of a window are ri
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from .denoiser import Denoiser, check_output
 from .lower import Lowered
 from .noise import NoiseFunction
 from .options import count, number
+from .picard_ranks import Evaluate, check_ranks, shared
 from .picard_window import Plan, Window
 from .run import Observe, not_finite, run
 
@@ -31,14 +33,16 @@ class Picard:
 
     window:     how many calls are evaluated at once; None for all. More take fewer rounds and more evaluations.
     tol:        a node is accepted when a sweep changes it by no more than this, relative to its norm: along the flow
-                of Gaussian data distances grow as states do, so that this is about the relative distance of the
-                answer from the sequential one, wherever it comes from. Sweeps converge faster than any geometric
-                series, so the distance is below it, most often by far. With 0 a node is accepted when it no longer
-                changes at all: bit for bit the sequential answer, in at most as many rounds as there are calls, of
-                models whose answers for a sample do not depend on the batch.
+                of Gaussian data distances grow as states do, so that a change is worth the same wherever it happens,
+                and the answer is about as far from the sequential one, most often less. With 0 a node is accepted
+                when it no longer changes at all: bit for bit the sequential answer, in at most as many rounds as
+                there are calls, of models whose answers for a sample do not depend on the batch.
     accelerate: "secant": each node's model is followed along the line of its last two values; None: x0 is frozen.
     batch:      the most nodes, of all samples together, that the model is given in one call; None for no limit. A
                 round with more takes several calls.
+    ranks:      share the nodes of every round among the ranks of torch.distributed's default group, which must all call
+                `solve` with the same arguments, a seed included; each gets the answer. A rank that is lost ends the
+                others with the error that the group gives, at its timeout at the latest.
 
     Raises ValueError for numbers out of range and unknown names.
     """
@@ -47,6 +51,7 @@ class Picard:
     tol: float = 1e-3
     accelerate: Literal["secant"] | None = "secant"
     batch: int | None = None
+    ranks: bool = False
 
     def __post_init__(self) -> None:
         for name in ("window", "batch"):
@@ -55,22 +60,24 @@ class Picard:
         _tolerance("tol", self.tol)
         if self.accelerate not in (None, "secant"):
             raise ValueError(f"accelerate = {self.accelerate!r} must be 'secant' or None")
+        if not isinstance(self.ranks, bool):
+            raise ValueError(f"ranks = {self.ranks!r} must be True or False")
 
 
 @dataclass(frozen=True, eq=False)
 class Certificate:
     """How far a parallel run is from the sequential one, sample by sample.
 
-    change:      (calls, B), float64: how much the last sweep changed what each call made, relative to its norm; NaN
-                 where there was nothing to compare with. All nodes before the first that is not 0 are exact.
+    change:      (calls, B), float64: how much the last sweep changed what each call sees, relative to its norm. What
+                 calls see up to the first where it is not 0 is exact.
     distance:    (B,), float64: an estimate, not a bound, of the relative distance of the end state: for every end of
                  an accepted stretch what a geometric series with the last observed contraction leaves, carried to
                  the end as the state's norm is. 0 is exact: then every change is.
     rounds, nfe: (B,), int64: what each sample took.
 
-    What is a bound: the answer is that of the sequential run of a model whose answers differ from the given one's, at
-    every call, by at most ``(L + |slope|) change``, L being the Lipschitz constant of the model between a node's last
-    two values.
+    What is a bound: the answer is that of a sequential run of a model whose answers differ from the given one's, at
+    every call, by at most ``(L + |slope|) change`` times the norm of what it sees, L being the Lipschitz constant of
+    the model between the last two values of that, and slope how `kernels.scan` has followed it.
     """
 
     change: torch.Tensor
@@ -108,17 +115,21 @@ def picard(
     """
     if x.requires_grad or transformed():
         raise ValueError("parallel runs record no gradients and cannot be transformed or compiled")
-    rec = lowered.updates.recurrence
+    x, rec = x.contiguous(), lowered.updates.recurrence
     plan = Plan.of(lowered, rec, den, x.device, how.window or len(rec), how.tol, how.accelerate == "secant")
     noises = _Noises(lowered, noise, x.to(plan.seen), rec.noises)
     windows = [Window(plan, x[b : b + 1], keep) for b in range(len(x))]
+    evaluate: Evaluate = partial(_evaluate, den, how.batch, rec.models)
+    if how.ranks:
+        check_ranks(x, noise)
+        evaluate = shared(evaluate)
     told = den.model_times(torch.tensor(lowered.times, dtype=torch.float64), x).to(x.device)
     rounds = 0
     while active := {b: window for b, window in enumerate(windows) if len(window)}:
         noises.drop(min(window.first for window in active.values()))
         seen = [window.see() for window in active.values()]
         times = torch.cat([told[window.calls] for window in active.values()])
-        answers = _evaluate(den, torch.cat(seen), times, how.batch, rec.models)
+        answers = evaluate(torch.cat(seen), times)
         parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
         for (b, window), nodes, outputs in zip(active.items(), seen, parts, strict=True):
             if not window.sweep(nodes, outputs, noises.rows(window.calls, b)):
@@ -135,18 +146,19 @@ def picard(
 
 
 def _evaluate(
-    den: Denoiser, nodes: torch.Tensor, times: torch.Tensor, batch: int | None, models: int
+    den: Denoiser, batch: int | None, models: int, nodes: torch.Tensor, times: torch.Tensor
 ) -> list[torch.Tensor]:
     """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
-    size = batch or len(nodes)
-    parts = []
-    for part, told in zip(nodes.split(size), times.split(size), strict=True):
+    size, kept = batch or len(nodes), list[torch.Tensor]()
+    for k, (part, told) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
         answer: Any = den.model(part, told)
-        answers = answer if models > 1 else (answer,)
+        answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
         if len(answers) != models:
             raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
-        parts.append([check_output(a, part) for a in answers])
-    return [torch.cat(column) if len(column) > 1 else column[0].contiguous() for column in zip(*parts, strict=True)]
+        kept = kept or [a.new_empty(nodes.shape) for a in answers]
+        for rows, a in zip(kept, answers, strict=True):
+            rows[k * size : k * size + len(part)] = a  # a copy: models may use their memory again
+    return kept
 
 
 def _joined(windows: Sequence[Window]) -> list[torch.Tensor]:

@@ -69,7 +69,7 @@ class Window:
     def __init__(self, plan: Plan, x: torch.Tensor, keep: bool) -> None:
         calls = len(plan.recurrence)
         self.plan, self.first, self.rounds, self.nfe = plan, 0, 0, 0
-        self.slots = x.to(plan.wide).expand(plan.recurrence.slots, *x.shape).clone()
+        self.slots = x.to(plan.wide).repeat(plan.recurrence.slots, *[1] * x.ndim)
         self.nodes = x.new_empty((0, *x.shape), dtype=plan.seen)
         x0, eps = still(plan.alpha[0], plan.sigma[0])[:, 0]
         self.ahead = float(x0) * self.slots[0], float(eps) * self.slots[0]  # the pair that unknown nodes are made of
@@ -173,9 +173,8 @@ def leading(flags: Mask) -> int:
     return int(np.logical_and.accumulate(flags).sum())
 
 
-def host(x: torch.Tensor) -> Array:
-    array: Array = x.cpu().numpy()
-    return array
+def host(x: torch.Tensor) -> np.ndarray:
+    return x.cpu().numpy()
 
 
 def norms(rows: torch.Tensor) -> torch.Tensor:

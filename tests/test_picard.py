@@ -12,6 +12,7 @@ import logsnr
 from logsnr.solvers import picard_window
 from logsnr.solvers.lower import lower
 from logsnr.solvers.picard import picard
+from logsnr.solvers.run import run
 
 SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
@@ -167,6 +168,47 @@ def test_the_head_does_not_matter() -> None:
     assert rounds == [rounds[0]] * 5
 
 
+def test_frozen_heads_take_other_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frozen as it is, without the slopes that freeze x0, the head eps takes more sweeps."""
+    problem = logsnr.analysis.Gaussian(torch.zeros(8, dtype=F64), 0.01)
+    given: dict[str, Any] = {"solver": "ddim", "steps": 60, "parallel": logsnr.Picard(tol=1e-4, accelerate=None)}
+    x = start(1, 8, F64)
+    rounds = logsnr.solve(problem.denoiser(SCH, "eps"), x, **given).rounds
+    monkeypatch.setattr(picard_window.Window, "_slopes", lambda self, seen, outputs: seen.new_zeros(len(seen), 1))
+    assert logsnr.solve(problem.denoiser(SCH, "x0"), x, **given).rounds == rounds
+    assert logsnr.solve(problem.denoiser(SCH, "eps"), x, **given).rounds > rounds + 3
+
+
+@pytest.mark.parametrize("accelerate", ["secant", None])
+def test_the_bound_of_the_certificate(accelerate: Any) -> None:
+    """What every call is carried out with is the model's answer for what it sees up to (L + |slope|) change; half of
+    that is too little for some call."""
+    program = logsnr.solver("dpmpp-2m").program(SCH, logsnr.grid(SCH, 12))
+    lowered = lower(program, SCH, "x0", state=F64, model=F64)
+    x, seen = start(3, 50, F64), list[torch.Tensor]()
+
+    def contraction(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.sin(x)  # L = 1
+
+    found = picard(
+        lowered, logsnr.Denoiser(contraction, SCH, "x0"), x, logsnr.Picard(tol=0.05, accelerate=accelerate), keep=True
+    )
+    rows = iter(found.outputs[0])
+
+    def recorded(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(x.clone())
+        return next(rows)
+
+    end, _ = run(lowered, logsnr.Denoiser(recorded, SCH, "x0"), x)
+    assert torch.equal(end, found.x)
+    alpha = torch.as_tensor(SCH.alpha(np.array(lowered.times)))[:, None]
+    slope = 1 / alpha if accelerate else 0 * alpha  # at most
+    states = torch.stack(seen)
+    gap, moved = (torch.sin(states) - found.outputs[0]).norm(dim=2), found.certificate.change * states.norm(dim=2)
+    assert (gap <= (1 + slope) * moved * (1 + 1e-9) + 1e-14).all()
+    assert (gap > moved / 10).any()
+
+
 def test_an_observer_sees_the_accepted_states() -> None:
     """Callback and trajectory are those of the run that ended at x, node by node, once each."""
     den, x = logsnr.Denoiser(model, SCH, "eps"), start()
@@ -217,6 +259,21 @@ def test_non_finite_answers() -> None:
     assert refused[0]
 
 
+def test_models_that_use_their_memory_again() -> None:
+    """A model may change what it is given, return the same tensor every time, in any layout."""
+    x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    buffer = torch.zeros(8, 3, 4, 5).to(memory_format=torch.channels_last)
+
+    def reusing(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        buffer[: len(x)] = model(x, t)
+        x.fill_(torch.nan)
+        t.fill_(torch.nan)
+        return buffer[: len(x)]
+
+    wanted = logsnr.sample(logsnr.Denoiser(model, SCH), x, steps=6)
+    assert torch.equal(logsnr.sample(logsnr.Denoiser(reusing, SCH), x, steps=6, parallel=exact(batch=8)), wanted)
+
+
 def test_an_empty_batch() -> None:
     """No samples take no rounds."""
     found = logsnr.solve(logsnr.Denoiser(model, SCH), start(0), steps=5, parallel=logsnr.Picard())
@@ -232,6 +289,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("tol = -1e-09 must be a number from 0 to 1", {"tol": -1e-9}),
     ("tol = nan must be", {"tol": math.nan}),
     ("tol = '0' must be", {"tol": "0"}),
+    ("ranks = 2 must be True or False", {"ranks": 2}),
     ("accelerate = 'fast' must be 'secant' or None", {"accelerate": "fast"}),
 ]
 
@@ -250,6 +308,8 @@ def test_what_cannot_run_in_parallel() -> None:
         logsnr.sample(den, start(), solver="bosh3", parallel=logsnr.Picard())
     with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard, not int"):
         logsnr.sample(den, start(), steps=3, parallel=7)
+    with pytest.raises(ValueError, match="ranks = True needs ranks"):
+        logsnr.sample(den, start(), steps=3, parallel=logsnr.Picard(ranks=True))
     with pytest.raises(ValueError, match="record no gradients"):
         logsnr.sample(den, start().requires_grad_(), steps=3, parallel=logsnr.Picard())
     program = logsnr.solver("ddim").program(SCH, logsnr.grid(SCH, 3))
