@@ -1,6 +1,7 @@
 """What the tests of kernels share."""
 
 import os
+import re
 from importlib.util import find_spec
 
 import numpy as np
@@ -16,6 +17,11 @@ interpreted = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None, reason="needs Triton's interpreter"
 )
 BACKENDS = ["torch", "cpu", pytest.param("triton", marks=interpreted)]
+
+
+def nameless(value: object) -> str:
+    """The id of a test: no addresses, which differ from process to process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
 def random(shape: tuple[int, ...], dtype: torch.dtype = F32, seed: int = 0) -> torch.Tensor:

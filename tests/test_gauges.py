@@ -5,6 +5,7 @@ from dataclasses import replace
 import mpmath as mp
 import numpy as np
 import pytest
+from checks import nameless
 
 import logsnr
 from logsnr.solvers.gauges import EPS, VELOCITY, VELOCITY_LAM, X0, Gauge, Nodes
@@ -48,7 +49,7 @@ def test_exponential_steps(name: str, eta: float, h: float) -> None:
 
 
 @pytest.mark.parametrize("gauge", [X0, EPS], ids=lambda g: g.name)
-@pytest.mark.parametrize("eta", [Window(1.3), Window(2.0, -0.2, 0.4), Smooth(er_sde)], ids=str)
+@pytest.mark.parametrize("eta", [Window(1.3), Window(2.0, -0.2, 0.4), Smooth(er_sde)], ids=nameless)
 def test_two_steps_are_one(gauge: Gauge, eta: object) -> None:
     """Factors multiply, and weights and variances of a step are those of its parts, carried to its end."""
     gauge = replace(gauge, eta=eta)  # type: ignore[arg-type]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checks import nameless
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -234,7 +235,7 @@ def test_whole_flow_in_one_and_two_steps(name: str, startup: str) -> None:
             torch.testing.assert_close(sol.x, MEAN + share * NOISE, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("sch", [logsnr.VPLinear(), logsnr.VPCosine(), power(1.0, 0.5)], ids=repr)
+@pytest.mark.parametrize("sch", [logsnr.VPLinear(), logsnr.VPCosine(), power(1.0, 0.5)], ids=nameless)
 @pytest.mark.parametrize("name", sorted({"euler", *AT_THE_END}))
 def test_encoding_from_clean_data_where_the_noise_grows_like_a_root(name: str, sch: logsnr.Schedule) -> None:
     """Runge-Kutta methods on dx/dt start from sigma = 0 with a DDIM step where sigma' is infinite, say so,

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from checks import nameless
 
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
@@ -203,7 +204,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("options", "error", "message"), WRONG, ids=str)
+@pytest.mark.parametrize(("options", "error", "message"), WRONG, ids=nameless)
 def test_wrong_arguments(options: dict, error: type[Exception], message: str) -> None:
     """Every argument that cannot work is refused before the model is called, and the message names it."""
     for _ in "ab":  # a failure is not remembered as a success, nor the other way round

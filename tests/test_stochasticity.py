@@ -3,6 +3,7 @@
 import mpmath as mp
 import numpy as np
 import pytest
+from checks import nameless
 
 from logsnr.solvers.stochasticity import NONE, Smooth, Stochasticity, Window, er_sde, stochasticity
 
@@ -22,7 +23,7 @@ def exact(eta: Stochasticity, s: float, t: float, rate: float) -> float:
     return float(mp.quad(integrand, [s, *edges, t]))
 
 
-@pytest.mark.parametrize("eta", [Window(0.7), Window(1.5, -1.0, 0.5), Smooth(er_sde)], ids=str)
+@pytest.mark.parametrize("eta", [Window(0.7), Window(1.5, -1.0, 0.5), Smooth(er_sde)], ids=nameless)
 @pytest.mark.parametrize("rate", [0.0, 1.0, 2.0])
 def test_integrals_are_exact(eta: Stochasticity, rate: float) -> None:
     """Integrals of eta^2 e^(rate (t - lam)) over steps from 1e-8 to 9, inside and across a window, to 1e-12."""
