@@ -13,7 +13,7 @@ from .heads import Level, from_pair, to_pair
 from .lower import Lowered
 
 SLOWEST = 0.9  # contraction that estimates reckon with at most: at roundoff changes no longer shrink
-UNKNOWN = 0.5  # contraction of a node that has been swept once
+UNKNOWN = 0.5  # that of a node that has been swept once, if no other is known to contract faster
 ROUNDOFFS = 4  # changes of so many are noise, of which no slope is made
 
 
@@ -120,17 +120,19 @@ class Window:
             moved = np.where(changes > 0, changes / host(norms(new)), changes)
         stride = min(leading(moved <= plan.tol) + 1, size)
         finite = max(leading(np.isfinite(changes)), stride)
-        given = [x[:stride].to(plan.wide, copy=True) for x in outputs]
-        change = new[: stride - 1].to(plan.wide) - old[: stride - 1].to(plan.wide)
+        given = [x[:finite].to(plan.wide, copy=True) for x in outputs]
+        change = new[: finite - 1].to(plan.wide) - old[: finite - 1].to(plan.wide)
         for x in given:  # as scan has done
-            x[1:] += slopes[1:stride].reshape(-1, *[1] * (x.ndim - 1)) * change
-        advance(self.slots, given, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
+            x[1:] += slopes[1:finite].reshape(-1, *[1] * (x.ndim - 1)) * change
+        passed = [x[:stride] for x in given]
+        advance(self.slots, passed, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
         if self.kept is not None:
-            self.kept.append(given)
+            self.kept.append([x.clone() for x in passed])
         self._certify(moved, stride)
         self.before = [seen[stride:], *(x[stride:, 0] for x in outputs)]
         self.nodes = new[stride:finite]
-        self.ahead = self._pair(first + finite - 1, seen[finite - 1], [x[finite - 1, 0] for x in outputs])
+        last = new[finite - 2, 0] if finite > 1 else seen[0]
+        self.ahead = self._pair(first + finite - 1, last, [x[-1, 0] for x in given])
         self.first += stride
         return True
 
@@ -156,9 +158,10 @@ class Window:
         last = self.moved[self.first : self.first + len(moved)].copy()
         self.moved[self.first : self.first + len(moved)] = moved
         self.change[self.first + 1 : self.first + stride] = given = moved[: stride - 1]
-        before = np.where(np.isfinite(last), last, moved / UNKNOWN)[: stride - 1]
-        ratio = np.divide(given, before, out=np.zeros_like(given), where=before > 0)
-        rest = np.minimum(ratio, SLOWEST)
+        known = last > 0
+        ratio = np.divide(moved, last, out=np.zeros_like(moved), where=known)
+        ratio[~np.isfinite(last)] = min(UNKNOWN, ratio[known].max(initial=0.0)) if known.any() else UNKNOWN
+        rest = np.minimum(ratio, SLOWEST)[: stride - 1]
         self.distance += float(np.max(given * rest / (1 - rest), initial=0.0))
 
     def _pair(self, n: int, seen: torch.Tensor, outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

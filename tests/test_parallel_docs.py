@@ -5,8 +5,18 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[1] / "docs" / "parallel.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def close(word: str, said: str) -> bool:
+    """Equal words; other processors may take a round more."""
+    try:
+        return float(word) == pytest.approx(float(said), rel=0.12)
+    except ValueError:
+        return word == said
 
 
 def test_python_blocks_print_what_the_page_says() -> None:
@@ -17,7 +27,9 @@ def test_python_blocks_print_what_the_page_says() -> None:
     for code, said in shown:
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(code, names)
-        assert output.getvalue() == said
+        found, wanted = output.getvalue().split(), said.split()
+        assert len(found) == len(wanted)
+        assert all(map(close, found, wanted)), output.getvalue()
 
 
 def test_the_figures_keep_what_is_promised() -> None:
