@@ -133,12 +133,10 @@ class _MethodDef(ctypes.Structure):
     )
 
 
-_DEFINITIONS: list[_MethodDef] = []  # never freed, as the machine code is not
-
-
 def _builtin(name: str, address: int) -> Native:
     definition = _MethodDef(name.encode(), address, _METH_FASTCALL, None)
-    _DEFINITIONS.append(definition)
+    # Never freed, not even when modules are at exit: the garbage collector still looks at builtins after that.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(definition))
     new = ctypes.pythonapi.PyCFunction_NewEx
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
     function: Native = new(ctypes.addressof(definition), None, None)

@@ -1,5 +1,8 @@
 """Functions compiled from LLVM IR: values, errors, and the cache of machine code."""
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -104,3 +107,14 @@ def test_the_interpreter_goes_on(folder: Path) -> None:
     flag[0] = 7
     thread.join(timeout=60)
     assert found == [7]
+
+
+def test_loops_may_outlive_the_library() -> None:
+    """A process that still holds compiled loops when modules are taken down ends well: freed memory is overwritten
+    here, and what Python knows a builtin by must not be in it."""
+    script = (
+        "import torch, logsnr; den = logsnr.Denoiser(lambda x, t: x, logsnr.VPLinear()); "
+        "[logsnr.sample(den, torch.ones(2, 3), solver='ddim', steps=5) for _ in range(2)]"
+    )
+    environment = os.environ | {"PYTHONMALLOC": "malloc", "MALLOC_PERTURB_": "255"}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=100)
