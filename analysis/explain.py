@@ -42,7 +42,7 @@ class Explanation:
         equals = f"equal on this grid: {', '.join(self.equals) or 'no other named solver'}"
         lines += wrap(equals, 80, subsequent_indent="  ", break_on_hyphens=False)
         lines.append(f"largest sum of |weights| in a step: {self.weights:.2f} times the sum of the weights")
-        if self.growth == self.growth:
+        if not np.isnan(self.growth):
             lines += wrap(self._stability(), 80, subsequent_indent="  ")
         return "\n".join(lines)
 

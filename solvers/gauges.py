@@ -81,7 +81,8 @@ class Gauge:
         """``mu_t / mu_s``: what the exact linear part makes of the state; inf or NaN where `breaks`."""
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.name == "x0":
-                return t.sigma / s.sigma * np.exp(-self.eta.energy(s.lam, t.lam))
+                kept = t.sigma / s.sigma
+                return kept * np.exp(-self.eta.energy(s.lam, t.lam)) if self.eta else kept
             return t.alpha / s.alpha if self.name == "eps" else np.ones_like(t.t)
 
     def path(self, at: Nodes) -> Array:
@@ -111,7 +112,8 @@ class Gauge:
     def total(self, s: Nodes, t: Nodes) -> Array:
         """``mu_t (E_t - E_s)`` without cancellation: the weight of a constant N."""
         if self.name == "x0":
-            return -t.alpha * np.expm1(s.lam - t.lam - self.eta.energy(s.lam, t.lam))
+            gone = s.lam - t.lam
+            return -t.alpha * np.expm1(gone - self.eta.energy(s.lam, t.lam) if self.eta else gone)
         if self.name == "eps":
             whole = np.expm1(t.lam - s.lam)
             return -t.sigma * (whole + self.eta.integral(s.lam, t.lam, 1.0) if self.eta else whole)

@@ -67,7 +67,7 @@ def multistep(
     corrected = _by_step(_weights(*plan, k + 1, compat, ahead=1) for k, plan in enumerate(plans) if corrector)
     columns = gauge.columns(sch, at.t)
     ratio = gauge.ratio(s, t)
-    std = gauge.std(sch, s, t)
+    std = gauge.std(sch, s, t) if eta else np.zeros(len(s.t))
     calls: list[Call] = []
     for n in range(len(grid) - 1):
         keep = (_slot(n, depth),) if depth else ()
