@@ -149,7 +149,10 @@ class Copy:
     def __init__(self, moved: int) -> None:
         target, source = (torch.ones(moved // 8) for _ in range(2))
         arrays = target.numpy(), source.numpy()
-        self.ways = [partial(target.copy_, source), *(partial(copy, *arrays) for copy in _copies())]
+        self.ways: list[Callable[[], object]] = [
+            partial(target.copy_, source),
+            *(partial(copy, *arrays) for copy in _copies()),
+        ]
         self.seconds: list[float] = []
         self.threads = torch.get_num_threads()
         self()  # compiles

@@ -3,19 +3,15 @@ import csv
 import re
 from dataclasses import replace
 from io import BytesIO, StringIO
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.image import imread
 from rich.console import Console
 
 import logsnr
 from logsnr.bench import job
-from logsnr.bench.plots import families, spread
 from logsnr.bench.problems import PROBLEMS, load_problem
 from logsnr.bench.references import load_reference
 from logsnr.bench.results import COLUMNS, Case, Results, Row
@@ -224,22 +220,6 @@ def test_the_table_fits_80_columns():
 def test_numbers_are_short():
     """Errors are shown with two digits and no padding, infinities as such."""
     assert [short(v) for v in (3.21e-3, 12.0, 1e-10, np.inf)] == ["3.2e-3", "1.2e1", "1.0e-10", "inf"]
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_labels_do_not_overlap(heights):
-    """Spread labels lie a gap apart, in order, and at most 1 high."""
-    moved = spread(heights, 0.06)
-    order = sorted(range(len(heights)), key=heights.__getitem__)
-    assert all(moved[b] - moved[a] > 0.06 - 1e-9 for a, b in pairwise(order))
-    assert max(moved) <= 1
-
-
-def test_every_solver_is_in_one_family():
-    """The panels show every ramp-started solver once; DDIM is the baseline of all."""
-    lines = [Line(name) for name in default_solvers()]
-    shown = [line for members in families(lines).values() for line in members]
-    assert sorted(shown) == sorted(line for line in lines if line.solver != "ddim")
 
 
 def test_the_contact_sheet_is_a_png_with_dark_ink():
