@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import gammainc
 
 from ..kernels import recurrence, scan
 from ..solvers.catalogue import Solver
@@ -102,6 +101,8 @@ def picard_sweeps(
         nodes = new
     first, last = (np.log(np.hypot(alpha[k] * stds, sigma[k]) / sigma[k]) for k in (0, -1))
     growth, k = last - first, np.arange(1, sweeps + 1)[:, None]
+    from scipy.special import gammainc  # a third of a second, for those who need it
+
     errors = np.abs(np.array(ends) / ends[-1] - 1)
     return Sweeps(
         stds,

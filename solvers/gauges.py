@@ -67,14 +67,14 @@ class Gauge:
         """N as a combination of (x0, eps) at the times t, (n,): an array (n, 2)."""
         p, q = (1.0, 0.0) if self.name == "x0" else (0.0, 1.0)
         if self.name.startswith("velocity"):
-            at = Nodes.at(sch, t)
             with np.errstate(divide="ignore", invalid="ignore"):  # infinite where `breaks`
-                slope = -np.asarray(sch.diffusion2(t)) / (2 * at.sigma * at.sigma)  # dlam/dt
                 p, q = from_pair("velocity", Level.at(sch, t))
-                if self.eta:
+                if self.eta or self.in_lam:
+                    at = Nodes.at(sch, t)
+                    slope = -np.asarray(sch.diffusion2(t)) / (2 * at.sigma * at.sigma)  # dlam/dt
                     q = q - self.eta.squared(at.lam) * at.sigma * slope
-                if self.in_lam:
-                    p, q = p / slope, q / slope
+                    if self.in_lam:
+                        p, q = p / slope, q / slope
         return np.stack(np.broadcast_arrays(p, q, t)[:2], axis=-1)
 
     def ratio(self, s: Nodes, t: Nodes) -> Array:
