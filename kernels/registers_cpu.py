@@ -46,10 +46,12 @@ class CpuPlan:
         self.hidden = [k for k in range(len(self.dtypes)) if k not in self.seen]
         self.simple = updates.models == 1
         self.compiled: dict[tuple[Any, ...], Compiled] = {}
+        self.latest: dict[tuple[Any, ...], Compiled] = {}  # what the model returned then it will return again
 
     def kernels(self, output: torch.dtype, addressed: bool, event: Sequence[int]) -> Compiled:
         """The loop of every call, for a model that returns ``output``; ``addressed``: noises are made, not read."""
-        key = output, *self.key(addressed, event)
+        run = self.key(addressed, event)
+        key = output, *run
         if key not in self.compiled:
             updates, loops, sizes, samples, words = self.updates, [], [], [], []
             for n, call in enumerate(updates.calls):
@@ -67,22 +69,18 @@ class CpuPlan:
                 words.append((array("q", [matrix.ctypes.data, 0, *places, *call.writes, *by_sample]), matrix))
             rows = [row.buffer_info()[0] for row, _ in words]
             self.compiled[key] = Compiled(output, loops, sizes, samples, rows, words, max(sizes))
+        self.latest[run] = self.compiled[key]
         return self.compiled[key]
 
     def key(self, addressed: bool, event: Sequence[int]) -> tuple[Any, ...]:
         return addressed and self.updates.noises > 0, tuple(event) if self.updates.by_element else None
-
-    def known(self, addressed: bool, event: Sequence[int]) -> Compiled | None:
-        """Of earlier runs: what the model returned then it will return again; if not, `hot` refuses."""
-        key = self.key(addressed, event)
-        return next((found for which, found in [*self.compiled.items()] if which[1:] == key), None)
 
 
 class CpuRegisters:
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
         plan = self.plan = updates.plan
         # A copy, as models may work in place on what they are given.
-        state = self.state = x.clone() if x.dtype is plan.dtypes[STATE] else x.to(plan.dtypes[STATE])
+        state = x.clone() if x.dtype is plan.dtypes[STATE] else x.to(plan.dtypes[STATE])
         self.slots: list[Any] = [None] * len(plan.dtypes)
         self.slots[STATE] = state
         for k in plan.seen[1:]:
@@ -99,14 +97,14 @@ class CpuRegisters:
             first, step = self.block.data_ptr(), stride * state.element_size()
             for i, k in enumerate(plan.hidden):
                 self.frame[k] = first + i * step
-        self.shape, self.stride, self.seeds = state.shape, state.stride(), seeds
+        self.shape, self.seeds = state.shape, seeds  # whose words the frame points to
         self.addressed, self.event = seeds is not None, state.shape[1:]
         self.period = prod(self.event)
         self.frame[plan.samples] = self.period
         if seeds is not None:
             self.frame[plan.samples + 1], self.frame[plan.samples + 2] = (words.data_ptr() for words in seeds)
         self.address, self.output_word = self.frame.buffer_info()[0], plan.outputs
-        self.compiled = known = plan.known(self.addressed, self.event)
+        self.compiled = known = plan.latest.get(plan.key(self.addressed, self.event))
         self.hot_dtype, self.loops, self.rows = None, [], []
         if (
             known

@@ -11,6 +11,7 @@ import torch
 
 # Sums are taken in fp32 at least, and rounded once to the dtype of the output.
 STATE_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+PLAIN, STRIDED = (torch.Tensor, torch.nn.Parameter), torch.strided  # looked up at every step
 TRITON = (3, 4)  # the oldest release that takes tuples of tensors and of constants as the kernels need them
 
 
@@ -98,9 +99,9 @@ def scattered(x: torch.Tensor) -> str | None:
 def plain(x: torch.Tensor, device: str = "cpu") -> bool:
     """Whether the tensor is what lies at its address: on the device, no subclass, no pending negation."""
     return (
-        type(x) in (torch.Tensor, torch.nn.Parameter)
+        type(x) in PLAIN
         and x.device.type == device
-        and x.layout is torch.strided
+        and x.layout is STRIDED
         and not x.is_neg()
     )
 
