@@ -1,13 +1,14 @@
 """GB/s of every kernel, beside a copy of the same bytes, torch eager and torch.compile.
 
-    python -m logsnr.bench.kernels                                           one table of ratios
+    python -m logsnr.bench.kernels                                           one table of ratios; of a GPU, if any
     python -m logsnr.bench.kernels -k "combine_norm and 16K"                 a part of it, by pytest's expressions
     python -m pytest -o addopts=--import-mode=importlib bench/kernels.py     pytest-benchmark's own tables
 
 Bytes are those of the operands and outputs, once each. The copy, the fastest of numba's and torch's, moves as many
 and is timed before every round, so that a slow phase of the machine falls on both sides of a ratio; the median of the
 ratios is printed. All write to tensors that exist; the coefficients are constants of the compiled functions. Where
-torch.compile finds no C++ compiler its column stays empty.
+torch.compile finds no C++ compiler its column stays empty. A GPU does several calls before the clock is read, which
+then tells what a call takes in a loop: the larger of what the host and what the device need for it.
 """
 
 import json
@@ -32,6 +33,7 @@ from logsnr.kernels import Noise, Recurrence, combine, combine_norm, dynamic_thr
 SIZES = {"16K": 1 << 14, "1M": 1 << 20, "8M": 1 << 23}
 SECONDS, FEWEST, MOST = 1.0, 5, 500  # for the rounds of one benchmark, and how many these may be
 CONTENDERS = ("logsnr", "eager", "compiled")
+DEVICE, CALLS = ("cuda", 50) if torch.cuda.is_available() else ("cpu", 1)  # where, and how many at a time
 SAMPLES = 8  # in a batch
 WINDOW = 16  # nodes of a scan, which share the elements
 F32, F16 = torch.float32, torch.float16
@@ -48,7 +50,7 @@ class Case(NamedTuple):
 
 
 def _tensors(n: int, dtypes: Sequence[torch.dtype]) -> list[torch.Tensor]:
-    return [torch.randn(SAMPLES, n // SAMPLES).to(dtype) for dtype in dtypes]
+    return [torch.randn(SAMPLES, n // SAMPLES, device=DEVICE).to(dtype) for dtype in dtypes]
 
 
 def _bytes(*tensors: torch.Tensor) -> int:
@@ -66,7 +68,7 @@ def _weighted(inputs: Sequence[torch.Tensor], weights: Sequence[float]) -> torch
 def _combine(read: Sequence[torch.dtype], written: Sequence[torch.dtype], n: int, noisy: bool = False) -> Case:
     inputs, out = _tensors(n, read), _tensors(n, written)
     coefs = np.linspace(-0.9, 1.1, len(out) * (len(inputs) + noisy)).reshape(len(out), -1)
-    samples = torch.arange(SAMPLES)
+    samples = torch.arange(SAMPLES, device=DEVICE)
     noise = Noise(samples, samples, ((0, 0),)) if noisy else None
 
     def plain() -> list[torch.Tensor]:
@@ -94,7 +96,7 @@ def _combine_norm(n: int) -> Case:
 
 def _scan(n: int) -> Case:
     outputs, nodes, new = (x.reshape(WINDOW, SAMPLES, -1) for x in _tensors(n, [F32] * 3))
-    start = torch.randn(1, *nodes.shape[1:])
+    start = torch.randn(1, *nodes.shape[1:], device=DEVICE)
     weights = np.random.default_rng(0).uniform(0.1, 0.9, (WINDOW, 1, 2))
     calls = Recurrence(weights, np.zeros(WINDOW + 1, dtype=np.int64), 1)
 
@@ -130,6 +132,18 @@ CASES: dict[str, Callable[[int], Case]] = {
 }
 
 
+def repeated(call: Callable[[], object]) -> Callable[[], None]:
+    """CALLS of them, waited for."""
+
+    def calls() -> None:
+        for _ in range(CALLS):
+            call()
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    return calls
+
+
 @cache
 def _copies() -> list[Callable[..., None]]:
     """Numba's serial loop, which becomes a memcpy, and its parallel one."""
@@ -143,16 +157,14 @@ def _copies() -> list[Callable[..., None]]:
 
 
 class Copy:
-    """Copies as many bytes as a case moves; ``seconds`` has what the fastest of numba's loops and torch took, call by
-    call."""
+    """Copies as many bytes as a case moves; ``seconds`` has what the fastest of numba's loops and torch took (on a
+    GPU, torch), call by call."""
 
     def __init__(self, moved: int) -> None:
-        target, source = (torch.ones(moved // 8) for _ in range(2))
-        arrays = target.numpy(), source.numpy()
-        self.ways: list[Callable[[], object]] = [
-            partial(target.copy_, source),
-            *(partial(copy, *arrays) for copy in _copies()),
-        ]
+        target, source = (torch.ones(moved // 8, device=DEVICE) for _ in range(2))
+        self.ways: list[Callable[[], object]] = [repeated(partial(target.copy_, source))]
+        if DEVICE == "cpu":
+            self.ways += [partial(copy, target.numpy(), source.numpy()) for copy in _copies()]
         self.seconds: list[float] = []
         self.threads = torch.get_num_threads()
         self()  # compiles
@@ -183,7 +195,7 @@ def test_bandwidth(benchmark: Any, name: str, size: str, contender: str) -> None
     torch.compiler.reset()  # else functions of the same code count against a limit
     functions = {"logsnr": case.ours, "eager": case.plain, "compiled": torch.compile(case.plain, dynamic=False)}
     benchmark.group = f"{name}, {size} elements"
-    function = functions[contender]
+    function = repeated(functions[contender])
     try:
         function()  # compiles
     except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -195,7 +207,8 @@ def test_bandwidth(benchmark: Any, name: str, size: str, contender: str) -> None
     copy.seconds.clear()
     benchmark.pedantic(function, setup=copy, rounds=min(max(rounds, FEWEST), MOST))
     shares = [c / own for c, own in zip(copy.seconds, benchmark.stats.stats.data, strict=True)]
-    benchmark.extra_info |= {"GB/s": case.moved / benchmark.stats.stats.min / 1e9, "of a copy": median(shares)}
+    call = benchmark.stats.stats.min / CALLS
+    benchmark.extra_info |= {"us": call * 1e6, "GB/s": case.moved / call / 1e9, "of a copy": median(shares)}
 
 
 def table(results: Sequence[dict[str, Any]]) -> Table:
@@ -211,7 +224,7 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
             if ours is not None:
                 shares = [result and result["extra_info"]["of a copy"] for result in (ours, *others)]
                 made.add_row(
-                    *(name, size, f"{ours['stats']['min'] * 1e6:.1f}", f"{ours['extra_info']['GB/s']:.1f}"),
+                    *(name, size, f"{ours['extra_info']['us']:.1f}", f"{ours['extra_info']['GB/s']:.1f}"),
                     *("-" if share is None else f"{share:.2f}" for share in shares),
                 )
     return made
@@ -227,8 +240,9 @@ def main() -> int:
         results = json.loads(written.read_text())["benchmarks"] if written.exists() else []
     console = Console()
     console.print(table(results))
+    where = torch.cuda.get_device_name() if DEVICE == "cuda" else f"{torch.get_num_threads()} threads"
     console.print(
-        f"{torch.get_num_threads()} threads; the last three columns: the rate of this library, of torch and of "
+        f"{where}; the last three columns: the rate of this library, of torch and of "
         "torch.compile, as a share of the rate of a copy"
     )
     return int(status)

@@ -1,6 +1,7 @@
 """Time outside the model of whole loops, beside diffusers, k-diffusion and azula with the same scheme.
 
     python -m logsnr.bench.peers
+    python -m logsnr.bench.peers --device cuda
 
 The model is free (it returns the same tensor), so what a loop takes is what its library takes. All loops go from
 sigma = 14.6 to 0.03 on one grid, geometric in sigma, in fp32, with the library's own loop if it has one. That they
@@ -48,9 +49,13 @@ class Library(NamedTuple):
     schemes: dict[str, Make]
 
 
-def grid(steps: int) -> torch.Tensor:
-    """The sigmas of all loops, fp32 (steps + 1,)."""
-    return torch.from_numpy(np.geomspace(SIGMA_MAX, SIGMA_MIN, steps + 1)).float()
+def grid(steps: int, answer: torch.Tensor | None = None) -> torch.Tensor:
+    """The sigmas of all loops, fp32 (steps + 1,), on the device of what a free model answers."""
+    return torch.from_numpy(np.geomspace(SIGMA_MAX, SIGMA_MIN, steps + 1)).float().to(device(answer))
+
+
+def device(answer: torch.Tensor | None) -> torch.device:
+    return torch.device("cpu") if answer is None else answer.device
 
 
 def gaussian(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -90,12 +95,12 @@ def _diffusers_dpmpp(answer: torch.Tensor | None, steps: int) -> Loop:
     """Its DPM-Solver++ keeps y as the state, too; timed without the conversion of the two ends."""
     options = {"algorithm_type": "dpmsolver++", "solver_order": 2, "lower_order_final": False}
     loop = _diffusers("DPMSolverMultistepScheduler", options, answer, steps)
-    first, last = (1 + grid(steps)[[0, -1]] ** 2).sqrt()
+    first, last = (1 + grid(steps, answer)[[0, -1]] ** 2).sqrt()
     return loop if answer is not None else lambda x: loop(x / first) * last
 
 
 def _k_diffusion(name: str, answer: torch.Tensor | None, steps: int) -> Loop:
-    sampler, sigmas = getattr(_k_diffusion_sampling(), name), grid(steps)
+    sampler, sigmas = getattr(_k_diffusion_sampling(), name), grid(steps, answer)
     model = gaussian if answer is None else lambda x, sigma: answer
     return lambda x: sampler(model, x, sigmas, disable=True)
 
@@ -184,16 +189,24 @@ def distance(library: Library, scheme: str, steps: int) -> float:
     return float((ends[0] - ends[1]).abs().max() / VARIANCE**0.5)
 
 
-def per_step(library: Library, scheme: str, shape: tuple[int, ...], steps: int) -> float:
-    """Microseconds of a loop with a free model, divided by its steps."""
-    x, loop = torch.randn(shape), library.schemes[scheme](torch.randn(shape), steps)
-    loop(x)
-    return best_of(REPEATS[shape], lambda: loop(x)) / steps * 1e6
+def per_step(library: Library, scheme: str, shape: tuple[int, ...], steps: int, where: str = "cpu") -> float:
+    """Microseconds of a loop with a free model, divided by its steps; a GPU's, until it has done all of them."""
+    x, answer = (torch.randn(shape, device=where) for _ in range(2))
+    loop = library.schemes[scheme](answer, steps)
+
+    def run() -> None:
+        loop(x)
+        if x.is_cuda:
+            torch.cuda.synchronize()
+
+    run()
+    return best_of(REPEATS[shape], run) / steps * 1e6
 
 
 def main(
     steps: Annotated[int, typer.Option(min=2)] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Passes over all rows; the fastest of each counts.")] = 4,
+    where: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Microseconds a step with a free model, as ratios to this library's, and how far the ends are apart."""
     console, there = Console(), []
@@ -204,7 +217,9 @@ def main(
             console.print(f"{library.package} is left out: {reason}")
     rows = [(library, scheme) for scheme in OURS.schemes for library in there if scheme in library.schemes]
     # A machine that others use is slow for seconds on end: passes far apart find each row a quiet moment.
-    passes = [[[per_step(*row, shape, steps) for shape in REPEATS] for row in rows] for _ in track(range(rounds))]
+    passes = [
+        [[per_step(*row, shape, steps, where) for shape in REPEATS] for row in rows] for _ in track(range(rounds))
+    ]
     best = [[min(times) for times in zip(*found, strict=True)] for found in zip(*passes, strict=True)]
     base = {scheme: times for (library, scheme), times in zip(rows, best, strict=True) if library is OURS}
     table = Table("scheme", "library", "small us", "ratio", "large us", "ratio", "ends differ", box=None)
@@ -216,9 +231,13 @@ def main(
         table.add_row(scheme, f"{library.package} {version(library.package)}", *cells, apart)
     console.print(table)
     console.print(
-        f"{torch.get_num_threads()} threads, {steps} steps, microseconds a step for 1x4x64x64 and 8x16x128x128, "
+        f"{_described(where)}, {steps} steps, microseconds a step for 1x4x64x64 and 8x16x128x128, "
         f"fastest of {rounds} passes; the ends with the exact model of Gaussian data, in its standard deviations"
     )
+
+
+def _described(where: str) -> str:
+    return torch.cuda.get_device_name() if where != "cpu" else f"{torch.get_num_threads()} threads"
 
 
 if __name__ == "__main__":

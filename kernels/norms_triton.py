@@ -84,7 +84,7 @@ def mean_kernel(partial, means, blocks, count, BLOCK: tl.constexpr):
     for first in range(0, blocks, BLOCK):
         local = first + tl.arange(0, BLOCK)
         total += tl.load(partial + sample * blocks + local, mask=local < blocks, other=0.0)
-    tl.store(means + sample, tl.sum(total, axis=0) / count.to(tl.float64))
+    tl.store(means + sample, tl.sum(total, axis=0) / tl.cast(count, tl.float64))
 
 
 def norms_triton(

@@ -98,12 +98,7 @@ def scattered(x: torch.Tensor) -> str | None:
 
 def plain(x: torch.Tensor, device: str = "cpu") -> bool:
     """Whether the tensor is what lies at its address: on the device, no subclass, no pending negation."""
-    return (
-        type(x) in PLAIN
-        and x.device.type == device
-        and x.layout is STRIDED
-        and not x.is_neg()
-    )
+    return type(x) in PLAIN and x.device.type == device and x.layout is STRIDED and not x.is_neg()
 
 
 def transformed() -> bool:

@@ -6,7 +6,6 @@ leading bits says in which bin the wanted rank lies, one of the next bits within
 bits are known: exact, in one pass over memory for every 11 bits (8 on a GPU), whatever the values are.
 """
 
-from collections.abc import Callable
 from math import floor
 
 import torch
@@ -14,10 +13,8 @@ import torch
 from .backends import Backend, choose
 from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
-FEW = 256  # elements of a sample that are sorted by every backend: histograms of 2048 bins would take longer
-
-# count(bits, shift, width, prefix, counts, above, largest), see `_order_statistics`.
-Count = Callable[[torch.Tensor, int, int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], None]
+FEW = 256  # elements of a sample that the CPU sorts: histograms of 2048 bins would take longer
+SOON = 1 << 22  # elements in all that a GPU sorts in less time than it takes to launch the passes
 
 
 def dynamic_threshold(
@@ -110,49 +107,19 @@ def _quantile(x: torch.Tensor, q: float, backend: str) -> torch.Tensor:
         return x.new_empty(len(x), dtype=wide)
     position = q * (elements(x) - 1)
     k = floor(position)
-    if backend == "torch" or elements(x) < FEW:
+    if backend == "torch" or (elements(x) < FEW if backend == "cpu" else x.numel() < SOON):
         low, high = order_statistics_reference(x, k)
     else:
         if backend == "cpu":
-            from .threshold_cpu import DIGIT, count  # loads the compiler
+            from .threshold_cpu import order_statistics  # loads the compiler
         else:
-            from .threshold_triton import DIGIT, count  # loads Triton
-        low, high = _order_statistics(x, k, DIGIT, count)
+            from .threshold_triton import order_statistics  # loads Triton
+        low, high = order_statistics(x, k)
     low, high, weight = low.double(), high.double(), position - k
     if weight == 0:  # 0 times an infinite difference would be NaN
         return low.to(wide)
     between = torch.minimum(low + weight * (high - low), high)
     return torch.where(low == high, low, between).to(wide)
-
-
-def _order_statistics(x: torch.Tensor, k: int, digit: int, count: Count) -> tuple[torch.Tensor, torch.Tensor]:
-    """As the reference, by their bits, ``digit`` of them in a pass of ``count``.
-
-    A pass knows the leading bits of the k-th value, the ``prefix`` (B,). Where ``bits`` without the sign are
-    ``prefix, d, rest`` with d of ``width`` bits and the rest of ``shift``, it adds 1 to ``counts[sample, d]``. It also
-    lowers ``above`` to the least bits with a greater prefix, and raises ``largest`` to the largest bits.
-    """
-    shift, kind = 8 * x.element_size() - 1, {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
-    bits, device = x.view(kind), x.device
-    prefix, largest = (torch.zeros(len(x), dtype=torch.int64, device=device) for _ in range(2))
-    above = torch.full_like(prefix, torch.iinfo(torch.int64).max)
-    rank = torch.full_like(prefix, k)
-    while shift:
-        width = min(digit, shift)
-        shift -= width
-        counts = torch.zeros(len(x), 1 << width, dtype=torch.int64, device=device)
-        count(bits, shift, width, prefix, counts, above, largest)
-        total = counts.cumsum(dim=1)
-        bins = torch.searchsorted(total, torch.stack([rank, rank + 1], dim=1), right=True)
-        low, high = ((prefix << width) + d for d in bins.unbind(1))
-        last = bins[:, 1] == counts.shape[1]  # the next value has another prefix
-        rank -= total.gather(1, bins[:, :1]).squeeze(1) - counts.gather(1, bins[:, :1]).squeeze(1)
-        prefix = low
-    high = torch.where(last, above, high)
-    high = torch.where(last & (above > largest), low, high)  # there is no next value
-    infinite = torch.full((), torch.inf, dtype=x.dtype, device=device).view(kind)
-    low, high = (torch.where(largest > infinite, largest, v) for v in (low, high))  # the bits above it are NaNs
-    return low.to(kind).view(x.dtype), high.to(kind).view(x.dtype)
 
 
 def _choose(backend: str | None, x: torch.Tensor, out: torch.Tensor | None) -> str:

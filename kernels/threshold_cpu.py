@@ -24,6 +24,36 @@ _LOCK = threading.Lock()
 _I32 = ir.IntType(32)
 
 
+def order_statistics(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `threshold.order_statistics_reference`, by bits, see `threshold`, DIGIT of them in a pass of `count`.
+
+    A pass knows the leading bits of the k-th value, the ``prefix`` (B,). Where ``bits`` without the sign are
+    ``prefix, d, rest`` with d of ``width`` bits and the rest of ``shift``, it adds 1 to ``counts[sample, d]``. It also
+    lowers ``above`` to the least bits with a greater prefix, and raises ``largest`` to the largest bits.
+    """
+    shift, kind = 8 * x.element_size() - 1, {2: torch.int16, 4: torch.int32, 8: torch.int64}[x.element_size()]
+    bits, device = x.view(kind), x.device
+    prefix, largest = (torch.zeros(len(x), dtype=torch.int64, device=device) for _ in range(2))
+    above = torch.full_like(prefix, torch.iinfo(torch.int64).max)
+    rank = torch.full_like(prefix, k)
+    while shift:
+        width = min(DIGIT, shift)
+        shift -= width
+        counts = torch.zeros(len(x), 1 << width, dtype=torch.int64, device=device)
+        count(bits, shift, width, prefix, counts, above, largest)
+        total = counts.cumsum(dim=1)
+        bins = torch.searchsorted(total, torch.stack([rank, rank + 1], dim=1), right=True)
+        low, high = ((prefix << width) + d for d in bins.unbind(1))
+        last = bins[:, 1] == counts.shape[1]  # the next value has another prefix
+        rank -= total.gather(1, bins[:, :1]).squeeze(1) - counts.gather(1, bins[:, :1]).squeeze(1)
+        prefix = low
+    high = torch.where(last, above, high)
+    high = torch.where(last & (above > largest), low, high)  # there is no next value
+    infinite = torch.full((), torch.inf, dtype=x.dtype, device=device).view(kind)
+    low, high = (torch.where(largest > infinite, largest, v) for v in (low, high))  # the bits above it are NaNs
+    return low.to(kind).view(x.dtype), high.to(kind).view(x.dtype)
+
+
 def count(
     bits: torch.Tensor,
     shift: int,
@@ -33,7 +63,7 @@ def count(
     above: torch.Tensor,
     largest: torch.Tensor,
 ) -> None:
-    """One pass of `threshold._order_statistics`; each thread counts in its own histograms, then adds to ``counts``."""
+    """One pass of `order_statistics`; each thread counts in its own histograms, then adds to ``counts``."""
     addresses = [x.data_ptr() for x in (bits, prefix, counts, above, largest)]
     words = array("q", [*addresses, elements(bits), shift, width])
     function = _kernel(f"count {8 * bits.element_size()}")

@@ -95,6 +95,14 @@ def source(function: Any, arguments: dict[str, Any], constants: dict[str, Any]) 
     return ASTSource(function, signature, constants, {at: [["tt.divisibility", 16]] for at in aligned})
 
 
+def with_ones(function: Any, arguments: dict[str, Any], constants: dict[str, Any]) -> Any:
+    """The source for a call whose integers are all 1: Triton makes constants of those."""
+    integers = [p.name for p in function.params if str(arguments.get(p.name)).startswith("i")]
+    ones = {name: 1 for name in integers if name not in (function.do_not_specialize or ())}
+    left = {name: kind for name, kind in arguments.items() if name not in ones}
+    return source(function, left, constants | ones)
+
+
 def resources(asm: dict[str, Any]) -> tuple[int, int]:
     """Registers and spills, from what ``ptxas -v`` says or from the metadata in AMD's assembly."""
     if "ptx" not in asm:
@@ -123,6 +131,8 @@ def compile_for(where: tuple[str, str]) -> list[Kernel]:
     (name, target), found = where, []
     for case, (function, arguments, constants, warps, *fused) in FILES[name].items():
         options = {"num_warps": warps, "enable_fp_fusion": bool(fused)}
+        if target == "sm_90":
+            triton.compile(with_ones(function, arguments, constants), GPUTarget(*TARGETS[target]), options)
         made = triton.compile(source(function, arguments, constants), GPUTarget(*TARGETS[target]), options).asm
         found.append(Kernel(target, case, made.get("ptx") or made["amdgcn"], *resources(made)))
     return found

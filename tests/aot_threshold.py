@@ -2,19 +2,26 @@
 
 import triton.language as tl
 
-from logsnr.kernels.threshold_triton import BLOCK, DIGIT, SPAN, WARPS, clip_kernel, count_kernel
+from logsnr.kernels.threshold_triton import BLOCK, DIGIT, WARPS, WORDS, clip_kernel, count_kernel, digit_kernel
+
+ROW = WORDS.value + (1 << DIGIT)
 
 
 def count(bits: int) -> tuple:
     arguments = {
-        "bits": f"*i{bits}", "prefix": "*i64", "counts": "*i64", "above": "*i64", "largest": "*i64",
-        "size": "i32:16", "spans": "i32", "shift": "i32",
+        "bits": f"*i{bits}", "memory": "*i64", "size": "i32:16", "spans": "i32", "span": "i32:16", "shift": "i32",
     }  # fmt: skip
     constants = {
-        "WIDTH": DIGIT, "SIGN": (1 << bits - 1) - 1, "KEY": tl.int64 if bits == 64 else tl.int32,
-        "BLOCK": BLOCK, "SPAN": SPAN,
+        "WIDTH": DIGIT, "ROW": ROW, "SIGN": (1 << bits - 1) - 1, "KEY": tl.int64 if bits == 64 else tl.int32,
+        "BLOCK": BLOCK,
     }  # fmt: skip
     return count_kernel, arguments, constants, WARPS
+
+
+def digit(*, last: bool) -> tuple:
+    arguments = {"memory": "*i64", "pair": "*i32", "k": "i32"}
+    constants = {"WIDTH": DIGIT, "ROW": ROW, "INFINITE": 0x7F800000, "LAST": last}
+    return digit_kernel, arguments, constants, WARPS
 
 
 def clip(kind: str) -> tuple:
@@ -29,6 +36,8 @@ CASES = {
     "count 16": count(16),
     "count 32": count(32),
     "count 64": count(64),
+    "digit": digit(last=False),
+    "last digit": digit(last=True),
     "clip fp32": clip("fp32"),
     "clip bf16": clip("bf16"),
 }

@@ -41,9 +41,10 @@ def test_norms() -> None:
 
 
 def test_threshold() -> None:
-    """Narrow are the prefix of the digits known, or bound and factor."""
+    """Narrow are what is known of the digits, or bound and factor; counts of digits are added to memory."""
     wanted = {
-        "count 16": (1, 0, 1, 0, 80), "count 32": (2, 0, 1, 0, 80), "count 64": (4, 0, 1, 0, 128),
+        "count 16": (1, 0, 1, 0, 80), "count 32": (2, 0, 1, 0, 80), "count 64": (4, 0, 1, 0, 168),
+        "digit": (1, 1, 2, 2, 64), "last digit": (1, 1, 4, 2, 64),
         "clip fp32": (2, 2, 2, 0, 32), "clip bf16": (1, 1, 2, 0, 32),
     }  # fmt: skip
     assert_figures("threshold", wanted)
