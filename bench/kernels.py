@@ -31,6 +31,8 @@ from rich.table import Table
 from logsnr.kernels import Noise, Recurrence, combine, combine_norm, dynamic_threshold, scan
 
 SIZES = {"16K": 1 << 14, "1M": 1 << 20, "8M": 1 << 23}
+if torch.cuda.is_available():
+    SIZES |= {"64M": 1 << 26}  # where a call takes longer than its launch
 SECONDS, FEWEST, MOST = 1.0, 5, 500  # for the rounds of one benchmark, and how many these may be
 CONTENDERS = ("logsnr", "eager", "compiled")
 DEVICE, CALLS = ("cuda", 50) if torch.cuda.is_available() else ("cpu", 1)  # where, and how many at a time

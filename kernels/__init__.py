@@ -1,6 +1,7 @@
 """Fused kernels: each operation has a torch reference that is its specification, and compiled versions."""
 
-from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference, standard_normals
+from .arguments import MAX_INPUTS, MAX_OUTPUTS
+from .combine import combine, combine_reference, standard_normals
 from .normals import Noise, normals
 from .norms import combine_norm, error_norm
 from .recurrence import Recurrence, recurrence

@@ -9,14 +9,12 @@ from functools import reduce
 import numpy as np
 import torch
 
+from .arguments import MAX_OUTPUTS, check_tensors, copied
 from .backends import Backend, choose
 from .combine_op import traced
 from .normals import Noise, normals
 from .table import Table, table
-from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
-
-MAX_INPUTS = 12
-MAX_OUTPUTS = 3
+from .tensors import accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
 
 def combine(
@@ -64,13 +62,14 @@ def combine(
     # Under torch.compile coefficients stay a tensor: their values are looked at when the operator runs.
     prepared = _tensor(coefs) if compiling else table(coefs)
     columns = len(inputs) + (len(noise.columns) if noise else 0)
-    kinds = _check(inputs, prepared.shape, columns, dtypes, out)
+    kinds = check_tensors(inputs, prepared.shape[0] if len(prepared.shape) else 0, dtypes, out)
+    _check(prepared.shape, columns, inputs[0].shape[1:])
     if noise is not None:
         noise.check(inputs[0])
     bounds = _bounds(limits, len(kinds))
     if isinstance(prepared, torch.Tensor):
         results, bad = traced(inputs, prepared, kinds, checked, noise, bounds, backend)
-        return (results if out is None else _copied(results, out)), bad
+        return copied(results, out), bad
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     if recorded and backend is None and out is None and not functional():
         return traced(inputs, prepared.tensor, kinds, checked, noise, bounds, None)
@@ -124,9 +123,13 @@ def combine_reference(
     columns = list(terms)
     if noise is not None:
         columns += [standard_normals(noise, k, inputs[0]).to(wide) for k in range(len(noise.columns))]
-    rows = torch.from_numpy(prepared.coefs.astype(np.float64 if wide is torch.float64 else np.float32))
     # Python floats carry scalars to any device without a copy; fp32 values survive the trip exactly.
-    weights = rows.to(device) if prepared.by_element else rows.tolist()
+    event = inputs[0].shape[1:]
+    weights = (
+        prepared.on(device, wide, event).reshape(*prepared.shape[:2], *event)
+        if prepared.by_element
+        else prepared.rounded(wide, event).tolist()
+    )
     sums = []
     for row, used in zip(weights, prepared.used(wide), strict=True):
         products = [weight * term for weight, term, use in zip(row, columns, used, strict=True) if use]
@@ -140,13 +143,7 @@ def combine_reference(
     bad = torch.zeros((), dtype=torch.bool, device=device)
     for term in terms[:checked]:
         bad = bad | ~torch.isfinite(term).all()
-    return (results if out is None else _copied(results, out)), bad  # last, as an output may be an input
-
-
-def _copied(results: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    for target, result in zip(out, results, strict=True):
-        target.copy_(result)
-    return tuple(out)
+    return copied(results, out), bad
 
 
 _ONE = Table(np.ones((1, 1)))
@@ -178,35 +175,10 @@ def _bounds(limits: Sequence[float | None] | None, outputs: int) -> tuple[float,
     return bounds
 
 
-def _check(
-    inputs: Sequence[torch.Tensor],
-    coefs: Sequence[int],
-    columns: int,
-    dtypes: Sequence[torch.dtype] | None,
-    out: Sequence[torch.Tensor] | None,
-) -> tuple[torch.dtype, ...]:
-    """The dtypes of the outputs; ValueError for what does not fit."""
-    if not 1 <= len(inputs) <= MAX_INPUTS:
-        raise ValueError(f"combine takes 1 to {MAX_INPUTS} inputs, not {len(inputs)}")
-    if len(coefs) < 2 or coefs[1] != columns or not 1 <= coefs[0] <= MAX_OUTPUTS:
-        raise ValueError(f"coefs must have shape (R, {columns}) with R from 1 to {MAX_OUTPUTS}, not {(*coefs,)}")
-    rows, event = coefs[0], coefs[2:]
-    if out is not None and dtypes is not None:
-        raise ValueError("give out or dtypes, not both: out has its own dtypes")
-    kinds = [o.dtype for o in out] if out is not None else dtypes or [inputs[0].dtype] * rows
-    if len(kinds) != rows:
-        raise ValueError(f"coefs has {rows} rows, but {len(kinds)} outputs are given")
-    first = inputs[0]
-    for x in (*inputs, *(out or ())):
-        if x.shape != first.shape or x.device != first.device:
-            raise ValueError(
-                f"all tensors must have the shape and device of the first, {tuple(first.shape)} on {first.device}; "
-                f"one has {tuple(x.shape)} on {x.device}"
-            )
-    for dtype in (*(x.dtype for x in inputs), *kinds):
-        if dtype not in STATE_DTYPES:
-            raise ValueError(f"combine needs fp64, fp32, fp16 or bf16 tensors, not {dtype}")
-    sizes = first.shape[1:]
-    if len(event) > len(sizes) or any(e not in (1, n) for e, n in zip(event[::-1], sizes[::-1], strict=False)):
-        raise ValueError(f"per-element coefs of shape {(*event,)} do not broadcast against {tuple(sizes)}")
-    return tuple(kinds)
+def _check(shape: Sequence[int], columns: int, event: Sequence[int]) -> None:
+    """Raise ValueError where coefficients of this shape do not fit ``columns`` of samples of shape ``event``."""
+    if len(shape) < 2 or shape[1] != columns or not 1 <= shape[0] <= MAX_OUTPUTS:
+        raise ValueError(f"coefs must have shape (R, {columns}) with R from 1 to {MAX_OUTPUTS}, not {(*shape,)}")
+    given = shape[2:]
+    if len(given) > len(event) or any(e not in (1, n) for e, n in zip(given[::-1], event[::-1], strict=False)):
+        raise ValueError(f"per-element coefs of shape {(*given,)} do not broadcast against {tuple(event)}")

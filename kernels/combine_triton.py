@@ -77,6 +77,11 @@ def combine_kernel(
         tl.store(outputs[r] + base + local, total.to(outputs[r].dtype.element_ty), mask=inside)
 
 
+def first_used(used: Sequence[Sequence[bool]]) -> tuple[int, ...]:
+    """By row, the first column in use, or -1."""
+    return tuple(row.index(True) if any(row) else -1 for row in used)
+
+
 class Launch(NamedTuple):
     """What one combination needs besides its tensors: coefficients on the device and compile-time arguments.
 
@@ -104,7 +109,7 @@ def prepare(
     used = coefs.used(wide)
     constants = {
         "USED": used,
-        "FIRST": tuple(row.index(True) if any(row) else -1 for row in used),
+        "FIRST": first_used(used),
         "CHECKED": checked,
         "CLAMPED": tuple(clamped or (False,) * len(used)),
         "NOISES": noises,

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from .arguments import MAX_OUTPUTS, check_tensors, copied
 from .backends import Backend, choose
-from .combine import MAX_INPUTS, MAX_OUTPUTS
 from .sums import sum_squares, weighted_sum
-from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
+from .table import Table, table
+from .tensors import accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
 
 def combine_norm(
@@ -63,9 +64,11 @@ def combine_norm(
     Raises ValueError for shapes, devices, counts, dtypes and tolerances that do not fit, and RuntimeError if the
     backend asked for cannot serve these tensors, with the reason.
     """
-    table = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
-    kinds = _check(inputs, table, dtypes, out)
-    rows = np.concatenate([_weights("error", [error], 1, len(inputs)), _weights("scale", scale, 2, len(inputs))])
+    given = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
+    kinds = _check(inputs, given, dtypes, out)
+    rows = [_weights("error", [error], 1, len(inputs)), _weights("scale", scale, 2, len(inputs))]
+    matrix = np.concatenate([given, *rows])
+    weights = Table(matrix) if torch.compiler.is_compiling() else table(matrix)  # the kept ones cannot be traced
     wide = accumulation_dtype(kinds or [x.dtype for x in inputs])
     if not (rtol >= 0 and np.isfinite(rtol)):
         raise ValueError(f"rtol must be finite and not negative, not {rtol}")
@@ -82,15 +85,13 @@ def combine_norm(
         {"cpu": lambda: cpu_refuses(tensors) or unfit(), "triton": lambda: triton_refuses(tensors) or unfit()},
     )
     if asked == "torch":
-        return combine_norm_reference(inputs, table, rows, rtol, atol, kinds, wide, out=out)
+        return combine_norm_reference(inputs, weights, rtol, atol, kinds, wide, out=out)
     results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in kinds)
-    matrix = np.concatenate([table, rows]).astype(_numpy(wide))
-    tolerances = np.array([rtol, atol], dtype=_numpy(wide))
     if asked == "cpu":
         from .norms_cpu import norms_cpu as norms  # loads the compiler
     else:
         from .norms_triton import norms_triton as norms  # loads Triton
-    return results, norms(inputs, results, matrix, tolerances)
+    return results, norms(inputs, results, weights, (rtol, atol), wide)
 
 
 def error_norm(
@@ -109,8 +110,7 @@ def error_norm(
 
 def combine_norm_reference(
     inputs: Sequence[torch.Tensor],
-    coefs: np.ndarray,
-    rows: np.ndarray,
+    weights: Table,
     rtol: float,
     atol: float,
     dtypes: Sequence[torch.dtype],
@@ -118,21 +118,18 @@ def combine_norm_reference(
     *,
     out: Sequence[torch.Tensor] | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """The specification, in plain torch: differentiable, and on any device that has fp64."""
+    """The specification, in plain torch: differentiable, and on any device that has fp64. ``weights`` has a row for
+    every output, then those of e, a and b."""
     terms = [x.to(wide) for x in inputs]
-    *sums, e, a, b = (weighted_sum(row, terms) for row in np.concatenate([coefs, rows]).astype(_numpy(wide)).tolist())
-    relative, absolute = (float(_numpy(wide)(tol)) for tol in (rtol, atol))
+    *sums, e, a, b = (weighted_sum(row, terms) for row in weights.rounded(wide, ()).tolist())
+    relative, absolute = torch.tensor([rtol, atol], dtype=wide).tolist()
     size = absolute + relative * torch.maximum(a.abs(), b.abs())
     # The second term is 0, or NaN where the scale is infinite and would hide an error of any size.
     ratio = e / size + (size - size)
     count = elements(ratio)
     norms = torch.sqrt(sum_squares(ratio.double().reshape(len(ratio), count)) / max(count, 1))
     results = tuple(total.to(dtype) for total, dtype in zip(sums, dtypes, strict=True))
-    if out is not None:  # last, as an output may be an input
-        for target, result in zip(out, results, strict=True):
-            target.copy_(result)
-        results = tuple(out)
-    return results, norms
+    return copied(results, out), norms
 
 
 def _weights(name: str, rows: Any, count: int, columns: int) -> np.ndarray:
@@ -142,10 +139,6 @@ def _weights(name: str, rows: Any, count: int, columns: int) -> np.ndarray:
     return weights
 
 
-def _numpy(wide: torch.dtype) -> Any:
-    return np.float64 if wide is torch.float64 else np.float32
-
-
 def _check(
     inputs: Sequence[torch.Tensor],
     coefs: np.ndarray,
@@ -153,26 +146,9 @@ def _check(
     out: Sequence[torch.Tensor] | None,
 ) -> tuple[torch.dtype, ...]:
     """The dtypes of the outputs; ValueError for what does not fit."""
-    if not 1 <= len(inputs) <= MAX_INPUTS:
-        raise ValueError(f"inputs must be 1 to {MAX_INPUTS} tensors, not {len(inputs)}")
+    kinds = check_tensors(inputs, len(coefs) if coefs.ndim else 0, dtypes, out)
     if coefs.ndim != 2 or coefs.shape[1] != len(inputs) or coefs.shape[0] > MAX_OUTPUTS:
         raise ValueError(f"coefs must have shape (R, {len(inputs)}) with R from 0 to {MAX_OUTPUTS}, not {coefs.shape}")
-    if out is not None and dtypes is not None:
-        raise ValueError("give out or dtypes, not both: out has its own dtypes")
-    kinds = [o.dtype for o in out] if out is not None else dtypes or [inputs[0].dtype] * len(coefs)
-    if len(kinds) != len(coefs):
-        raise ValueError(f"coefs has {len(coefs)} rows, but {len(kinds)} outputs are given")
-    first = inputs[0]
-    if first.ndim == 0:
+    if inputs[0].ndim == 0:
         raise ValueError("inputs must have a batch dimension, but they have no dimension")
-    named = [(f"inputs[{j}]", x) for j, x in enumerate(inputs)] + [(f"out[{r}]", x) for r, x in enumerate(out or ())]
-    for name, x in named:
-        if x.shape != first.shape or x.device != first.device:
-            raise ValueError(
-                f"{name} must have the shape and device of inputs[0], {tuple(first.shape)} on {first.device}, "
-                f"not {tuple(x.shape)} on {x.device}"
-            )
-    for name, dtype in [(name, x.dtype) for name, x in named] + [("dtypes", dtype) for dtype in kinds]:
-        if dtype not in STATE_DTYPES:
-            raise ValueError(f"{name} must be fp64, fp32, fp16 or bf16, not {dtype}")
-    return tuple(kinds)
+    return kinds

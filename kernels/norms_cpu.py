@@ -17,6 +17,7 @@ from .lanes import CODES, TYPES, constant, counted, intrinsic, splat, vector
 from .native import I64, Native, compile_function
 from .pool import launch
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
+from .table import Table
 from .tensors import elements
 
 _KERNELS: dict[str, Native] = {}
@@ -26,16 +27,22 @@ _F64 = ir.DoubleType()
 
 
 def norms_cpu(
-    inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], matrix: np.ndarray, tolerances: np.ndarray
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+    weights: Table,
+    tolerances: tuple[float, float],
+    wide: torch.dtype,
 ) -> torch.Tensor:
-    """Writes the outputs and returns the norms (B,). Tensors are laid out alike, sample by sample. ``matrix`` has a
-    row for every output, then those of e, a and b; it and ``tolerances``, rtol and atol, have the dtype of the sums."""
+    """Writes the outputs and returns the norms (B,). Tensors are laid out alike, sample by sample. ``weights`` has a
+    row for every output, then those of e, a and b. tolerances: rtol and atol. wide: the dtype of the sums."""
+    matrix = weights.rounded(wide, ())
+    bounds = np.array(tolerances, dtype=matrix.dtype)
     batch, count = len(inputs[0]), elements(inputs[0])
     chunks = -(-count // CHUNK)
     partial = np.zeros((batch, power_of_two(chunks)))
     tensors = (*inputs, *outputs)
     frame = array("q", [x.data_ptr() for x in tensors])
-    addresses = [x.ctypes.data for x in (matrix, tolerances, partial)]
+    addresses = [x.ctypes.data for x in (matrix, bounds, partial)]
     row = array("q", [*addresses, count, chunks, partial.shape[1]])
     size = min(CHUNK, count) * sum(x.element_size() for x in tensors)
     if batch and count:

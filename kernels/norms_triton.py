@@ -7,12 +7,13 @@ Launched with ``enable_fp_fusion=False``: products and sums are rounded one by o
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 
-from .tensors import elements, on_device
+from .combine_triton import WIDE, first_used, on_device
+from .table import Table
+from .tensors import elements
 
 BLOCK = 1024
 
@@ -88,22 +89,25 @@ def mean_kernel(partial, means, blocks, count, BLOCK: tl.constexpr):
 
 
 def norms_triton(
-    inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor], matrix: np.ndarray, tolerances: np.ndarray
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+    weights: Table,
+    tolerances: tuple[float, float],
+    wide: torch.dtype,
 ) -> torch.Tensor:
     """As `norms_cpu`, on the device of the tensors."""
     device, batch, count = inputs[0].device, len(inputs[0]), elements(inputs[0])
     if not batch * count:
         return torch.zeros(batch, dtype=torch.float64, device=device)
     blocks = triton.cdiv(count, BLOCK)
-    table, tolerance = (on_device(x, device) for x in (matrix, tolerances))
+    table, bounds = weights.on(device, wide, ()), on_device(tolerances, wide, device)
     partial = torch.empty(batch * blocks, dtype=torch.float64, device=device)
     means = torch.empty(batch, dtype=torch.float64, device=device)
-    used = tuple(map(tuple, (matrix != 0).tolist()))
-    first = tuple(row.index(True) if any(row) else -1 for row in used)
-    wide = tl.float64 if matrix.dtype == np.float64 else tl.float32
+    used = weights.used(wide)
     norms_kernel[(batch * blocks,)](
-        tuple(inputs), tuple(outputs), table, tolerance, partial, count, blocks,
-        USED=used, FIRST=first, WIDE=wide, BLOCK=BLOCK, num_warps=warps((*inputs, *outputs)), enable_fp_fusion=False,
+        tuple(inputs), tuple(outputs), table, bounds, partial, count, blocks,
+        USED=used, FIRST=first_used(used), WIDE=WIDE[wide], BLOCK=BLOCK, num_warps=warps((*inputs, *outputs)),
+        enable_fp_fusion=False,
     )  # fmt: skip
     mean_kernel[(batch,)](partial, means, blocks, count, BLOCK=BLOCK, num_warps=4, enable_fp_fusion=False)
     return means.sqrt()

@@ -103,10 +103,8 @@ def recurrence(calls: Sequence[Update]) -> Recurrence:
     Raises ValueError for calls with different numbers of model columns and for coefficients by element.
     """
     for n, call in enumerate(calls):
-        if call.table.coefs.ndim > 2:
-            raise ValueError(
-                f"calls must have scalar coefficients; call {n} has a table of shape {call.table.coefs.shape}"
-            )
+        if call.table.by_element:
+            raise ValueError(f"calls must have scalar coefficients; call {n} has a table of shape {call.table.shape}")
         if call.models != calls[0].models:
             raise ValueError(
                 f"calls must have {calls[0].models} model column(s), as the first; call {n} has {call.models}"

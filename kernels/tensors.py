@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cache
 from math import prod
 
-import numpy as np
 import torch
 
 # Sums are taken in fp32 at least, and rounded once to the dtype of the output.
@@ -116,12 +115,6 @@ def vmapped() -> bool:
     """Whether torch.func.vmap is active: then no value of a tensor can be looked at."""
     functorch = torch._C._functorch
     return any(level.key() == functorch.TransformType.Vmap for level in functorch.get_interpreter_stack() or ())
-
-
-def on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """An array on a device, without making the host wait for a GPU: memory that is not pinned has been read when the
-    call returns, before the copy on the device is there."""
-    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def dense(x: torch.Tensor) -> bool:

@@ -161,13 +161,13 @@ def test_bad_calls() -> None:
     wrong, before anything is written."""
     x, y = torch.randn(2, 3), torch.randn(2, 3)
     for arguments, message in [
-        (([], np.ones((1, 0))), "1 to 12 inputs, not 0"),
-        (([x] * 13, np.ones((1, 13))), "1 to 12 inputs, not 13"),
+        (([], np.ones((1, 0))), "inputs must be 1 to 12 tensors, not 0"),
+        (([x] * 13, np.ones((1, 13))), "inputs must be 1 to 12 tensors, not 13"),
         (([x, y], np.ones((1, 3))), r"shape \(R, 2\).*not \(1, 3\)"),
         (([x, y], np.ones((4, 2))), "R from 1 to 3"),
         (([x, y], np.ones((0, 2))), "R from 1 to 3"),
         (([x, y], np.ones(2)), "must have shape"),
-        (([x, y[:1]], np.ones((1, 2))), r"one has \(1, 3\)"),
+        (([x, y[:1]], np.ones((1, 2))), r"inputs\[1\] must have.*not \(1, 3\)"),
         (([x, y.to("meta")], np.ones((1, 2))), "on meta"),
         (([x, y.int()], np.ones((1, 2))), "not torch.int32"),
         (([x, y.to(torch.complex64)], np.ones((1, 2))), "not torch.complex64"),
@@ -181,7 +181,7 @@ def test_bad_calls() -> None:
         ({"dtypes": [torch.float32]}, "2 rows, but 1"),
         ({"dtypes": [torch.int64, torch.float32]}, "not torch.int64"),
         ({"out": [torch.empty(2, 3)]}, "2 rows, but 1"),
-        ({"out": [torch.empty(2, 3), torch.empty(3, 2)]}, r"one has \(3, 2\)"),
+        ({"out": [torch.empty(2, 3), torch.empty(3, 2)]}, r"out\[1\] must have.*not \(3, 2\)"),
         ({"out": [torch.empty(2, 3)] * 2, "dtypes": [torch.float32] * 2}, "not both"),
         ({"backend": "cuda"}, "one of 'torch', 'cpu', 'triton', not 'cuda'"),
     ]:

@@ -1,0 +1,51 @@
+"""What `combine` and `combine_norm` ask of their tensors."""
+
+from collections.abc import Sequence
+
+import torch
+
+from .tensors import STATE_DTYPES
+
+MAX_INPUTS = 12
+MAX_OUTPUTS = 3
+
+
+def check_tensors(
+    inputs: Sequence[torch.Tensor],
+    rows: int,
+    dtypes: Sequence[torch.dtype] | None,
+    out: Sequence[torch.Tensor] | None,
+) -> tuple[torch.dtype, ...]:
+    """The dtypes of ``rows`` outputs; ValueError, by name, for what does not fit."""
+    if not 1 <= len(inputs) <= MAX_INPUTS:
+        raise ValueError(f"inputs must be 1 to {MAX_INPUTS} tensors, not {len(inputs)}")
+    if out is not None and dtypes is not None:
+        raise ValueError("give out or dtypes, not both: out has its own dtypes")
+    kinds = [o.dtype for o in out] if out is not None else dtypes or [inputs[0].dtype] * rows
+    if len(kinds) != rows:
+        raise ValueError(f"coefs has {rows} rows, but {len(kinds)} outputs are given")
+    first = inputs[0]
+    shape, device = first.shape, first.device
+    named = ("inputs", inputs), ("out", out or ())
+    for name, tensors in named:
+        for j, x in enumerate(tensors):
+            if x.shape != shape or x.device != device:
+                raise ValueError(
+                    f"{name}[{j}] must have the shape and device of inputs[0], {tuple(shape)} on {device}, "
+                    f"not {tuple(x.shape)} on {x.device}"
+                )
+            if x.dtype not in STATE_DTYPES:
+                raise ValueError(f"{name}[{j}] must be fp64, fp32, fp16 or bf16, not {x.dtype}")
+    for dtype in kinds:
+        if dtype not in STATE_DTYPES:
+            raise ValueError(f"dtypes must be fp64, fp32, fp16 or bf16, not {dtype}")
+    return tuple(kinds)
+
+
+def copied(results: Sequence[torch.Tensor], out: Sequence[torch.Tensor] | None) -> tuple[torch.Tensor, ...]:
+    """The results, in ``out`` if there is one: written last, as an output may be an input."""
+    if out is None:
+        return tuple(results)
+    for target, result in zip(out, results, strict=True):
+        target.copy_(result)
+    return tuple(out)
