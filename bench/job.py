@@ -109,7 +109,7 @@ def _show(section: Section, console: Console) -> None:
         console.print(terminal_table(board))
         console.print(legend(board), style="dim", highlight=False)
         for line in board.lines_with_gaps():
-            least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, line.startup)
+            least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, startup=line.startup)
             console.print(f"-: {line} needs at least {least}", style="dim", highlight=False)
     if board.adaptive:
         console.print("Adaptive steps, error at the NFE it took:")
