@@ -3,9 +3,12 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from torch import distributed
+
+PATIENCE = timedelta(days=1)  # others wait while the first computes a reference; one that dies is noticed at once
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -18,7 +21,7 @@ def launched_ranks() -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    distributed.init_process_group("gloo")
+    distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield
     finally:
