@@ -14,6 +14,7 @@ from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
 from ..solvers.multistep import Startup
 from ..solvers.names import nearest
+from ..solvers.planning import plan_program
 from ..solvers.schedule import Schedule
 from ..solvers.schedules import VPLinear
 from .estimates import Estimate, median, p90, per_sample_rms, rms
@@ -87,10 +88,11 @@ def work_precision(
         raise ValueError(f"grid = {grid!r} is unknown{nearest(grid, GRIDS)}")
     if startup not in get_args(Startup):
         raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
-    pairs, notes = _possible(methods, budgets, sch, startup, grid, t_start, t_end)
+    options = dict(grid=grid, startup=startup, t_start=t_start, t_end=t_end)
+    pairs, notes = _possible(methods, budgets, sch, options)
     s, t = make_grid(sch, 1, grid, t_start=t_start, t_end=t_end).tolist()
     target, noise = _target(problem, sch, s, t, samples, seed, x, event_shape, precise)
-    rows = _measure(pairs, target, repeats, dict(grid=grid, startup=startup, t_start=t_start, t_end=t_end))
+    rows = _measure(pairs, target, repeats, options)
     dtype = str(target.x.dtype).removeprefix("torch.")
     conditions = Conditions(
         name or target.name, str(sch), s, t, grid, startup, target.begun, len(target.x), seed, dtype, repeats,
@@ -99,11 +101,9 @@ def work_precision(
     return WorkPrecision(conditions, rows, notes)
 
 
-def least_nfe(
-    method: Solver, sch: Schedule, startup: Startup = "ramp", kind: str = "logsnr", **span: float | None
-) -> int:
-    """The evaluations of one step: no smaller budget is possible. span: t_start and t_end as in `logsnr.grid`."""
-    return len(method.program(sch, make_grid(sch, 1, kind, **span), startup=startup))
+def least_nfe(method: Solver, sch: Schedule, **options: Any) -> int:
+    """The evaluations of one step: no smaller budget is possible. options: as of `plan_program`."""
+    return len(plan_program(method, sch, steps=1, **options))
 
 
 def _measure(
@@ -190,13 +190,12 @@ def _check_count(name: str, value: Any, least: int) -> None:
 
 
 def _possible(
-    methods: list[Solver], budgets: list[int], sch: Schedule, startup: Startup, grid: str,
-    t_start: float | None, t_end: float | None,
-) -> tuple[list[tuple[Solver, int]], tuple[str, ...]]:  # fmt: skip
+    methods: list[Solver], budgets: list[int], sch: Schedule, options: dict[str, Any]
+) -> tuple[list[tuple[Solver, int]], tuple[str, ...]]:
     """The pairs of solver and budget that can be run, and a note for each solver that misses some."""
     pairs, notes = [], []
     for method in methods:
-        least = least_nfe(method, sch, startup, grid, t_start=t_start, t_end=t_end)
+        least = least_nfe(method, sch, **options)
         pairs += [(method, nfe) for nfe in budgets if nfe >= least]
         if missed := [str(nfe) for nfe in budgets if nfe < least]:
             notes.append(f"{method.name} needs at least {least} model evaluations: no row at {', '.join(missed)}")

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import solver
 from .problems import BenchProblem, load_problem
+from .ranks import leads, on_first, shared
 from .references import load_reference
 from .report import Section, write_report
-from .results import Case, Results
+from .results import Case, Results, Row
 from .sheets import take_pictures
 from .tables import FIRST, WORDS, Board, adaptive_lines, legend, terminal_table
 from .work_precision import Plan, cases, check_plan, measure
@@ -30,13 +31,15 @@ def run_bench(
     """Measure `plan` on each problem, print a table for each, write results.csv and index.html into `out`.
 
     Rows that are in the CSV already, from the same code, are not measured again unless `fresh`; so an
-    interrupted bench goes on where it stopped. Raises ValueError for unknown problems, solvers and grids, for
-    numbers that are not positive and budgets that allow nothing, before any work.
+    interrupted bench goes on where it stopped. The ranks of a process group share the measurements; the first alone
+    prints and writes. Raises ValueError for unknown problems, solvers and grids, for numbers that are not positive and
+    budgets that allow nothing, before any work, and RuntimeError where another rank has failed.
     """
     check_plan(plan)
     chosen = [load_problem(name) for name in problems]
     planned = [cases(problem, plan) for problem in chosen]
-    results = Results(out / CSV, fresh=fresh)
+    results = on_first(lambda: Results(out / CSV, fresh=fresh))
+    console = console if leads() else Console(quiet=True)
     sections = []
     with _one_thread(), _progress(console) as progress:
         task = progress.add_task("", total=sum(map(len, planned)))
@@ -48,7 +51,8 @@ def run_bench(
             for _, group in groupby(wanted, key=lambda case: case.compared):
                 sections.append(_measure_all(problem, list(group), results, out / CACHE, tick))
                 _show(sections[-1], console)
-    write_report(out / PAGE, sections, command, CSV)
+    if leads():
+        write_report(out / PAGE, sections, command, CSV)
     console.print(f"written: {out / PAGE} and {out / CSV}", highlight=False, soft_wrap=True)
 
 
@@ -68,21 +72,31 @@ def _measure_all(
 ) -> Section:
     first = wanted[0]
     tick(f"{problem.name}: reference")
-    reference = load_reference(problem, first.compared, first.samples, first.seed, cache)
-    rows, ends = [], {}
-    for case in wanted:
+    reference = on_first(lambda: load_reference(problem, first.compared, first.samples, first.seed, cache))
+    rows = {case: row for case in wanted if (row := results.get(case))}
+    tick(f"{problem.name}: reference", len(rows))
+
+    def measured(case: Case) -> tuple[Row, torch.Tensor]:
         tick(f"{problem.name}: {case.solver}")
-        row = results.get(case)
-        if row is None:
-            row, ends[case] = measure(problem, case, reference)
+        return measure(problem, case, reference)
+
+    ends = {}
+    for row, end in shared(measured, sorted((case for case in wanted if case not in rows), key=_cost)):
+        rows[row.case], ends[row.case] = row, end
+        if leads():
             results.add(row)
-        rows.append(row)
-        tick(f"{problem.name}: {case.solver}", 1)
-    pictures = None
-    if problem.images:
+        tick(f"{problem.name}: {row.case.solver}", 1)
+    found, pictures = [rows[case] for case in wanted], None
+    if problem.images and leads():
         tick(f"{problem.name}: pictures")
-        pictures = take_pictures(problem, Board.of(rows, FIRST[first.compared]), reference, ends)
-    return Section(problem, rows, pictures)
+        pictures = take_pictures(problem, Board.of(found, FIRST[first.compared]), reference, ends)
+    return Section(problem, found, pictures)
+
+
+def _cost(case: Case) -> tuple[bool, float]:
+    """What to sort cases by, so that those that ranks measure at the same time take equally long: as they are planned,
+    one solver at all budgets, four ranks would wait half the time for the largest."""
+    return case.nfe is None, case.nfe or -(case.rtol or 0.0)
 
 
 def _show(section: Section, console: Console) -> None:
@@ -95,7 +109,7 @@ def _show(section: Section, console: Console) -> None:
         console.print(terminal_table(board))
         console.print(legend(board), style="dim", highlight=False)
         for line in board.lines_with_gaps():
-            least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, line.startup)
+            least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, startup=line.startup)
             console.print(f"-: {line} needs at least {least}", style="dim", highlight=False)
     if board.adaptive:
         console.print("Adaptive steps, error at the NFE it took:")

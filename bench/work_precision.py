@@ -115,7 +115,7 @@ def _fixed_steps(
 ) -> list[Case]:
     """The case on every grid, with every start-up, at every budget of at least one step."""
     forms = [replace(this, startup=startup, grid=kind) for startup in starts for kind in grids]
-    least = {form: least_nfe(solver(form.solver), sch, form.startup, form.grid) for form in forms}
+    least = {form: least_nfe(solver(form.solver), sch, startup=form.startup, grid=form.grid) for form in forms}
     return [replace(form, nfe=nfe) for form in forms for nfe in nfes if nfe >= least[form]]
 
 

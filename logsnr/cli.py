@@ -75,9 +75,13 @@ def bench(
     Stochastic solvers are measured by the law of what they generate, and deterministic ones named with them in both
     ways. Without --solvers that is all deterministic ones, and a few in law on digits and digits-net; --solvers all is
     all of both. Options may take several values: --nfe 5 6 8.
+
+    Several processes share the work and find the same: torchrun --nproc-per-node 4 -m logsnr.cli bench. Times are then
+    those of processes that run side by side.
     """
     from .bench.job import run_bench
     from .bench.problems import PROBLEMS
+    from .bench.ranks import launched_ranks
     from .bench.work_precision import NFES, RTOLS, Plan
 
     plan = Plan(
@@ -91,7 +95,8 @@ def bench(
     names = list(dict.fromkeys(problem or PROBLEMS))
     command = ["logsnr", *sys.argv[1:]]
     try:
-        run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
+        with launched_ranks():
+            run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; the same command goes on from here")
         raise typer.Exit(130) from None

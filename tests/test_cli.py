@@ -42,7 +42,7 @@ def test_bench_takes_several_values_after_one_flag(tmp_path):
     assert result.exit_code == 0, result.output
     with (tmp_path / "results.csv").open(newline="") as file:
         found = [(row["solver"], row["nfe"]) for row in csv.DictReader(file)]
-    assert found == [("ddim", "4"), ("ddim", "6"), ("euler", "4"), ("euler", "6")]
+    assert found == [("ddim", "4"), ("euler", "4"), ("ddim", "6"), ("euler", "6")]
     assert (tmp_path / "index.html").exists()
 
 
