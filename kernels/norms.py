@@ -12,7 +12,7 @@ import torch
 from .arguments import MAX_OUTPUTS, check_tensors, copied
 from .backends import Backend, choose
 from .sums import sum_squares, weighted_sum
-from .table import Table, table
+from .table import table
 from .tensors import accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
 
@@ -68,7 +68,6 @@ def combine_norm(
     kinds = _check(inputs, given, dtypes, out)
     rows = [_weights("error", [error], 1, len(inputs)), _weights("scale", scale, 2, len(inputs))]
     matrix = np.concatenate([given, *rows])
-    weights = Table(matrix) if torch.compiler.is_compiling() else table(matrix)  # the kept ones cannot be traced
     wide = accumulation_dtype(kinds or [x.dtype for x in inputs])
     if not (rtol >= 0 and np.isfinite(rtol)):
         raise ValueError(f"rtol must be finite and not negative, not {rtol}")
@@ -85,13 +84,13 @@ def combine_norm(
         {"cpu": lambda: cpu_refuses(tensors) or unfit(), "triton": lambda: triton_refuses(tensors) or unfit()},
     )
     if asked == "torch":
-        return combine_norm_reference(inputs, weights, rtol, atol, kinds, wide, out=out)
+        return combine_norm_reference(inputs, matrix, rtol, atol, kinds, wide, out=out)
     results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in kinds)
     if asked == "cpu":
         from .norms_cpu import norms_cpu as norms  # loads the compiler
     else:
         from .norms_triton import norms_triton as norms  # loads Triton
-    return results, norms(inputs, results, weights, (rtol, atol), wide)
+    return results, norms(inputs, results, table(matrix), (rtol, atol), wide)
 
 
 def error_norm(
@@ -110,7 +109,7 @@ def error_norm(
 
 def combine_norm_reference(
     inputs: Sequence[torch.Tensor],
-    weights: Table,
+    weights: np.ndarray,
     rtol: float,
     atol: float,
     dtypes: Sequence[torch.dtype],
@@ -121,7 +120,7 @@ def combine_norm_reference(
     """The specification, in plain torch: differentiable, and on any device that has fp64. ``weights`` has a row for
     every output, then those of e, a and b."""
     terms = [x.to(wide) for x in inputs]
-    *sums, e, a, b = (weighted_sum(row, terms) for row in weights.rounded(wide, ()).tolist())
+    *sums, e, a, b = (weighted_sum(row, terms) for row in torch.from_numpy(weights).to(wide).tolist())
     relative, absolute = torch.tensor([rtol, atol], dtype=wide).tolist()
     size = absolute + relative * torch.maximum(a.abs(), b.abs())
     # The second term is 0, or NaN where the scale is infinite and would hide an error of any size.
