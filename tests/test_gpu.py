@@ -162,31 +162,82 @@ def test_bandwidth(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 SCH = logsnr.VPLinear()
 
 
+SHAPE = (4, 3, 16, 16)
+
+
+def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Exact operations."""
+    return x.clamp(-1, 1) * 0.5
+
+
+def loop(x: torch.Tensor, model: torch.dtype = F32, **options: Any) -> torch.Tensor:
+    return logsnr.sample(logsnr.Denoiser(net, SCH, dtype=model), x, **{"steps": 8, "seed": 3} | options)
+
+
+@pytest.mark.parametrize("solver", [name for name in logsnr.solver_names() if logsnr.solver(name).planner])
+def test_loops_have_the_bits_of_the_cpu(solver: str) -> None:
+    """Every solver, its noise included."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    assert torch.equal(x.cpu(), logsnr.randn(SHAPE, seed=0))
+    assert torch.equal(loop(x, solver=solver).cpu(), loop(x.cpu(), solver=solver))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "sde-dpmpp-2m", "brownian": True},
+        {"solver": "dpmpp-2m", "model": F16},
+        {"solver": "dpmpp-2m", "model": BF16},
+        {"solver": "dpmpp-3m", "startup": "single-step"},
+        {"solver": "dpmpp-2m", "parallel": logsnr.Picard(tol=0)},
+        {"solver": "sde-dpmpp-2m", "parallel": logsnr.Picard(tol=0, window=3)},
+    ],
+    ids=str,
+)
+def test_ways_to_run_have_the_bits_of_the_cpu(options: dict[str, Any]) -> None:
+    """A Brownian path, narrow models, single-step starts; and parallel runs, which have the bits of sequential ones."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    wanted = loop(x.cpu(), **{name: value for name, value in options.items() if name != "parallel"})
+    assert torch.equal(loop(x, **options).cpu(), wanted)
+
+
+def test_layouts() -> None:
+    """Samples do not depend on where and in which order the start lies in memory."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    wanted = loop(x, solver="sde-dpmpp-2m")
+    shifted = torch.empty(x.numel() + 1, device=DEVICE)[1:].view(SHAPE).copy_(x)
+    for start in (shifted, x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        assert torch.equal(loop(start, solver="sde-dpmpp-2m"), wanted)
+
+
+def test_gradients() -> None:
+    """Those of the CPU, to round-off."""
+    gradients = []
+    for device in (DEVICE, "cpu"):
+        x = logsnr.randn(SHAPE, seed=0, device=device).requires_grad_()
+        loop(x, solver="dpmpp-2m").sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad.cpu())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("model", [F32, F16])
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-4", "dpmpp-3s", "sde-dpmpp-2m"])
 def test_loops_in_a_graph(solver: str, model: torch.dtype) -> None:
     """After one run for warming up a loop never waits for the device, and can be captured: replayed on another start,
-    the graph gives what the loop gives, which is what the CPU gives."""
-
-    def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return x.clamp(-1, 1) * 0.5  # exact operations
-
-    def loop(x: torch.Tensor) -> torch.Tensor:
-        return logsnr.sample(logsnr.Denoiser(net, SCH, dtype=model), x, solver=solver, steps=8, seed=3)
-
-    x = logsnr.randn((4, 3, 16, 16), seed=0, device=DEVICE)
-    loop(x)
+    the graph gives what the loop gives."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    loop(x, model, solver=solver)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.cuda.graph(graph):
-            end = loop(x)
+            end = loop(x, model, solver=solver)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     x.copy_(logsnr.randn(x.shape, seed=1, device=DEVICE))
     graph.replay()
-    assert torch.equal(end, loop(x))
-    assert torch.equal(end.cpu(), loop(x.cpu()))
+    assert torch.equal(end, loop(x, model, solver=solver))
 
 
 def test_loops_name_what_was_not_finite() -> None:
