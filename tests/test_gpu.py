@@ -265,3 +265,50 @@ def test_other_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert triton_refuses([x]) is None
     monkeypatch.setattr(torch.cuda, "current_device", lambda: x.get_device() + 1)
     assert "current device" in str(triton_refuses([x]))
+
+
+HUGE = 2**31 + 4096 + 3  # elements: their places do not fit into 32 bits
+
+
+@pytest.fixture
+def huge() -> torch.Tensor:
+    """(1, HUGE), fp16: ones, but for the last elements."""
+    if torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("needs 40 GB")
+    x = torch.ones(1, HUGE, dtype=F16, device=DEVICE)
+    x[0, -100:] = torch.arange(100, dtype=F16, device=DEVICE)
+    return x
+
+
+def test_huge_combine(huge: torch.Tensor) -> None:
+    """The last elements, and their normals, are those of the specification."""
+    zero = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    (found,), _ = combine([huge], np.array([[0.5, 1.0]]), noise=Noise(zero, zero, ((3, 1),)))
+    z = normals(0, 0, 3, 100, stream=1, first=HUGE - 100, device=DEVICE)
+    assert torch.equal(found[0, -100:], (huge[0, -100:].float() * 0.5 + z).half())
+
+
+def test_huge_norms(huge: torch.Tensor) -> None:
+    """Of many ones and a hundred other numbers."""
+    (result,), found = combine_norm([huge], np.array([[2.0]]), error=[1.0], scale=np.zeros((2, 1)), rtol=0, atol=1)
+    assert torch.equal(result[0, -100:], 2 * huge[0, -100:])
+    assert found.item() == pytest.approx(((HUGE - 100 + 328350) / HUGE) ** 0.5, rel=1e-14)
+
+
+def test_huge_quantiles(huge: torch.Tensor) -> None:
+    """The largest of all are found: 97, 98 and 99."""
+    assert [quantile_abs(huge, 1 - k / (HUGE - 1)).item() for k in range(3)] == [99, 98, 97]
+    y, s = dynamic_threshold(huge, quantile=1.0)
+    assert s.item() == 99
+    assert torch.equal(y[0, -100:], (huge[0, -100:].float() / 99).half())
+
+
+def test_huge_scan(huge: torch.Tensor) -> None:
+    """Two calls, each of which adds the model's answer, of two samples."""
+    start = huge[:, 1:].reshape(1, 2, -1)
+    outputs = start.expand(2, -1, -1).contiguous()
+    ones = Recurrence(np.ones((2, 1, 2)), np.zeros(3, int), 1)
+    found, change = scan(start.float(), [outputs], outputs, ones, backend="triton")
+    for k in range(2):
+        assert torch.equal(found[k, 1, -100:], (k + 2) * huge[0, -100:])
+        assert change[k, 1].item() == pytest.approx((k + 1) ** 2 * (HUGE // 2 - 100 + 328350), rel=1e-14)
