@@ -99,7 +99,7 @@ class CpuRegisters:
                 self.frame[k] = first + i * step
         self.shape, self.seeds = state.shape, seeds  # whose words the frame points to
         self.addressed, self.event = seeds is not None, state.shape[1:]
-        self.period = prod(self.event)
+        self.period = max(prod(self.event), 1)  # which loops divide by
         self.frame[plan.samples] = self.period
         if seeds is not None:
             self.frame[plan.samples + 1], self.frame[plan.samples + 2] = (words.data_ptr() for words in seeds)

@@ -1,6 +1,7 @@
 """Adaptive black-box solvers: torchdiffeq on dx/dt = velocity(x, t), with the evaluations counted."""
 
 from collections.abc import Callable
+from numbers import Real
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ def adaptive_solve(
     from torchdiffeq import odeint
 
     for name, tol in (("rtol", rtol), ("atol", atol)):
-        if not tol > 0:
-            raise ValueError(f"{name} must be positive, not {tol}")
+        if not isinstance(tol, Real) or not tol > 0:
+            raise ValueError(f"{name} must be positive, not {tol!r}")
     state = x.to(torch.promote_types(x.dtype, torch.float32))
     if rtol < (eps := torch.finfo(state.dtype).eps):
         raise ValueError(f"rtol = {rtol} is below the precision of the state, {eps:.2g} in {state.dtype}")
@@ -51,7 +52,11 @@ def adaptive_solve(
         nonlocal nfe
         nfe += 1
         count(nfe)
-        dx = den.velocity(y, t.clamp(low, high))  # the guess of the first step may look beyond the end
+        try:
+            dx = den.velocity(y, t.clamp(low, high))  # the guess of the first step may look beyond the end
+        except (TypeError, ValueError) as error:
+            error.add_note(f"at call {nfe}, t = {float(t):.6g}")
+            raise
         if not torch.isfinite(dx).all():
             raise not_finite(x, nfe - 1, nfe, float(t))
         return dx

@@ -29,7 +29,7 @@ def solver(name: str | Solver, *, compat: bool = False, **options: Any) -> Solve
     options that it does not have and values that they cannot take.
     """
     if not isinstance(name, Solver):
-        if name not in _SOLVERS:
+        if not isinstance(name, str) or name not in _SOLVERS:
             raise ValueError(f"solver = {name!r} is unknown{nearest(name, _SOLVERS)}")
         name = _compat(name) if compat else _SOLVERS[name]
     if not options:

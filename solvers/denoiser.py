@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 
-from ..kernels import STATE_DTYPES
+from ..kernels import STATE_DTYPES, transformed
 from .heads import HEADS, Level, from_pair, to_pair
 from .names import nearest
 from .schedule import Schedule
+
+CHANGED = "the model has changed x in place, which is the state itself; let it work on x.clone()"
 
 Model = Callable[[torch.Tensor, torch.Tensor], Any]
 TimeMap = Callable[[torch.Tensor], torch.Tensor]
@@ -107,13 +109,25 @@ class Denoiser:
         told = time_map(self.time, self.schedule)(times)
         if not isinstance(told, torch.Tensor):
             raise TypeError(f"time must return a tensor, not {type(told).__name__}")
+        if told.is_complex():
+            raise TypeError(f"time must return floating numbers or integers, not {told.dtype}")
         if told.shape != times.shape:
             raise ValueError(f"time must keep the shape of the times, {tuple(times.shape)}, not {tuple(told.shape)}")
         return told_as(told, self.dtype(x))
 
     def predict(self, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
         """Call the model on ``x`` and the times it is told, and check the shape of its answer."""
-        return check_output(self.model(x, told), x)
+        version = written(x)
+        answer = self.model(x, told)
+        if written(x) != version:
+            raise ValueError(CHANGED)
+        return check_output(answer, x)
+
+
+def written(x: torch.Tensor) -> int:
+    """How often torch has written to ``x``: by this a model that works in place is noticed, except under inference mode
+    and transforms, where tensors do not count."""
+    return 0 if x.is_inference() or transformed() else x._version
 
 
 def convert(prediction: str, head: str, level: Level) -> tuple[Any, Any]:
@@ -148,6 +162,8 @@ def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"the model returned a tensor on {output.device} for x on {x.device}")
     if output.dtype not in STATE_DTYPES:
         raise ValueError(f"the model returned dtype {output.dtype}, not fp64, fp32, fp16 or bf16")
+    if output.layout is not torch.strided:
+        raise ValueError(f"the model returned a tensor of layout {output.layout}, not a dense one")
     if output.shape == x.shape:
         return output
     if x.dim() > 1 and output.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
@@ -186,7 +202,7 @@ def time_map(time: str | TimeMap, sch: Schedule) -> TimeMap:
         "c_noise": lambda t: -sch.half_logsnr(t) / 4,
         "index": lambda t: t.round().to(torch.int64),
     }
-    if time not in maps:
+    if not isinstance(time, str) or time not in maps:
         raise ValueError(f"time = {time!r} is not a convention{nearest(time, maps)}; a callable is one too")
     if time == "index" and type(sch).__name__ != "Discrete":
         raise ValueError(f"time = 'index' needs a Discrete schedule, not {sch}; use '1000t' or a callable")

@@ -32,9 +32,10 @@ def grid(
 
     Raises ValueError for steps < 1, unknown kinds and ends outside the schedule.
     """
+    _check_schedule(sch)
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"steps must be an integer of at least 1, not {steps!r}")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"grid = {kind!r} is neither an array of times nor a known name{nearest(kind, _KINDS)}")
     start = sch.t_start if t_start is None else t_start
     end = sch.t_end if t_end is None else t_end
@@ -46,9 +47,13 @@ def grid(
 
 def check_grid(sch: Schedule, times: Any) -> Array:
     """``times`` as a float64 array; ValueError unless it is 1-D, finite, strictly monotone and in the domain."""
+    _check_schedule(sch)
     if isinstance(times, torch.Tensor):
         times = times.detach().cpu().double().numpy()
-    t = np.array(times, dtype=np.float64)
+    try:
+        t = np.array(times, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"times must be numbers, not {times!s:.60}") from None
     if t.ndim != 1 or len(t) < 2:
         raise ValueError(f"a grid is a 1-D array of at least 2 times, not an array of shape {t.shape}")
     if not np.isfinite(t).all():
@@ -69,6 +74,11 @@ def check_grid(sch: Schedule, times: Any) -> Array:
             f"the grid must be strictly monotone; grid[{i}] = {t[i]:.6g}, grid[{i + 1}] = {t[i + 1]:.6g} is {what}"
         )
     return t
+
+
+def _check_schedule(sch: Schedule) -> None:
+    if not isinstance(sch, Schedule):
+        raise TypeError(f"schedule must be a logsnr schedule, not {type(sch).__name__}")
 
 
 def _lam_window(sch: Schedule, ends: Array) -> tuple[float, float]:

@@ -48,7 +48,8 @@ def lower(
 
     weights: one per tensor that the network returns; the head is their weighted sum (guidance).
     state, model: dtypes. Where they differ, one more output row casts the next model input in the same pass.
-    Raises ValueError if the head does not determine what a call needs, naming the time.
+    Raises ValueError, naming the time, if the head does not determine what a call needs, and if a coefficient is too
+    large for the state.
     """
     times = np.array([call.t for call in program])
     pairs = _pairs(prediction, sch, times)
@@ -60,6 +61,9 @@ def lower(
         dtypes.append(model)
         calls = _with_casts(calls, cast)
     calls = prune(calls)
+    for call in calls:
+        if (largest := np.abs(call.matrix).max()) > torch.finfo(state).max:
+            raise ValueError(f"a coefficient at t = {call.t:.6g} is {largest:.3g}, too large for a state in {state}")
     return Lowered(
         program,
         program.times,

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
-from ..kernels import Noise, Seeds, standard_normals
+from ..kernels import STATE_DTYPES, Noise, Seeds, standard_normals, transformed
 from .brownian import BrownianNoise
 from .program import NoiseKey, Program
 from .schedule import Schedule
@@ -29,13 +30,15 @@ def randn(
     """Standard normals (B, ...) to start from, addressed as the noise of runs is: sample i has the same bits alone,
     in any batch and on any device. ``seed`` and ``sample_ids`` mean what they mean for `logsnr.solve`.
 
-    Raises ValueError for seeds and ids that do not fit the shape.
+    Raises ValueError for shapes and dtypes of no such tensor, and for seeds and ids that do not fit the shape.
     """
-    shape = tuple(shape)
-    if not shape:
-        raise ValueError("shape must have a batch dimension, (B, ...)")
-    like = torch.empty(shape, dtype=torch.float32, device=device)
-    noise = Noise(*seeds_of(shape[0], like.device, seed, sample_ids), ((0, START),))
+    sizes = _plain(shape)
+    if not isinstance(sizes, tuple) or not sizes or not all(type(n) is int and n >= 0 for n in sizes):
+        raise ValueError(f"shape must have a batch dimension, (B, ...), and whole numbers, not {shape!r}")
+    if dtype not in STATE_DTYPES:
+        raise ValueError(f"dtype must be fp64, fp32, fp16 or bf16, not {dtype}")
+    like = torch.empty(sizes, dtype=torch.float32, device=device)
+    noise = Noise(*seeds_of(sizes[0], like.device, seed, sample_ids), ((0, START),))
     return standard_normals(noise, 0, like).to(dtype)
 
 
@@ -46,10 +49,11 @@ def seeds_of(batch: int, device: torch.device, seed: Seed, sample_ids: Iterable[
     each sample has its own, and ids are 0 unless they are given. Raises ValueError for numbers out of range and lists
     of the wrong length.
     """
-    alone = isinstance(seed, int)
-    numbers = _numbers("seed", [seed] if alone else seed, 1 if alone else batch, 64)
+    several = _plain(seed)
+    alone = not isinstance(several, tuple)
+    numbers = _numbers("seed", (several,) if alone else several, 1 if alone else batch, 64)
     if sample_ids is not None:
-        ids = _numbers("sample_ids", sample_ids, batch, 32)
+        ids = _numbers("sample_ids", _plain(sample_ids), batch, 32)
     else:
         ids = tuple(range(batch)) if alone else (0,) * batch
     return _seeds(numbers * batch if alone else numbers, ids, device)
@@ -63,13 +67,23 @@ def _seeds(numbers: tuple[int, ...], ids: tuple[int, ...], device: torch.device)
 
 
 def _numbers(name: str, given: Any, batch: int, bits: int) -> tuple[int, ...]:
-    numbers = tuple(given.tolist() if isinstance(given, torch.Tensor) else given)
-    if len(numbers) != batch:
-        raise ValueError(f"{name} must have one number for each of the {batch} samples, not {len(numbers)}")
-    for n in numbers:
+    if not isinstance(given, tuple) or len(given) != batch:
+        found = len(given) if isinstance(given, tuple) else f"{given!r} alone"
+        raise ValueError(f"{name} must have one number for each of the {batch} samples, not {found}")
+    for n in given:
         if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 1 << bits:
             raise ValueError(f"{name} must be integers from 0 to 2^{bits} - 1, not {n!r}")
-    return numbers
+    return given
+
+
+def _plain(given: Any) -> Any:
+    """A number of numpy or torch as Python's, and several numbers as a tuple."""
+    if type(given) is int:
+        return given
+    if isinstance(given, (torch.Tensor, np.ndarray, np.generic)):
+        given = given.tolist()
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    return tuple(map(_plain, given)) if several else given
 
 
 def noise_source(
@@ -87,13 +101,17 @@ def noise_source(
     """What `run` draws the noise of ``program`` from.
 
     eta: on whose clock a Brownian path runs; None is that of the reverse SDE. Raises ValueError for more than one
-    source, and what `seeds_of` raises.
+    source, TypeError for what is none, and what `seeds_of` raises.
     """
     given = [n for n, v in (("seed", seed), ("generator", generator), ("noise", noise)) if v is not None]
     if len(given) > 1:
         raise ValueError(f"give one of seed, generator and noise, not {' and '.join(given)}")
     if noise is not None and (brownian or sample_ids is not None):
         raise ValueError("noise= brings its own: leave out brownian and sample_ids")
+    if noise is not None and not callable(noise):
+        raise TypeError(f"noise must be a callable noise(key, like), not {type(noise).__name__}")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, not {type(generator).__name__}")
     if noise is not None:
         return _checked(noise)
     if seed is None:  # from torch's own numbers, so that torch.manual_seed decides
@@ -127,6 +145,8 @@ def _checked(noise: NoiseFunction) -> NoiseFunction:
             )
         if not z.is_floating_point():
             raise ValueError(f"noise({key.s:.6g}, {key.t:.6g}) must return floating numbers, not {z.dtype}")
+        if z.device.type == "cpu" and not transformed() and not torch.isfinite(z).all():  # a GPU would have to stop
+            raise ValueError(f"noise({key.s:.6g}, {key.t:.6g}) returned infinities or NaNs")
         return z
 
     return ask

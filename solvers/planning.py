@@ -78,7 +78,10 @@ def grid_key(grid: Any) -> str | tuple[float, ...]:
         return grid
     if isinstance(grid, torch.Tensor):
         grid = grid.detach().cpu().double().numpy()
-    array = np.asarray(grid, dtype=np.float64)
+    try:
+        array = np.asarray(grid, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"grid must be a name or a 1-D array of times, not {grid!s:.60}") from None
     if array.ndim != 1:
         raise ValueError(f"grid must be a name or a 1-D array of times, not an array of shape {array.shape}")
     return tuple(array.tolist())

@@ -156,10 +156,13 @@ def solve(
 
 def _configured(solver: str | Solver, options: dict[str, Any]) -> Solver:
     """With its options; a keyword that is none may be an argument of `solve` misspelt."""
+    method = find_solver(solver)
     try:
-        return find_solver(solver, **options)
+        return find_solver(method, **options)
     except ValueError as error:
-        close = [near for name in options for near in get_close_matches(name, signature(solve).parameters, n=1)]
+        known = {option.name for option in method.options}
+        arguments = [name for name, p in signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        close = [near for name in options if name not in known for near in get_close_matches(name, arguments, n=1)]
         raise ValueError(f"{error}; did you mean {' and '.join(close)}?" if close else str(error)) from None
 
 

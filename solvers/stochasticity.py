@@ -89,7 +89,7 @@ class Smooth(Stochasticity):
         left = np.where(endless, 0.0, t - s)
         x, w = rule(float(left.max(initial=0.0)))
         lam = np.where(endless, 0.0, t)[..., None] - left[..., None] * x
-        total = left * (self.squared(lam) * np.exp(rate * left[..., None] * x) @ w)
+        total = np.asarray(left * (self.squared(lam) * np.exp(rate * left[..., None] * x) @ w))
         if endless.any():
             end = np.where(np.isinf(s), s, t)[endless]
             total[endless] = np.where(self.squared(end) > 0, np.inf, 0.0)

@@ -161,6 +161,9 @@ class Custom(Schedule):
         t_end: float = 1e-3,
         domain: tuple[float, float] | None = None,
     ) -> None:
+        for name, function in (("alpha", alpha), ("sigma", sigma)):
+            if not callable(function):
+                raise TypeError(f"{name} must be a callable {name}(t), not {type(function).__name__}")
         t_min, t_max = (t_end, t_start) if domain is None else domain
         if not (-math.inf < t_min <= t_end < t_start <= t_max < math.inf):
             raise ValueError(

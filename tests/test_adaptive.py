@@ -136,6 +136,7 @@ def test_bad_input() -> None:
         ({"rtol": 0.0}, "rtol must be positive, not 0.0"),
         ({"atol": -1.0}, "atol must be positive, not -1.0"),
         ({"rtol": float("nan")}, "rtol must be positive"),
+        ({"rtol": "fine"}, "rtol must be positive, not 'fine'"),
         ({"rtol": 1e-20}, "below the precision of the state"),
         ({"rtol": 1e-3, "grid": "karas"}, "did you mean 'karras'"),
         ({"rtol": 1e-3, "grid": [1.0, 0.5], "t_end": 0.2}, "leave out t_start and t_end"),
@@ -150,6 +151,9 @@ def test_bad_input() -> None:
         logsnr.solve(den, x, solver="bosh3", steps=3)
     with pytest.raises(ValueError, match="x holds infinities"):
         logsnr.solve(den, x * float("inf"), solver="bosh3")
+    with pytest.raises(ValueError, match="returned shape") as caught:
+        logsnr.solve(logsnr.Denoiser(lambda x, t: x[:1], sch), x, solver="dopri5", rtol=1e-3)
+    assert caught.value.__notes__ == ["at call 1, t = 1"]
     broken = logsnr.Denoiser(lambda x, t: x * (float("nan") if float(t[0]) < 0.5 else 1.0), sch)
     with pytest.raises(logsnr.NonFiniteError, match="non-finite value at call"):
         logsnr.solve(broken, x, solver="dopri5", rtol=1e-3)

@@ -90,6 +90,18 @@ def test_paths_have_a_limit(solver: str) -> None:
     assert min(fresh) > 5 * errors[-1]
 
 
+@pytest.mark.parametrize("solver", ["sde-dpmpp-2m", "er-sde-2"])
+def test_paths_begin_at_pure_noise(solver: str) -> None:
+    """From alpha = 0, infinitely long ago, to sigma = 0 a path has increments too."""
+    x = logsnr.randn((2, 3), seed=0)
+    den = logsnr.Denoiser(lambda x, t: torch.full_like(x, 0.5), logsnr.FlowMatching(), "x0")
+    states = logsnr.solve(den, x, solver=solver, steps=5, seed=1, brownian=True, trajectory=True).trajectory
+    assert states is not None
+    assert torch.isfinite(states).all()
+    assert (states[1:-1].std(dim=(1, 2)) > 1e-4).all()
+    assert torch.equal(states[-1], torch.full_like(x, 0.5))
+
+
 def test_without_noise_there_is_no_path() -> None:
     """An interval in which eta is 0 has no increment; other streams than the driving one are not on the path."""
     with pytest.raises(ValueError, match="eta is 0 there"):

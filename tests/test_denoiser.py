@@ -182,6 +182,7 @@ def test_bad_denoisers() -> None:
         ((model, sch, "epz"), {}, ValueError, "did you mean 'eps'"),
         ((model, sch, "noise"), {}, ValueError, "choose from x0, eps"),
         ((model, sch), {"time": "sigmas"}, ValueError, "did you mean 'sigma'"),
+        ((model, sch), {"time": ["t"]}, ValueError, "choose from|did you mean 't'"),
         ((model, sch), {"dtype": torch.int32}, ValueError, "dtype must be one of"),
     ]:
         with pytest.raises(error, match=message):
@@ -197,6 +198,7 @@ def test_bad_denoisers() -> None:
         (lambda x, t: x.int(), ValueError, "returned dtype torch.int32"),
         (lambda x, t: x + 0j, ValueError, "returned dtype torch.complex64"),
         (lambda x, t: x.to("meta"), ValueError, "returned a tensor on meta for x on cpu"),
+        (lambda x, t: x.to_sparse(), ValueError, "returned a tensor of layout torch.sparse_coo"),
     ],
 )
 def test_bad_answers(answer: object, error: type[Exception], message: str) -> None:
@@ -232,6 +234,7 @@ def test_bad_time_maps() -> None:
     for time, error, message in [
         (lambda t: 3, TypeError, "not int"),
         (lambda t: t.mean(), ValueError, "keep the shape"),
+        (lambda t: t + 0j, TypeError, "floating numbers or integers, not torch.complex128"),
     ]:
         den = logsnr.Denoiser(lambda x, t: x, logsnr.VPLinear(), time=time)
         with pytest.raises(error, match=message):

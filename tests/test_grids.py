@@ -122,6 +122,8 @@ def test_float32_ends_are_forgiven() -> None:
         ([], "at least 2 times"),
         ([[1.0, 0.5]], r"shape \(1, 2\)"),
         (0.5, r"shape \(\)"),
+        (["a", "b"], "times must be numbers"),
+        ([1.0, None], r"times must be numbers|not finite"),
     ],
 )
 def test_bad_grids(times: object, message: str) -> None:
@@ -144,6 +146,7 @@ def test_bad_grids(times: object, message: str) -> None:
         (("5",), {}, "not '5'"),
         ((3, "karas"), {}, "'karas' is neither an array of times nor a known name; did you mean 'karras'"),
         ((3, "xyz"), {}, "choose from logsnr, karras, time"),
+        ((3, ["time"]), {}, "'time'"),
         ((3,), {"t_start": 1.1}, r"1.1 is outside"),
         ((3,), {"t_end": float("nan")}, "not finite"),
         ((3,), {"t_start": 0.5, "t_end": 0.5}, "duplicate"),
@@ -153,3 +156,12 @@ def test_bad_requests(arguments: tuple, options: dict, message: str) -> None:
     """steps < 1, unknown names and ends outside the schedule are refused with what would be right."""
     with pytest.raises(ValueError, match=message):
         logsnr.grid(logsnr.VPLinear(), *arguments, **options)
+
+
+def test_schedules_that_are_none() -> None:
+    """A name or a class in place of a schedule is refused as such."""
+    for wrong in ("vp", logsnr.VPLinear):
+        with pytest.raises(TypeError, match="schedule must be a logsnr schedule, not"):
+            logsnr.grid(wrong, 3)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="schedule must be a logsnr schedule, not"):
+            logsnr.solver("ddim").program(wrong, [1.0, 0.5])  # type: ignore[arg-type]

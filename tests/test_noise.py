@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,10 @@ def test_seeds_of_single_samples() -> None:
     assert torch.equal(sample(x[:1], seed=[9])[0], found[1])
     assert torch.equal(sample(x[:1], seed=9, sample_ids=[0])[0], found[1])
     assert torch.equal(sample(x, seed=torch.tensor([3, 9, 3, 5]))[:3], found[:3])
+    assert torch.equal(sample(x, seed=np.array([3, 9, 3, 5]))[:3], found[:3])
+    whole = sample(x, seed=9, sample_ids=np.arange(4))
+    for one in (9, np.int32(9), np.uint64(9), torch.tensor(9)):
+        assert torch.equal(sample(x, seed=one), whole)
 
 
 def test_threads_backends_and_observers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +166,11 @@ BAD = {
     "must return a tensor .2, 3. on cpu, not .3,.": {"noise": lambda key, like: torch.zeros(3)},
     "must return a tensor .2, 3. on cpu, not NoneType": {"noise": lambda key, like: None},
     "floating numbers, not torch.int64": {"noise": lambda key, like: torch.zeros(2, 3, dtype=torch.int64)},
+    "^noise.1, .*returned infinities or NaNs": {"noise": lambda key, like: like / 0},
+    r"seed must be integers from 0 to 2\^64 - 1, not 2.5": {"seed": 2.5},
+    r"seed must be integers from 0 to 2\^64 - 1, not 'ab'": {"seed": "ab"},
+    r"seed must be integers from 0 to 2\^64 - 1, not True": {"seed": True},
+    "sample_ids must have one number for each of the 2 samples, not 3 alone": {"seed": 1, "sample_ids": 3},
     "eta = -1 must be": {"eta": -1},
     "step = 3 is not an option.*did you mean steps": {"step": 3},
 }
@@ -171,5 +181,18 @@ def test_bad_sources(message: str) -> None:
     """Sources that contradict each other or do not fit the batch are refused, by name."""
     with pytest.raises(ValueError, match=message):
         sample(X, **BAD[message])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="batch dimension"):
-        logsnr.randn((), seed=0)
+    for shape in ((), 3, (2, -1), (2, 1.5)):
+        with pytest.raises(ValueError, match="batch dimension"):
+            logsnr.randn(shape, seed=0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"dtype must be .*not torch.int32"):
+        logsnr.randn((2, 3), seed=0, dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"noise": 3}, "noise must be a callable"), ({"generator": 3}, "generator must be a torch.Generator, not int")],
+)
+def test_sources_that_are_none(options: dict[str, object], message: str) -> None:
+    """What can give no noise is refused before the model is called."""
+    with pytest.raises(TypeError, match=message):
+        logsnr.sample(logsnr.Denoiser(lambda x, t: 1 / 0, SCH), X, solver="ddpm", steps=3, **options)

@@ -48,13 +48,8 @@ def test_nothing_is_allocated_after_the_first_step(solver: str, dtype: torch.dty
 
 @pytest.mark.parametrize("state", [F64, F32, F16])
 def test_x_is_never_modified_and_the_end_is_new_memory(state: torch.dtype) -> None:
-    """Neither the user's x nor the end of an earlier run changes in a later run, nor by a model that works in
-    place."""
-
-    def rude(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return x.tanh_().clone()
-
-    den = logsnr.Denoiser(rude, SCH, "eps", dtype=F32)
+    """Neither the user's x nor the end of an earlier run changes in a later run."""
+    den = logsnr.Denoiser(bent, SCH, "eps", dtype=F32)
     x = torch.randn(SHAPE).to(state)
     before = x.clone()
     for solver in ("ddim", "dpmpp-2m", "dpmpp-3s"):
@@ -64,6 +59,40 @@ def test_x_is_never_modified_and_the_end_is_new_memory(state: torch.dtype) -> No
         assert torch.equal(x, before)
         assert torch.equal(first, kept)
         assert first.data_ptr() != x.data_ptr()
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("solver", ["ddim", "dpm-3", "sde-dpmpp-2m"])
+def test_models_that_work_in_place(solver: str, gradients: bool) -> None:
+    """A model that changes the state itself is an error that names the call, and leaves the user's x alone; where it
+    is given a copy in its own dtype it may do as it likes."""
+
+    def rude(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x.tanh_().clone()
+
+    x = torch.randn(SHAPE, requires_grad=gradients)
+    before = x.detach().clone()
+    for options in ({"steps": 3}, {"steps": 3, "trajectory": True}):
+        with pytest.raises(ValueError, match=r"call 1 of .*, t = 1: the model has changed x in place.*clone"):
+            logsnr.sample(logsnr.Denoiser(rude, SCH, "eps"), x, solver=solver, seed=0, **options)
+    with pytest.raises(ValueError, match="changed x in place"):
+        logsnr.Denoiser(rude, SCH, "x0").eps(x + 0, 0.5)
+    ends = [
+        logsnr.sample(logsnr.Denoiser(model, SCH, "eps", dtype=BF16), x, solver=solver, steps=3, seed=0)
+        for model in (rude, lambda x, t: torch.tanh(x))
+    ]
+    assert torch.equal(*ends)
+    assert torch.equal(x.detach(), before)
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (0, 3), (0,), (0, 0), (2, 3, 0)])
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "heun", "ddpm", "seeds-2", "pc"])
+def test_states_without_elements(solver: str, shape: tuple[int, ...]) -> None:
+    """Nothing comes out of nothing, at the first run of a program and at later ones."""
+    den = logsnr.Denoiser(lambda x, t: x / 2, SCH, "eps")
+    for _ in range(3):
+        assert logsnr.sample(den, torch.ones(shape), solver=solver, steps=3, seed=0).shape == shape
+        logsnr.sample(den, torch.ones(2, 3), solver=solver, steps=3, seed=0)
 
 
 def test_threads_share_a_denoiser() -> None:

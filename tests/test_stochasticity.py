@@ -45,6 +45,7 @@ def test_infinite_ends() -> None:
     s, t = np.array([-INF, 1.0, -INF]), np.array([0.0, INF, INF])
     for always in (Window(0.5), Smooth(er_sde), Smooth(np.ones_like)):
         assert always.energy(s[:1], t[:1]) == INF
+        assert always.energy(s[0], t[0]) == INF  # a number, as a path asks for it
     np.testing.assert_allclose(Window(2.0, -1.0, 3.0).energy(s, t), [4.0, 8.0, 16.0])
     np.testing.assert_array_equal(NONE.energy(s, t), 0.0)
     np.testing.assert_array_equal(Smooth(lambda lam: np.exp(-np.square(lam))).energy(s, t), 0.0)

@@ -230,3 +230,5 @@ def test_custom_refuses_what_is_no_schedule(alpha: Callable, sigma: Callable, op
     """Functions that do not make a schedule raise at construction, naming the function and the time."""
     with pytest.raises(ValueError, match=message):
         Custom(alpha, sigma, **options)
+    with pytest.raises(TypeError, match="sigma must be a callable sigma"):
+        Custom(alpha, 3, **options)
