@@ -187,14 +187,13 @@ class _Loop:
             whole = self._whole(lo, hi, many)
             with counted(b, lo, whole, many) as i:
                 noises = [Normals(b, BLOCKS).emit((*address, *where), i) for where in wheres]
-                for k in range(0, many, LANES):
-                    part = [emit.shuffle(b, z, z, range(k, k + LANES)) for z in noises]
-                    local = b.add(i, I64(k))
-                    self._block(b.add(base, local), local, part, LANES)
+                for k in range(many // LANES):
+                    local = b.add(i, I64(k * LANES))
+                    self._block(b.add(base, local), local, [z[k] for z in noises], LANES)
             with counted(b, whole, hi, few) as i:
                 for where, spill in zip(wheres, self.spill, strict=True):
-                    z = Normals(b, FEW).emit((*address, *where), i)
-                    b.store(z, b.bitcast(spill, z.type.as_pointer()), align=4)
+                    for k, z in enumerate(Normals(b, FEW).emit((*address, *where), i)):
+                        emit.store(b, z, spill, "f", I64(k * FEW), FEW, "f")
                 with counted(b, i, self._smaller(b.add(i, I64(few)), hi), 1) as j:
                     single = [b.load(b.gep(spill, [b.sub(j, i)])) for spill in self.spill]
                     self._block(b.add(base, j), j, single, 1)
