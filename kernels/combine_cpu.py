@@ -16,13 +16,15 @@ import torch
 from llvmlite import ir
 
 from . import lanes as emit
-from .lanes import CODES, LANES, TYPES, constant, counted, vector
+from .lanes import CODES, LANES, SIZES, TYPES, constant, counted, vector
 from .native import I64, Native, compile_function
 from .normals import Noise
 from .normals_cpu import BLOCKS, FEW, Normals
 from .pool import launch
 from .table import Table
 from .tensors import accumulation_dtype
+
+NOISE_BYTES = 20  # moved in the time that a normal takes
 
 _KERNELS: dict["Signature", Native] = {}
 _LOCK = threading.Lock()
@@ -47,6 +49,11 @@ class Signature:
     @property
     def noises(self) -> int:
         return len(self.used[0]) - len(self.inputs)
+
+    @property
+    def cost(self) -> int:
+        """Of an element, for `pool.shared`."""
+        return sum(SIZES[code] for code in self.inputs + self.outputs) + NOISE_BYTES * self.noises
 
     @property
     def by_sample(self) -> bool:
@@ -101,7 +108,7 @@ def launch_combine(
     if key not in coefs.kept:  # looking it up takes a tenth of the time
         kinds = key[0]
         sig = signature(kinds[: len(inputs)], kinds[len(inputs) :], coefs, checked, clamped)
-        coefs.kept[key] = sig, kernel(sig), sum(x.element_size() for x in tensors)
+        coefs.kept[key] = sig, kernel(sig), sig.cost
     sig, loop, size = coefs.kept[key]
     wide, event = accumulation_dtype([x.dtype for x in outputs]), outputs[0].shape[1:]
     matrix = coefs.rounded(wide, event)
@@ -178,7 +185,7 @@ class _Loop:
         last = b.sdiv(b.add(end, b.sub(size, I64(1))), size)
         with counted(b, b.sdiv(begin, size), last, 1) as sample:
             base = b.mul(sample, size)
-            lo, hi = self._larger(b.sub(begin, base), I64(0)), self._smaller(b.sub(end, base), size)
+            lo, hi = emit.larger(b, b.sub(begin, base), I64(0)), emit.smaller(b, b.sub(end, base), size)
             address = (
                 [b.load(b.gep(b.inttoptr(words, I64.as_pointer()), [sample])) for words in (seeds, numbers)]
                 if wheres
@@ -194,15 +201,9 @@ class _Loop:
                 for where, spill in zip(wheres, self.spill, strict=True):
                     for k, z in enumerate(Normals(b, FEW).emit((*address, *where), i)):
                         emit.store(b, z, spill, "f", I64(k * FEW), FEW, "f")
-                with counted(b, i, self._smaller(b.add(i, I64(few)), hi), 1) as j:
+                with counted(b, i, emit.smaller(b, b.add(i, I64(few)), hi), 1) as j:
                     single = [b.load(b.gep(spill, [b.sub(j, i)])) for spill in self.spill]
                     self._block(b.add(base, j), j, single, 1)
-
-    def _smaller(self, x: Any, y: Any) -> Any:
-        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
-
-    def _larger(self, x: Any, y: Any) -> Any:
-        return self.b.select(self.b.icmp_signed(">", x, y), x, y)
 
     def _block(self, i: Any, local: Any, noises: list[Any], lanes: int) -> None:
         """The elements from i on; ``local`` counts from the beginning of the sample."""
