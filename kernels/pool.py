@@ -1,6 +1,5 @@
 """Runs a compiled loop over its elements: in this thread alone, or, where it is worth it, with others."""
 
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -43,5 +42,5 @@ def shared(function: Loop, count: int, size: int, *, period: int | None = None, 
     length, period = -(-part // (size * multiple)) * multiple, period or count
     if period < length:  # several whole samples
         length, period = length - length % period, count
-    words = board(os.getpid(), torch.get_num_threads())
+    words = board(torch.get_num_threads())
     return partial(share(), words, address_of(function), threads, period, length)

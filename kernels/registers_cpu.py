@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .combine_cpu import kernel, signature
+from .combine_cpu import kernel
 from .pool import THREADED_BYTES, Loop, launch, shared
 from .registers import Scratch
+from .signature import signature
 from .tensors import accumulation_dtype, plain
 from .updates import STATE, Seeds, Updates
 
@@ -111,10 +112,12 @@ class CpuRegisters:
         if known and plan.simple and (self.addressed or not updates.noises) and state.is_contiguous():
             self.hot_dtype, self.loops, self.rows = known.output, known.loops, known.rows
             if self.count * known.most >= THREADED_BYTES:
-                self.loops = [
-                    shared(loop, self.count, size, period=self.period if by_sample else None)
-                    for loop, size, by_sample in zip(known.loops, known.sizes, known.by_sample, strict=True)
-                ]
+                kinds = [*zip(known.loops, known.sizes, known.by_sample, strict=True)]
+                loops = {
+                    kind: shared(kind[0], self.count, kind[1], period=self.period if kind[2] else None)
+                    for kind in set(kinds)
+                }
+                self.loops = [loops[kind] for kind in kinds]
         self.scratch = Scratch(state)
 
     def hot(self, n: int, output: Any) -> int:

@@ -20,28 +20,40 @@ from llvmlite import ir
 from .lanes import I32, counted, smaller
 from .native import I64, Native, compile_function, external
 
-# How often a thread looks for work before it sleeps; in between it lets others have the processor. 0.1 ms and more.
-LOOKS = 500
+# How often a thread that has worked looks for more before it lets others have the processor in between, for it may
+# come within 10 microseconds, and how often before it sleeps, after 0.1 ms or more.
+KEEPS, LOOKS = 3000, 3500
+PARTS = 64  # at most, of a loop: bits of a word
 
 VOID, LOCK = ir.VoidType(), ir.IntType(8).as_pointer()
 LOOP = ir.FunctionType(I64, [I64] * 4).as_pointer()
+
+_BOARDS: dict[tuple[int, int], int] = {}
+_LOCK = threading.Lock()
 
 
 class Word(IntEnum):
     """What the threads of a team share.
 
     BUSY: whether somebody uses the team. JOB: counts up when work opens and when it closes, so it is odd while there
-    is some. ACTIVE: how many helpers are at it. NEXT: the part that is taken next. RESULT: of the parts, by or. Then
-    the job, as `share` gets it. Two words of every helper follow: whether it is awake, and the lock that it sleeps on.
+    is some. ACTIVE: how many helpers are at it. TAKEN: a bit for every part. RESULT: of the parts, by or. Then the
+    job, as `share` gets it. Two words of every helper follow: whether it is awake, and the lock that it sleeps on.
     """
 
-    BUSY, JOB, ACTIVE, NEXT, RESULT, FUNCTION, WANTED, PERIOD, LENGTH, FRAME, ROW, BEGIN, END, HELPERS = range(14)
+    BUSY, JOB, ACTIVE, TAKEN, RESULT, FUNCTION, WANTED, PERIOD, LENGTH, FRAME, ROW, BEGIN, END, HELPERS = range(14)
 
 
-@cache
-def board(pid: int, threads: int) -> int:
+def board(threads: int) -> int:
     """The address of the shared words of a team of ``threads``, counting the one that calls. It lives as long as the
     process; a forked child, which inherits no running threads, has its own."""
+    key = os.getpid(), threads
+    with _LOCK:
+        if key not in _BOARDS:
+            _BOARDS[key] = _hired(threads)
+        return _BOARDS[key]
+
+
+def _hired(threads: int) -> int:
     allocate, acquire = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_acquire_lock
     allocate.restype, acquire.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)
     words = array("q", [0] * Word.HELPERS)
@@ -51,6 +63,7 @@ def board(pid: int, threads: int) -> int:
         words.extend([1, lock])
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))  # helpers outlive what Python takes down at exit
     address = words.buffer_info()[0]
+    share()  # compiled here, where nobody else compiles it
     for k in range(threads - 1):
         threading.Thread(target=_help(), args=(address, k), name=f"logsnr-{k}", daemon=True).start()
     return address
@@ -58,9 +71,10 @@ def board(pid: int, threads: int) -> int:
 
 @cache
 def share() -> Native:
-    """``share(board, function, wanted, period, length, frame, row, begin, end)``: ``function(frame, row, begin, end)``,
-    given by its address, over parts of ``length`` elements, none of which reaches over a multiple of ``period``, by up
-    to ``wanted`` threads; returns all its results, by or. Where the team is busy, this thread does it alone."""
+    """``share(board, function, wanted, period, length, frame, row, begin, end)``: the function at an address, as
+    ``function(frame, row, begin, end)``, but called for ``length`` elements at a time, and never beyond a multiple of
+    ``period``, by up to ``wanted`` threads; returns all its results, by or. Where the team is busy, this thread does
+    it alone."""
     return compile_function("team.share", 9, lambda b, values: _Board(b, values[0]).share(*values[1:]))
 
 
@@ -98,11 +112,11 @@ class _Board:
             with free:
                 for word, value in zip(range(Word.FUNCTION, Word.HELPERS), job, strict=True):
                     self.set(word, value)
-                for word in (Word.NEXT, Word.RESULT):
+                for word in (Word.TAKEN, Word.RESULT):
                     self.set(word, I64(0))
                 self.add(Word.JOB, 1)
                 self._wake(b.sub(job[1], I64(1)))
-                self._work()
+                self._work(I64(0))
                 self.add(Word.JOB, 1)
                 with self._repeat() as leave:  # helpers finish the parts that they have taken
                     leave(b.icmp_signed("==", self.get(Word.ACTIVE), I64(0)))
@@ -130,12 +144,13 @@ class _Board:
                 self.add(Word.ACTIVE, 1)
                 wanted = b.icmp_signed("<", b.add(k, I64(1)), self.get(Word.WANTED))
                 with b.if_then(b.and_(wanted, b.icmp_signed("==", self.get(Word.JOB), job))):
-                    self._work()
+                    self._work(b.add(k, I64(1)))
                     b.store(I64(0), looks)
                 self.add(Word.ACTIVE, -1)
-            self._pause()
             looked = b.add(b.load(looks), I64(1))
             b.store(looked, looks)
+            with b.if_then(b.icmp_signed(">", looked, I64(KEEPS))):
+                self._pause()
             with b.if_then(b.icmp_signed(">", looked, I64(LOOKS))):
                 self.set(awake, I64(0))
                 b.call(acquire, [lock, I32(1)])
@@ -150,22 +165,32 @@ class _Board:
             with b.if_then(self.claimed(awake)):
                 b.call(release, [b.inttoptr(self.get(b.add(awake, I64(1))), LOCK)])
 
-    def _work(self) -> None:
-        """Take parts until none is left."""
+    def _work(self, thread: Any) -> None:
+        """Take parts until none is left. A thread begins where it begins in every loop, with what its cache may hold
+        from the last one."""
         b = self.b
         function = b.inttoptr(self.get(Word.FUNCTION), LOOP)
-        period, length, frame, row, begin, end = (self.get(word) for word in range(Word.PERIOD, Word.HELPERS))
-        ceiling = lambda x, y: b.sdiv(b.add(x, b.sub(y, I64(1))), y)  # noqa: E731
-        by = ceiling(period, length)
-        parts = b.mul(ceiling(b.sub(end, begin), period), by)
-        with self._repeat() as leave:
-            part = self.add(Word.NEXT, 1)
-            leave(b.icmp_signed(">=", part, parts))
-            start = b.add(begin, b.mul(b.sdiv(part, by), period))
-            first = b.add(start, b.mul(b.srem(part, by), length))
-            last = smaller(b, smaller(b, b.add(first, length), b.add(start, period)), end)
-            found = b.call(function, [frame, row, first, last])
-            b.atomic_rmw("or", self.at(Word.RESULT), found, "seq_cst")
+        wanted, period, length, frame, row, begin, end = (self.get(word) for word in range(Word.WANTED, Word.HELPERS))
+        by = self._ceiling(period, length)
+        pieces = b.mul(self._ceiling(b.sub(end, begin), period), by)
+        parts = smaller(b, pieces, I64(PARTS))
+        at = b.sdiv(b.mul(thread, parts), wanted)
+        with counted(b, at, b.add(at, parts), 1) as i:
+            part = b.srem(i, parts)
+            bit = b.shl(I64(1), part)
+            taken = b.and_(b.atomic_rmw("or", self.at(Word.TAKEN), bit, "seq_cst"), bit)
+            with b.if_then(b.icmp_signed("==", taken, I64(0))):
+                first, last = (b.sdiv(b.mul(p, pieces), parts) for p in (part, b.add(part, I64(1))))
+                with counted(b, first, last, 1) as piece:
+                    sample = b.add(begin, b.mul(b.sdiv(piece, by), period))
+                    lo = b.add(sample, b.mul(b.srem(piece, by), length))
+                    hi = smaller(b, smaller(b, b.add(lo, length), b.add(sample, period)), end)
+                    found = b.call(function, [frame, row, lo, hi])
+                    b.atomic_rmw("or", self.at(Word.RESULT), found, "seq_cst")
+
+    def _ceiling(self, x: Any, y: Any) -> Any:
+        b = self.b
+        return b.sdiv(b.add(x, b.sub(y, I64(1))), y)
 
     def _pause(self) -> None:
         """Let another thread run, if one waits for this processor: spinning holds up nobody."""

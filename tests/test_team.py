@@ -1,7 +1,6 @@
 """Threads that share a loop: every element is worked on once, by whoever is there, and nobody waits for who is not."""
 
 import ctypes
-import os
 import subprocess
 import sys
 import time
@@ -130,7 +129,7 @@ def test_helpers_sleep_and_wake(threads: int) -> None:
 
 
 def words_of(threads: int) -> Any:
-    address = team.board(os.getpid(), threads)
+    address = team.board(threads)
     return (ctypes.c_int64 * (Word.HELPERS + 2 * threads - 2)).from_address(address)
 
 
