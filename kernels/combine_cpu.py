@@ -57,7 +57,7 @@ def launch_combine(
 ) -> torch.Tensor:
     """`combine` of plain CPU tensors laid out densely and alike; returns its flag."""
     tensors, event = (*inputs, *outputs), outputs[0].shape[1:]
-    clamped = limits and tuple(bound != np.inf for bound in limits)
+    clamped = None if limits is None else tuple(bound != np.inf for bound in limits)
     key = tuple(x.dtype for x in tensors), len(outputs), checked, clamped, event if coefs.by_element else None
     if key not in coefs.kept:  # looking it up takes a tenth of the time
         coefs.kept[key] = _prepared(key[0][: len(inputs)], coefs, key[0][len(inputs) :], checked, clamped, event)
