@@ -77,9 +77,11 @@ def sampler_moments(
     denoiser that of ``gaussian``. All else is as in `logsnr.solve`; a `Program` is taken as it is. Noises
     with different keys are independent, those with the same key are the same.
 
-    Raises ValueError for options that do not fit, and for per-element coefficients that are not of the
+    Raises TypeError for other data, ValueError for options that do not fit, and for per-element coefficients that are not of the
     event's shape or do not commute with the covariance (a full one).
     """
+    if not isinstance(gaussian, Gaussian):
+        raise TypeError(f"gaussian must be a Gaussian of logsnr.analysis, not {type(gaussian).__name__}")
     program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
     shaped = _per_element(program, gaussian)
     c = gaussian.cov if gaussian.cov.ndim == 0 and not shaped else gaussian.variances  # one mode, or many

@@ -149,12 +149,14 @@ def rank(
     target takes errors to fall with NFE; where they do not, it may miss a smaller NFE that reaches it too.
 
     Solvers that are other names for the same numbers are listed once. Raises ValueError for a spectrum or
-    weights that are not one, for best < 1, and if neither nfe nor target is given.
+    weights that are not one, for nfe or best < 1, and if neither nfe nor target is given.
     """
     stds = positive("stds", stds)
     weights = _weights(weights, stds)
     if nfe is None and target is None:
         raise ValueError("give nfe (a budget), target (a relative error), or both")
+    if nfe is not None and not nfe >= 1:
+        raise ValueError(f"nfe must be at least 1, not {nfe}")
     if target is not None and not target > 0:
         raise ValueError(f"target must be positive, not {target}")
 

@@ -38,7 +38,7 @@ def spread_values(args: list[str], repeatable: set[str]) -> list[str]:
     """`--nfe 5 6,8` becomes `--nfe 5 --nfe 6 --nfe 8`; options that are not repeatable stay as they are."""
     groups: list[list[str]] = [[]]
     for arg in args:
-        if arg.startswith("-"):
+        if arg.startswith("-") and not arg[1:2].isdecimal():  # -1 is a value
             groups.append([])
         groups[-1].append(arg)
     spread = groups[0]

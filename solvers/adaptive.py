@@ -1,7 +1,7 @@
 """Adaptive black-box solvers: torchdiffeq on dx/dt = velocity(x, t), with the evaluations counted."""
 
 from collections.abc import Callable
-from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +30,7 @@ def adaptive_solve(
     """
     from torchdiffeq import odeint
 
-    for name, tol in (("rtol", rtol), ("atol", atol)):
-        if not isinstance(tol, Real) or not tol > 0:
-            raise ValueError(f"{name} must be positive, not {tol!r}")
+    _check_positive(rtol=rtol, atol=atol)
     state = x.to(torch.promote_types(x.dtype, torch.float32))
     if rtol < (eps := torch.finfo(state.dtype).eps):
         raise ValueError(f"rtol = {rtol} is below the precision of the state, {eps:.2g} in {state.dtype}")
@@ -71,3 +69,9 @@ def adaptive_solve(
             f"{method} cannot meet rtol = {rtol}, atol = {atol} in {state.dtype} ({error}); ask for less"
         ) from error
     return states, nfe
+
+
+def _check_positive(**tolerances: Any) -> None:
+    for name, tol in tolerances.items():
+        if not isinstance(tol, (int, float, np.number)) or not tol > 0:
+            raise ValueError(f"{name} must be positive, not {tol!r}")

@@ -20,6 +20,7 @@ from logsnr.cli import app, main, spread_values
         (["--nfe", "5", "--nfe", "6"], ["--nfe", "5", "--nfe", "6"]),
         (["--out", "a,b", "--fresh"], ["--out", "a,b", "--fresh"]),
         (["plain", "--out=a"], ["plain", "--out=a"]),
+        (["--nfe", "-5", "6", "-o"], ["--nfe", "-5", "--nfe", "6", "-o"]),
     ],
 )
 def test_options_take_several_values(args, spread):

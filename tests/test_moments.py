@@ -12,6 +12,7 @@ import logsnr
 from logsnr.analysis.gaussian import Gaussian
 from logsnr.analysis.metrics import kl_gaussian, w2_gaussian
 from logsnr.analysis.moments import Moments, propagate, sampler_moments
+from logsnr.analysis.orders import two_gaussians
 from logsnr.solvers.lower import lower
 from logsnr.solvers.planning import plan_program
 from logsnr.solvers.run import run
@@ -260,5 +261,7 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, object], message
     program = plan_program("heun", SCH, steps=2)
     with pytest.raises(ValueError, match="a program is the whole grid"):
         sampler_moments(program, DATA["scalar"], SCH, steps=2)
+    with pytest.raises(TypeError, match="must be a Gaussian of logsnr.analysis, not GaussianMixture"):
+        sampler_moments("ddim", two_gaussians(), SCH, steps=4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chooses its own steps"):
         sampler_moments("bosh3", DATA["scalar"], SCH, steps=2)
