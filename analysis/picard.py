@@ -26,7 +26,7 @@ from ..solvers.catalogue import Solver
 from ..solvers.gauges import Array
 from ..solvers.lower import lower
 from ..solvers.multistep import Startup
-from ..solvers.picard_window import still
+from ..solvers.parallel_plan import still
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.schedule import Schedule
@@ -87,9 +87,12 @@ def picard_sweeps(
     alpha, sigma = np.asarray(sch.alpha(times))[:, None], np.asarray(sch.sigma(times))[:, None]
     slopes = torch.from_numpy((alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, None])
     (x0, _), (eps, _) = still(alpha[0], sigma[0])
+    guess = torch.from_numpy(np.broadcast_to(x0, (len(rec), len(stds)))[:, None].copy())
     nodes = torch.from_numpy(np.broadcast_to(alpha[1:] * x0 + sigma[1:] * eps, (len(rec), len(stds)))[:, None].copy())
     start = torch.ones(rec.slots, 1, len(stds), dtype=torch.float64)
     quiet = [torch.zeros_like(nodes)] * rec.noises
+    if quiet:  # as the executor adds it to its guess
+        nodes, _ = scan(start, [guess], nodes, rec, noises=quiet)
     ends, changes = [], []
     for _ in range(max(sweeps, 1) + len(rec)):
         outputs = slopes * torch.cat([start[:1], nodes[:-1]])

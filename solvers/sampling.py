@@ -20,7 +20,8 @@ from .grids import grid as make_grid
 from .lower import Lowered, lower
 from .multistep import Startup
 from .noise import NoiseFunction, Seed, noise_source
-from .picard import Certificate, Picard, picard, replay
+from .parallel import Certificate
+from .picard import Picard, picard
 from .planning import grid_key, plan_program
 from .program import Program
 from .run import run
@@ -141,7 +142,7 @@ def solve(
             found = picard(lowered, den, x, parallel, noise=source, keep=watched)
             observer = Observer(x.to(state) if trajectory else None, bar, callback)
             if watched:
-                replay(lowered, den, x, found.outputs, noise=source, observe=observer.node)
+                found.replay(observer.node)
         end, states = found.x.to(x.dtype), observer.stacked(x.dtype)
         return Solution(end, found.nfe, found.rounds, lowered.grid, states, program, found.certificate)
     if not (trajectory or progress or callback):

@@ -38,7 +38,7 @@ def test_tolerance_0_is_the_sequential_answer(solver: str, head: str, window: in
     den, x = logsnr.Denoiser(model, SCH, head), start()
     given: dict[str, Any] = {"solver": solver, "steps": 9, "seed": 4, "trajectory": True}
     wanted = logsnr.solve(den, x, **given)
-    for accelerate in ("secant", None):
+    for accelerate in ("secant", "anderson", None):
         found = logsnr.solve(den, x, parallel=exact(window=window, accelerate=accelerate), **given)
         assert torch.equal(found.x, wanted.x)
         assert found.trajectory is not None
@@ -159,7 +159,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("tol = nan must be", {"tol": math.nan}),
     ("tol = '0' must be", {"tol": "0"}),
     ("ranks = 2 must be True or False", {"ranks": 2}),
-    ("accelerate = 'fast' must be 'secant' or None", {"accelerate": "fast"}),
+    ("accelerate = 'fast' must be 'secant', 'anderson' or None", {"accelerate": "fast"}),
 ]
 
 
