@@ -9,6 +9,7 @@ import torch
 
 from ..kernels import Recurrence
 from ..kernels.recurrence import layout
+from ..kernels.sums import weighted_sum
 from .denoiser import Denoiser
 from .gauges import Array
 from .heads import Level, from_pair, to_pair
@@ -72,15 +73,29 @@ class Plan:
         return n == 0 or self.lowered.nodes[n - 1] is not None
 
     @cached_property
+    def orders(self) -> list[tuple[int, ...]]:
+        """See `layout`."""
+        return layout(self.lowered.updates.calls)
+
+    @cached_property
     def held(self) -> list[list[int]]:
         """Which slots of the recurrence are what a call sees, before every call: the slot itself, and where a step
-        begins the state, from which it may differ by its dtype or by noise. The state comes first."""
-        orders = layout(self.lowered.updates.calls)
-        found = []
+        begins the state, from which it may differ by its dtype or by noise; the state comes first. At the end it is
+        slot 0."""
+        orders, found = self.orders, list[list[int]]()
         for n in range(len(self)):
             slots = [STATE] * self.begins(n) + [self.lowered.program.calls[n].at, self.lowered.updates.calls[n].at]
             found.append([orders[n].index(s) for s in dict.fromkeys(slots) if s in orders[n]])
-        return found
+        return [*found, [STATE]]
+
+    def state_after(
+        self, n: int, slots: torch.Tensor, answers: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """The state (B, ...) that call n reaches from the slots before it, also where no later call reads it."""
+        call = self.lowered.updates.calls[n]
+        row = call.table.tensor[call.writes.index(STATE)].to(self.wide).tolist()
+        read = [slots[self.orders[n].index(slot)] for slot in call.reads]
+        return weighted_sum(row, [*(y.to(self.wide) for y in answers), *read, *noises[: len(call.noises)]])
 
     @cached_property
     def line(self) -> Array:

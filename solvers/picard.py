@@ -109,14 +109,9 @@ def picard(
     rounds = cheap
     while active := {b: window for b, window in enumerate(windows) if len(window)}:
         noises.drop(min(window.first for window in active.values()))
-        added = [noises.rows(window.calls, b) for b, window in active.items()]
-        seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
-        times = torch.cat([plan.told[window.calls] for window in active.values()])
-        answers = ask(torch.cat(seen), times)
-        parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
-        for window, nodes, outputs, rows in zip(active.values(), seen, parts, added, strict=True):
-            if not window.sweep(nodes, outputs, rows):
-                raise not_finite(x, window.first, len(plan), lowered.times[window.first])
+        bad = _round(active, plan, noises, ask)
+        if bad is not None:
+            raise not_finite(x, bad, len(plan), lowered.times[bad])
         rounds += 1
     end = torch.cat([window.state for window in windows]) if windows else x.to(plan.wide, copy=True)
     certificate = Certificate(
@@ -130,16 +125,32 @@ def picard(
     return Outcome(end, most, rounds, certificate, partial(_replay, lowered, den, x, outputs, noise))
 
 
+def _round(active: dict[int, Window], plan: Plan, noises: Noises, ask: Evaluate) -> int | None:
+    """One batch for all windows; the call of a window whose first answer was not finite, if there is one."""
+    added = [noises.rows(window.calls, b) for b, window in active.items()]
+    seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
+    told = torch.cat([plan.told[window.calls] for window in active.values()])
+    answers = ask(torch.cat(seen), told)
+    parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
+    for window, nodes, outputs, rows in zip(active.values(), seen, parts, added, strict=True):
+        if not window.sweep(nodes, outputs, rows):
+            return window.first
+    return None
+
+
 def _windows(plan: Plan, x: torch.Tensor, how: Picard, coarse: Guess | None, keep: bool) -> list[Window]:
-    size = auto_window(plan, x, how.accelerate == "anderson") if how.window == "auto" else how.window or len(plan)
-    if how.window == "auto" and how.ranks:
-        size = least(size)
-    guess = [partial(coarse.of, b) if coarse else how.init for b in range(len(x))]
+    size = how.window or len(plan)
+    if size == "auto":
+        size = auto_window(plan, x, anderson=how.accelerate == "anderson")
+        size = least(size) if how.ranks else size
     secant, anderson = how.accelerate is not None, how.accelerate == "anderson"
     return [
-        Window(plan, x[b : b + 1], size, how.tol, guess=guess[b], secant=secant, anderson=anderson, keep=keep)
+        Window(
+            plan, x[b : b + 1], size, how.tol, guess=partial(coarse.of, b) if coarse else str(how.init),
+            secant=secant, anderson=anderson, keep=keep,
+        )
         for b in range(len(x))
-    ]
+    ]  # fmt: skip
 
 
 def _joined(windows: Sequence[Window]) -> list[torch.Tensor]:

@@ -116,13 +116,15 @@ class Window:
         change = new[:finite].to(plan.wide) - old[:finite].to(plan.wide)
         follow = slopes.reshape(-1, *[1] * (new.ndim - 1))
 
-        def carried(begin: int, end: int) -> list[torch.Tensor]:  # the answers that scan has used; begin > 0
-            by = follow[begin:end] * change[begin - 1 : end - 1]
-            return [x[begin:end].to(plan.wide) + by for x in outputs]
+        def carried(begin: int, end: int) -> list[torch.Tensor]:  # the answers that scan has used
+            given, known = [x[begin:end].to(plan.wide, copy=True) for x in outputs], max(begin, 1)
+            if end > known:
+                by = follow[known:end] * change[known - 1 : end - 1]
+                for x in given:
+                    x[known - begin :] += by
+            return given
 
-        passed = [x[:1].to(plan.wide) for x in outputs]
-        if stride > 1:
-            passed = [torch.cat(parts) for parts in zip(passed, carried(1, stride), strict=True)]
+        passed = carried(0, stride)
         advance(self.slots, passed, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
         if self.kept is not None:
             self.kept.append(passed)
@@ -130,8 +132,7 @@ class Window:
         self.first += stride
         if self.calls.stop > first + finite:  # there will be nodes of which nothing is known
             before = new[finite - 2 : finite - 1] if finite > 1 else seen[:1].unsqueeze(1)
-            latest = carried(finite - 1, finite) if finite > 1 else passed
-            self.ahead = plan.pair_of(first + finite - 1, before, latest)
+            self.ahead = plan.pair_of(first + finite - 1, before, carried(finite - 1, finite))
         self.nodes, self.answers = new[stride:finite], [x[stride:, 0] for x in outputs]
         self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
         if self.anderson and len(self.nodes):
@@ -160,7 +161,7 @@ class Window:
             known = square > (ROUNDOFFS * torch.finfo(self.plan.seen).eps) ** 2 * scale
             along = flat[peaks.size :] / (len(outputs) * np.where(known, square, 1.0))
             slopes[:n] = np.where(known, along.clip(*self.plan.slopes[:, calls][:, :n]), slopes[:n])
-        return leading(np.isfinite(peaks).all(axis=0)), slopes
+        return leading(np.asarray(np.isfinite(peaks).all(axis=0))), slopes
 
     def _certify(self, moved: Array, stride: int) -> None:
         last = self.moved[self.first : self.first + len(moved)].copy()
