@@ -74,7 +74,8 @@ def picard_sweeps(
     t_end: float | None = None,
     startup: Startup = "ramp",
 ) -> Sweeps:
-    """Sweeps of ``logsnr.Picard(accelerate=None)`` over all calls of a program, exactly, in float64.
+    """Sweeps of ``logsnr.Picard(accelerate=None)`` over all calls of a program, exactly, in float64, from the first
+    guess of that: the line of constant (x0, eps), or what a program that adds noise makes of its x0.
 
     stds: (N,) or a number, positive. Other options are as in `logsnr.solve`; a `Program` is taken as it is. Noise is
     left out: it does not change the distance between two iterates.

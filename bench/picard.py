@@ -94,8 +94,8 @@ def main(
     den, x = given.denoiser, given.start(samples, 0).to(given.dtype)
     torch.set_num_threads(1)
     table = Table(
-        "method", "steps", "window", "tol", "rounds", "most", "nfe", "distance", "estimate", "error", "here", "flat", "outside",
-        box=None,
+        "method", "steps", "window", "tol", "rounds", "most", "nfe", "distance", "estimate", "error", "here", "flat",
+        "outside", box=None,
     )  # fmt: skip
     exact = solve(den, x, solver="dpmpp-2m", steps=REFERENCE).x
     for count in steps or (25, 100, 1000):
