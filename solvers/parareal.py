@@ -35,7 +35,7 @@ from .run import Observe, not_finite
 @dataclass(frozen=True)
 class Parareal:
     """How `solve` runs parallel in time, block by block. `Picard` takes fewer rounds; this one takes less memory: that
-    of a state for every block.
+    of a few states for every block, and that of the noise, if there is some.
 
     coarse: the solver that takes one step a block, a name or a `Solver`, with fixed steps and without noise.
     blocks: into how many the steps are divided; by default as many as each then has steps.

@@ -21,7 +21,7 @@ def window_bytes(plan: Plan, x: torch.Tensor, size: int, *, anderson: bool = Fal
     """
     samples, elements = len(x), x[:1].numel()
     wide, seen, models, noises = plan.wide.itemsize, plan.seen.itemsize, plan.recurrence.models, plan.recurrence.noises
-    kept = wide + 2 * noises * wide + anderson * ((PAST - 1) * wide + PAST * seen)
+    kept = wide + 2 * noises * wide + anderson * PAST * (wide + seen)
     asking = samples * (3 * seen + 3 * models * seen + kept)
     sweeping = samples * (2 * seen + 2 * models * seen + kept) + seen + 3 * wide
     return elements * (size * max(asking, sweeping) + samples * plan.recurrence.slots * wide)

@@ -137,7 +137,7 @@ class Window:
         self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
         if self.anderson and len(self.nodes):
             self.nodes = self.anderson.mix(self.first, change[stride:], self.nodes)
-            self.dx[1:] = self.nodes.to(plan.wide) - old[stride:finite].to(plan.wide)
+            self.dx = torch.cat([self.dx[:1], self.nodes.to(plan.wide) - old[stride:finite].to(plan.wide)])
             self.squares[0] = host(torch.linalg.vecdot(self.dx.flatten(1), self.dx.flatten(1)))
         return True
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import logsnr
 from logsnr.solvers import anderson
 from logsnr.solvers.anderson import FURTHEST, Anderson, coefficients
 
@@ -81,3 +82,28 @@ def test_windows_that_move_on() -> None:
     again.mix(0, first[0, 3:], first[1, 3:])
     assert torch.equal(again.mix(0, *second), found)
     assert torch.equal(acceleration.mix(9, *second), second[1])
+
+
+def test_the_past_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parallel run hands over what its sweeps have changed, which is the new nodes less the mixed ones of the last
+    time, and what was handed over does not change later."""
+    told: list[list[torch.Tensor]] = []
+    mixed: list[torch.Tensor] = []
+    mix = Anderson.mix
+
+    def watched(self: Anderson, first: int, residuals: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+        for past, at in zip(self.past, reversed(range(len(told))), strict=False):
+            assert torch.equal(past[1], told[at][0])
+            assert torch.equal(past[2], told[at][1])
+        if mixed:
+            before = mixed[-1][-len(nodes) :]
+            torch.testing.assert_close(residuals, nodes - before, rtol=1e-12, atol=1e-12)
+        told.append([residuals.clone(), nodes.clone()])
+        mixed.append(mix(self, first, residuals, nodes))
+        return mixed[-1].clone()
+
+    monkeypatch.setattr(Anderson, "mix", watched)
+    den = logsnr.Denoiser(lambda x, t: x / (1 + x * x), logsnr.VPLinear(), "v")
+    x = torch.linspace(-2, 2, 30, dtype=torch.float64)[None]
+    logsnr.sample(den, x, steps=30, parallel=logsnr.Picard(accelerate="anderson", tol=1e-6))
+    assert len(told) > 4

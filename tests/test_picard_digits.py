@@ -31,7 +31,9 @@ def runs(
     return found.certificate, found.x, logsnr.sample(problem.denoiser, x, **given)
 
 
-@pytest.mark.parametrize(("accelerate", "tol", "rounds"), [("secant", 1e-2, 7), ("anderson", 1e-2, 7), (None, 3e-3, 12)])
+@pytest.mark.parametrize(("accelerate", "tol", "rounds"), [
+    ("secant", 1e-2, 7), ("anderson", 1e-2, 7), (None, 3e-3, 12),
+])  # fmt: skip
 def test_a_hundred_steps(problem: BenchProblem, accelerate: Any, tol: float, rounds: int) -> None:
     """With the window open over the grid half of the samples take at most 7 rounds for 100 steps of ddim, 12 with x0
     frozen, and end nearer to the sequential answer than that is to the exact one."""
