@@ -130,10 +130,10 @@ def _round(active: dict[int, Window], plan: Plan, noises: Noises, ask: Evaluate)
     added = [noises.rows(window.calls, b) for b, window in active.items()]
     seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
     told = torch.cat([plan.told[window.calls] for window in active.values()])
-    answers = ask(torch.cat(seen), told)
+    answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], told)
     parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
-    for window, nodes, outputs, rows in zip(active.values(), seen, parts, added, strict=True):
-        if not window.sweep(nodes, outputs, rows):
+    for window, outputs, rows in zip(active.values(), parts, added, strict=True):
+        if not window.sweep(outputs, rows):
             return window.first
     return None
 

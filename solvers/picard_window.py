@@ -97,18 +97,20 @@ class Window:
         x0, eps = (z.expand(calls.stop - calls.start, *z.shape[1:]) for z in self.ahead)
         return x0, eps
 
-    def sweep(self, seen: torch.Tensor, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> bool:
+    def sweep(self, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> bool:
         """Carry out the calls with the model's answers (W, ...), and move on past what has converged. False, and
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
-        plan, first = self.plan, self.first
-        self.rounds, self.nfe = self.rounds + 1, self.nfe + len(self)
-        size, told = self._slopes(outputs)
-        if not size:
-            return False
-        old, slopes = self.nodes[:size], torch.from_numpy(told[:size, None]).to(self.slots)
-        outputs, noises = [x[:size].unsqueeze(1) for x in outputs], [z[:size] for z in noises]
+        plan, first, size = self.plan, self.first, len(self)
+        self.rounds, self.nfe = self.rounds + 1, self.nfe + size
+        slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots)
+        outputs, old = [x.unsqueeze(1) for x in outputs], self.nodes
         new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
         squares, scales = host(torch.stack([squared[:, 0], norms(new)]))
+        if not np.isfinite(squares).all():
+            size = leading(np.logical_and.reduce([host(x.isfinite().flatten(1).all(1)) for x in outputs]))
+            if not size:
+                return False
+            squares, scales, new = squares[:size], scales[:size], new[:size]
         with np.errstate(divide="ignore", invalid="ignore"):
             moved = np.where(squares > 0, np.sqrt(squares) / scales, squares)
         stride = min(leading(moved <= self.tol) + 1, size)
@@ -124,16 +126,17 @@ class Window:
                     x[known - begin :] += by
             return given
 
+        if min(first + stride + self.size, len(plan)) > first + finite:  # there will be nodes that nothing is known of
+            at = int(plan.recurrence.at[first])
+            before = new[finite - 2 : finite - 1] if finite > 1 else self.slots[at : at + 1].to(plan.seen)
+            self.ahead = plan.pair_of(first + finite - 1, before, carried(finite - 1, finite))
         passed = carried(0, stride)
         advance(self.slots, passed, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
         if self.kept is not None:
             self.kept.append(passed)
         self._certify(moved, stride)
         self.first += stride
-        if self.calls.stop > first + finite:  # there will be nodes of which nothing is known
-            before = new[finite - 2 : finite - 1] if finite > 1 else seen[:1].unsqueeze(1)
-            self.ahead = plan.pair_of(first + finite - 1, before, carried(finite - 1, finite))
-        self.nodes, self.answers = new[stride:finite], [x[stride:, 0] for x in outputs]
+        self.nodes, self.answers = new[stride:finite], [x[stride:size, 0] for x in outputs]
         self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
         if self.anderson and len(self.nodes):
             self.nodes = self.anderson.mix(self.first, change[stride:], self.nodes)
@@ -141,27 +144,21 @@ class Window:
             self.squares[0] = host(torch.linalg.vecdot(self.dx.flatten(1), self.dx.flatten(1)))
         return True
 
-    def _slopes(self, outputs: Sequence[torch.Tensor]) -> tuple[int, Array]:
-        """How many answers are finite before the first that is not; and (W,), how each is taken to follow what the call
-        sees: so that x0 stays if nothing is known of it.
+    def _slopes(self, outputs: Sequence[torch.Tensor]) -> Array:
+        """(W,): how each answer is taken to follow what the call sees: so that x0 stays if nothing is known of it.
 
         The secant along the line of a node's last two values: the diagonal of Broyden's method, node by node."""
-        calls = slice(self.first, self.first + len(outputs[0]))
-        slopes = self.plan.still[calls].copy()
-        n = min([len(outputs[0]), self.squares.shape[1], *map(len, self.answers)])
-        found = [torch.linalg.vector_norm(x.flatten(1), torch.inf, dim=1) for x in outputs]  # NaN where there is one
-        if secant := self.secant and n > 0:
-            wide = ([x[:n].to(self.plan.wide) for x in rows] for rows in (outputs, self.answers))
+        plan, calls = self.plan, self.calls
+        slopes, n = plan.still[calls].copy(), min([self.squares.shape[1], *map(len, self.answers)])
+        if self.secant and n:
+            wide = ([x[:n].to(plan.wide) for x in rows] for rows in (outputs, self.answers))
             change = sum(new - old for new, old in zip(*wide, strict=True))
-            found.append(torch.linalg.vecdot(self.dx[:n].flatten(1), change.flatten(1)))
-        flat = host(torch.cat([x.to(self.plan.wide) for x in found])).astype(np.float64)
-        peaks = flat[: len(outputs) * len(slopes)].reshape(len(outputs), -1)
-        if secant:
+            along = host(torch.linalg.vecdot(self.dx[:n].flatten(1), change.flatten(1))).astype(np.float64)
             square, scale = self.squares[:, :n]
-            known = square > (ROUNDOFFS * torch.finfo(self.plan.seen).eps) ** 2 * scale
-            along = flat[peaks.size :] / (len(outputs) * np.where(known, square, 1.0))
-            slopes[:n] = np.where(known, along.clip(*self.plan.slopes[:, calls][:, :n]), slopes[:n])
-        return leading(np.asarray(np.isfinite(peaks).all(axis=0))), slopes
+            known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
+            along /= len(outputs) * np.where(known, square, 1.0)
+            slopes[:n] = np.where(known, along.clip(*plan.slopes[:, calls.start : calls.start + n]), slopes[:n])
+        return slopes
 
     def _certify(self, moved: Array, stride: int) -> None:
         last = self.moved[self.first : self.first + len(moved)].copy()

@@ -74,8 +74,8 @@ def test_frozen_heads_take_other_rounds(monkeypatch: pytest.MonkeyPatch) -> None
     x = start(1, 8, F64)
     rounds = logsnr.solve(problem.denoiser(SCH, "eps"), x, **given).rounds
 
-    def frozen(self: Any, outputs: Any) -> tuple[int, np.ndarray]:
-        return len(outputs[0]), np.zeros(len(outputs[0]))
+    def frozen(self: Any, outputs: Any) -> np.ndarray:
+        return np.zeros(len(outputs[0]))
 
     monkeypatch.setattr(picard_window.Window, "_slopes", frozen)
     assert logsnr.solve(problem.denoiser(SCH, "x0"), x, **given).rounds == rounds
