@@ -15,6 +15,7 @@ the regularised incomplete gamma function. So rounds depend on how far the data 
 hardly on the number of steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ from ..solvers.gauges import Array
 from ..solvers.lower import lower
 from ..solvers.multistep import Startup
 from ..solvers.parallel_plan import still
+from ..solvers.picard import Acceleration
+from ..solvers.picard_memory import window_bytes
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.schedule import Schedule
@@ -116,3 +119,26 @@ def picard_sweeps(
         np.array(gammainc(k + 1, growth), dtype=np.float64),
         program,
     )
+
+
+def picard_bytes(
+    solver: str | Solver | Program,
+    sch: Schedule,
+    shape: Sequence[int],
+    windows: Any,
+    *,
+    dtype: torch.dtype = torch.float32,
+    accelerate: Acceleration | None = "secant",
+    **options: Any,
+) -> Array:
+    """(N,): the bytes that windows of N sizes take for states of ``shape`` (B, ...), what the model needs for itself
+    left out: what ``logsnr.Picard(window="auto")`` reckons with, see `solvers.picard_memory`.
+
+    dtype: of the model. accelerate: as of `Picard`; other options are as in `picard_sweeps`, and raise what they do.
+    """
+    program = plan_program(solver, sch, **options)
+    x = torch.empty(tuple(shape), dtype=dtype, device="meta")
+    lowered = lower(program, sch, "v", state=torch.promote_types(dtype, torch.float32), model=dtype)
+    anderson = accelerate == "anderson"
+    sizes = np.minimum(np.atleast_1d(windows), len(program)).tolist()
+    return np.array([window_bytes(lowered, x, size, anderson=anderson) for size in sizes])

@@ -141,7 +141,7 @@ def _round(active: dict[int, Window], plan: Plan, noises: Noises, ask: Evaluate)
 def _windows(plan: Plan, x: torch.Tensor, how: Picard, coarse: Guess | None, keep: bool) -> list[Window]:
     size = how.window or len(plan)
     if size == "auto":
-        size = auto_window(plan, x, anderson=how.accelerate == "anderson")
+        size = auto_window(plan.lowered, x, anderson=how.accelerate == "anderson")
         size = least(size) if how.ranks else size
     secant, anderson = how.accelerate is not None, how.accelerate == "anderson"
     return [

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from .anderson import PAST
-from .parallel_plan import Plan
+from .lower import Lowered
 
 SHARE = 0.5  # of the memory that is free; the rest is for the model, whose needs `Picard.batch` limits
 
 
-def window_bytes(plan: Plan, x: torch.Tensor, size: int, *, anderson: bool = False) -> int:
+def window_bytes(lowered: Lowered, x: torch.Tensor, size: int, *, anderson: bool = False) -> int:
     """What windows of ``size`` calls take at most for x (B, ...), without what the model needs for itself.
 
     Of every call of a window of every sample there are at a time: its node, twice what it sees, the model's answers as
@@ -20,18 +20,19 @@ def window_bytes(plan: Plan, x: torch.Tensor, size: int, *, anderson: bool = Fal
     two tensors of passing values.
     """
     samples, elements = len(x), x[:1].numel()
-    wide, seen, models, noises = plan.wide.itemsize, plan.seen.itemsize, plan.recurrence.models, plan.recurrence.noises
+    rec, dtypes = lowered.updates.recurrence, lowered.updates.dtypes
+    wide, seen, models, noises = dtypes[0].itemsize, dtypes[-1].itemsize, rec.models, rec.noises
     kept = wide + 2 * noises * wide + anderson * PAST * (wide + seen)
     asking = samples * (3 * seen + 3 * models * seen + kept)
     sweeping = samples * (2 * seen + 2 * models * seen + kept) + seen + 3 * wide
-    return elements * (size * max(asking, sweeping) + samples * plan.recurrence.slots * wide)
+    return elements * (size * max(asking, sweeping) + samples * rec.slots * wide)
 
 
-def auto_window(plan: Plan, x: torch.Tensor, *, anderson: bool = False) -> int:
+def auto_window(lowered: Lowered, x: torch.Tensor, *, anderson: bool = False) -> int:
     """The most calls, at least one, whose windows fit into `SHARE` of the memory that is free on the device of x."""
-    none, one = (window_bytes(plan, x, size, anderson=anderson) for size in (0, 1))
+    none, one = (window_bytes(lowered, x, size, anderson=anderson) for size in (0, 1))
     room = SHARE * free_bytes(x.device) - none
-    return max(1, min(len(plan), int(room // max(one - none, 1))))
+    return max(1, min(len(lowered.times), int(room // max(one - none, 1))))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -10,8 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 import logsnr
 from logsnr.solvers import picard_memory
-from logsnr.solvers.lower import lower
-from logsnr.solvers.parallel_plan import Plan
+from logsnr.solvers.lower import Lowered, lower
 from logsnr.solvers.picard_memory import SHARE, auto_window, free_bytes, window_bytes
 
 SCH, STEPS, SIZE = logsnr.VPLinear(), 120, 1000
@@ -36,9 +35,9 @@ class Peak(TorchDispatchMode):
         return result
 
 
-def planned(solver: str, den: logsnr.Denoiser, x: torch.Tensor) -> Plan:
+def planned(solver: str, dtype: torch.dtype) -> Lowered:
     program = logsnr.solver(solver).program(SCH, logsnr.grid(SCH, STEPS))
-    return Plan.of(lower(program, SCH, "v", state=torch.float32, model=x.dtype), den, x)
+    return lower(program, SCH, "v", state=torch.float32, model=dtype)
 
 
 def setting(samples: int, dtype: torch.dtype) -> tuple[logsnr.Denoiser, torch.Tensor]:
@@ -53,34 +52,36 @@ def test_the_bytes_are_those_measured(samples: int, dtype: torch.dtype, solver: 
     """What is alive at the peak is what `window_bytes` says up to an eighth, and never more than a tenth above;
     a window of 60 is not taken for one of 80."""
     den, x = setting(samples, dtype)
-    plan = planned(solver, den, x)
+    lowered = planned(solver, dtype)
     for size in (60, 80):
         with Peak() as peak:
             parallel = logsnr.Picard(size, accelerate=accelerate)
             logsnr.solve(den, x, solver=solver, steps=STEPS, seed=0, parallel=parallel)
-        told = window_bytes(plan, x, size, anderson=accelerate == "anderson")
+        told = window_bytes(lowered, x, size, anderson=accelerate == "anderson")
+        shape, given = (samples, SIZE), {"dtype": dtype, "accelerate": accelerate}
+        assert told == logsnr.analysis.picard_bytes(solver, SCH, shape, size, steps=STEPS, **given)
         assert 0.85 < peak.bytes / told < 1.1
-        other = window_bytes(plan, x, 140 - size, anderson=accelerate == "anderson")
+        other = window_bytes(lowered, x, 140 - size, anderson=accelerate == "anderson")
         assert not 0.85 < peak.bytes / other < 1.1
 
 
 def test_the_largest_window_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window of "auto" takes no more than its share of the memory that is free, and one call more would; it is at
     least 1 and at most the whole program."""
-    den, x = setting(3, torch.float32)
-    plan = planned("dpmpp-2m", den, x)
+    _, x = setting(3, torch.float32)
+    lowered = planned("dpmpp-2m", torch.float32)
     for free in (4e6, 1e7):
         monkeypatch.setattr(picard_memory, "free_bytes", lambda device, free=free: int(free))
-        size = auto_window(plan, x)
+        size = auto_window(lowered, x)
         assert 1 < size < STEPS
-        assert window_bytes(plan, x, size) <= SHARE * free < window_bytes(plan, x, size + 1)
+        assert window_bytes(lowered, x, size) <= SHARE * free < window_bytes(lowered, x, size + 1)
         sizes = list[int]()
         watched = logsnr.Denoiser(lambda x, t, sizes=sizes: sizes.append(len(x)) or x * 0.5, SCH, "v")  # type: ignore[func-returns-value]
         logsnr.sample(watched, x, steps=STEPS, parallel=logsnr.Picard("auto"))
         assert sizes[0] == 3 * size
     for free, wanted in ((1.0, 1), (1e12, STEPS)):
         monkeypatch.setattr(picard_memory, "free_bytes", lambda device, free=free: int(free))
-        assert auto_window(plan, x) == wanted
+        assert auto_window(lowered, x) == wanted
 
 
 def test_free_memory() -> None:
