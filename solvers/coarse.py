@@ -97,7 +97,7 @@ class Guess:
 def step(plan: Plan, den: Denoiser, slots: torch.Tensor, n: int) -> list[torch.Tensor]:
     """Make call n of a program without noise: its answers. ``slots`` (S, B, ...) are carried on."""
     seen = slots[int(plan.recurrence.at[n])].to(plan.seen, copy=True)  # models may change what they are given
-    outputs = evaluate(den, None, plan.recurrence.models, seen, plan.told[n].expand(len(seen)))
+    outputs = evaluate(den, None, plan.recurrence.models, seen, plan.told[n].repeat(len(seen)))
     advance(slots, [y[None] for y in outputs], plan.recurrence, first=n, out=slots)
     return outputs
 

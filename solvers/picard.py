@@ -3,8 +3,9 @@ the plain drift of one solver, here for every program and in its own exponential
 
 A sweep evaluates the model at all nodes of a window in one batch and carries the program out with these answers, see
 `kernels.scan`. Answers are kept in the form in which they change least from sweep to sweep: not the head is frozen, but
-x0, whatever the network predicts, or the tangent that the last two sweeps show (``accelerate="secant"``). Its fixed
-point is the sequential run; after k sweeps the first k nodes of a window are right to the last bit.
+x0, whatever the network predicts, or the tangent that the last two sweeps show (``accelerate="secant"``), and nodes may
+be mixed with those of past sweeps (``"anderson"``). Its fixed point is the sequential run; after k sweeps the first k
+nodes of a window are right to the last bit.
 """
 
 from collections.abc import Sequence
