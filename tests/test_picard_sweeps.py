@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import logsnr
-from logsnr.analysis import picard_sweeps
+from logsnr.analysis import picard_sweeps, picard_work
 
 SCH = logsnr.VPLinear()
 STDS = np.array([0.03, 0.3, 1.0, 3.0])
@@ -38,9 +38,33 @@ def test_rounds_are_those_of_the_executor(solver: str) -> None:
             assert abs(found.rounds - int(sweeps.rounds(tol)[0])) <= 1
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp-2m", "dpmpp-3s", "deis-3", "ddpm"])
+def test_work_is_at_most_what_is_predicted(solver: str) -> None:
+    """Sliding windows take 0.6 to 1 times the rounds and at most the evaluations of windows that move on as a whole,
+    but for one round where noise is added; with a window of one call these are the calls."""
+    sizes = [1, 7, 20, 60]
+    for std in (0.05, 0.5):
+        den = logsnr.analysis.Gaussian(torch.zeros(8, dtype=torch.float64), std**2).denoiser(SCH, "v")
+        x = torch.randn(1, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        for tol in (1e-2, 1e-4):
+            rounds, evaluations = picard_work(solver, SCH, std, sizes, tol, steps=60)
+            assert rounds[0, 0] == evaluations[0, 0] == len(logsnr.solver(solver).program(SCH, logsnr.grid(SCH, 60)))
+            for window, most, work in zip(sizes, rounds[:, 0], evaluations[:, 0], strict=True):
+                how = logsnr.Picard(window=window, tol=tol, accelerate=None)
+                noiseless = {"noise": lambda key, like: torch.zeros_like(like)}
+                found = logsnr.solve(den, x, solver=solver, steps=60, parallel=how, **noiseless)  # type: ignore[arg-type]
+                extra = 1 if solver == "ddpm" else 0
+                assert 0.55 * most <= found.rounds <= most + extra
+                assert found.nfe <= work + extra * window
+
+
 def test_bad_arguments() -> None:
     """Standard deviations must be positive, and a tolerance within reach."""
     with pytest.raises(ValueError, match="stds must"):
         picard_sweeps("ddim", SCH, [0.0], steps=4)
     with pytest.raises(ValueError, match="takes more than the 2 sweeps"):
         picard_sweeps("ddim", SCH, 0.5, steps=40, sweeps=2).rounds(1e-6)
+    with pytest.raises(ValueError, match="windows must"):
+        picard_work("ddim", SCH, 0.5, [4, 0], 1e-3, steps=40)
+    with pytest.raises(ValueError, match="tol = 0"):
+        picard_work("ddim", SCH, 0.5, 4, 0, steps=40)
