@@ -15,6 +15,7 @@ the regularised incomplete gamma function. So rounds depend on how far the data 
 hardly on the number of steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,9 @@ from ..solvers.catalogue import Solver
 from ..solvers.gauges import Array
 from ..solvers.lower import lower
 from ..solvers.multistep import Startup
-from ..solvers.picard_window import still
+from ..solvers.parallel_plan import still
+from ..solvers.picard import Acceleration
+from ..solvers.picard_memory import window_bytes
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.schedule import Schedule
@@ -74,7 +77,8 @@ def picard_sweeps(
     t_end: float | None = None,
     startup: Startup = "ramp",
 ) -> Sweeps:
-    """Sweeps of ``logsnr.Picard(accelerate=None)`` over all calls of a program, exactly, in float64.
+    """Sweeps of ``logsnr.Picard(accelerate=None)`` over all calls of a program, exactly, in float64, from the first
+    guess of that: the line of constant (x0, eps), or what a program that adds noise makes of its x0.
 
     stds: (N,) or a number, positive. Other options are as in `logsnr.solve`; a `Program` is taken as it is. Noise is
     left out: it does not change the distance between two iterates.
@@ -87,9 +91,12 @@ def picard_sweeps(
     alpha, sigma = np.asarray(sch.alpha(times))[:, None], np.asarray(sch.sigma(times))[:, None]
     slopes = torch.from_numpy((alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, None])
     (x0, _), (eps, _) = still(alpha[0], sigma[0])
+    guess = torch.from_numpy(np.broadcast_to(x0, (len(rec), len(stds)))[:, None].copy())
     nodes = torch.from_numpy(np.broadcast_to(alpha[1:] * x0 + sigma[1:] * eps, (len(rec), len(stds)))[:, None].copy())
     start = torch.ones(rec.slots, 1, len(stds), dtype=torch.float64)
     quiet = [torch.zeros_like(nodes)] * rec.noises
+    if quiet:  # as the executor adds it to its guess
+        nodes, _ = scan(start, [guess], nodes, rec, noises=quiet)
     ends, changes = [], []
     for _ in range(max(sweeps, 1) + len(rec)):
         outputs = slopes * torch.cat([start[:1], nodes[:-1]])
@@ -112,3 +119,26 @@ def picard_sweeps(
         np.array(gammainc(k + 1, growth), dtype=np.float64),
         program,
     )
+
+
+def picard_bytes(
+    solver: str | Solver | Program,
+    sch: Schedule,
+    shape: Sequence[int],
+    windows: Any,
+    *,
+    dtype: torch.dtype = torch.float32,
+    accelerate: Acceleration | None = "secant",
+    **options: Any,
+) -> Array:
+    """(N,): the bytes that windows of N sizes take for states of ``shape`` (B, ...), what the model needs for itself
+    left out: what ``logsnr.Picard(window="auto")`` reckons with, see `solvers.picard_memory`.
+
+    dtype: of the model. accelerate: as of `Picard`; other options are as in `picard_sweeps`, and raise what they do.
+    """
+    program = plan_program(solver, sch, **options)
+    x = torch.empty(tuple(shape), dtype=dtype, device="meta")
+    lowered = lower(program, sch, "v", state=torch.promote_types(dtype, torch.float32), model=dtype)
+    anderson = accelerate == "anderson"
+    sizes = np.minimum(np.atleast_1d(windows), len(program)).tolist()
+    return np.array([window_bytes(lowered, x, size, anderson=anderson) for size in sizes])

@@ -2,6 +2,7 @@
 
     python -m logsnr.bench.picard
 
+Methods are those of `Picard`, with x0 frozen ("none"), secants or Anderson acceleration, and `Parareal`.
 Two clocks. "here" is the wall time of this machine, whose cost grows with the batch. "flat" is
 what a device shows on which a batch of 64 costs as much as one node: the model is charged a fixed latency for every 64
 nodes that it is given, by default that of Stable Diffusion on an A100 (50 s for 1000 steps: Shih et al. 2023),
@@ -10,6 +11,8 @@ and everything else is measured, in processor time.
 
 import math
 import time
+from collections.abc import Callable
+from itertools import product
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -18,12 +21,22 @@ from rich.console import Console
 from rich.table import Table
 
 from ..solvers.denoiser import Denoiser
+from ..solvers.names import nearest
+from ..solvers.parareal import Parareal
 from ..solvers.picard import Picard
 from ..solvers.sampling import Solution, solve
 from .problems import load_problem
 
 FLAT = 64  # nodes that cost as much as one
 REFERENCE = 400  # steps of dpmpp-2m that stand for the exact answer: errors of ddim are 100 times larger
+
+
+METHODS: dict[str, Callable[[int, float], Picard | Parareal]] = {
+    "none": lambda window, tol: Picard(window or None, tol, None),
+    "secant": lambda window, tol: Picard(window or None, tol, "secant"),
+    "anderson": lambda window, tol: Picard(window or None, tol, "anderson"),
+    "parareal": lambda window, tol: Parareal(tol=tol),
+}
 
 
 class Clock:
@@ -69,30 +82,34 @@ def main(
     steps: Annotated[list[int] | None, typer.Option(help="25, 100 and 1000 if none.")] = None,
     tol: Annotated[list[float] | None, typer.Option(help="1e-2, 1e-3 and 1e-4 if none.")] = None,
     window: Annotated[list[int] | None, typer.Option(help="64 and the whole grid (0) if none.")] = None,
-    accelerate: Annotated[bool, typer.Option(help="Follow secants, or freeze x0.")] = True,
+    method: Annotated[list[str] | None, typer.Option(help=f"{', '.join(METHODS)}; secant if none.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Each is run alone; medians are shown.")] = 5,
     latency: Annotated[float, typer.Option(help="Seconds of the flat clock.")] = 0.05,
 ) -> None:
     """Parallel runs against sequential ones: medians over samples that run one by one."""
+    for name in method or ():
+        if name not in METHODS:
+            raise typer.BadParameter(f"{name!r} is unknown{nearest(name, METHODS)}", param_hint="--method")
     given = load_problem(problem)
     den, x = given.denoiser, given.start(samples, 0).to(given.dtype)
     torch.set_num_threads(1)
     table = Table(
-        "steps", "window", "tol", "rounds", "most", "nfe", "distance", "estimate", "error", "here", "flat", "outside",
-        box=None,
+        "method", "steps", "window", "tol", "rounds", "most", "nfe", "distance", "estimate", "error", "here", "flat",
+        "outside", box=None,
     )  # fmt: skip
     exact = solve(den, x, solver="dpmpp-2m", steps=REFERENCE).x
     for count in steps or (25, 100, 1000):
         alone = [timed(den, x[b : b + 1], latency, solver=solver, steps=count, seed=[b]) for b in range(samples)]
         error = torch.cat([distances(run.solution.x, exact[b : b + 1]) for b, run in enumerate(alone)]).median()
-        for width in window or (64, 0):
-            for bound in tol or (1e-2, 1e-3, 1e-4):
-                how = Picard(window=width or None, tol=bound, accelerate="secant" if accelerate else None)
-                runs = [
-                    timed(den, x[b : b + 1], latency, solver=solver, steps=count, seed=[b], parallel=how)
-                    for b in range(samples)
-                ]
-                _add(table, alone, runs, (str(count), str(width or count), f"{bound:g}"), float(error))
+        for kind, width, bound in product(method or ("secant",), window or (64, 0), tol or (1e-2, 1e-3, 1e-4)):
+            if kind == "parareal" and width:
+                continue  # it has blocks, and the whole grid
+            how = METHODS[kind](width, bound)
+            runs = [
+                timed(den, x[b : b + 1], latency, solver=solver, steps=count, seed=[b], parallel=how)
+                for b in range(samples)
+            ]
+            _add(table, alone, runs, (kind, str(count), str(width or count), f"{bound:g}"), float(error))
     console = Console(width=120)
     console.print(table)
     console.print(

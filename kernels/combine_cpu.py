@@ -7,7 +7,6 @@ vectorisation to alias checks. Sums are taken as the torch reference takes them:
 import threading
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,55 +15,17 @@ import torch
 from llvmlite import ir
 
 from . import lanes as emit
-from .lanes import CODES, LANES, TYPES, constant, counted, vector
+from .lanes import LANES, TYPES, constant, counted, vector
 from .native import I64, Native, compile_function
 from .normals import Noise
 from .normals_cpu import BLOCKS, FEW, Normals
 from .pool import launch
+from .signature import Signature, signature
 from .table import Table
 from .tensors import accumulation_dtype
 
-_KERNELS: dict["Signature", Native] = {}
+_KERNELS: dict[Signature, Native] = {}
 _LOCK = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a loop is compiled for.
-
-    inputs, outputs: dtypes by letter, see `lanes.CODES`. used: by output, which columns (inputs, then noises)
-    have coefficients other than 0. checked: how many inputs are tested. clamped: by output, whether it has a
-    limit. tabled: whether coefficients vary over the elements of a sample.
-    """
-
-    inputs: str
-    outputs: str
-    used: tuple[tuple[bool, ...], ...]
-    checked: int
-    clamped: tuple[bool, ...]
-    tabled: bool
-
-    @property
-    def noises(self) -> int:
-        return len(self.used[0]) - len(self.inputs)
-
-    @property
-    def by_sample(self) -> bool:
-        """Whether the loop must know where a sample begins."""
-        return self.tabled or self.noises > 0
-
-
-def signature(
-    inputs: Sequence[torch.dtype],
-    outputs: Sequence[torch.dtype],
-    coefs: Table,
-    checked: int,
-    clamped: Sequence[bool] | None = None,
-) -> Signature:
-    """``coefs`` has a column for every input, then one for every noise."""
-    read, written = ("".join(CODES[d] for d in dtypes) for dtypes in (inputs, outputs))
-    limits = tuple(clamped or (False,) * len(outputs))
-    return Signature(read, written, coefs.used(accumulation_dtype(outputs)), checked, limits, coefs.by_element)
 
 
 def kernel(sig: Signature) -> Native:
@@ -95,27 +56,40 @@ def launch_combine(
     limits: Sequence[float] | None,
 ) -> torch.Tensor:
     """`combine` of plain CPU tensors laid out densely and alike; returns its flag."""
-    tensors = (*inputs, *outputs)
+    tensors, event = (*inputs, *outputs), outputs[0].shape[1:]
     clamped = None if limits is None else tuple(bound != np.inf for bound in limits)
-    key = tuple(x.dtype for x in tensors), len(outputs), checked, clamped
+    key = tuple(x.dtype for x in tensors), len(outputs), checked, clamped, event if coefs.by_element else None
     if key not in coefs.kept:  # looking it up takes a tenth of the time
-        kinds = key[0]
-        sig = signature(kinds[: len(inputs)], kinds[len(inputs) :], coefs, checked, clamped)
-        coefs.kept[key] = sig, kernel(sig), sum(x.element_size() for x in tensors)
-    sig, loop, size = coefs.kept[key]
-    wide, event = accumulation_dtype([x.dtype for x in outputs]), outputs[0].shape[1:]
-    matrix = coefs.rounded(wide, event)
-    bounds = np.array(limits, dtype=matrix.dtype) if limits else None
-    frame = array("q", [x.data_ptr() for x in tensors])
-    row = array("q", [matrix.ctypes.data, bounds.ctypes.data if bounds is not None else 0, *range(len(tensors))])
-    period = None
+        coefs.kept[key] = _prepared(key[0][: len(inputs)], coefs, key[0][len(inputs) :], checked, clamped, event)
+    sig, loop, cost, row, matrix = coefs.kept[key]
+    frame, period = array("q", [x.data_ptr() for x in tensors]), None
     if sig.by_sample:
         period = prod(event)
         frame.extend([period, *((noise.seeds.data_ptr(), noise.samples.data_ptr()) if noise else (0, 0))])
-        row.extend([len(tensors), *(word for column in (noise.columns if noise else ()) for word in column)])
+    if limits:
+        bounds = np.array(limits, dtype=matrix.dtype)
+        row = row[:1] + array("q", [bounds.ctypes.data]) + row[2:]
+    if noise:
+        row = row + array("q", [word for column in noise.columns for word in column])
     count = outputs[0].numel()
-    bad = launch(loop, frame.buffer_info()[0], row.buffer_info()[0], count, size, period=period)
+    bad = launch(loop, frame.buffer_info()[0], row.buffer_info()[0], count, cost, period=period)
     return _FLAGS[bad].clone()
+
+
+def _prepared(
+    inputs: Sequence[torch.dtype],
+    coefs: Table,
+    outputs: Sequence[torch.dtype],
+    checked: int,
+    clamped: Sequence[bool] | None,
+    event: Sequence[int],
+) -> tuple[Signature, Native, int, array, np.ndarray]:
+    """The loop, what it costs per element, its row without limits and noises, and the coefficients it points to."""
+    sig = signature(inputs, outputs, coefs, checked, clamped)
+    matrix = coefs.rounded(accumulation_dtype(outputs), event)
+    places = range(len(inputs) + len(outputs))
+    row = array("q", [matrix.ctypes.data, 0, *places, *([len(places)] if sig.by_sample else [])])
+    return sig, kernel(sig), sig.cost, row, matrix
 
 
 _FLAGS = torch.tensor(False), torch.tensor(True)
@@ -178,7 +152,7 @@ class _Loop:
         last = b.sdiv(b.add(end, b.sub(size, I64(1))), size)
         with counted(b, b.sdiv(begin, size), last, 1) as sample:
             base = b.mul(sample, size)
-            lo, hi = self._larger(b.sub(begin, base), I64(0)), self._smaller(b.sub(end, base), size)
+            lo, hi = emit.larger(b, b.sub(begin, base), I64(0)), emit.smaller(b, b.sub(end, base), size)
             address = (
                 [b.load(b.gep(b.inttoptr(words, I64.as_pointer()), [sample])) for words in (seeds, numbers)]
                 if wheres
@@ -187,23 +161,16 @@ class _Loop:
             whole = self._whole(lo, hi, many)
             with counted(b, lo, whole, many) as i:
                 noises = [Normals(b, BLOCKS).emit((*address, *where), i) for where in wheres]
-                for k in range(0, many, LANES):
-                    part = [emit.shuffle(b, z, z, range(k, k + LANES)) for z in noises]
-                    local = b.add(i, I64(k))
-                    self._block(b.add(base, local), local, part, LANES)
+                for k in range(many // LANES):
+                    local = b.add(i, I64(k * LANES))
+                    self._block(b.add(base, local), local, [z[k] for z in noises], LANES)
             with counted(b, whole, hi, few) as i:
                 for where, spill in zip(wheres, self.spill, strict=True):
-                    z = Normals(b, FEW).emit((*address, *where), i)
-                    b.store(z, b.bitcast(spill, z.type.as_pointer()), align=4)
-                with counted(b, i, self._smaller(b.add(i, I64(few)), hi), 1) as j:
+                    for k, z in enumerate(Normals(b, FEW).emit((*address, *where), i)):
+                        emit.store(b, z, spill, "f", I64(k * FEW), FEW, "f")
+                with counted(b, i, emit.smaller(b, b.add(i, I64(few)), hi), 1) as j:
                     single = [b.load(b.gep(spill, [b.sub(j, i)])) for spill in self.spill]
                     self._block(b.add(base, j), j, single, 1)
-
-    def _smaller(self, x: Any, y: Any) -> Any:
-        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
-
-    def _larger(self, x: Any, y: Any) -> Any:
-        return self.b.select(self.b.icmp_signed(">", x, y), x, y)
 
     def _block(self, i: Any, local: Any, noises: list[Any], lanes: int) -> None:
         """The elements from i on; ``local`` counts from the beginning of the sample."""

@@ -17,7 +17,7 @@ import triton.language as tl
 from .normals import Noise
 from .normals_triton import normals
 from .table import Table
-from .tensors import accumulation_dtype, elements
+from .tensors import accumulation_dtype, elements, pieces
 
 BLOCK = 1024  # two 128-bit accesses of fp32 per operand and thread
 WARPS = 4
@@ -33,7 +33,7 @@ def combine_kernel(
     """One block of one sample; where nothing depends on the sample, the batch is one.
 
     inputs, outputs: tuples of pointers. table: (R, K) or (R, K, size) in the dtype WIDE, as limits (R,). flag: set
-    to 1 if a checked input was not finite. words: interval and stream of every noise. size: elements in a sample.
+    if a checked input was not finite. words: interval and stream of every noise. size: elements in a sample.
     USED: by output, which columns enter its sum; FIRST: the first of them.
     """
     R: tl.constexpr = len(outputs)
@@ -132,7 +132,7 @@ def start(
 ) -> None:
     """Run the kernel on tensors laid out densely and alike; nothing is allocated, nothing is waited for.
 
-    flag: int32, set to 1 if a checked input was not finite. limits: (R,) in the accumulation dtype. seeds, samples,
+    flag: bool, set if a checked input was not finite. limits: (R,) in the accumulation dtype. seeds, samples,
     words: for noises; words (noises, 2), int64, are their intervals and streams.
     """
     first = outputs[0]
@@ -143,7 +143,7 @@ def start(
     unused = launch.table  # where the kernel reads nothing
     others = tuple(unused if x is None else x for x in (limits, flag, seeds, samples, words))
     given = (tuple(inputs), tuple(outputs), launch.table, *others, size)
-    grid = (triton.cdiv(size, BLOCK) * batch, 1, 1)
+    grid = (pieces(size, BLOCK) * batch, 1, 1)
     aligned = not any(x.data_ptr() % 16 for x in (*inputs, *outputs, *others))
     key = size, *(x.dtype for x in inputs), *(x.dtype for x in outputs)
     if aligned and key in launch.compiled:
@@ -170,12 +170,12 @@ def launch_combine(
     key = "triton", kinds, device, checked, noises, clamped, event if coefs.by_element else None
     if key not in coefs.kept:
         coefs.kept[key] = prepare(coefs, kinds, event, device, checked, noises, clamped)
-    flag = torch.zeros((), dtype=torch.int32, device=device)
+    flag = torch.zeros((), dtype=torch.bool, device=device)
     bounds = None if limits is None else on_device(tuple(limits), accumulation_dtype(kinds), device)
     words = on_device(noise.columns, torch.int64, device) if noise else None
     seeds, samples = (noise.seeds, noise.samples) if noise else (None, None)
     start(coefs.kept[key], inputs, outputs, flag, bounds, seeds, samples, words)
-    return flag.bool()
+    return flag
 
 
 @lru_cache(maxsize=1024)  # a copy to the device makes the host wait

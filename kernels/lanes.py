@@ -82,6 +82,14 @@ def counted(b: ir.IRBuilder, lo: Any, hi: Any, step: int) -> Iterator[Any]:
     b.position_at_end(after)
 
 
+def smaller(b: ir.IRBuilder, x: Any, y: Any) -> Any:
+    return b.select(b.icmp_signed("<", x, y), x, y)
+
+
+def larger(b: ir.IRBuilder, x: Any, y: Any) -> Any:
+    return b.select(b.icmp_signed(">", x, y), x, y)
+
+
 def load(b: ir.IRBuilder, pointer: Any, code: str, offset: Any, lanes: int, wide: str) -> Any:
     """Read ``lanes`` elements of dtype ``code``, as ``wide``; storage is only assumed to be aligned to elements."""
     x = b.load(_address(b, pointer, code, offset, lanes), align=SIZES[code])

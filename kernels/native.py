@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ I64 = ir.IntType(64)
 _OBJECT = ir.IntType(8).as_pointer()
 _METH_FASTCALL = 0x80  # in the stable ABI since Python 3.10
 _LOCK = threading.Lock()  # LLVM's engine takes one module at a time
+_ADDRESSES: dict[Native, int] = {}
 
 
 def compile_function(name: str, arguments: int, emit: Emit) -> Native:
@@ -38,22 +39,33 @@ def compile_function(name: str, arguments: int, emit: Emit) -> Native:
     """
     module = ir.Module(name)
     body = ir.Function(module, ir.FunctionType(I64, [I64] * arguments), f"{name}.body")
-    body.linkage = "internal"
+    body.attributes.add("noinline")  # compiled once, for Python and for `address_of`
     builder = ir.IRBuilder(body.append_basic_block())
     builder.ret(emit(builder, list(body.args)))
     _wrap(module, body, name)
     with _LOCK:
-        return _builtin(name, _load(_machine_code(str(module)), name))
+        _load(_machine_code(str(module)))
+        function = _builtin(name, _engine().get_function_address(name))
+        _ADDRESSES[function] = _engine().get_function_address(body.name)
+    return function
+
+
+def address_of(function: Native) -> int:
+    """Of a compiled function, for compiled code to call it: it takes and returns i64."""
+    return _ADDRESSES[function]
+
+
+def external(module: ir.Module, symbol: str, result: Any, *kinds: Any, library: Any = ctypes.pythonapi) -> ir.Function:
+    """A function of a library, CPython itself by default, declared in a module."""
+    if symbol not in module.globals:
+        llvm.add_symbol(symbol, ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value)
+        ir.Function(module, ir.FunctionType(result, kinds), symbol)
+    return module.globals[symbol]
 
 
 def _wrap(module: ir.Module, body: ir.Function, name: str) -> None:
     """``PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t n)``: unpack, run without the GIL, pack."""
-
-    def python(symbol: str, result: Any, *kinds: Any) -> ir.Function:
-        address = ctypes.cast(getattr(ctypes.pythonapi, symbol), ctypes.c_void_p).value
-        llvm.add_symbol(symbol, address)
-        return ir.Function(module, ir.FunctionType(result, kinds), symbol)
-
+    python = partial(external, module)
     function = ir.Function(module, ir.FunctionType(_OBJECT, [_OBJECT, _OBJECT.as_pointer(), I64]), name)
     b = ir.IRBuilder(function.append_basic_block())
     with b.if_then(b.icmp_signed("!=", function.args[2], I64(len(body.args))), likely=False):
@@ -115,11 +127,10 @@ def _compile(source: str) -> bytes:
     return bytes(_target().emit_object(module))
 
 
-def _load(code: bytes, name: str) -> int:
+def _load(code: bytes) -> None:
     engine = _engine()
     engine.add_object_file(ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return int(engine.get_function_address(name))
 
 
 class _MethodDef(ctypes.Structure):

@@ -5,16 +5,18 @@ This file is the specification, in plain torch; the compiled kernels return the 
 1. Block ``e // 4`` of four normals has the four 32-bit words of Philox4x32-10 (Salmon et al., SC 2011) with
 
        key     = (seed mod 2^32, seed div 2^32)
-       counter = (e // 4, interval, sample, stream)
+       counter = (interval, e // 4, sample, stream)
 
-   hence 64-bit seeds, up to 2^32 intervals, samples and streams, and up to 2^34 elements in a sample.
+   hence 64-bit seeds, up to 2^32 intervals, samples and streams, and up to 2^34 elements in a sample. Word 1 reaches
+   a product a round later than word 0 would: a loop over elements does that round once.
 2. Words 0 and 1 give normals 0 and 1 of the block, words 2 and 3 normals 2 and 3, by Box and Muller:
    normal 0 is ``sqrt(-2 ln u) cos(pi/4 t)`` and normal 1 is ``sqrt(-2 ln u) sin(pi/4 t)``, where
    ``u = (word0 + 1/2) 2^-32`` and ``t = (s + 1/2) 2^-29``, s being bits 0 to 29 of word1 read as a signed number.
    Bit 31 negates the cosine, then bit 30 exchanges the two: the other three quadrants.
-3. All of it is fp32 additions, multiplications, conversions and one square root, each rounded to nearest, none
-   fused: operations that IEEE 754 fixes, so that every processor gets the same bits. No library function is
-   called, as their last bits differ. No subnormal number occurs, so flushing them changes nothing.
+3. All of it is fp32 additions, multiplications, conversions and one square root, and fused multiply-adds where it
+   says `fma` and nowhere else, each rounded once, to nearest: operations that IEEE 754 fixes, so that every processor
+   gets the same bits. No library function is called, as their last bits differ. No subnormal number occurs, so
+   flushing them changes nothing.
 
 A normal is within 5 units in the last place of the formula in 2 (measured), the largest is
 ``sqrt(66 ln 2) = 6.76``, and their law is exactly symmetric: over all words, each as often as its negative, and
@@ -40,13 +42,13 @@ def _floats(text: str) -> tuple[float, ...]:
 
 
 # Minimax polynomials with fp32 coefficients, lowest degree first, and their relative errors:
-# -2 ln(1 + f) / f for |f| <= 1/3 (2.7e-8), sin(pi/4 t) / t (2.8e-8) and cos(pi/4 t) (4.4e-10) in t^2 <= 1.
+# -2 ln(1 + f) / f for |f| <= 1/3 (2.7e-8), sin(pi/4 t) / t (2.8e-8) and cos(pi/4 t) (4.0e-8) in t^2 <= 1.
 LOG = _floats(
     "-0x1.000000p+1 0x1.ffffd6p-1 -0x1.5554fcp-1 0x1.00144ep-1 -0x1.99d3b0p-2 "
     "0x1.5038e0p-2 -0x1.1ea89cp-2 0x1.3b0c5ep-2 -0x1.1f27f0p-2"
 )
 SIN = _floats("0x1.921fb6p-1 -0x1.4abbecp-4 0x1.466b20p-9 -0x1.2f5988p-15")
-COS = _floats("0x1.000000p+0 -0x1.3bd3ccp-2 0x1.03c1b0p-6 -0x1.55b2b6p-12 0x1.d4f7eep-19")
+COS = _floats("0x1.000000p+0 -0x1.3bd39cp-2 0x1.03b058p-6 -0x1.4e78bep-12")
 LN2_TWICE = float.fromhex("0x1.62e430p+0")
 TWO_THIRDS = 0x3F2AAAAB  # the bits of the fp32 number next to 2/3
 
@@ -104,7 +106,7 @@ def normals(
         raise ValueError(f"elements are numbered from 0 to 2^34 - 1, not from {first} to {first + count - 1}")
     key = [_word(seed, shift, device) for shift in (0, 32)]
     blocks = torch.arange(first // 4, -(-(first + count) // 4), dtype=torch.int64, device=device)
-    w0, w1, w2, w3 = philox([blocks, *(_word(x, 0, device) for x in (interval, sample, stream))], key)
+    w0, w1, w2, w3 = philox([_word(interval, 0, device), blocks, *(_word(x, 0, device) for x in (sample, stream))], key)
     z = torch.stack((*box_muller(w0, w1), *box_muller(w2, w3)), -1).flatten(-2)
     return z[..., first % 4 : first % 4 + count]
 
@@ -142,7 +144,7 @@ def box_muller(radius: torch.Tensor, angle: torch.Tensor) -> tuple[torch.Tensor,
     e = (bits - TWO_THIRDS) >> 23  # u = 2^e m with m in [2/3, 4/3); e = 0 only in the upper half
     m = (bits - (e << 23)).view(torch.float32)
     f = torch.where(e == 0, -d, m - 1)
-    square = f * _polynomial(LOG, f) - e.float() * LN2_TWICE
+    square = fma(f, _polynomial(LOG, f), e.float() * -LN2_TWICE)
     r = square.double().sqrt().float()  # correctly rounded, whatever the device makes of an fp32 square root
 
     signed = ((angle & 0x3FFFFFFF) ^ 1 << 29) - (1 << 29)
@@ -156,7 +158,22 @@ def box_muller(radius: torch.Tensor, angle: torch.Tensor) -> tuple[torch.Tensor,
 
 def _polynomial(coefs: Sequence[float], x: torch.Tensor) -> torch.Tensor:
     """Horner's rule: the order of operations is part of the specification."""
-    total = coefs[-1] * x + coefs[-2]
-    for c in coefs[-3::-1]:
-        total = total * x + c
+    total = torch.full_like(x, coefs[-1])
+    for c in coefs[-2::-1]:
+        total = fma(total, x, torch.full_like(x, c))
     return total
+
+
+def fma(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """``x y + z`` of fp32 tensors, rounded once.
+
+    In fp64 the product is exact and the sum is not. It is made odd in its last bit where it was rounded, and then
+    rounds to fp32 as the exact sum does (Boldo and Melquiond, IEEE Trans. Computers 57, 2008).
+    """
+    product, z = x.double() * y.double(), z.double()
+    total = product + z
+    taken = total - product
+    lost = (product - (total - taken)) + (z - taken)  # exactly what rounding took from the sum (Knuth's TwoSum)
+    bits = total.view(torch.int64)
+    step = torch.where((lost > 0) == (total > 0), 1, -1)
+    return torch.where((lost != 0) & (bits & 1 == 0), bits + step, bits).view(torch.float64).float()

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from .combine_triton import WIDE, first_used, on_device
 from .table import Table
-from .tensors import elements
+from .tensors import elements, pieces
 
 BLOCK = 1024
 
@@ -99,7 +99,7 @@ def norms_triton(
     device, batch, count = inputs[0].device, len(inputs[0]), elements(inputs[0])
     if not batch * count:
         return torch.zeros(batch, dtype=torch.float64, device=device)
-    blocks = triton.cdiv(count, BLOCK)
+    blocks = pieces(count, BLOCK)
     table, bounds = weights.on(device, wide, ()), on_device(tolerances, wide, device)
     partial = torch.empty(batch * blocks, dtype=torch.float64, device=device)
     means = torch.empty(batch, dtype=torch.float64, device=device)

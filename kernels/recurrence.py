@@ -109,12 +109,7 @@ def recurrence(calls: Sequence[Update]) -> Recurrence:
             raise ValueError(
                 f"calls must have {calls[0].models} model column(s), as the first; call {n} has {call.models}"
             )
-    alive: tuple[int, ...] = (STATE,)
-    orders = [alive]
-    for call in reversed(calls):
-        needed = (set(alive) - set(call.writes)) | {call.at}
-        alive = (*call.reads, *sorted(needed - set(call.reads)))
-        orders.insert(0, alive)
+    orders = layout(calls)
     slots, models = max(map(len, orders)), max((call.models for call in calls), default=1)
     noises = max((len(call.noises) for call in calls), default=0)
     matrices = np.zeros((len(calls), slots, models + slots + noises))
@@ -129,3 +124,14 @@ def recurrence(calls: Sequence[Update]) -> Recurrence:
             else:
                 row[m + before.index(slot)] = 1.0
     return Recurrence(matrices, np.array([*at, 0]), models)
+
+
+def layout(calls: Sequence[Update]) -> list[tuple[int, ...]]:
+    """Which slots of the program the slots of its recurrence are, before every call and at the end."""
+    alive: tuple[int, ...] = (STATE,)
+    orders = [alive]
+    for call in reversed(calls):
+        needed = (set(alive) - set(call.writes)) | {call.at}
+        alive = (*call.reads, *sorted(needed - set(call.reads)))
+        orders.append(alive)
+    return orders[::-1]

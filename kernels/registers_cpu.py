@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .combine_cpu import kernel, signature
-from .pool import THREADED_BYTES, Loop, launch
+from .combine_cpu import kernel
+from .pool import THREADED_BYTES, Loop, launch, shared
 from .registers import Scratch
+from .signature import signature
 from .tensors import accumulation_dtype, plain
 from .updates import STATE, Seeds, Updates
 
 
 class Compiled(NamedTuple):
-    """The loops of a program's calls for models that return ``output``; the bytes that each moves per element, and
+    """The loops of a program's calls for models that return ``output``; what each costs per element, and
     whether it counts by sample. Rows are what the loops are told of their calls; ``words`` keeps their memory."""
 
     output: torch.dtype
@@ -59,7 +60,7 @@ class CpuPlan:
                 read = updates.read(n, output) + [self.dtypes[STATE]] * (0 if addressed else len(columns))
                 sig = signature(read, written, call.table, call.models)
                 loops.append(kernel(sig))
-                sizes.append(sum(dtype.itemsize for dtype in (*read, *written)))
+                sizes.append(sig.cost)
                 samples.append(sig.by_sample)
                 # Each call sums in the dtype that its own outputs ask for, which need not be the widest of all slots.
                 matrix = call.table.rounded(accumulation_dtype(written), event)
@@ -106,14 +107,15 @@ class CpuRegisters:
         self.address, self.output_word = self.frame.buffer_info()[0], plan.outputs
         self.compiled = known = plan.latest.get(plan.key(self.addressed, self.event))
         self.hot_dtype, self.loops, self.rows = None, [], []
-        if (
-            known
-            and plan.simple
-            and (self.addressed or not updates.noises)
-            and state.is_contiguous()
-            and self.count * known.most < THREADED_BYTES
-        ):
+        if known and plan.simple and (self.addressed or not updates.noises) and state.is_contiguous():
             self.hot_dtype, self.loops, self.rows = known.output, known.loops, known.rows
+            if self.count * known.most >= THREADED_BYTES:
+                kinds = [*zip(known.loops, known.sizes, known.by_sample, strict=True)]
+                loops = {
+                    kind: shared(kind[0], self.count, kind[1], period=self.period if kind[2] else None)
+                    for kind in set(kinds)
+                }
+                self.loops = [loops[kind] for kind in kinds]
         self.scratch = Scratch(state)
 
     def hot(self, n: int, output: Any) -> int:

@@ -14,7 +14,7 @@ from .registers import Scratch, first_true
 from .tensors import plain
 from .updates import STATE, Seeds, Updates
 
-APART = 4  # flags lie 16 bytes apart: Triton compiles for pointers that are multiples of 16, and for others
+APART = 16  # flags lie 16 bytes apart: Triton compiles for pointers that are multiples of 16, and for others
 
 
 class TritonRegisters:
@@ -25,7 +25,7 @@ class TritonRegisters:
         if updates.cast is not None:
             self.slots[updates.cast].copy_(x)
         self.scratch = Scratch(state)
-        self.flags = torch.zeros(len(updates.calls), APART, dtype=torch.int32, device=x.device)
+        self.flags = torch.zeros(len(updates.calls), APART, dtype=torch.bool, device=x.device)
 
     def hot(self, n: int, output: Any) -> int:
         return -1

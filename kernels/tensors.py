@@ -78,12 +78,12 @@ def triton_missing() -> str | None:
 
 def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str | None:
     """An output may be an input, but not a shifted view of one: blocks would read what others have written."""
-    for i, o in enumerate(out):
-        begin, end = o.data_ptr(), o.data_ptr() + o.numel() * o.element_size()
-        for j, x in enumerate((*inputs, *out[:i])):
-            start, stop = x.data_ptr(), x.data_ptr() + x.numel() * x.element_size()
-            same = j < len(inputs) and start == begin and x.dtype == o.dtype
-            if start < end and begin < stop and not same:
+    spans = [(x.data_ptr(), x.nbytes, x.dtype) for x in (*inputs, *out)] if out else []
+    for i in range(len(inputs), len(spans)):
+        begin, size, dtype = spans[i]
+        for j, (start, length, other) in enumerate(spans[:i]):
+            same = j < len(inputs) and start == begin and other == dtype
+            if start < begin + size and begin < start + length and not same:
                 return "an output overlaps another tensor"
     return None
 
@@ -128,6 +128,11 @@ def dense(x: torch.Tensor) -> bool:
                 return False
             expected *= size
     return True
+
+
+def pieces(count: int, size: int) -> int:
+    """How many of ``size`` hold ``count``; `triton.cdiv` takes as long as a launch."""
+    return -(-count // size)
 
 
 def elements(x: torch.Tensor) -> int:

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from .norms_triton import divide
-from .tensors import elements
+from .tensors import elements, pieces
 
 DIGIT = 8  # bits of a pass: a warp's histogram of 256 bins takes few registers
 BLOCK, WARPS = 1024, 4
@@ -105,8 +105,8 @@ def order_statistics(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tenso
     row = WORDS.value + (1 << DIGIT)
     memory = torch.zeros(len(x), row, dtype=torch.int64, device=x.device)
     pair = torch.empty(len(x), 2, dtype=kind, device=x.device)
-    span = BLOCK * min(MOST, triton.cdiv(x.numel(), BLOCK * PROGRAMS))
-    spans, shift = triton.cdiv(count, span), 8 * size - 1
+    span = BLOCK * min(MOST, pieces(x.numel(), BLOCK * PROGRAMS))
+    spans, shift = pieces(count, span), 8 * size - 1
     while shift:
         width = min(DIGIT, shift)
         shift -= width
@@ -122,7 +122,7 @@ def order_statistics(x: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def clip(x: torch.Tensor, s: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    blocks = triton.cdiv(elements(x), BLOCK)
+    blocks = pieces(elements(x), BLOCK)
     if x.numel():
         clip_kernel[(len(x) * blocks,)](
             x, out, s, factor, elements(x), blocks, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False,

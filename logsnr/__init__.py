@@ -8,9 +8,11 @@ from types import ModuleType
 
 from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
+from .solvers.coarse import Coarse
 from .solvers.denoiser import Denoiser
 from .solvers.grids import grid
 from .solvers.noise import randn
+from .solvers.parareal import Parareal
 from .solvers.picard import Picard
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
@@ -31,11 +33,13 @@ __all__ = [
     "EDM",
     "VE",
     "Call",
+    "Coarse",
     "Custom",
     "Denoiser",
     "Discrete",
     "FlowMatching",
     "NonFiniteError",
+    "Parareal",
     "Picard",
     "Program",
     "Schedule",

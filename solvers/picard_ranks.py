@@ -41,3 +41,10 @@ def shared(evaluate: Evaluate) -> Evaluate:
         return results
 
     return evaluate_shares
+
+
+def least(value: int) -> int:
+    """Over all ranks."""
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return min(values)

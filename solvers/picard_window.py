@@ -1,86 +1,52 @@
 """One sample's window of a parallel run: what its calls see, how they follow the model, and how it moves on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from ..kernels import Recurrence, advance, scan
-from .denoiser import Denoiser
+from ..kernels import advance, scan
+from .anderson import Anderson
 from .gauges import Array, Mask
-from .heads import Level, from_pair, to_pair
-from .lower import Lowered
+from .parallel_plan import Pair, Plan, rows, still
 
 SLOWEST = 0.9  # contraction that estimates reckon with at most: at roundoff changes no longer shrink
 UNKNOWN = 0.5  # that of a node that has been swept once, if no other is known to contract faster
 ROUNDOFFS = 4  # changes of so many are noise, of which no slope is made
 
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What the windows of all samples share.
-
-    size, tol, secant: of the `Picard`. wide, seen: dtypes of the slots and of what the model sees.
-    alpha, sigma: (calls + 1,), when the calls are made and at the end. pair: (calls, 2, 2), what makes (x0, eps) of
-    what a call sees and its answer. slopes: (calls, 2), the derivative of the head with respect to x where x0 does not
-    follow x, and where it follows as fast as it can before eps turns back: d x0 / dx = 0 and 1 / alpha.
-    """
-
-    recurrence: Recurrence
-    size: int
-    tol: float
-    secant: bool
-    wide: torch.dtype
-    seen: torch.dtype
-    alpha: Array
-    sigma: Array
-    pair: Array
-    slopes: torch.Tensor
-
-    @classmethod
-    def of(
-        cls, lowered: Lowered, rec: Recurrence, den: Denoiser, device: torch.device, size: int, tol: float, secant: bool
-    ) -> "Plan":
-        times, dtypes = np.array([*lowered.times, lowered.grid[-1]]), lowered.updates.dtypes
-        level = Level.at(den.schedule, times)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rows = [*to_pair(den.prediction, level), from_pair(den.prediction, level)]
-            (a, b), (c, d), (p, q) = (np.broadcast_arrays(*row, times)[:2] for row in rows)
-            pair = np.array([[a, b], [c, d]])
-            slopes = np.stack([q / level.sigma, p / level.alpha], axis=1)[:-1]
-        pair = np.where(np.isfinite(pair).all(axis=(0, 1)), pair, still(level.alpha, level.sigma))
-        slopes[~np.isfinite(slopes).all(axis=1)] = 0.0
-        on_device = torch.tensor(slopes, dtype=dtypes[0], device=device)
-        pair = np.moveaxis(pair, -1, 0)
-        return cls(rec, size, tol, secant, dtypes[0], dtypes[-1], level.alpha, level.sigma, pair, on_device)
-
-
-def still(alpha: Array, sigma: Array) -> Array:
-    """(2, 2, ...): (x0, eps) of (x, anything) if v = alpha eps - sigma x0 is 0: noise stays noise, data stays data."""
-    zero, norm = np.zeros_like(alpha), alpha**2 + sigma**2
-    return np.array([[alpha / norm, zero], [sigma / norm, zero]])
+Pairs = Callable[[slice], Pair]  # (x0, eps) when these calls are made, (W, 1, ...) each; the last one's is the end's
 
 
 class Window:
     """The calls from ``first`` on of one sample. ``nodes[k]`` is what call ``first + k + 1`` is thought to see, or the
-    result. ``slots`` are those before call ``first``: accepted."""
+    result. ``slots`` are those before call ``first``: accepted.
 
-    def __init__(self, plan: Plan, x: torch.Tensor, keep: bool) -> None:
-        calls = len(plan.recurrence)
-        self.plan, self.first, self.rounds, self.nfe = plan, 0, 0, 0
-        self.slots = x.to(plan.wide).repeat(plan.recurrence.slots, *[1] * x.ndim)
+    size: calls of the window. tol: at most so changed nodes are accepted. guess: what new nodes are made of, by default
+    the line of the last known (x0, eps); "constant": the state stays. secant, anderson: whether answers follow secants
+    and nodes are mixed. keep: whether the answers that calls were carried out with are kept.
+    """
+
+    def __init__(
+        self, plan: Plan, x: torch.Tensor, size: int, tol: float, *, guess: Pairs | str = "straight",
+        secant: bool = True, anderson: bool = False, keep: bool = False,
+    ) -> None:  # fmt: skip
+        self.plan, self.size, self.tol, self.secant, self.guess = plan, size, tol, secant, guess
+        self.first, self.rounds, self.nfe = 0, 0, 0
+        self.slots = plan.start(x)
         self.nodes = x.new_empty((0, *x.shape), dtype=plan.seen)
-        x0, eps = still(plan.alpha[0], plan.sigma[0])[:, 0]
-        self.ahead = float(x0) * self.slots[0], float(eps) * self.slots[0]  # the pair that unknown nodes are made of
-        self.before: list[torch.Tensor] = []  # what the calls saw in the last sweep, and their answers
-        self.moved = np.full(calls, np.nan)  # relative change of what each call makes, in the last sweep
-        self.change = np.zeros(calls)
+        a, s = still(plan.alpha[0], plan.sigma[0])[:, 0].tolist()
+        self.ahead: Pair = a * self.slots[:1], s * self.slots[:1]  # at the last call that is known
+        # Of the last sweep: the answers, how much what the calls see has changed since, and the squares of that and of
+        # what they see; and the relative change of what each call makes.
+        self.answers, self.dx, self.squares = list[torch.Tensor](), self.slots[:0], np.empty((2, 0))
+        self.moved = np.full(len(plan), np.nan)
+        self.anderson = Anderson() if anderson else None
+        self.change = np.zeros(len(plan))
         self.distance = 0.0
         self.kept: list[list[torch.Tensor]] | None = [] if keep else None
 
     def __len__(self) -> int:
-        return min(self.plan.size, len(self.plan.recurrence) - self.first)
+        return min(self.size, len(self.plan) - self.first)
 
     @property
     def calls(self) -> slice:
@@ -91,68 +57,108 @@ class Window:
         """After the last call."""
         return self.slots[0]
 
-    def see(self) -> torch.Tensor:
-        """What the calls see, (W, ...); nodes that nothing is known of come from the line of constant (x0, eps)."""
-        x0, eps = self.ahead
-        missing = slice(self.first + len(self.nodes) + 1, self.calls.stop + 1)
-        alpha, sigma = (
-            torch.tensor(level[missing], dtype=x0.dtype, device=x0.device).reshape(-1, *[1] * x0.ndim)
-            for level in (self.plan.alpha, self.plan.sigma)
-        )
-        self.nodes = torch.cat([self.nodes, (alpha * x0 + sigma * eps).to(self.plan.seen)])
+    def see(self, noises: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What the calls see, (W, ...); ``noises`` (W, 1, ...) are theirs."""
         first = self.slots[int(self.plan.recurrence.at[self.first])].to(self.plan.seen)
+        if known := len(self.nodes):
+            if known < len(self):
+                self.nodes = torch.cat([self.nodes, self._guessed(known, self.nodes[-1], noises)])
+        else:
+            self.nodes = self._guessed(0, first, noises)
         return torch.cat([first, self.nodes[:-1, 0]])
 
-    def sweep(self, seen: torch.Tensor, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> bool:
+    def _guessed(self, known: int, last: torch.Tensor, noises: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The nodes from the number ``known`` on, ``last`` being the one before. Noise goes in by a sweep in which x0
+        is the guess's."""
+        plan, calls = self.plan, slice(self.first + known, self.calls.stop)
+        ends = slice(calls.start + 1, calls.stop + 1)
+        if self.guess == "constant":
+            return last.repeat(calls.stop - calls.start, *[1] * last.ndim)
+        x0, eps = self._pairs(ends)
+        nodes = (rows(plan.alpha[ends], x0) * x0 + rows(plan.sigma[ends], x0) * eps).to(plan.seen)
+        if not noises:
+            return nodes
+        x0, eps = self._pairs(calls)
+        n, wide = calls.start, last.to(plan.wide)
+        answers = rows(plan.answer[calls, 0], x0) * x0 + rows(plan.answer[calls, 1], x0) * eps
+        answers[0] += plan.still[n] * (wide - plan.alpha[n] * x0[0] - plan.sigma[n] * eps[0])
+        slots = plan.slots_of(n, (x0[0], eps[0]))
+        slots[plan.held[n]] = wide
+        slopes = rows(plan.still[calls], x0).reshape(-1, 1)
+        new, _ = scan(
+            slots, [answers] * plan.recurrence.models, nodes, plan.recurrence, first=n,
+            noises=[z[known:] for z in noises], slopes=slopes,
+        )  # fmt: skip
+        return new
+
+    def _pairs(self, calls: slice) -> Pair:
+        if callable(self.guess):
+            return self.guess(calls)
+        x0, eps = (z.expand(calls.stop - calls.start, *z.shape[1:]) for z in self.ahead)
+        return x0, eps
+
+    def sweep(self, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> bool:
         """Carry out the calls with the model's answers (W, ...), and move on past what has converged. False, and
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
-        plan, first = self.plan, self.first
-        self.rounds, self.nfe = self.rounds + 1, self.nfe + len(self)
-        size = leading(np.logical_and.reduce([host(x.isfinite().flatten(1).all(1)) for x in outputs]))
-        if not size:
-            return False
-        seen, old = seen[:size], self.nodes[:size]
-        outputs, noises = [x[:size].unsqueeze(1) for x in outputs], [z[:size] for z in noises]
-        slopes = self._slopes(seen, outputs)
-        new, squares = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
-        changes = np.sqrt(host(squares[:, 0]))
+        plan, first, size = self.plan, self.first, len(self)
+        self.rounds, self.nfe = self.rounds + 1, self.nfe + size
+        slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots)
+        outputs, old = [x.unsqueeze(1) for x in outputs], self.nodes
+        new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
+        squares, scales = host(torch.stack([squared[:, 0], norms(new)]))
+        if not np.isfinite(squares).all():
+            size = leading(np.logical_and.reduce([host(x.isfinite().flatten(1).all(1)) for x in outputs]))
+            if not size:
+                return False
+            squares, scales, new = squares[:size], scales[:size], new[:size]
         with np.errstate(divide="ignore", invalid="ignore"):
-            moved = np.where(changes > 0, changes / host(norms(new)), changes)
-        stride = min(leading(moved <= plan.tol) + 1, size)
-        finite = max(leading(np.isfinite(changes)), stride)
-        given = [x[:finite].to(plan.wide, copy=True) for x in outputs]
-        change = new[: finite - 1].to(plan.wide) - old[: finite - 1].to(plan.wide)
-        for x in given:  # as scan has done
-            x[1:] += slopes[1:finite].reshape(-1, *[1] * (x.ndim - 1)) * change
-        passed = [x[:stride] for x in given]
+            moved = np.where(squares > 0, np.sqrt(squares) / scales, squares)
+        stride = min(leading(moved <= self.tol) + 1, size)
+        finite = max(leading(np.isfinite(squares)), stride)
+        change = new[:finite].to(plan.wide) - old[:finite].to(plan.wide)
+        follow = slopes.reshape(-1, *[1] * (new.ndim - 1))
+
+        def carried(begin: int, end: int) -> list[torch.Tensor]:  # the answers that scan has used
+            given, known = [x[begin:end].to(plan.wide, copy=True) for x in outputs], max(begin, 1)
+            if end > known:
+                by = follow[known:end] * change[known - 1 : end - 1]
+                for x in given:
+                    x[known - begin :] += by
+            return given
+
+        if min(first + stride + self.size, len(plan)) > first + finite:  # there will be nodes that nothing is known of
+            at = int(plan.recurrence.at[first])
+            before = new[finite - 2 : finite - 1] if finite > 1 else self.slots[at : at + 1].to(plan.seen)
+            self.ahead = plan.pair_of(first + finite - 1, before, carried(finite - 1, finite))
+        passed = carried(0, stride)
         advance(self.slots, passed, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
         if self.kept is not None:
-            self.kept.append([x.clone() for x in passed])
+            self.kept.append(passed)
         self._certify(moved, stride)
-        self.before = [seen[stride:], *(x[stride:, 0] for x in outputs)]
-        self.nodes = new[stride:finite]
-        last = new[finite - 2, 0] if finite > 1 else seen[0]
-        self.ahead = self._pair(first + finite - 1, last, [x[-1, 0] for x in given])
         self.first += stride
+        self.nodes, self.answers = new[stride:finite], [x[stride:size, 0] for x in outputs]
+        self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
+        if self.anderson and len(self.nodes):
+            self.nodes = self.anderson.mix(self.first, change[stride:], self.nodes)
+            self.dx = torch.cat([self.dx[:1], self.nodes.to(plan.wide) - old[stride:finite].to(plan.wide)])
+            self.squares[0] = host(torch.linalg.vecdot(self.dx.flatten(1), self.dx.flatten(1)))
         return True
 
-    def _slopes(self, seen: torch.Tensor, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(W, 1): how each answer is taken to follow what the call sees; 0 for x0 if nothing is known of it.
+    def _slopes(self, outputs: Sequence[torch.Tensor]) -> Array:
+        """(W,): how each answer is taken to follow what the call sees: so that x0 stays if nothing is known of it.
 
         The secant along the line of a node's last two values: the diagonal of Broyden's method, node by node."""
-        limits = self.plan.slopes[self.first : self.first + len(seen)]
-        slopes = limits[:, 0].clone()
-        if self.plan.secant and self.before:
-            n = min(len(self.before[0]), len(seen))
-            now, then = (
-                [x[:n].to(self.plan.wide).flatten(1) for x in rows] for rows in ([seen, *outputs], self.before)
-            )
-            dx, *df = (new - old for new, old in zip(now, then, strict=True))
-            square = (dx * dx).sum(1)
-            along = (dx * sum(df)).sum(1) / (len(df) * square)
-            known = square > (ROUNDOFFS * torch.finfo(seen.dtype).eps) ** 2 * (now[0] * now[0]).sum(1)
-            slopes[:n] = torch.where(known, along.clamp(limits[:n].amin(1), limits[:n].amax(1)), slopes[:n])
-        return slopes[:, None]
+        plan, calls = self.plan, self.calls
+        slopes, n = plan.still[calls].copy(), min([self.squares.shape[1], *map(len, self.answers)])
+        if self.secant and n:
+            wide = ([x[:n].to(plan.wide) for x in rows] for rows in (outputs, self.answers))
+            change = sum(new - old for new, old in zip(*wide, strict=True))
+            along = host(torch.linalg.vecdot(self.dx[:n].flatten(1), change.flatten(1))).astype(np.float64)
+            square, scale = self.squares[:, :n]
+            known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
+            along /= len(outputs) * np.where(known, square, 1.0)
+            slopes[:n] = np.where(known, along.clip(*plan.slopes[:, calls.start : calls.start + n]), slopes[:n])
+        return slopes
 
     def _certify(self, moved: Array, stride: int) -> None:
         last = self.moved[self.first : self.first + len(moved)].copy()
@@ -163,12 +169,6 @@ class Window:
         ratio[~np.isfinite(last)] = min(UNKNOWN, ratio[known].max(initial=0.0)) if known.any() else UNKNOWN
         rest = np.minimum(ratio, SLOWEST)[: stride - 1]
         self.distance += float(np.max(given * rest / (1 - rest), initial=0.0))
-
-    def _pair(self, n: int, seen: torch.Tensor, outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(x0, eps) at call n; of several answers their mean counts."""
-        x, answer = seen.to(self.plan.wide), torch.stack([*outputs]).to(self.plan.wide).mean(0)
-        x0, eps = ((float(a) * x + float(b) * answer)[None] for a, b in self.plan.pair[n])
-        return x0, eps
 
 
 def leading(flags: Mask) -> int:

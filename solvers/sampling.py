@@ -20,7 +20,9 @@ from .grids import grid as make_grid
 from .lower import Lowered, lower
 from .multistep import Startup
 from .noise import NoiseFunction, Seed, noise_source
-from .picard import Certificate, Picard, picard, replay
+from .parallel import Certificate
+from .parareal import Parareal, parareal
+from .picard import Picard, picard
 from .planning import grid_key, plan_program
 from .program import Program
 from .run import run
@@ -71,7 +73,7 @@ def solve(
     generator: torch.Generator | None = None,
     brownian: bool = False,
     noise: NoiseFunction | None = None,
-    parallel: Picard | None = None,
+    parallel: Picard | Parareal | None = None,
     progress: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
@@ -97,7 +99,7 @@ def solve(
               of the solver's eta (of the reverse SDE for solvers that have none).
     noise:    in place of a seed, noise(key, like): independent standard normals like ``like`` for every
               key (s, t, stream), an interval of time. Deterministic solvers accept and ignore all of these.
-    parallel: a `Picard`: evaluate windows of calls at once, until they agree.
+    parallel: a `Picard`: evaluate windows of calls at once, until they agree; or a `Parareal`: blocks of them.
     options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
     progress: show a bar. callback(node, t, state) after every grid step; clone the state to keep it.
 
@@ -113,8 +115,8 @@ def solve(
     _check_device(den, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
-    if parallel is not None and not isinstance(parallel, Picard):
-        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
+    if parallel is not None and not isinstance(parallel, (Picard, Parareal)):
+        raise TypeError(f"parallel must be a logsnr.Picard or a logsnr.Parareal, not {type(parallel).__name__}")
     if method.adaptive and (rtol is not None or atol is not None or method.planner is None):
         _refuse(method, steps=steps, nfe=nfe, parallel=parallel)
         ends = _span(den.schedule, grid, t_start, t_end)
@@ -138,10 +140,14 @@ def solve(
     if parallel is not None:
         watched = bool(trajectory or progress or callback)
         with _recording(x), Bar(progress, program.name, program.steps) as bar:
-            found = picard(lowered, den, x, parallel, noise=source, keep=watched)
+            kept: dict[str, Any] = {"noise": source, "keep": watched}
+            if isinstance(parallel, Picard):
+                found = picard(lowered, den, x, parallel, **kept)
+            else:
+                found = parareal(lowered, den, x, parallel, **kept)
             observer = Observer(x.to(state) if trajectory else None, bar, callback)
             if watched:
-                replay(lowered, den, x, found.outputs, noise=source, observe=observer.node)
+                found.replay(observer.node)
         end, states = found.x.to(x.dtype), observer.stacked(x.dtype)
         return Solution(end, found.nfe, found.rounds, lowered.grid, states, program, found.certificate)
     if not (trajectory or progress or callback):

@@ -64,6 +64,11 @@ class Kernel:
         roots, quotients = self.count(r"\bv_sqrt_f32"), self.count(r"\bv_div_fixup_f32")
         return self.count(r"\bv_(?:pk_)?(?:fma|mac|mad)\w*_f32") - 2 * roots - 5 * quotients
 
+    @property
+    def specified(self) -> int:
+        """Those in which a thread makes its normals, 15 for two: it makes 8, and 4 where 64 threads are a warp."""
+        return 15 * (4 if self.target in NVIDIA else 2)
+
 
 def compiled(name: str) -> dict[tuple[str, str], Kernel]:
     """The cases of ``aot_<name>.py``, by target and case."""

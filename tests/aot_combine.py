@@ -12,7 +12,7 @@ def case(
 ) -> tuple:
     arguments = {
         "inputs": (f"*{kind}",) * 3, "outputs": (f"*{kind}",) * 2, "table": f"*{wide}", "limits": f"*{wide}",
-        "flag": "*i32", "seeds": "*i64", "samples": "*i64", "words": "*i64", "size": "i32:16",
+        "flag": "*i1", "seeds": "*i64", "samples": "*i64", "words": "*i64", "size": "i32:16",
     }  # fmt: skip
     constants = {
         "USED": tuple(row + (True,) * noises for row in USED), "FIRST": (0, 0), "CHECKED": checked,

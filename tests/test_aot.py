@@ -1,5 +1,5 @@
 """Triton kernels compiled for Ampere, Hopper, Blackwell and MI300: everything stays in registers, and on NVIDIA's GPUs
-tensors are accessed 128 bits at a time, every operand once, and no product is fused with a sum."""
+tensors are accessed 128 bits at a time, every operand once, and no product is fused with a sum unless it says so."""
 
 from collections.abc import Set
 
@@ -19,7 +19,8 @@ def assert_figures(
     assert {target for target, _ in found} == set(aot.TARGETS)
     assert {where for where, kernel in found.items() if kernel.spilled} == spilling
     for (target, case), kernel in found.items():
-        assert (kernel.fused > 0) == ("fused" in case), (target, case)
+        specified = kernel.specified if name == "normals" else 0
+        assert (kernel.fused != specified) == ("fused" in case), (target, case)
         if target in aot.NVIDIA:
             *accesses, registers = wanted[case]
             assert [*kernel.accesses, *kernel.narrow] == accesses, (target, case)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import typer
 
 import logsnr
 from logsnr.bench import picard
@@ -26,15 +27,25 @@ def test_the_flat_clock() -> None:
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """A row for every number of steps, window and tolerance; at tolerance 0 the distance is that of the
+    """A row for every number of steps, method, window and tolerance; at tolerance 0 the distance is that of the
     model's own answers in different batches, and the estimate 0."""
     threads = torch.get_num_threads()
-    picard.main("digits", "dpmpp-2m", [6, 9], [1e-2, 0.0], [4, 0], True, 2, 0.02)
+    picard.main("digits", "dpmpp-2m", [6, 9], [1e-2, 0.0], [4, 0], [*picard.METHODS], 2, 0.02)
     torch.set_num_threads(threads)
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if "%" in line]
-    assert [row[:3] for row in rows] == [
-        [str(steps), width, tol] for steps in (6, 9) for width in ("4", str(steps)) for tol in ("0.01", "0")
+    assert [row[:4] for row in rows] == [
+        [method, str(steps), width, tol]
+        for steps in (6, 9)
+        for method in ("none", "secant", "anderson", "parareal")
+        for width in ("4", str(steps))[method == "parareal" :]
+        for tol in ("0.01", "0")
     ]
     for row in rows:
-        assert int(row[3]) <= int(row[4]) <= int(row[0])
-        assert row[2] != "0" or (float(row[6]) < 1e-12 and row[7] == "0.0e+00")
+        assert int(row[4]) <= int(row[5]) <= int(row[1]) * (3 if row[0] == "parareal" else 1)
+        assert row[3] != "0" or (float(row[7]) < 1e-12 and row[8] == "0.0e+00")
+
+
+def test_an_unknown_method() -> None:
+    """A method that does not exist is refused with the nearest name."""
+    with pytest.raises(typer.BadParameter, match="'secnat' is unknown; did you mean 'secant'"):
+        picard.main(method=["secnat"])

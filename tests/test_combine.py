@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from logsnr.kernels import STATE_DTYPES, Table, combine, normals
-from logsnr.kernels.combine_cpu import kernel, signature
+from logsnr.kernels.combine_cpu import kernel
 from logsnr.kernels.pool import THREADED_BYTES
+from logsnr.kernels.signature import signature
 from logsnr.kernels.tensors import accumulation_dtype
 
 F64, F32, F16, BF16 = STATE_DTYPES

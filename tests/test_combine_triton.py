@@ -139,12 +139,14 @@ WIDTH = {"fp32": 2, "fp16": 1, "bf16": 1, "fp64": 4}  # 128-bit accesses of a th
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_compiled_code_keeps_everything_in_registers(target: str) -> None:
-    """On every GPU nothing spills, at most 64 registers are taken (72 in fp64), and no sum is fused unless asked."""
+    """On every GPU nothing spills, at most 64 registers are taken (72 in fp64), and no sum is fused unless asked, but
+    those that normals are specified with."""
     for (where, case), kernel in kernels().items():
         if where == target:
             assert kernel.spilled == 0, case
             assert kernel.registers <= (72 if case == "fp64" else 64), case
-            assert (kernel.fused > 0) == (case == "fused"), case
+            specified = kernel.specified if case == "noise" else 0
+            assert (kernel.fused != specified) == (case == "fused"), case
 
 
 @pytest.mark.parametrize("target", NVIDIA)

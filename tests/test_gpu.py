@@ -162,31 +162,82 @@ def test_bandwidth(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 SCH = logsnr.VPLinear()
 
 
+SHAPE = (4, 3, 16, 16)
+
+
+def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Exact operations."""
+    return x.clamp(-1, 1) * 0.5
+
+
+def loop(x: torch.Tensor, model: torch.dtype = F32, **options: Any) -> torch.Tensor:
+    return logsnr.sample(logsnr.Denoiser(net, SCH, dtype=model), x, **{"steps": 8, "seed": 3} | options)
+
+
+@pytest.mark.parametrize("solver", [name for name in logsnr.solver_names() if logsnr.solver(name).planner])
+def test_loops_have_the_bits_of_the_cpu(solver: str) -> None:
+    """Every solver, its noise included."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    assert torch.equal(x.cpu(), logsnr.randn(SHAPE, seed=0))
+    assert torch.equal(loop(x, solver=solver).cpu(), loop(x.cpu(), solver=solver))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "sde-dpmpp-2m", "brownian": True},
+        {"solver": "dpmpp-2m", "model": F16},
+        {"solver": "dpmpp-2m", "model": BF16},
+        {"solver": "dpmpp-3m", "startup": "single-step"},
+        {"solver": "dpmpp-2m", "parallel": logsnr.Picard(tol=0)},
+        {"solver": "sde-dpmpp-2m", "parallel": logsnr.Picard(tol=0, window=3)},
+    ],
+    ids=str,
+)
+def test_ways_to_run_have_the_bits_of_the_cpu(options: dict[str, Any]) -> None:
+    """A Brownian path, narrow models, single-step starts; and parallel runs, which have the bits of sequential ones."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    wanted = loop(x.cpu(), **{name: value for name, value in options.items() if name != "parallel"})
+    assert torch.equal(loop(x, **options).cpu(), wanted)
+
+
+def test_layouts() -> None:
+    """Samples do not depend on where and in which order the start lies in memory."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    wanted = loop(x, solver="sde-dpmpp-2m")
+    shifted = torch.empty(x.numel() + 1, device=DEVICE)[1:].view(SHAPE).copy_(x)
+    for start in (shifted, x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
+        assert torch.equal(loop(start, solver="sde-dpmpp-2m"), wanted)
+
+
+def test_gradients() -> None:
+    """Those of the CPU, to round-off."""
+    gradients = []
+    for device in (DEVICE, "cpu"):
+        x = logsnr.randn(SHAPE, seed=0, device=device).requires_grad_()
+        loop(x, solver="dpmpp-2m").sum().backward()
+        assert x.grad is not None
+        gradients.append(x.grad.cpu())
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("model", [F32, F16])
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-4", "dpmpp-3s", "sde-dpmpp-2m"])
 def test_loops_in_a_graph(solver: str, model: torch.dtype) -> None:
     """After one run for warming up a loop never waits for the device, and can be captured: replayed on another start,
-    the graph gives what the loop gives, which is what the CPU gives."""
-
-    def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return x.clamp(-1, 1) * 0.5  # exact operations
-
-    def loop(x: torch.Tensor) -> torch.Tensor:
-        return logsnr.sample(logsnr.Denoiser(net, SCH, dtype=model), x, solver=solver, steps=8, seed=3)
-
-    x = logsnr.randn((4, 3, 16, 16), seed=0, device=DEVICE)
-    loop(x)
+    the graph gives what the loop gives."""
+    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
+    loop(x, model, solver=solver)
     graph = torch.cuda.CUDAGraph()
     torch.cuda.set_sync_debug_mode("error")
     try:
         with torch.cuda.graph(graph):
-            end = loop(x)
+            end = loop(x, model, solver=solver)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     x.copy_(logsnr.randn(x.shape, seed=1, device=DEVICE))
     graph.replay()
-    assert torch.equal(end, loop(x))
-    assert torch.equal(end.cpu(), loop(x.cpu()))
+    assert torch.equal(end, loop(x, model, solver=solver))
 
 
 def test_loops_name_what_was_not_finite() -> None:
@@ -214,3 +265,50 @@ def test_other_devices_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert triton_refuses([x]) is None
     monkeypatch.setattr(torch.cuda, "current_device", lambda: x.get_device() + 1)
     assert "current device" in str(triton_refuses([x]))
+
+
+HUGE = 2**31 + 4096 + 3  # elements: their places do not fit into 32 bits
+
+
+@pytest.fixture
+def huge() -> torch.Tensor:
+    """(1, HUGE), fp16: ones, but for the last elements."""
+    if torch.cuda.mem_get_info()[0] < 40 * 2**30:
+        pytest.skip("needs 40 GB")
+    x = torch.ones(1, HUGE, dtype=F16, device=DEVICE)
+    x[0, -100:] = torch.arange(100, dtype=F16, device=DEVICE)
+    return x
+
+
+def test_huge_combine(huge: torch.Tensor) -> None:
+    """The last elements, and their normals, are those of the specification."""
+    zero = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    (found,), _ = combine([huge], np.array([[0.5, 1.0]]), noise=Noise(zero, zero, ((3, 1),)))
+    z = normals(0, 0, 3, 100, stream=1, first=HUGE - 100, device=DEVICE)
+    assert torch.equal(found[0, -100:], (huge[0, -100:].float() * 0.5 + z).half())
+
+
+def test_huge_norms(huge: torch.Tensor) -> None:
+    """Of many ones and a hundred other numbers."""
+    (result,), found = combine_norm([huge], np.array([[2.0]]), error=[1.0], scale=np.zeros((2, 1)), rtol=0, atol=1)
+    assert torch.equal(result[0, -100:], 2 * huge[0, -100:])
+    assert found.item() == pytest.approx(((HUGE - 100 + 328350) / HUGE) ** 0.5, rel=1e-14)
+
+
+def test_huge_quantiles(huge: torch.Tensor) -> None:
+    """The largest of all are found: 97, 98 and 99."""
+    assert [quantile_abs(huge, 1 - k / (HUGE - 1)).item() for k in range(3)] == [99, 98, 97]
+    y, s = dynamic_threshold(huge, quantile=1.0)
+    assert s.item() == 99
+    assert torch.equal(y[0, -100:], (huge[0, -100:].float() / 99).half())
+
+
+def test_huge_scan(huge: torch.Tensor) -> None:
+    """Two calls, each of which adds the model's answer, of two samples."""
+    start = huge[:, 1:].reshape(1, 2, -1)
+    outputs = start.expand(2, -1, -1).contiguous()
+    ones = Recurrence(np.ones((2, 1, 2)), np.zeros(3, int), 1)
+    found, change = scan(start.float(), [outputs], outputs, ones, backend="triton")
+    for k in range(2):
+        assert torch.equal(found[k, 1, -100:], (k + 2) * huge[0, -100:])
+        assert change[k, 1].item() == pytest.approx((k + 1) ** 2 * (HUGE // 2 - 100 + 328350), rel=1e-14)

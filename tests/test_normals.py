@@ -5,6 +5,7 @@ import math
 from importlib import import_module
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_the_address_is_laid_out_as_documented(
     counter: tuple[int, ...], key: tuple[int, ...], expected: tuple[int, ...]
 ) -> None:
     """The normals at a known-answer counter and key are Box and Muller's of the published words."""
-    (block, interval, sample, stream), seed = counter, key[0] | key[1] << 32
+    (interval, block, sample, stream), seed = counter, key[0] | key[1] << 32
     z = normals(seed, sample, interval, 4, stream=stream, first=4 * block).numpy()
     for i in (0, 2):
         pair = formula(tensor(expected[i]), tensor(expected[i + 1]))
@@ -150,18 +151,33 @@ def test_noise_columns_are_the_specified_normals(shape: tuple[int, int], threads
         assert torch.equal(found[k], (0.5 * x[k] + 2 * z) + -3 * w)
 
 
-def test_comparing_bits_notices_fused_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutant: with products and sums fused (done exactly in fp64 and rounded once) bits differ."""
+def test_comparing_bits_notices_products_that_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mutant: with products and sums of the polynomials rounded separately bits differ."""
     wanted = normals(1, 2, 3, 4096).numpy()
-
-    def fused(coefs: tuple[float, ...], x: torch.Tensor) -> torch.Tensor:
-        total = torch.full_like(x, coefs[-1])
-        for c in coefs[-2::-1]:
-            total = (total.double() * x.double() + c).float()
-        return total
-
-    monkeypatch.setattr(spec, "_polynomial", fused)
+    monkeypatch.setattr(spec, "fma", lambda x, y, z: x * y + z)
     assert not same_bits(normals(1, 2, 3, 4096).numpy(), wanted)
+
+
+def factors(count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, y, z of very different magnitudes. The first products lie half-way between two fp32 numbers, and z is so
+    small that it only says which of them is nearer: where a sum in fp64 loses it, the even one comes out."""
+    rng = np.random.default_rng(6)
+    x, y, z = (rng.normal(size=count) * 2.0 ** rng.integers(-12, 12, count) for _ in range(3))
+    x[:4] = y[:4] = 1 + 2.0**-12
+    y[2:4] = -y[2:4]
+    z[:4] = 2.0**-80, -(2.0**-80), 2.0**-80, -(2.0**-80)
+    x, y, z = (torch.from_numpy(a.astype(np.float32)) for a in (x, y, z))
+    return x, y, z
+
+
+def test_fma_rounds_once() -> None:
+    """It is the exact sum, as mpmath has it, rounded to 24 bits; the sum in fp64, rounded again, is not."""
+    x, y, z = factors(2000)
+    exact = [mpmath.mpf(a) * b + c for a, b, c in zip(x.tolist(), y.tolist(), z.tolist(), strict=True)]
+    with mpmath.workprec(24):
+        wanted = torch.tensor([float(+value) for value in exact])
+    assert torch.equal(spec.fma(x, y, z), wanted)
+    assert not torch.equal((x.double() * y.double() + z.double()).float(), wanted)
 
 
 def test_samples_do_not_depend_on_their_batch() -> None:
@@ -246,6 +262,6 @@ def test_neighbouring_addresses_are_uncorrelated() -> None:
 
 
 def test_correlations_notice_too_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Mutant: two rounds of Philox leave neighbours correlated."""
-    monkeypatch.setattr(spec, "ROUNDS", 2)
+    """Mutant: four rounds of Philox leave neighbours correlated."""
+    monkeypatch.setattr(spec, "ROUNDS", 4)
     assert max(correlations()) > 4

@@ -23,7 +23,7 @@ def test_python_blocks_print_what_the_page_says() -> None:
     """The python blocks run in order, and the text after each is its output."""
     names: dict[str, object] = {}
     shown = [(code, BLOCKS[k + 1][1]) for k, (kind, code) in enumerate(BLOCKS) if kind == "python"]
-    assert len(shown) == 2
+    assert len(shown) == 4
     for code, said in shown:
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(code, names)
@@ -32,11 +32,29 @@ def test_python_blocks_print_what_the_page_says() -> None:
         assert all(map(close, found, wanted)), output.getvalue()
 
 
+def figures() -> tuple[list[list[str]], list[list[str]]]:
+    """The rows of the two tables: of tolerances and windows, and of methods."""
+    rows = [line.split() for kind, text in BLOCKS for line in text.splitlines() if kind == "text" and "%" in line]
+    return rows[:18], rows[18:]
+
+
 def test_the_figures_keep_what_is_promised() -> None:
     """In the table of figures, at the default tolerance, 1000 steps are at least 10 times as fast as the sequential
-    run, and 100 steps 4 times."""
-    rows = [line.split() for kind, text in BLOCKS for line in text.splitlines() if kind == "text" and "%" in line]
-    assert len(rows) == 18
-    for steps, window, tol, *_, flat, _outside in rows:
+    run, and 100 steps 4 times, and all rounds take less than a twentieth of their time outside the model."""
+    for _, steps, window, tol, *_, flat, outside in figures()[0]:
         if tol == "0.001" and steps != "25":
             assert float(flat) >= {"100": 4, "1000": 10}[steps], (steps, window)
+            assert float(outside[:-1]) < 5
+
+
+def test_the_methods_keep_what_is_promised() -> None:
+    """Within so many rounds the median distance from the sequential answer is below the median error of that."""
+    promised = {("none", "100"): 12, ("none", "1000"): 15}
+    promised |= {
+        (method, steps): rounds for method in ("secant", "anderson") for steps, rounds in (("100", 7), ("1000", 10))
+    }
+    kept = set()
+    for method, steps, _, _, rounds, _, _, distance, _, error, *_ in figures()[1]:
+        if (method, steps) in promised and int(rounds) <= promised[method, steps] and float(distance) < float(error):
+            kept.add((method, steps))
+    assert kept == promised.keys()

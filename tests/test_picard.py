@@ -38,7 +38,7 @@ def test_tolerance_0_is_the_sequential_answer(solver: str, head: str, window: in
     den, x = logsnr.Denoiser(model, SCH, head), start()
     given: dict[str, Any] = {"solver": solver, "steps": 9, "seed": 4, "trajectory": True}
     wanted = logsnr.solve(den, x, **given)
-    for accelerate in ("secant", None):
+    for accelerate in ("secant", "anderson", None):
         found = logsnr.solve(den, x, parallel=exact(window=window, accelerate=accelerate), **given)
         assert torch.equal(found.x, wanted.x)
         assert found.trajectory is not None
@@ -159,7 +159,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("tol = nan must be", {"tol": math.nan}),
     ("tol = '0' must be", {"tol": "0"}),
     ("ranks = 2 must be True or False", {"ranks": 2}),
-    ("accelerate = 'fast' must be 'secant' or None", {"accelerate": "fast"}),
+    ("accelerate = 'fast' must be 'secant', 'anderson' or None", {"accelerate": "fast"}),
 ]
 
 
@@ -175,7 +175,7 @@ def test_what_cannot_run_in_parallel() -> None:
     den = logsnr.Denoiser(lambda x, t: 1 / 0, SCH)
     with pytest.raises(ValueError, match=r"parallel = Picard.* does not go with an adaptive run"):
         logsnr.sample(den, start(), solver="bosh3", parallel=logsnr.Picard())
-    with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard, not int"):
+    with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard or a logsnr.Parareal, not int"):
         logsnr.sample(den, start(), steps=3, parallel=7)
     with pytest.raises(ValueError, match="ranks = True needs ranks"):
         logsnr.sample(den, start(), steps=3, parallel=logsnr.Picard(ranks=True))

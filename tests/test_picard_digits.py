@@ -21,20 +21,24 @@ def median(values: torch.Tensor) -> float:
     return float(values.double().median())
 
 
-def runs(problem: BenchProblem, solver: str, steps: int, how: logsnr.Picard) -> tuple[Any, torch.Tensor, torch.Tensor]:
+def runs(
+    problem: BenchProblem, solver: str, steps: int, how: logsnr.Picard, samples: int = SAMPLES
+) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """The certificate of a parallel run, its end, and that of the sequential one."""
-    x = problem.start(SAMPLES, 0).to(problem.dtype)
+    x = problem.start(samples, 0).to(problem.dtype)
     given: dict[str, Any] = {"solver": solver, "steps": steps, "seed": 0}
     found = logsnr.solve(problem.denoiser, x, parallel=how, **given)
     return found.certificate, found.x, logsnr.sample(problem.denoiser, x, **given)
 
 
-@pytest.mark.parametrize(("accelerate", "tol", "rounds"), [("secant", 1e-2, 8), (None, 1e-3, 13)])
+@pytest.mark.parametrize(("accelerate", "tol", "rounds"), [
+    ("secant", 1e-2, 7), ("anderson", 1e-2, 7), (None, 3e-3, 12),
+])  # fmt: skip
 def test_a_hundred_steps(problem: BenchProblem, accelerate: Any, tol: float, rounds: int) -> None:
-    """With the window open over the grid half of the samples take at most 8 rounds for 100 steps of ddim, 13 with x0
-    frozen, and end nearer to the sequential answer than that is to the exact one."""
-    certificate, found, wanted = runs(problem, "ddim", 100, logsnr.Picard(tol=tol, accelerate=accelerate))
-    exact = logsnr.sample(problem.denoiser, problem.start(SAMPLES, 0).to(problem.dtype), steps=100)
+    """With the window open over the grid half of the samples take at most 7 rounds for 100 steps of ddim, 12 with x0
+    frozen, and the median distance from the sequential answer is below the median error of that."""
+    certificate, found, wanted = runs(problem, "ddim", 100, logsnr.Picard(tol=tol, accelerate=accelerate), samples=24)
+    exact = logsnr.sample(problem.denoiser, problem.start(24, 0).to(problem.dtype), steps=100)
     assert median(certificate.rounds) <= rounds
     assert median(distances(found, wanted)) < median(distances(wanted, exact))
 
