@@ -77,8 +77,8 @@ def sampler_moments(
     denoiser that of ``gaussian``. All else is as in `logsnr.solve`; a `Program` is taken as it is. Noises
     with different keys are independent, those with the same key are the same.
 
-    Raises TypeError for other data, ValueError for options that do not fit, and for per-element coefficients that are not of the
-    event's shape or do not commute with the covariance (a full one).
+    Raises TypeError for other data, ValueError for options that do not fit, and for per-element coefficients that
+    are not of the event's shape or do not commute with the covariance (a full one).
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian of logsnr.analysis, not {type(gaussian).__name__}")

@@ -127,7 +127,7 @@ class Denoiser:
 def written(x: torch.Tensor) -> int:
     """How often torch has written to ``x``: by this a model that works in place is noticed, except under inference mode
     and transforms, where tensors do not count."""
-    return 0 if x.is_inference() or transformed() else x._version
+    return 0 if transformed() or x.is_inference() else x._version
 
 
 def convert(prediction: str, head: str, level: Level) -> tuple[Any, Any]:

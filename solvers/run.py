@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..kernels import Seeds, registers, transformed
-from .denoiser import CHANGED, Denoiser, check_output
+from .denoiser import CHANGED, Denoiser, check_output, written
 from .lower import Lowered
 from .noise import NoiseFunction
 from .program import NoiseKey
@@ -45,14 +45,13 @@ def run(
     memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None)
     told = told_times(lowered, den, x)
     model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
-    counting = not (transformed() or slots[0].is_inference())  # how often torch has written to a tensor
+    version = written(slots[calls[0].at])
     for n, call in enumerate(calls):
         seen = slots[call.at]
-        version = seen._version if counting else 0
         answer = model(seen, told[n])
         nfe += 1
-        if counting and seen._version != version and call.at != lowered.updates.cast:
-            raise ValueError(f"call {n + 1} of {len(calls)}, t = {times[n]:.6g}: {CHANGED}")
+        if not n and written(seen) != version and call.at != lowered.updates.cast:  # what it does once it does again
+            raise ValueError(f"call 1 of {len(calls)}, t = {times[n]:.6g}: {CHANGED}")
         status = hot(n, answer)
         if status < 0:
             outputs = _checked(answer, seen, call.models, n, len(calls), times[n])

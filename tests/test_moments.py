@@ -261,7 +261,7 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, object], message
     program = plan_program("heun", SCH, steps=2)
     with pytest.raises(ValueError, match="a program is the whole grid"):
         sampler_moments(program, DATA["scalar"], SCH, steps=2)
-    with pytest.raises(TypeError, match="must be a Gaussian of logsnr.analysis, not GaussianMixture"):
+    with pytest.raises(TypeError, match=r"must be a Gaussian of logsnr\.analysis, not GaussianMixture"):
         sampler_moments("ddim", two_gaussians(), SCH, steps=4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="chooses its own steps"):
         sampler_moments("bosh3", DATA["scalar"], SCH, steps=2)
