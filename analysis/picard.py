@@ -116,12 +116,13 @@ def picard_sweeps(
 def picard_work(
     solver: str | Solver | Program, sch: Schedule, stds: Any, windows: Any, tol: float, **options: Any
 ) -> tuple[Array, Array]:
-    """At most how many rounds and evaluations of the model ``logsnr.Picard(window, tol, accelerate=None)`` takes, (M, N)
-    each, for M windows and Gaussian data of N standard deviations: those of a window that moves on only when all its
-    calls have converged, by exact sweeps in float64. One that moves on with every call takes 0.6 to 1 times as many
-    rounds; a round more where a program adds noise and hardly takes more than one a window.
+    """At most how many rounds and evaluations of the model ``logsnr.Picard(window, tol, accelerate=None)`` takes,
+    (M, N) each, for M windows and Gaussian data of N standard deviations: those of a window that moves on only when
+    all its calls have converged, by exact sweeps in float64. One that moves on with every call takes 0.6 to 1 times as
+    many rounds; a round more where a program adds noise and hardly takes more than one a window.
 
-    windows: (M,) or a number, at least 1. tol: positive. Other options are as in `picard_sweeps`, and raise what they do.
+    windows: (M,) or a number, at least 1. tol: positive. Other options are as in `picard_sweeps`, and raise what they
+    do.
     """
     program = plan_program(solver, sch, **options)
     data, sizes = _Data.of(program, sch, stds), np.atleast_1d(windows)

@@ -16,7 +16,11 @@ def check_tensors(
     dtypes: Sequence[torch.dtype] | None,
     out: Sequence[torch.Tensor] | None,
 ) -> tuple[torch.dtype, ...]:
-    """The dtypes of ``rows`` outputs; ValueError, by name, for what does not fit."""
+    """The dtypes of ``rows`` outputs; TypeError or ValueError, by name, for what does not fit."""
+    for name, tensors in (("inputs", inputs), ("out", out or ())):
+        for j, x in enumerate(tensors):
+            if not isinstance(x, torch.Tensor):
+                raise TypeError(f"{name}[{j}] must be a tensor, not {type(x).__name__}")
     if not 1 <= len(inputs) <= MAX_INPUTS:
         raise ValueError(f"inputs must be 1 to {MAX_INPUTS} tensors, not {len(inputs)}")
     if out is not None and dtypes is not None:
@@ -24,10 +28,8 @@ def check_tensors(
     kinds = [o.dtype for o in out] if out is not None else dtypes or [inputs[0].dtype] * rows
     if len(kinds) != rows:
         raise ValueError(f"coefs has {rows} rows, but {len(kinds)} outputs are given")
-    first = inputs[0]
-    shape, device = first.shape, first.device
-    named = ("inputs", inputs), ("out", out or ())
-    for name, tensors in named:
+    shape, device = inputs[0].shape, inputs[0].device
+    for name, tensors in (("inputs", inputs), ("out", out or ())):
         for j, x in enumerate(tensors):
             if x.shape != shape or x.device != device:
                 raise ValueError(

@@ -64,6 +64,8 @@ def combine(
     columns = len(inputs) + (len(noise.columns) if noise else 0)
     kinds = check_tensors(inputs, prepared.shape[0] if len(prepared.shape) else 0, dtypes, out)
     _check(prepared.shape, columns, inputs[0].shape[1:])
+    if not 0 <= checked <= len(inputs):
+        raise ValueError(f"checked must be from 0 to {len(inputs)}, the number of inputs, not {checked}")
     if noise is not None:
         noise.check(inputs[0])
     bounds = _bounds(limits, len(kinds))

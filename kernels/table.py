@@ -14,6 +14,8 @@ class Table:
 
     def __init__(self, coefs: np.ndarray) -> None:
         self.coefs = np.array(coefs, dtype=np.float64, order="C")
+        if not np.isfinite(self.coefs).all():
+            raise ValueError("coefs must be finite")
         self.tensor = torch.from_numpy(self.coefs)
         self.coefs.setflags(write=False)
         self.shape, self.by_element = self.coefs.shape, self.coefs.ndim > 2

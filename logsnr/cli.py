@@ -10,15 +10,31 @@ from rich.console import Console
 from rich.table import Column, Table
 from typer.core import TyperCommand
 
+from ._version import __version__
 from .solvers.multistep import Startup
 
 app = typer.Typer(
     name="logsnr",
-    help="Sample from diffusion and flow models by solving their differential equations.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Sample from diffusion and flow models by solving their differential equations."""
+
 
 RAMP_NOTE = (
     "--startup ramp begins with lower orders: no evaluations more, but a global order of at most 2; "

@@ -25,7 +25,7 @@ from .gauges import Array
 from .lower import Lowered
 from .noise import NoiseFunction
 from .options import count
-from .parallel import Certificate, Noises, Outcome, check_eager, evaluate
+from .parallel import Certificate, Noises, Outcome, check_start, evaluate
 from .parallel_plan import Pair, Plan
 from .picard import tolerance
 from .picard_window import SLOWEST, UNKNOWN
@@ -72,7 +72,7 @@ def parareal(
     Raises ValueError for programs whose calls do not have the same form and for more blocks than steps, and
     NonFiniteError if the model returns an infinity or a NaN for a call that sees what it would see one by one.
     """
-    check_eager(x)
+    check_start(x)
     steps, x = len(lowered.grid) - 1, x.contiguous()
     nodes = spread(steps, how.blocks or round(steps**0.5), "blocks")
     blocks = _Blocks(lowered, lower_coarse(how.coarse, lowered, nodes, den), nodes, den, x, keep)

@@ -22,7 +22,7 @@ from .denoiser import Denoiser
 from .lower import Lowered
 from .noise import NoiseFunction
 from .options import count, number
-from .parallel import Certificate, Noises, Outcome, check_eager, evaluate
+from .parallel import Certificate, Noises, Outcome, check_start, evaluate
 from .parallel_plan import Plan
 from .picard_memory import auto_window
 from .picard_ranks import Evaluate, check_ranks, least, shared
@@ -96,7 +96,7 @@ def picard(
     Raises ValueError for programs whose calls do not have the same form, NonFiniteError if the model returns an
     infinity or a NaN for a call whose inputs have converged (others are tried again), and what `check_output` raises.
     """
-    check_eager(x)
+    check_start(x)
     x = x.contiguous()
     plan = Plan.of(lowered, den, x)
     noises = Noises(lowered, noise, x.to(plan.seen))

@@ -59,6 +59,11 @@ def test_bench_takes_stochastic_solvers(tmp_path):
     assert found == [("10", True, ""), ("20", True, "")]
 
 
+def test_version() -> None:
+    """--version prints that of the package."""
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == logsnr.__version__
+
+
 def test_solvers_lists_every_name(monkeypatch):
     """`logsnr solvers` shows one line for each name that `solver=` takes."""
     monkeypatch.setenv("COLUMNS", "200")

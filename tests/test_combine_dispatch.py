@@ -171,6 +171,7 @@ def test_bad_calls() -> None:
         (([x, y.to("meta")], np.ones((1, 2))), "on meta"),
         (([x, y.int()], np.ones((1, 2))), "not torch.int32"),
         (([x, y.to(torch.complex64)], np.ones((1, 2))), "not torch.complex64"),
+        (([x, y], [[1.0, np.nan]]), "coefs must be finite"),
         (([x, y], np.ones((1, 2, 4))), "do not broadcast"),
         (([x, y], np.ones((1, 2, 2, 3))), "do not broadcast"),
         (([x[:, :1], y[:, :1]], np.ones((1, 2, 3))), "do not broadcast"),
@@ -183,10 +184,13 @@ def test_bad_calls() -> None:
         ({"out": [torch.empty(2, 3)]}, "2 rows, but 1"),
         ({"out": [torch.empty(2, 3), torch.empty(3, 2)]}, r"out\[1\] must have.*not \(3, 2\)"),
         ({"out": [torch.empty(2, 3)] * 2, "dtypes": [torch.float32] * 2}, "not both"),
+        ({"checked": 3}, "from 0 to 2"),
         ({"backend": "cuda"}, "one of 'torch', 'cpu', 'triton', not 'cuda'"),
     ]:
         with pytest.raises(ValueError, match=message):
             combine([x, y], COEFS, **options)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"inputs\[1\] must be a tensor, not list"):
+        combine([x, [1.0, 2.0]], COEFS)  # type: ignore[list-item]
 
 
 def test_read_only_coefficients_do_not_warn(recwarn: pytest.WarningsRecorder) -> None:

@@ -23,7 +23,7 @@ def test_python_blocks_print_what_the_page_says() -> None:
     """The python blocks run in order, and the text after each is its output."""
     names: dict[str, object] = {}
     shown = [(code, BLOCKS[k + 1][1]) for k, (kind, code) in enumerate(BLOCKS) if kind == "python"]
-    assert len(shown) == 4
+    assert len(shown) == 5
     for code, said in shown:
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(code, names)

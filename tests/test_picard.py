@@ -179,6 +179,9 @@ def test_what_cannot_run_in_parallel() -> None:
         logsnr.sample(den, start(), steps=3, parallel=7)
     with pytest.raises(ValueError, match="ranks = True needs ranks"):
         logsnr.sample(den, start(), steps=3, parallel=logsnr.Picard(ranks=True))
+    for how in (logsnr.Picard(), logsnr.Parareal()):
+        with pytest.raises(ValueError, match=r"at least 2 dimensions, not \(3,\)"):
+            logsnr.sample(den, torch.ones(3), steps=3, parallel=how)
     with pytest.raises(ValueError, match="record no gradients"):
         logsnr.sample(den, start().requires_grad_(), steps=3, parallel=logsnr.Picard())
     program = logsnr.solver("ddim").program(SCH, logsnr.grid(SCH, 3))
