@@ -135,7 +135,7 @@ def picard_work(
     return rounds, rounds * sizes[:, None]
 
 
-def _rounds(data: "_Data", size: int, tol: float) -> Array:
+def _rounds(data: "_Data", size: int, tol: float) -> np.ndarray:
     slots, pair = data.start()
     total = np.zeros(len(data.stds), dtype=np.int64)
     for first in range(0, len(data.rec), size):
