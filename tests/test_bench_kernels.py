@@ -45,7 +45,7 @@ def test_a_figure_beyond_chance_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def mixed(count: int, *, sample: int, **address: int) -> np.ndarray:
         z, w = drawn(count, sample=sample, **address), drawn(count, sample=sample + 1, **address)
-        return np.sqrt(np.float32(0.99)) * z + np.float32(0.1) * w
+        return np.sqrt(np.float32(0.9975)) * z + np.float32(0.05) * w
 
     monkeypatch.setattr(noise, "draw", mixed)
     failed = {figure.name for figure in noise.correlations(200_000) if not figure.passes}
