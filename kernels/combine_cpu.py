@@ -4,7 +4,6 @@ Every load of a block comes before every store, so an output may be one of the i
 vectorisation to alias checks. Sums are taken as the torch reference takes them: the results are the same bits.
 """
 
-import threading
 from array import array
 from collections.abc import Sequence
 from math import prod
@@ -16,7 +15,7 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import LANES, TYPES, constant, counted, vector
-from .native import I64, Native, compile_function
+from .native import I64, Native, compile_function, fork_lock
 from .normals import Noise
 from .normals_cpu import BLOCKS, FEW, Normals
 from .pool import launch
@@ -25,7 +24,7 @@ from .table import Table
 from .tensors import accumulation_dtype
 
 _KERNELS: dict[Signature, Native] = {}
-_LOCK = threading.Lock()
+_LOCK = fork_lock()
 
 
 def kernel(sig: Signature) -> Native:

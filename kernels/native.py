@@ -28,7 +28,18 @@ Emit = Callable[[ir.IRBuilder, list[Any]], Any]
 I64 = ir.IntType(64)
 _OBJECT = ir.IntType(8).as_pointer()
 _METH_FASTCALL = 0x80  # in the stable ABI since Python 3.10
-_LOCK = threading.Lock()  # LLVM's engine takes one module at a time
+
+
+def fork_lock() -> threading.Lock:
+    """A lock that no other thread holds when this process forks: the child would wait for it for ever. Of two that are
+    held at the same time, the one that was made first is taken last."""
+    lock = threading.Lock()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
+
+
+_LOCK = fork_lock()  # LLVM's engine takes one module at a time
 _ADDRESSES: dict[Native, int] = {}
 
 

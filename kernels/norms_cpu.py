@@ -3,7 +3,6 @@
 Every load of a block comes before every store, so an output may be one of the inputs.
 """
 
-import threading
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +13,14 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import CODES, TYPES, constant, counted, intrinsic, splat, vector
-from .native import I64, Native, compile_function
+from .native import I64, Native, compile_function, fork_lock
 from .pool import launch
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
 from .table import Table
 from .tensors import elements
 
 _KERNELS: dict[str, Native] = {}
-_LOCK = threading.Lock()
+_LOCK = fork_lock()
 
 _F64 = ir.DoubleType()
 

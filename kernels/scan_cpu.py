@@ -6,7 +6,6 @@ written a page at a time. Every load of a block comes before every store, so the
 old.
 """
 
-import threading
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,13 +18,13 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import CODES, LANES, TYPES, constant, counted, splat, vector
-from .native import I64, Native, compile_function
+from .native import I64, Native, compile_function, fork_lock
 from .pool import launch
 from .recurrence import NEVER, SOMETIMES, Pattern, Recurrence
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
 
 _KERNELS: dict["Signature", Native] = {}
-_LOCK = threading.Lock()
+_LOCK = fork_lock()
 _F64 = ir.DoubleType()
 
 

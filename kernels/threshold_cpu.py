@@ -1,6 +1,5 @@
 """The passes of `dynamic_threshold` on the CPU, compiled: histograms of bits, and clipping."""
 
-import threading
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import CODES, LANES, TYPES, constant, counted, splat, vector
-from .native import I64, Native, compile_function
+from .native import I64, Native, compile_function, fork_lock
 from .pool import launch
 from .tensors import elements
 
@@ -20,7 +19,7 @@ DIGIT = 11  # bits of a pass: the histograms below fit into the first-level cach
 COPIES = 4
 
 _KERNELS: dict[str, Native] = {}
-_LOCK = threading.Lock()
+_LOCK = fork_lock()
 _I32 = ir.IntType(32)
 
 

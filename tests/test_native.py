@@ -118,3 +118,27 @@ def test_loops_may_outlive_the_library() -> None:
     )
     environment = os.environ | {"PYTHONMALLOC": "malloc", "MALLOC_PERTURB_": "255"}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=100)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize(("lock", "free"), [("fork_lock", 1), ("threading.Lock", 0)])
+def test_forks_wait_for_locks(lock: str, free: int) -> None:
+    """A child finds a lock free that another thread holds when the process forks; an ordinary one it does not."""
+    code = f"""if True:
+        import os, threading, time, warnings
+        from logsnr.kernels.native import fork_lock
+        warnings.simplefilter("ignore")
+        lock, held = {lock}(), threading.Event()
+        def hold():
+            with lock:
+                held.set()
+                time.sleep(0.5)
+        threading.Thread(target=hold).start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            os._exit(lock.acquire(timeout=2))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout.split() == [str(free)]
