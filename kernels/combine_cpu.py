@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import LANES, TYPES, constant, counted, vector
-from .native import I64, Native, compile_function, fork_lock
+from .native import I64, Native, compile_function, once
 from .normals import Noise
 from .normals_cpu import BLOCKS, FEW, Normals
 from .pool import launch
@@ -23,10 +23,8 @@ from .signature import Signature, signature
 from .table import Table
 from .tensors import accumulation_dtype
 
-_KERNELS: dict[Signature, Native] = {}
-_LOCK = fork_lock()
 
-
+@once
 def kernel(sig: Signature) -> Native:
     """The compiled loop ``function(frame, row, begin, end)`` over the elements from begin to end; it returns 1
     if a checked input was not finite there, else 0.
@@ -39,11 +37,7 @@ def kernel(sig: Signature) -> Native:
     A loop by sample reads more. Row: the place of three words in the frame; they are the number of elements in a
     sample and the addresses of the samples' seeds and numbers, int64. Then interval and stream of every noise.
     """
-    with _LOCK:
-        if sig not in _KERNELS:
-            name = f"combine {sig}"
-            _KERNELS[sig] = compile_function(name, 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:]))
-        return _KERNELS[sig]
+    return compile_function(f"combine {sig}", 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:]))
 
 
 def launch_combine(

@@ -10,11 +10,11 @@ import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache, partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -37,6 +37,24 @@ def fork_lock() -> threading.Lock:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
+
+
+Key = TypeVar("Key", bound=Hashable)
+Made = TypeVar("Made")
+
+
+def once(make: Callable[[Key], Made]) -> Callable[[Key], Made]:
+    """`functools.cache` for what may be made only once: threads that ask for the same at the same time wait."""
+    made, lock = dict[Key, Made](), fork_lock()
+
+    @wraps(make)
+    def get(key: Key) -> Made:
+        with lock:
+            if key not in made:
+                made[key] = make(key)
+            return made[key]
+
+    return get
 
 
 _LOCK = fork_lock()  # LLVM's engine takes one module at a time

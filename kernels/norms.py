@@ -12,7 +12,7 @@ import torch
 from .arguments import MAX_OUTPUTS, check_tensors, copied
 from .backends import Backend, choose
 from .sums import sum_squares, weighted_sum
-from .table import table
+from .table import float64, table
 from .tensors import accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
 
@@ -64,7 +64,7 @@ def combine_norm(
     Raises ValueError for shapes, devices, counts, dtypes and tolerances that do not fit, and RuntimeError if the
     backend asked for cannot serve these tensors, with the reason.
     """
-    given = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
+    given = float64(coefs)
     kinds = _check(inputs, given, dtypes, out)
     rows = [_weights("error", [error], 1, len(inputs)), _weights("scale", scale, 2, len(inputs))]
     matrix = np.concatenate([given, *rows])

@@ -13,14 +13,11 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import CODES, TYPES, constant, counted, intrinsic, splat, vector
-from .native import I64, Native, compile_function, fork_lock
+from .native import I64, Native, compile_function, once
 from .pool import launch
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
 from .table import Table
 from .tensors import elements
-
-_KERNELS: dict[str, Native] = {}
-_LOCK = fork_lock()
 
 _F64 = ir.DoubleType()
 
@@ -58,6 +55,7 @@ def signature(inputs: Sequence[torch.dtype], outputs: Sequence[torch.dtype], mat
     return f"{''.join(CODES[d] for d in inputs)}>{''.join(CODES[d] for d in outputs)}/{wide}/{used}"
 
 
+@once
 def kernel(sig: str) -> Native:
     """The compiled loop ``function(frame, row, begin, end)`` over the chunks from begin to end, those of the first
     sample first; it returns 0.
@@ -66,12 +64,7 @@ def kernel(sig: str) -> Native:
     addresses of the matrix, the tolerances and the partial sums (B, width), the number of elements and of chunks in
     a sample, and the width.
     """
-    with _LOCK:
-        if sig not in _KERNELS:
-            _KERNELS[sig] = compile_function(
-                f"norms {sig}", 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:])
-            )
-        return _KERNELS[sig]
+    return compile_function(f"norms {sig}", 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:]))
 
 
 class _Loop:

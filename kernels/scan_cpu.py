@@ -18,13 +18,11 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import CODES, LANES, TYPES, constant, counted, splat, vector
-from .native import I64, Native, compile_function, fork_lock
+from .native import I64, Native, compile_function, once
 from .pool import launch
 from .recurrence import NEVER, SOMETIMES, Pattern, Recurrence
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
 
-_KERNELS: dict["Signature", Native] = {}
-_LOCK = fork_lock()
 _F64 = ir.DoubleType()
 
 
@@ -83,6 +81,7 @@ def scan_cpu(
     return torch.from_numpy(by_halves(partial))
 
 
+@once
 def kernel(sig: Signature) -> Native:
     """The compiled loop ``function(frame, row, begin, end)`` over the pieces from begin to end, those of the
     first samples first; it returns 0.
@@ -93,11 +92,7 @@ def kernel(sig: Signature) -> Native:
     row: address of six int64 words: W, B, the number of elements and of chunks in a sample, the number of samples
     in a piece, and the width.
     """
-    with _LOCK:
-        if sig not in _KERNELS:
-            name = f"scan {sig}"
-            _KERNELS[sig] = compile_function(name, 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:]))
-        return _KERNELS[sig]
+    return compile_function(f"scan {sig}", 4, lambda b, values: _Loop(b, sig, *values[:2]).run(*values[2:]))
 
 
 class _Loop:

@@ -51,8 +51,13 @@ def table(coefs: Any) -> Table:
     """``coefs``, a tensor, an array or a `Table`, as a table: the same one for the same few numbers."""
     if isinstance(coefs, Table):
         return coefs
-    array = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
+    array = float64(coefs)
     return _table(array.shape, array.tobytes()) if array.ndim == 2 else Table(array)
+
+
+def float64(numbers: Any) -> np.ndarray:
+    """An array of a tensor, an array or nested numbers."""
+    return np.asarray(numbers.detach().cpu() if isinstance(numbers, torch.Tensor) else numbers, dtype=np.float64)
 
 
 @lru_cache(maxsize=1024)

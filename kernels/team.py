@@ -18,7 +18,7 @@ from typing import Any
 from llvmlite import ir
 
 from .lanes import I32, counted, smaller
-from .native import I64, Native, compile_function, external, fork_lock
+from .native import I64, Native, compile_function, external, once
 
 # How often a thread that has worked looks for more before it lets others have the processor in between, for it may
 # come within 10 microseconds, and how often before it sleeps, after 0.1 ms or more.
@@ -27,9 +27,6 @@ PARTS = 64  # at most, of a loop: bits of a word
 
 VOID, LOCK = ir.VoidType(), ir.IntType(8).as_pointer()
 LOOP = ir.FunctionType(I64, [I64] * 4).as_pointer()
-
-_BOARDS: dict[tuple[int, int], int] = {}
-_LOCK = fork_lock()
 
 
 class Word(IntEnum):
@@ -46,16 +43,12 @@ class Word(IntEnum):
 def board(threads: int) -> int:
     """The address of the shared words of a team of ``threads``, counting the one that calls. It lives as long as the
     process; a forked child, which inherits no running threads, has its own."""
-    key = os.getpid(), threads
-    if key in _BOARDS:
-        return _BOARDS[key]
-    with _LOCK:
-        if key not in _BOARDS:
-            _BOARDS[key] = _hired(threads)
-        return _BOARDS[key]
+    return _hired((os.getpid(), threads))
 
 
-def _hired(threads: int) -> int:
+@once
+def _hired(team: tuple[int, int]) -> int:
+    threads = team[1]
     allocate, acquire = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_acquire_lock
     allocate.restype, acquire.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)
     words = array("q", [0] * Word.HELPERS)

@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from . import lanes as emit
 from .lanes import CODES, LANES, TYPES, constant, counted, splat, vector
-from .native import I64, Native, compile_function, fork_lock
+from .native import I64, Native, compile_function, once
 from .pool import launch
 from .tensors import elements
 
@@ -18,8 +18,6 @@ DIGIT = 11  # bits of a pass: the histograms below fit into the first-level cach
 # Elements side by side count in different histograms: adding twice to one place takes a store and a load in between.
 COPIES = 4
 
-_KERNELS: dict[str, Native] = {}
-_LOCK = fork_lock()
 _I32 = ir.IntType(32)
 
 
@@ -76,6 +74,7 @@ def clip(x: torch.Tensor, s: torch.Tensor, factor: torch.Tensor, out: torch.Tens
     return out
 
 
+@once
 def _kernel(name: str) -> Native:
     """The compiled loop ``function(words, 0, begin, end)`` over elements of all samples, the first sample first; it
     returns 0. words: address of what `count` and `clip` put there."""
@@ -90,10 +89,7 @@ def _kernel(name: str) -> Native:
             _clip(b, kind, table, begin, end)
         return I64(0)
 
-    with _LOCK:
-        if name not in _KERNELS:
-            _KERNELS[name] = compile_function(name, 4, body)
-        return _KERNELS[name]
+    return compile_function(name, 4, body)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from .grids import grid as make_grid
 from .lower import Lowered, lower
 from .multistep import Startup
 from .noise import NoiseFunction, Seed, noise_source
-from .parallel import Certificate
+from .parallel import Certificate, Outcome
 from .parareal import Parareal, parareal
 from .picard import Picard, picard
 from .planning import grid_key, plan_program
@@ -140,11 +140,8 @@ def solve(
     if parallel is not None:
         watched = bool(trajectory or progress or callback)
         with _recording(x), Bar(progress, program.name, program.steps) as bar:
-            kept: dict[str, Any] = {"noise": source, "keep": watched}
-            if isinstance(parallel, Picard):
-                found = picard(lowered, den, x, parallel, **kept)
-            else:
-                found = parareal(lowered, den, x, parallel, **kept)
+            executor: Any = picard if isinstance(parallel, Picard) else parareal
+            found: Outcome = executor(lowered, den, x, parallel, noise=source, keep=watched)
             observer = Observer(x.to(state) if trajectory else None, bar, callback)
             if watched:
                 found.replay(observer.node)

@@ -5,17 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from parallel_runs import model
 
 import logsnr
 from logsnr.solvers import picard_window
 
 SCH = logsnr.VPLinear()
 F64 = torch.float64
-
-
-def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Nonlinear, Lipschitz, and of operations that IEEE 754 rounds correctly: the same bits in any batch."""
-    return x / (1 + x * x) - 0.3 * t.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
 
 
 def start(samples: int = 3, size: int = 50, dtype: torch.dtype = torch.float32) -> torch.Tensor:

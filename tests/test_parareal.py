@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parallel_runs import SOLVERS, model, reusing, start
 
 import logsnr
 from logsnr.bench.picard import distances
@@ -13,16 +14,6 @@ from logsnr.bench.problems import load_problem
 
 SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
-SOLVERS = ["ddim", "dpmpp-2m", "dpmpp-3s", "deis-3", "heun", "ddpm", "sde-dpmpp-2m", "edm-churn"]
-
-
-def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Nonlinear, Lipschitz, and of operations that IEEE 754 rounds correctly: the same bits in any batch."""
-    return x / (1 + x * x) - 0.3 * t.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-
-
-def start(samples: int = 3, size: int = 50, dtype: torch.dtype = F32) -> torch.Tensor:
-    return torch.randn(samples, size, generator=torch.Generator().manual_seed(1), dtype=F64).to(dtype)
 
 
 @pytest.mark.parametrize(("coarse", "blocks"), [("ddim", None), ("dpmpp-2m", 9), ("heun", 4), ("ddim", 1)])
@@ -155,14 +146,8 @@ def test_models_that_use_their_memory_again() -> None:
     """A model may change what it is given and return the same tensor every time."""
     x, buffer = start(), torch.zeros(99, 50)
 
-    def reusing(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        buffer[: len(x)] = model(x, t)
-        x.fill_(torch.nan)
-        t.fill_(torch.nan)
-        return buffer[: len(x)]
-
     wanted = logsnr.sample(logsnr.Denoiser(model, SCH), x, steps=6)
-    found = logsnr.sample(logsnr.Denoiser(reusing, SCH), x, steps=6, parallel=logsnr.Parareal(tol=0.0))
+    found = logsnr.sample(logsnr.Denoiser(reusing(buffer), SCH), x, steps=6, parallel=logsnr.Parareal(tol=0.0))
     assert torch.equal(found, wanted)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from parallel_runs import SOLVERS, exact, model, start
 
 import logsnr
 from logsnr.solvers.lower import lower
@@ -13,20 +14,6 @@ from logsnr.solvers.picard import picard
 
 SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
-SOLVERS = ["ddim", "dpmpp-2m", "dpmpp-3s", "deis-3", "heun", "ddpm", "sde-dpmpp-2m", "edm-churn"]
-
-
-def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Nonlinear, Lipschitz, and of operations that IEEE 754 rounds correctly: the same bits in any batch."""
-    return x / (1 + x * x) - 0.3 * t.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-
-
-def start(samples: int = 3, size: int = 50, dtype: torch.dtype = F32) -> torch.Tensor:
-    return torch.randn(samples, size, generator=torch.Generator().manual_seed(1), dtype=F64).to(dtype)
-
-
-def exact(**options: Any) -> logsnr.Picard:
-    return logsnr.Picard(tol=0.0, **options)
 
 
 @pytest.mark.parametrize("window", [None, 5, 1])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from parallel_runs import exact, model, reusing, start
 
 import logsnr
 from logsnr.solvers import picard_window
@@ -16,19 +17,6 @@ from logsnr.solvers.run import run
 
 SCH = logsnr.VPLinear()
 F64, F32 = torch.float64, torch.float32
-
-
-def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Nonlinear, Lipschitz, and of operations that IEEE 754 rounds correctly: the same bits in any batch."""
-    return x / (1 + x * x) - 0.3 * t.reshape(-1, *[1] * (x.ndim - 1)).to(x.dtype)
-
-
-def start(samples: int = 3, size: int = 50, dtype: torch.dtype = F32) -> torch.Tensor:
-    return torch.randn(samples, size, generator=torch.Generator().manual_seed(1), dtype=F64).to(dtype)
-
-
-def exact(**options: Any) -> logsnr.Picard:
-    return logsnr.Picard(tol=0.0, **options)
 
 
 def test_a_mutant_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,11 +142,7 @@ def test_models_that_use_their_memory_again() -> None:
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
     buffer = torch.zeros(8, 3, 4, 5).to(memory_format=torch.channels_last)
 
-    def reusing(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        buffer[: len(x)] = model(x, t)
-        x.fill_(torch.nan)
-        t.fill_(torch.nan)
-        return buffer[: len(x)]
-
     wanted = logsnr.sample(logsnr.Denoiser(model, SCH), x, steps=6)
-    assert torch.equal(logsnr.sample(logsnr.Denoiser(reusing, SCH), x, steps=6, parallel=exact(batch=8)), wanted)
+    assert torch.equal(
+        logsnr.sample(logsnr.Denoiser(reusing(buffer), SCH), x, steps=6, parallel=exact(batch=8)), wanted
+    )
