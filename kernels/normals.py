@@ -137,13 +137,12 @@ def _product(x: torch.Tensor, m: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def box_muller(radius: torch.Tensor, angle: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Two independent fp32 normals from two words."""
-    # u in the half next to 1 is kept as d = 1 - u, since 1 - d would round off small radii.
-    upper = radius > MASK >> 1
-    d = torch.where(upper, MASK - radius, radius).float() * 2.0**-32 + 2.0**-33
-    bits = torch.where(upper, 1 - d, d).view(torch.int32)
+    # Of the word as a signed number: in its upper half u is kept as d = u - 1, since 1 + d would round off small radii.
+    d = (radius - (radius >> 31 << 32)).float() * 2.0**-32 + 2.0**-33
+    bits = torch.where(d < 0, 1 + d, d).view(torch.int32)
     e = (bits - TWO_THIRDS) >> 23  # u = 2^e m with m in [2/3, 4/3); e = 0 only in the upper half
     m = (bits - (e << 23)).view(torch.float32)
-    f = torch.where(e == 0, -d, m - 1)
+    f = torch.where(e == 0, d, m - 1)
     square = fma(f, _polynomial(LOG, f), e.float() * -LN2_TWICE)
     r = square.double().sqrt().float()  # correctly rounded, whatever the device makes of an fp32 square root
 

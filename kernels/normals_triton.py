@@ -42,11 +42,11 @@ def normals(seed, sample, interval, stream, first, COUNT: tl.constexpr):
 def _box_muller(radius, angle):
     """The steps of `normals.box_muller`, on uint32 words."""
     w, a = radius.to(tl.int32, bitcast=True), angle.to(tl.int32, bitcast=True)
-    d = (w ^ (w >> 31)).to(tl.float32) * 2.0**-32 + 2.0**-33
-    bits = tl.where(w < 0, 1.0 - d, d).to(tl.int32, bitcast=True)
+    d = w.to(tl.float32) * 2.0**-32 + 2.0**-33
+    bits = tl.where(d < 0, 1.0 + d, d).to(tl.int32, bitcast=True)
     e = (bits - _TWO_THIRDS) >> 23
     m = (bits - (e << 23)).to(tl.float32, bitcast=True)
-    f = tl.where(e == 0, -d, m - 1.0)
+    f = tl.where(e == 0, d, m - 1.0)
     log = _fma(_fma(_fma(_fma(f, _L8, _L7), f, _L6), f, _L5), f, _L4)
     log = _fma(_fma(_fma(_fma(log, f, _L3), f, _L2), f, _L1), f, _L0)
     r = tl.sqrt_rn(_fma(f, log, e.to(tl.float32) * -_LN2_TWICE))

@@ -8,7 +8,6 @@ thread that comes late: the work is taken part by part, and a loop ends when its
 import ctypes
 import os
 import threading
-from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -24,20 +23,27 @@ from .native import I64, Native, compile_function, external, once
 # come within 10 microseconds, and how often before it sleeps, after 0.1 ms or more.
 KEEPS, LOOKS = 3000, 3500
 PARTS = 64  # at most, of a loop: bits of a word
+LINE = 16  # words of two cache lines, which processors fetch in pairs
 
 VOID, LOCK = ir.VoidType(), ir.IntType(8).as_pointer()
 LOOP = ir.FunctionType(I64, [I64] * 4).as_pointer()
 
 
 class Word(IntEnum):
-    """What the threads of a team share.
+    """What the threads of a team share, on cache lines by who writes and reads it when: a line that helpers look at
+    takes 0.1 microseconds to write to.
 
-    BUSY: whether somebody uses the team. JOB: counts up when work opens and when it closes, so it is odd while there
-    is some. ACTIVE: how many helpers are at it. TAKEN: a bit for every part. RESULT: of the parts, by or. Then the
-    job, as `share` gets it. Two words of every helper follow: whether it is awake, and the lock that it sleeps on.
+    JOB: counts up when work opens and when it closes, so it is odd while there is some; helpers look at it all the
+    time. BUSY: whether somebody uses the team; who calls looks at it. FUNCTION to END: the job, as `share` gets it,
+    written before it opens. ACTIVE: how many helpers are at it. TAKEN: a bit for every part. RESULT: of the parts, by
+    or. Two words of every helper follow: whether it is awake, and the lock that it sleeps on.
     """
 
-    BUSY, JOB, ACTIVE, TAKEN, RESULT, FUNCTION, WANTED, PERIOD, LENGTH, FRAME, ROW, BEGIN, END, HELPERS = range(14)
+    JOB = 0
+    BUSY = LINE
+    FUNCTION, WANTED, PERIOD, LENGTH, FRAME, ROW, BEGIN, END = range(2 * LINE, 2 * LINE + 8)
+    ACTIVE, TAKEN, RESULT = range(3 * LINE, 3 * LINE + 3)
+    HELPERS = 4 * LINE
 
 
 def board(threads: int) -> int:
@@ -51,13 +57,14 @@ def _hired(team: tuple[int, int]) -> int:
     threads = team[1]
     allocate, acquire = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_acquire_lock
     allocate.restype, acquire.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)
-    words = array("q", [0] * Word.HELPERS)
-    for _ in range(threads - 1):
+    memory = (ctypes.c_int64 * (LINE + Word.HELPERS + 2 * (threads - 1)))()
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # helpers outlive what Python takes down at exit
+    address = -(-ctypes.addressof(memory) // (8 * LINE)) * 8 * LINE
+    helpers = (ctypes.c_int64 * (2 * (threads - 1))).from_address(address + 8 * Word.HELPERS)
+    for k in range(threads - 1):
         lock = allocate()
         acquire(lock, 1)
-        words.extend([1, lock])
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))  # helpers outlive what Python takes down at exit
-    address = words.buffer_info()[0]
+        helpers[2 * k : 2 * k + 2] = 1, lock
     share()  # compiled here, where nobody else compiles it
     for k in range(threads - 1):
         threading.Thread(target=_help(), args=(address, k), name=f"logsnr-{k}", daemon=True).start()
@@ -105,10 +112,11 @@ class _Board:
         result = b.alloca(I64)
         with b.if_else(self.claimed(Word.BUSY)) as (free, busy):
             with free:
-                for word, value in zip(range(Word.FUNCTION, Word.HELPERS), job, strict=True):
-                    self.set(word, value)
+                # Nobody is at work: these are ordinary stores, which others see when the job is open.
+                for word, value in zip(range(Word.FUNCTION, Word.END + 1), job, strict=True):
+                    b.store(value, self.at(word))
                 for word in (Word.TAKEN, Word.RESULT):
-                    self.set(word, I64(0))
+                    b.store(I64(0), self.at(word))
                 self.add(Word.JOB, 1)
                 self._wake(b.sub(job[1], I64(1)))
                 self._work(I64(0))
@@ -137,8 +145,9 @@ class _Board:
                 b.store(job, seen)
                 # Either it is still open after this, or who closes it sees that somebody is active and waits.
                 self.add(Word.ACTIVE, 1)
+                still = b.icmp_signed("==", self.get(Word.JOB), job)
                 wanted = b.icmp_signed("<", b.add(k, I64(1)), self.get(Word.WANTED))
-                with b.if_then(b.and_(wanted, b.icmp_signed("==", self.get(Word.JOB), job))):
+                with b.if_then(b.and_(still, wanted)):
                     self._work(b.add(k, I64(1)))
                     b.store(I64(0), looks)
                 self.add(Word.ACTIVE, -1)
@@ -157,15 +166,20 @@ class _Board:
         release = external(b.module, "PyThread_release_lock", VOID, LOCK)
         with counted(b, I64(0), helpers, 1) as k:
             awake = b.add(b.mul(k, I64(2)), I64(Word.HELPERS))
-            with b.if_then(self.claimed(awake)):
+            asleep = b.icmp_signed("==", self.get(awake), I64(0))
+            with b.if_then(asleep, likely=False), b.if_then(self.claimed(awake)):
                 b.call(release, [b.inttoptr(self.get(b.add(awake, I64(1))), LOCK)])
 
     def _work(self, thread: Any) -> None:
         """Take parts until none is left. A thread begins where it begins in every loop, with what its cache may hold
         from the last one."""
         b = self.b
-        function = b.inttoptr(self.get(Word.FUNCTION), LOOP)
-        wanted, period, length, frame, row, begin, end = (self.get(word) for word in range(Word.WANTED, Word.HELPERS))
+        job = [b.load(self.at(word)) for word in range(Word.FUNCTION, Word.END + 1)]
+        wanted, period, length, frame, row, begin, end = job[1:]
+        function = b.inttoptr(job[0], LOOP)
+        with b.goto_entry_block():  # a helper comes here again and again
+            result = b.alloca(I64)
+        b.store(I64(0), result)
         by = self._ceiling(period, length)
         pieces = b.mul(self._ceiling(b.sub(end, begin), period), by)
         parts = smaller(b, pieces, I64(PARTS))
@@ -180,8 +194,9 @@ class _Board:
                     sample = b.add(begin, b.mul(b.sdiv(piece, by), period))
                     lo = b.add(sample, b.mul(b.srem(piece, by), length))
                     hi = smaller(b, smaller(b, b.add(lo, length), b.add(sample, period)), end)
-                    found = b.call(function, [frame, row, lo, hi])
-                    b.atomic_rmw("or", self.at(Word.RESULT), found, "seq_cst")
+                    b.store(b.or_(b.load(result), b.call(function, [frame, row, lo, hi])), result)
+        with b.if_then(b.icmp_signed("!=", b.load(result), I64(0))):
+            b.atomic_rmw("or", self.at(Word.RESULT), b.load(result), "seq_cst")
 
     def _ceiling(self, x: Any, y: Any) -> Any:
         b = self.b
