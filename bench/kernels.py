@@ -6,9 +6,11 @@
 
 Bytes are those of the operands and outputs, once each. The copy, the fastest of numba's and torch's, moves as many
 and is timed before every round, so that a slow phase of the machine falls on both sides of a ratio; the median of the
-ratios is printed. All write to tensors that exist; the coefficients are constants of the compiled functions. Where
-torch.compile finds no C++ compiler its column stays empty. A GPU does several calls before the clock is read, which
-then tells what a call takes in a loop: the larger of what the host and what the device need for it.
+ratios is printed. What is timed has just run for 5 ms, after a rest in which the threads of what came before fell
+asleep: OpenMP's spin for 10 ms, and take the processors from all others. All write to tensors that exist; the
+coefficients are constants of the compiled functions. Where torch.compile finds no C++ compiler its column stays empty.
+A GPU does several calls before the clock is read, which then tells what a call takes in a loop: the larger of what the
+host and what the device need for it.
 """
 
 import json
@@ -18,7 +20,7 @@ from functools import cache, partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,6 +148,15 @@ def repeated(call: Callable[[], object]) -> Callable[[], None]:
     return calls
 
 
+def calm(call: Callable[[], object]) -> None:
+    """Until no thread spins but those that ``call`` itself keeps awake, and the processors are at work again."""
+    if DEVICE == "cpu":
+        sleep(0.03)
+        began = perf_counter()
+        while perf_counter() < began + 0.005:
+            call()
+
+
 @cache
 def _copies() -> list[Callable[..., None]]:
     """Numba's serial loop, which becomes a memcpy, and its parallel one."""
@@ -174,6 +185,7 @@ class Copy:
     def __call__(self) -> None:
         times = []
         for way in self.ways:
+            calm(way)
             began = perf_counter()
             way()
             times.append(perf_counter() - began)
@@ -207,7 +219,12 @@ def test_bandwidth(benchmark: Any, name: str, size: str, contender: str) -> None
     function()
     rounds = int(SECONDS / (perf_counter() - began))
     copy.seconds.clear()
-    benchmark.pedantic(function, setup=copy, rounds=min(max(rounds, FEWEST), MOST))
+
+    def before() -> None:
+        copy()
+        calm(function)
+
+    benchmark.pedantic(function, setup=before, rounds=min(max(rounds, FEWEST), MOST))
     shares = [c / own for c, own in zip(copy.seconds, benchmark.stats.stats.data, strict=True)]
     call = benchmark.stats.stats.min / CALLS
     benchmark.extra_info |= {"us": call * 1e6, "GB/s": case.moved / call / 1e9, "of a copy": median(shares)}

@@ -17,10 +17,9 @@ def check_tensors(
     out: Sequence[torch.Tensor] | None,
 ) -> tuple[torch.dtype, ...]:
     """The dtypes of ``rows`` outputs; TypeError or ValueError, by name, for what does not fit."""
-    for name, tensors in (("inputs", inputs), ("out", out or ())):
-        for j, x in enumerate(tensors):
-            if not isinstance(x, torch.Tensor):
-                raise TypeError(f"{name}[{j}] must be a tensor, not {type(x).__name__}")
+    for j, x in enumerate((*inputs, *(out or ()))):
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{_name(j, inputs)} must be a tensor, not {type(x).__name__}")
     if not 1 <= len(inputs) <= MAX_INPUTS:
         raise ValueError(f"inputs must be 1 to {MAX_INPUTS} tensors, not {len(inputs)}")
     if out is not None and dtypes is not None:
@@ -29,19 +28,22 @@ def check_tensors(
     if len(kinds) != rows:
         raise ValueError(f"coefs has {rows} rows, but {len(kinds)} outputs are given")
     shape, device = inputs[0].shape, inputs[0].device
-    for name, tensors in (("inputs", inputs), ("out", out or ())):
-        for j, x in enumerate(tensors):
-            if x.shape != shape or x.device != device:
-                raise ValueError(
-                    f"{name}[{j}] must have the shape and device of inputs[0], {tuple(shape)} on {device}, "
-                    f"not {tuple(x.shape)} on {x.device}"
-                )
-            if x.dtype not in STATE_DTYPES:
-                raise ValueError(f"{name}[{j}] must be fp64, fp32, fp16 or bf16, not {x.dtype}")
+    for j, x in enumerate((*inputs, *(out or ()))):
+        if x.shape != shape or x.device != device:
+            raise ValueError(
+                f"{_name(j, inputs)} must have the shape and device of inputs[0], {tuple(shape)} on {device}, "
+                f"not {tuple(x.shape)} on {x.device}"
+            )
+        if x.dtype not in STATE_DTYPES:
+            raise ValueError(f"{_name(j, inputs)} must be fp64, fp32, fp16 or bf16, not {x.dtype}")
     for dtype in kinds:
         if dtype not in STATE_DTYPES:
             raise ValueError(f"dtypes must be fp64, fp32, fp16 or bf16, not {dtype}")
     return tuple(kinds)
+
+
+def _name(j: int, inputs: Sequence[torch.Tensor]) -> str:
+    return f"inputs[{j}]" if j < len(inputs) else f"out[{j - len(inputs)}]"
 
 
 def copied(results: Sequence[torch.Tensor], out: Sequence[torch.Tensor] | None) -> tuple[torch.Tensor, ...]:

@@ -3,8 +3,8 @@
 `combine_reference` is the specification.
 """
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import cache, reduce
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from .arguments import MAX_OUTPUTS, check_tensors, copied
 from .backends import Backend, choose
 from .combine_op import traced
 from .normals import Noise, normals
-from .table import Table, table
+from .table import ONE, Table, table
 from .tensors import accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
 
@@ -102,11 +102,16 @@ def execute(
     if chosen == "torch":
         return combine_reference(inputs, coefs, dtypes, out=out, checked=checked, noise=noise, limits=limits)
     results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in dtypes)
-    if chosen == "cpu":
+    return results, _launcher(chosen)(inputs, coefs, results, checked, noise, limits)
+
+
+@cache
+def _launcher(backend: str) -> Callable[..., torch.Tensor]:
+    if backend == "cpu":
         from .combine_cpu import launch_combine  # loads the compiler
     else:
         from .combine_triton import launch_combine  # loads Triton
-    return results, launch_combine(inputs, coefs, results, checked, noise, limits)
+    return launch_combine
 
 
 def combine_reference(
@@ -148,18 +153,13 @@ def combine_reference(
     return copied(results, out), bad
 
 
-_ONE = Table(np.ones((1, 1)))
-
-
 def standard_normals(noise: Noise, column: int, like: torch.Tensor) -> torch.Tensor:
     """One column of noise as a tensor of ``like``'s shape, fp32: compiled on a CPU, where torch takes 200 times as
     long."""
     z = torch.empty(like.shape, dtype=torch.float32, device=like.device)
     if z.device.type == "cpu" and cpu_refuses([z]) is None:
-        from .combine_cpu import launch_combine  # loads the compiler
-
         one = Noise(noise.seeds, noise.samples, noise.columns[column : column + 1])
-        launch_combine([], _ONE, [z], 0, one, None)
+        _launcher("cpu")([], ONE, [z], 0, one, None)
         return z
     interval, stream = noise.columns[column]
     values = normals(noise.seeds, noise.samples, interval, elements(like), stream=stream, device=like.device)
@@ -182,5 +182,7 @@ def _check(shape: Sequence[int], columns: int, event: Sequence[int]) -> None:
     if len(shape) < 2 or shape[1] != columns or not 1 <= shape[0] <= MAX_OUTPUTS:
         raise ValueError(f"coefs must have shape (R, {columns}) with R from 1 to {MAX_OUTPUTS}, not {(*shape,)}")
     given = shape[2:]
+    if not given:
+        return
     if len(given) > len(event) or any(e not in (1, n) for e, n in zip(given[::-1], event[::-1], strict=False)):
         raise ValueError(f"per-element coefs of shape {(*given,)} do not broadcast against {tuple(event)}")

@@ -23,6 +23,9 @@ from .signature import Signature, signature
 from .table import Table
 from .tensors import accumulation_dtype
 
+FAR_BYTES = 2 << 20  # an output of so many fills the caches of a core: it is written past them, if it is no input
+LINE = 64  # bytes
+
 
 @once
 def kernel(sig: Signature) -> Native:
@@ -50,23 +53,31 @@ def launch_combine(
 ) -> torch.Tensor:
     """`combine` of plain CPU tensors laid out densely and alike; returns its flag."""
     tensors, event = (*inputs, *outputs), outputs[0].shape[1:]
+    frame, count = array("q", [x.data_ptr() for x in tensors]), outputs[0].numel()
+    period = prod(event) if noise or coefs.by_element else None
     clamped = None if limits is None else tuple(bound != np.inf for bound in limits)
-    key = tuple(x.dtype for x in tensors), len(outputs), checked, clamped, event if coefs.by_element else None
+    past_caches = outputs[0].nbytes >= FAR_BYTES and _new_lines(frame, len(inputs), period)
+    shape = event if coefs.by_element else None
+    key = tuple(x.dtype for x in tensors), len(outputs), checked, clamped, shape, past_caches
     if key not in coefs.kept:  # looking it up takes a tenth of the time
-        coefs.kept[key] = _prepared(key[0][: len(inputs)], coefs, key[0][len(inputs) :], checked, clamped, event)
-    sig, loop, cost, row, matrix = coefs.kept[key]
-    frame, period = array("q", [x.data_ptr() for x in tensors]), None
-    if sig.by_sample:
-        period = prod(event)
+        kinds = key[0][: len(inputs)], coefs, key[0][len(inputs) :]
+        coefs.kept[key] = _prepared(*kinds, checked, clamped, event, past_caches)
+    _, loop, cost, row, matrix = coefs.kept[key]
+    if period is not None:
         frame.extend([period, *((noise.seeds.data_ptr(), noise.samples.data_ptr()) if noise else (0, 0))])
     if limits:
         bounds = np.array(limits, dtype=matrix.dtype)
         row = row[:1] + array("q", [bounds.ctypes.data]) + row[2:]
     if noise:
         row = row + array("q", [word for column in noise.columns for word in column])
-    count = outputs[0].numel()
     bad = launch(loop, frame.buffer_info()[0], row.buffer_info()[0], count, cost, period=period)
-    return _FLAGS[bad].clone()
+    return torch.from_numpy(np.array(bad != 0))  # sooner than torch makes one
+
+
+def _new_lines(frame: Sequence[int], inputs: int, period: int | None) -> bool:
+    """Whether outputs are no inputs and begin with a line, as their samples do."""
+    written = frame[inputs:]
+    return not (period or 0) % LINE and not any(place % LINE or place in frame[:inputs] for place in written)
 
 
 def _prepared(
@@ -76,16 +87,14 @@ def _prepared(
     checked: int,
     clamped: Sequence[bool] | None,
     event: Sequence[int],
+    past_caches: bool,
 ) -> tuple[Signature, Native, int, array, np.ndarray]:
     """The loop, what it costs per element, its row without limits and noises, and the coefficients it points to."""
-    sig = signature(inputs, outputs, coefs, checked, clamped)
+    sig = signature(inputs, outputs, coefs, checked, clamped, past_caches)
     matrix = coefs.rounded(accumulation_dtype(outputs), event)
     places = range(len(inputs) + len(outputs))
     row = array("q", [matrix.ctypes.data, 0, *places, *([len(places)] if sig.by_sample else [])])
     return sig, kernel(sig), sig.cost, row, matrix
-
-
-_FLAGS = torch.tensor(False), torch.tensor(True)
 
 
 class _Loop:
@@ -130,6 +139,8 @@ class _Loop:
             for lanes, lo, hi in ((LANES, begin, whole), (1, whole, end)):
                 with counted(self.b, lo, hi, lanes) as i:
                     self._block(i, i, [], lanes)
+        if self.sig.past_caches:
+            self.b.fence("seq_cst")  # such stores are not ordered with others
         return self._bad()
 
     def _whole(self, lo: Any, hi: Any, step: int) -> Any:
@@ -170,9 +181,13 @@ class _Loop:
     def _block(self, i: Any, local: Any, noises: list[Any], lanes: int) -> None:
         """The elements from i on; ``local`` counts from the beginning of the sample."""
         b, sig, wide = self.b, self.sig, vector(TYPES[self.wide], lanes)
-        if lanes > 1:
+        far = lanes > 1 and sig.past_caches
+        if lanes > 1 and not far:
             for p in self.writes:
-                emit.prefetch(b, p, i)
+                emit.prefetch_write(b, p, i)
+        if noises and lanes > 1:
+            for p in self.reads:
+                emit.prefetch_read(b, p, b.add(i, I64(4 * BLOCKS)))
         xs = [emit.load(b, p, code, i, lanes, self.wide) for p, code in zip(self.reads, sig.inputs, strict=True)]
         for x, total in zip(xs, self.sums[lanes], strict=False):
             b.store(emit.intrinsic(b, "llvm.fmuladd", wide, x, constant(wide, 0.0), b.load(total)), total)
@@ -182,7 +197,7 @@ class _Loop:
             for r, used in enumerate(sig.used)
         ]
         for r, (x, p, code) in enumerate(zip(rows, self.writes, sig.outputs, strict=True)):
-            emit.store(b, self._clamped(x, r, lanes), p, code, i, lanes, self.wide)
+            emit.store(b, self._clamped(x, r, lanes), p, code, i, lanes, self.wide, far)
 
     def _coefficient(self, r: int, j: int, local: Any, lanes: int) -> Any:
         b = self.b

@@ -120,7 +120,7 @@ class _Loop:
         b, n, kind = self.b, len(self.inputs), vector(TYPES[self.wide], lanes)
         if lanes > 1:
             for pointer in self.pointers[n:]:
-                emit.prefetch(b, pointer, i)
+                emit.prefetch_write(b, pointer, i)
         xs = [emit.load(b, p, c, i, lanes, self.wide) for p, c in zip(self.pointers, self.inputs, strict=False)]
         *sums, e, x, y = (
             emit.weighted_sum(b, [splat(b, c, lanes) for c in row], used, xs)

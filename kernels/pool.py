@@ -1,7 +1,8 @@
 """Runs a compiled loop over its elements: in this thread alone, or, where it is worth it, with others."""
 
+import os
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
@@ -35,12 +36,20 @@ def shared(function: Loop, count: int, size: int, *, period: int | None = None, 
     multiple: what numbers of elements in a part are multiples of: whole vectors and cache lines. 1 if what the
               function counts are larger things.
     """
-    threads = min(torch.get_num_threads(), count * size // SHARE_BYTES)
+    everybody = torch.get_num_threads()
+    threads = min(everybody, count * size // SHARE_BYTES)
     if threads < 2:
         return function
+    return _divided(function, count, size, period or count, multiple, threads, everybody, os.getpid())
+
+
+@lru_cache(maxsize=1024)
+def _divided(
+    function: Loop, count: int, size: int, period: int, multiple: int, threads: int, everybody: int, process: int
+) -> Loop:
+    """For the team of this process, as a forked child has its own."""
     part = min(CHUNK_BYTES, max(SHARE_BYTES // 2, count * size // (PARTS * threads)))
-    length, period = -(-part // (size * multiple)) * multiple, period or count
+    length = -(-part // (size * multiple)) * multiple
     if period < length:  # several whole samples
         length, period = length - length % period, count
-    words = board(torch.get_num_threads())
-    return partial(share(), words, address_of(function), threads, period, length)
+    return partial(share(), board(everybody), address_of(function), threads, period, length)

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .combine_cpu import kernel
+from .combine_cpu import kernel, launch_combine
 from .pool import THREADED_BYTES, Loop, launch, shared
 from .registers import Scratch
 from .signature import signature
+from .table import ONE
 from .tensors import accumulation_dtype, plain
 from .updates import STATE, Seeds, Updates
 
@@ -77,11 +78,21 @@ class CpuPlan:
         return addressed and self.updates.noises > 0, tuple(event) if self.updates.by_element else None
 
 
+def _copy(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``x`` in new memory, laid out alike. Large ones are not left to torch, whose threads stay on the processors for
+    10 ms after they have worked: the first steps would take twice as long."""
+    if x.nbytes < THREADED_BYTES:
+        return x.to(dtype, copy=True)
+    state = torch.empty_like(x, dtype=dtype)
+    launch_combine([x], ONE, [state], 0, None, None)
+    return state
+
+
 class CpuRegisters:
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
         plan = self.plan = updates.plan
         # A copy, as models may work in place on what they are given.
-        state = x.clone() if x.dtype is plan.dtypes[STATE] else x.to(plan.dtypes[STATE])
+        state = _copy(x, plan.dtypes[STATE])
         self.slots: list[Any] = [None] * len(plan.dtypes)
         self.slots[STATE] = state
         for k in plan.seen[1:]:

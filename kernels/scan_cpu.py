@@ -180,7 +180,7 @@ class _Loop:
         b, wide = self.b, self.sig.wide
         if lanes > 1:
             for p in self.next:
-                emit.prefetch(b, p, i)
+                emit.prefetch_write(b, p, i)
         codes = self.sig.node + self.sig.outputs + self.sig.noises
         read = [emit.load(b, p, code, i, lanes, wide) for p, code in zip(self.here, codes, strict=True)]
         slots = [emit.load(b, p, wide, i, lanes, wide) for p in self.memory]

@@ -18,7 +18,8 @@ class Signature:
 
     inputs, outputs: dtypes by letter, see `lanes.CODES`. used: by output, which columns (inputs, then noises)
     have coefficients other than 0. checked: how many inputs are tested. clamped: by output, whether it has a
-    limit. tabled: whether coefficients vary over the elements of a sample.
+    limit. tabled: whether coefficients vary over the elements of a sample. past_caches: how whole blocks are written,
+    see `lanes.store`.
     """
 
     inputs: str
@@ -27,6 +28,7 @@ class Signature:
     checked: int
     clamped: tuple[bool, ...]
     tabled: bool
+    past_caches: bool = False
 
     @property
     def noises(self) -> int:
@@ -49,8 +51,11 @@ def signature(
     coefs: Table,
     checked: int,
     clamped: Sequence[bool] | None = None,
+    past_caches: bool = False,
 ) -> Signature:
     """``coefs`` has a column for every input, then one for every noise."""
     read, written = ("".join(CODES[d] for d in dtypes) for dtypes in (inputs, outputs))
     limits = tuple(clamped or (False,) * len(outputs))
-    return Signature(read, written, coefs.used(accumulation_dtype(outputs)), checked, limits, coefs.by_element)
+    return Signature(
+        read, written, coefs.used(accumulation_dtype(outputs)), checked, limits, coefs.by_element, past_caches
+    )

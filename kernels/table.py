@@ -47,6 +47,9 @@ class Table:
         return found
 
 
+ONE = Table(np.ones((1, 1)))
+
+
 def table(coefs: Any) -> Table:
     """``coefs``, a tensor, an array or a `Table`, as a table: the same one for the same few numbers."""
     if isinstance(coefs, Table):

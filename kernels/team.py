@@ -64,7 +64,7 @@ def _hired(team: tuple[int, int]) -> int:
     for k in range(threads - 1):
         lock = allocate()
         acquire(lock, 1)
-        helpers[2 * k : 2 * k + 2] = 1, lock
+        helpers[2 * k : 2 * k + 2] = [1, lock]
     share()  # compiled here, where nobody else compiles it
     for k in range(threads - 1):
         threading.Thread(target=_help(), args=(address, k), name=f"logsnr-{k}", daemon=True).start()

@@ -41,6 +41,7 @@ def triton_refuses(tensors: Sequence[torch.Tensor], *, contiguous: bool = False)
 def _refuses(tensors: Sequence[torch.Tensor], device: str, contiguous: bool) -> str | None:
     """Why no kernel may work on the memory of these tensors, or None if one may."""
     first = tensors[0]
+    in_order = first.is_contiguous()
     if transformed():
         return "torch.compile and torch.func transforms need torch operations"
     for x in tensors:
@@ -48,9 +49,9 @@ def _refuses(tensors: Sequence[torch.Tensor], device: str, contiguous: bool) -> 
             return f"{type(x).__name__} on {x.device} is not a plain {device.upper()} tensor"
         if x.requires_grad and torch.is_grad_enabled():
             return "gradients are recorded"
-        if x.stride() != first.stride() or not dense(x):
+        if not (in_order and x.is_contiguous()) and (x.stride() != first.stride() or not dense(x)):
             return "the tensors are not laid out densely and alike"
-    if contiguous and not first.is_contiguous():
+    if contiguous and not in_order:
         return "noise and coefficients by element need contiguous tensors"
     return None
 
@@ -78,13 +79,15 @@ def triton_missing() -> str | None:
 
 def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str | None:
     """An output may be an input, but not a shifted view of one: blocks would read what others have written."""
-    spans = [(x.data_ptr(), x.nbytes, x.dtype) for x in (*inputs, *out)] if out else []
-    for i in range(len(inputs), len(spans)):
-        begin, size, dtype = spans[i]
-        for j, (start, length, other) in enumerate(spans[:i]):
-            same = j < len(inputs) and start == begin and other == dtype
-            if start < begin + size and begin < start + length and not same:
-                return "an output overlaps another tensor"
+    for k, target in enumerate(out):
+        begin = target.data_ptr()
+        end = begin + target.nbytes
+        for j, x in enumerate((*inputs, *out[:k])):
+            start = x.data_ptr()
+            if start < end and begin < start + x.nbytes:
+                same = j < len(inputs) and start == begin and x.dtype == target.dtype
+                if not same:
+                    return "an output overlaps another tensor"
     return None
 
 
@@ -97,7 +100,8 @@ def scattered(x: torch.Tensor) -> str | None:
 
 def plain(x: torch.Tensor, device: str = "cpu") -> bool:
     """Whether the tensor is what lies at its address: on the device, no subclass, no pending negation."""
-    return type(x) in PLAIN and x.device.type == device and x.layout is STRIDED and not x.is_neg()
+    there = x.is_cpu if device == "cpu" else x.is_cuda
+    return type(x) in PLAIN and there and x.layout is STRIDED and not x.is_neg()
 
 
 def transformed() -> bool:
