@@ -45,6 +45,19 @@ def grid(
     return check_grid(sch, times)
 
 
+def end_time(name: str, t: Any) -> float | None:
+    """An end of the span as a number, or None. ValueError for what is neither; whether it lies in the schedule is seen
+    later."""
+    if t is None or isinstance(t, float):
+        return t
+    if isinstance(t, (str, bool)) or getattr(t, "ndim", 0):
+        raise ValueError(f"{name} must be a number, not {t!r:.60}")
+    try:
+        return float(t)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number, not {t!r:.60}") from None
+
+
 def check_grid(sch: Schedule, times: Any) -> Array:
     """``times`` as a float64 array; ValueError unless it is 1-D, finite, strictly monotone and in the domain."""
     _check_schedule(sch)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from inspect import signature
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from .adaptive import adaptive_solve
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .denoiser import Denoiser, check_state, time_map, told_as
-from .grids import check_grid
+from .grids import check_grid, end_time
 from .grids import grid as make_grid
 from .lower import Lowered, lower
 from .multistep import Startup
@@ -117,6 +117,9 @@ def solve(
         raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
     if parallel is not None and not isinstance(parallel, (Picard, Parareal)):
         raise TypeError(f"parallel must be a logsnr.Picard or a logsnr.Parareal, not {type(parallel).__name__}")
+    t_start, t_end = end_time("t_start", t_start), end_time("t_end", t_end)
+    if startup not in get_args(Startup):
+        raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
     if method.adaptive and (rtol is not None or atol is not None or method.planner is None):
         _refuse(method, steps=steps, nfe=nfe, parallel=parallel)
         ends = _span(den.schedule, grid, t_start, t_end)

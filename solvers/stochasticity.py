@@ -17,6 +17,8 @@ import numpy as np
 
 from .gauss import Array, rule
 
+MOST = 1e150  # its square is still finite
+
 
 class Stochasticity(ABC):
     """eta as a function of lam; elementwise on float64 arrays. False where there is no noise at all."""
@@ -43,8 +45,10 @@ class Window(Stochasticity):
     high: float = np.inf
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta < np.inf:
-            raise ValueError(f"eta = {self.eta} is not a number of at least 0: 0 is the ODE, 1 the reverse SDE")
+        if not 0 <= self.eta <= MOST:
+            raise ValueError(
+                f"eta = {self.eta} is not a number of at least 0 and at most {MOST:g}: 0 is the ODE, 1 the SDE"
+            )
         if not self.low < self.high:
             raise ValueError(f"the window of eta must have low < high, not {self.low} and {self.high}")
 
@@ -102,15 +106,16 @@ NONE = Window(0.0)
 def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str = "eta") -> Stochasticity:
     """From what a user gives as ``name``: a number, a function of lam (float64 arrays in, arrays out), or an object.
 
-    Raises ValueError for what is none of these, and for negative and infinite numbers.
+    Raises ValueError for what is none of these, and for negative numbers and those above `MOST`.
     """
     if isinstance(eta, Stochasticity):
         return eta
     if callable(eta):
         return Smooth(eta)
-    if isinstance(eta, bool) or not isinstance(eta, (int, float, np.number)) or not 0 <= eta < np.inf:
+    if isinstance(eta, bool) or not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= MOST:
         raise ValueError(
-            f"{name} = {eta!r} must be a number of at least 0 (the ODE; 1: the reverse SDE) or a function of lam"
+            f"{name} = {eta!r:.60} must be a number of at least 0 (the ODE; 1: the reverse SDE) and at most {MOST:g}, "
+            "or a function of lam"
         )
     return Window(float(eta))
 

@@ -44,6 +44,8 @@ def test_grids_from_data_to_noise_are_refused(name: str) -> None:
     ("name", "options", "message"),
     [
         ("sde-dpmpp-2m", {"eta": -1}, "eta = -1 must be a number of at least 0"),
+        ("sde-dpmpp-2m", {"eta": 1e200}, r"eta = 1e\+200 must be a number .* at most 1e\+150"),
+        ("sde-dpmpp-2m", {"eta": 10**400}, "eta = 1000* must be a number"),
         ("sa-2", {"tau": "1"}, "tau = '1' must be a number of at least 0"),
         ("sa-2", {"eta": 1.0}, "eta = 1.0 is not an option of sa-2: it has tau"),
         ("dpmpp-2m", {"eta": 1.0}, "eta = 1.0 is not an option of dpmpp-2m: it has no options"),

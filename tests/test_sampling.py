@@ -1,5 +1,8 @@
 """sample and solve: steps and budgets, spans and limits, what they report, and every wrong argument."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -185,7 +188,10 @@ WRONG = [
     ({"steps": 3, "grid": None}, ValueError, "name or a 1-D array"),
     ({"grid": lambda n: [1.0, 0.5]}, ValueError, "name or a 1-D array of times, not <function"),
     ({"grid": [[1.0], [0.5, 0.1]]}, ValueError, "name or a 1-D array"),
-    ({"steps": 3, "t_start": "a"}, ValueError, "times must be numbers, not .'a', 0.001."),
+    ({"steps": 3, "t_start": "a"}, ValueError, "t_start must be a number, not 'a'"),
+    ({"steps": 3, "t_start": np.array([1.0])}, ValueError, "t_start must be a number, not array"),
+    ({"steps": 3, "t_end": [0.1]}, ValueError, "t_end must be a number, not .0.1."),
+    ({"rtol": 1e-3, "solver": "dopri5", "startup": "fast"}, ValueError, "'ramp' or 'single-step', not 'fast'"),
     ({"steps": 3, "grid": [1.0, 0.5]}, ValueError, "an array of times is the whole grid"),
     ({"t_end": 0.1, "grid": [1.0, 0.5]}, ValueError, "an array of times is the whole grid"),
     ({"grid": [1.0, 0.5, 0.5]}, ValueError, "duplicate"),
@@ -208,6 +214,17 @@ WRONG = [
     ({"steps": 3, "den": lambda x, t: x}, TypeError, "must be a logsnr.Denoiser, not function"),
     ({"steps": 3, "den": logsnr.Denoiser(torch.nn.Linear(3, 3, device="meta"), SCH)}, ValueError, "on meta"),
 ]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.array, torch.tensor])
+def test_ends_may_be_any_kind_of_number(kind: Callable[[float], Any]) -> None:
+    """A tensor is read at every call, so it may change between two."""
+    den = logsnr.Denoiser(lambda x, t: x, SCH)
+    wanted = [logsnr.sample(den, X, steps=2, t_end=t) for t in (0.5, 0.25)]
+    end = kind(0.5)
+    assert torch.equal(logsnr.sample(den, X, steps=2, t_end=end), wanted[0])
+    end /= 2
+    assert torch.equal(logsnr.sample(den, X, steps=2, t_end=end), wanted[1])
 
 
 @pytest.mark.parametrize(("options", "error", "message"), WRONG, ids=nameless)
