@@ -50,7 +50,7 @@ def end_time(name: str, t: Any) -> float | None:
     later."""
     if t is None or isinstance(t, float):
         return t
-    if isinstance(t, (str, bool)) or getattr(t, "ndim", 0):
+    if isinstance(t, (str, bool)) or getattr(t, "ndim", False):
         raise ValueError(f"{name} must be a number, not {t!r:.60}")
     try:
         return float(t)
