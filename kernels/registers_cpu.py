@@ -91,14 +91,12 @@ def _copy(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 class CpuRegisters:
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
         plan = self.plan = updates.plan
-        # A copy, as models may work in place on what they are given.
-        state = _copy(x, plan.dtypes[STATE])
+        # Copies, as models may work in place on what they are given.
         self.slots: list[Any] = [None] * len(plan.dtypes)
-        self.slots[STATE] = state
-        for k in plan.seen[1:]:
-            self.slots[k] = torch.empty_like(state, dtype=plan.dtypes[k])
-        if plan.cast is not None:
-            self.slots[plan.cast].copy_(x)
+        for k in plan.seen:
+            given = k in (STATE, plan.cast)
+            self.slots[k] = _copy(x, plan.dtypes[k]) if given else torch.empty_like(x, dtype=plan.dtypes[k])
+        state = self.slots[STATE]
         self.count = state.numel()
         self.frame = array("q", [0] * (plan.samples + 3))
         for k in plan.seen:
