@@ -14,7 +14,7 @@ import torch
 from llvmlite import ir
 
 from . import lanes as emit
-from .lanes import LANES, TYPES, constant, counted, vector
+from .lanes import LANES, LINE, TYPES, constant, counted, vector
 from .native import I64, Native, compile_function, once
 from .normals import Noise
 from .normals_cpu import BLOCKS, FEW, Normals
@@ -26,7 +26,6 @@ from .tensors import accumulation_dtype
 # An output of so many bytes is written past the caches, if it is no input: a fifth less time. Smaller ones are often
 # still in a cache from their last use, which would make that a quarter slower.
 FAR_BYTES = 16 << 20
-LINE = 64  # bytes
 
 
 @once

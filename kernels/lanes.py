@@ -16,6 +16,7 @@ from .native import I64
 CODES = {torch.float64: "d", torch.float32: "f", torch.float16: "e", torch.bfloat16: "h"}
 SIZES = {"d": 8, "f": 4, "e": 2, "h": 2}
 TYPES = {"d": ir.DoubleType(), "f": ir.FloatType(), "e": ir.HalfType(), "h": ir.IntType(16)}
+LINE = 64  # bytes of a cache line
 LANES = 16  # one AVX-512 register of fp32; narrower machines split it
 AHEAD = 64 * LANES  # elements between a store and the prefetch of its line: 4 KB of fp32
 
@@ -112,14 +113,15 @@ def store(
     b: ir.IRBuilder, x: Any, pointer: Any, code: str, offset: Any, lanes: int, wide: str, past_caches: bool = False
 ) -> None:
     """Round ``x`` from ``wide`` to dtype ``code`` and write it; ``past_caches``: to memory, where whole lines go
-    without being read before. Vectors must then be aligned to their size."""
+    without being read before. Vectors must then begin with a line, or where they divide one."""
     if code in "eh" and wide == "d":  # as torch rounds, and without a library call on older processors
         x = b.fptrunc(x, vector(TYPES["f"], lanes))
     if code == "h":
         x = _to_bfloat16(b, x, lanes)
     elif x.type != (target := vector(TYPES[code], lanes)):
         x = b.fptrunc(x, target)
-    written = b.store(x, _address(b, pointer, code, offset, lanes), align=SIZES[code] * (lanes if past_caches else 1))
+    aligned = min(LINE, SIZES[code] * lanes) if past_caches else SIZES[code]
+    written = b.store(x, _address(b, pointer, code, offset, lanes), align=aligned)
     if past_caches:
         written.set_metadata("nontemporal", b.module.add_metadata([I32(1)]))
 
