@@ -190,6 +190,7 @@ WRONG = [
     ({"grid": [[1.0], [0.5, 0.1]]}, ValueError, "name or a 1-D array"),
     ({"steps": 3, "t_start": "a"}, ValueError, "t_start must be a number, not 'a'"),
     ({"steps": 3, "t_start": np.array([1.0])}, ValueError, "t_start must be a number, not array"),
+    ({"steps": 3, "t_start": torch.ones(1)}, ValueError, "t_start must be a number, not tensor"),
     ({"steps": 3, "t_end": [0.1]}, ValueError, "t_end must be a number, not .0.1."),
     ({"rtol": 1e-3, "solver": "dopri5", "startup": "fast"}, ValueError, "'ramp' or 'single-step', not 'fast'"),
     ({"steps": 3, "grid": [1.0, 0.5]}, ValueError, "an array of times is the whole grid"),
