@@ -43,6 +43,9 @@ def registers(updates: Updates, x: torch.Tensor, seeds: Seeds | None = None) -> 
     """
     if torch.compiler.is_compiling():  # `combine` is one operator then, which chooses when it runs
         return TorchRegisters(updates, x, seeds)
+    if torch.is_inference_mode_enabled():  # whose tensors do not count how often models write to them
+        with torch.inference_mode(False), torch.no_grad():
+            return registers(updates, x, seeds)
     by_sample = updates.by_element or seeds is not None
     if not dense(x) or (by_sample and not x.is_contiguous()):
         x = x.contiguous()

@@ -125,8 +125,8 @@ class Denoiser:
 
 
 def written(x: torch.Tensor) -> int:
-    """How often torch has written to ``x``: by this a model that works in place is noticed, except under inference mode
-    and transforms, where tensors do not count."""
+    """How often torch has written to ``x``: by this a model that works in place is noticed, except under transforms and
+    for tensors made in inference mode, which do not count."""
     return 0 if transformed() or x.is_inference() else x._version
 
 

@@ -85,6 +85,21 @@ def test_models_that_work_in_place(solver: str, gradients: bool) -> None:
     assert torch.equal(x.detach(), before)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("solver", ["ddim", "dpm-3", "sde-dpmpp-2m"])
+def test_inference_mode(monkeypatch: pytest.MonkeyPatch, solver: str, backend: str) -> None:
+    """A run in inference mode has the bits of any other, and there too a model that works in place is an error."""
+    monkeypatch.setenv("LOGSNR_BACKEND", backend)
+    outside = torch.randn(SHAPE)
+    den, rude = (logsnr.Denoiser(model, SCH, "eps") for model in (bent, lambda x, t: x.tanh_().clone()))
+    wanted = logsnr.sample(den, outside, solver=solver, steps=3, seed=0)
+    with torch.inference_mode():
+        for x in (outside, outside.clone(), torch.nn.Parameter(outside)):
+            assert torch.equal(logsnr.sample(den, x, solver=solver, steps=3, seed=0), wanted)
+            with pytest.raises(ValueError, match="changed x in place"):
+                logsnr.sample(rude, x, solver=solver, steps=3, seed=0)
+
+
 @pytest.mark.parametrize("shape", [(2, 0), (0, 3), (0,), (0, 0), (2, 3, 0)])
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "heun", "ddpm", "seeds-2", "pc"])
 def test_states_without_elements(solver: str, shape: tuple[int, ...]) -> None:
