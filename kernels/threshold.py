@@ -14,7 +14,7 @@ from .backends import Backend, choose
 from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
 FEW = 256  # elements of a sample that the CPU sorts: histograms of 2048 bins would take longer
-SOON = 1 << 22  # elements in all that a GPU sorts in less time than it takes to launch the passes
+SOON = {"cpu": 1 << 12, "triton": 1 << 22}  # elements in all that are sorted before the passes have begun
 
 
 def dynamic_threshold(
@@ -107,7 +107,7 @@ def _quantile(x: torch.Tensor, q: float, backend: str) -> torch.Tensor:
         return x.new_empty(len(x), dtype=wide)
     position = q * (elements(x) - 1)
     k = floor(position)
-    if backend == "torch" or (elements(x) < FEW if backend == "cpu" else x.numel() < SOON):
+    if backend == "torch" or x.numel() < SOON[backend] or (backend == "cpu" and elements(x) < FEW):
         low, high = order_statistics_reference(x, k)
     else:
         if backend == "cpu":

@@ -33,7 +33,7 @@ Tensors = Sequence[torch.Tensor]
 @pytest.fixture(autouse=True)
 def no_shortcut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quantiles of few elements are not sorted."""
-    monkeypatch.setattr(threshold, "SOON", 0)
+    monkeypatch.setattr(threshold, "SOON", dict.fromkeys(threshold.SOON, 0))
 
 
 class Kernel(NamedTuple):
