@@ -140,24 +140,22 @@ def solve(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
             eta=method.eta, noise=noise,
         )  # fmt: skip
-    if parallel is not None:
-        watched = bool(trajectory or progress or callback)
-        with _recording(x), Bar(progress, program.name, program.steps) as bar:
-            executor: Any = picard if isinstance(parallel, Picard) else parareal
-            found: Outcome = executor(lowered, den, x, parallel, noise=source, keep=watched)
-            observer = Observer(x.to(state) if trajectory else None, bar, callback)
-            if watched:
-                found.replay(observer.node)
-        end, states = found.x.to(x.dtype), observer.stacked(x.dtype)
-        return Solution(end, found.nfe, found.rounds, lowered.grid, states, program, found.certificate)
-    if not (trajectory or progress or callback):
+    if parallel is None and not (trajectory or progress or callback):
         with _recording(x):
             end, count = run(lowered, den, x, noise=source)
         return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, lowered.grid, program=program)
     with _recording(x), Bar(progress, program.name, program.steps) as bar:
         observer = Observer(x.to(state) if trajectory else None, bar, callback)
-        end, count = run(lowered, den, x, noise=source, observe=observer.node)
-    return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
+        if parallel is None:
+            end, count = run(lowered, den, x, noise=source, observe=observer.node)
+            return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
+        executor: Any = picard if isinstance(parallel, Picard) else parareal
+        watched = bool(trajectory or progress or callback)
+        found: Outcome = executor(lowered, den, x, parallel, noise=source, keep=watched)
+        if watched:
+            found.replay(observer.node)
+        end, states = found.x.to(x.dtype), observer.stacked(x.dtype)
+        return Solution(end, found.nfe, found.rounds, lowered.grid, states, program, found.certificate)
 
 
 def _configured(solver: str | Solver, options: dict[str, Any]) -> Solver:
