@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from ..solvers.catalogue import solver as find_solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
-from ..solvers.multistep import Startup
+from ..solvers.multistep import Startup, check_startup
 from ..solvers.names import nearest
 from ..solvers.planning import plan_program
 from ..solvers.schedule import Schedule
@@ -86,8 +86,7 @@ def work_precision(
         _check_count(what, count, least)
     if grid not in GRIDS:
         raise ValueError(f"grid = {grid!r} is unknown{nearest(grid, GRIDS)}")
-    if startup not in get_args(Startup):
-        raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
+    check_startup(startup)
     options = dict(grid=grid, startup=startup, t_start=t_start, t_end=t_end)
     pairs, notes = _possible(methods, budgets, sch, options)
     s, t = make_grid(sch, 1, grid, t_start=t_start, t_end=t_end).tolist()

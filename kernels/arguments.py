@@ -17,7 +17,8 @@ def check_tensors(
     out: Sequence[torch.Tensor] | None,
 ) -> tuple[torch.dtype, ...]:
     """The dtypes of ``rows`` outputs; TypeError or ValueError, by name, for what does not fit."""
-    for j, x in enumerate((*inputs, *(out or ()))):
+    tensors = (*inputs, *(out or ()))
+    for j, x in enumerate(tensors):
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"{_name(j, inputs)} must be a tensor, not {type(x).__name__}")
     if not 1 <= len(inputs) <= MAX_INPUTS:
@@ -28,7 +29,7 @@ def check_tensors(
     if len(kinds) != rows:
         raise ValueError(f"coefs has {rows} rows, but {len(kinds)} outputs are given")
     shape, device = inputs[0].shape, inputs[0].device
-    for j, x in enumerate((*inputs, *(out or ()))):
+    for j, x in enumerate(tensors):
         if x.shape != shape or x.device != device:
             raise ValueError(
                 f"{_name(j, inputs)} must have the shape and device of inputs[0], {tuple(shape)} on {device}, "

@@ -63,7 +63,7 @@ def launch_combine(
     if key not in coefs.kept:  # looking it up takes a tenth of the time
         kinds = key[0][: len(inputs)], coefs, key[0][len(inputs) :]
         coefs.kept[key] = _prepared(*kinds, checked, clamped, event, past_caches)
-    _, loop, cost, row, matrix = coefs.kept[key]
+    sig, loop, row, matrix = coefs.kept[key]
     if period is not None:
         frame.extend([period, *((noise.seeds.data_ptr(), noise.samples.data_ptr()) if noise else (0, 0))])
     if limits:
@@ -71,7 +71,7 @@ def launch_combine(
         row = row[:1] + array("q", [bounds.ctypes.data]) + row[2:]
     if noise:
         row = row + array("q", [word for column in noise.columns for word in column])
-    bad = launch(loop, frame.buffer_info()[0], row.buffer_info()[0], count, cost, period=period)
+    bad = launch(loop, frame.buffer_info()[0], row.buffer_info()[0], count, sig.cost, period=period)
     return torch.from_numpy(np.array(bad != 0))  # sooner than torch makes one
 
 
@@ -89,13 +89,13 @@ def _prepared(
     clamped: Sequence[bool] | None,
     event: Sequence[int],
     past_caches: bool,
-) -> tuple[Signature, Native, int, array, np.ndarray]:
-    """The loop, what it costs per element, its row without limits and noises, and the coefficients it points to."""
+) -> tuple[Signature, Native, array, np.ndarray]:
+    """The loop and what it is compiled for, its row without limits and noises, and the coefficients it points to."""
     sig = signature(inputs, outputs, coefs, checked, clamped, past_caches)
     matrix = coefs.rounded(accumulation_dtype(outputs), event)
     places = range(len(inputs) + len(outputs))
     row = array("q", [matrix.ctypes.data, 0, *places, *([len(places)] if sig.by_sample else [])])
-    return sig, kernel(sig), sig.cost, row, matrix
+    return sig, kernel(sig), row, matrix
 
 
 class _Loop:
@@ -127,7 +127,9 @@ class _Loop:
                 b.store(constant(kind, 0.0), sums[-1])
         self.spill = [b.alloca(TYPES["f"], 4 * FEW) for _ in range(sig.noises)]
         for place in self.spill:
-            place.align = 64  # then LLVM aligns what it spills itself, which else crosses cache lines: 4 % of the time
+            place.align = (
+                LINE  # then LLVM aligns what it spills itself, which else crosses cache lines: 4 % of the time
+            )
 
     def _word(self, j: int) -> Any:
         return self.b.load(self.b.gep(self.row, [I64(j)]))

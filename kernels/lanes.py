@@ -52,8 +52,7 @@ def intrinsic(b: ir.IRBuilder, name: str, kind: Any, *values: Any) -> Any:
 
 def prefetch_read(b: ir.IRBuilder, pointer: Any, offset: Any) -> None:
     """Ask for the line that will be read at ``offset``, while arithmetic keeps the loop from asking for it itself."""
-    line = b.bitcast(b.gep(pointer, [offset]), I8.as_pointer())
-    _call(b, "llvm.prefetch.p0", ir.VoidType(), (line, I32(0), I32(3), I32(1)))
+    _prefetch(b, pointer, offset, 0)
 
 
 def prefetch_write(b: ir.IRBuilder, pointer: Any, offset: Any) -> None:
@@ -61,8 +60,12 @@ def prefetch_write(b: ir.IRBuilder, pointer: Any, offset: Any) -> None:
     holds up all stores behind it, which costs more than reading does (3 inputs and 2 outputs of 64 KB: 5.9
     against 3.8 ns a block). Far ahead, as lines may come from memory: 256 bytes take 10 to 25 % longer at 1M elements,
     and no less at 16K."""
-    line = b.bitcast(b.gep(pointer, [b.add(offset, I64(AHEAD))]), I8.as_pointer())
-    _call(b, "llvm.prefetch.p0", ir.VoidType(), (line, I32(1), I32(3), I32(1)))
+    _prefetch(b, pointer, b.add(offset, I64(AHEAD)), 1)
+
+
+def _prefetch(b: ir.IRBuilder, pointer: Any, offset: Any, write: int) -> None:
+    line = b.bitcast(b.gep(pointer, [offset]), I8.as_pointer())
+    _call(b, "llvm.prefetch.p0", ir.VoidType(), (line, I32(write), I32(3), I32(1)))
 
 
 def _call(b: ir.IRBuilder, name: str, result: Any, values: Sequence[Any]) -> Any:

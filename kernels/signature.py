@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -34,7 +35,7 @@ class Signature:
     def noises(self) -> int:
         return len(self.used[0]) - len(self.inputs)
 
-    @property
+    @cached_property
     def cost(self) -> int:
         """Of an element, for `pool.shared`."""
         return sum(SIZES[code] for code in self.inputs + self.outputs) + NOISE_BYTES * self.noises

@@ -16,14 +16,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from .lanes import I32, counted, smaller
+from .lanes import I32, LINE, counted, smaller
 from .native import I64, Native, compile_function, external, once
 
 # How often a thread that has worked looks for more before it lets others have the processor in between, for it may
 # come within 10 microseconds, and how often before it sleeps, after 0.1 ms or more.
 KEEPS, LOOKS = 3000, 3500
 PARTS = 64  # at most, of a loop: bits of a word
-LINE = 16  # words of two cache lines, which processors fetch in pairs
+APART = 2 * LINE // 8  # words of two cache lines, which processors fetch in pairs
 
 VOID, LOCK = ir.VoidType(), ir.IntType(8).as_pointer()
 LOOP = ir.FunctionType(I64, [I64] * 4).as_pointer()
@@ -40,10 +40,10 @@ class Word(IntEnum):
     """
 
     JOB = 0
-    BUSY = LINE
-    FUNCTION, WANTED, PERIOD, LENGTH, FRAME, ROW, BEGIN, END = range(2 * LINE, 2 * LINE + 8)
-    ACTIVE, TAKEN, RESULT = range(3 * LINE, 3 * LINE + 3)
-    HELPERS = 4 * LINE
+    BUSY = APART
+    FUNCTION, WANTED, PERIOD, LENGTH, FRAME, ROW, BEGIN, END = range(2 * APART, 2 * APART + 8)
+    ACTIVE, TAKEN, RESULT = range(3 * APART, 3 * APART + 3)
+    HELPERS = 4 * APART
 
 
 def board(threads: int) -> int:
@@ -57,9 +57,9 @@ def _hired(team: tuple[int, int]) -> int:
     threads = team[1]
     allocate, acquire = ctypes.pythonapi.PyThread_allocate_lock, ctypes.pythonapi.PyThread_acquire_lock
     allocate.restype, acquire.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)
-    memory = (ctypes.c_int64 * (LINE + Word.HELPERS + 2 * (threads - 1)))()
+    memory = (ctypes.c_int64 * (APART + Word.HELPERS + 2 * (threads - 1)))()
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # helpers outlive what Python takes down at exit
-    address = -(-ctypes.addressof(memory) // (8 * LINE)) * 8 * LINE
+    address = -(-ctypes.addressof(memory) // (8 * APART)) * 8 * APART
     helpers = (ctypes.c_int64 * (2 * (threads - 1))).from_address(address + 8 * Word.HELPERS)
     for k in range(threads - 1):
         lock = allocate()

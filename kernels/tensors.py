@@ -84,10 +84,9 @@ def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str 
         end = begin + target.nbytes
         for j, x in enumerate((*inputs, *out[:k])):
             start = x.data_ptr()
-            if start < end and begin < start + x.nbytes:
-                same = j < len(inputs) and start == begin and x.dtype == target.dtype
-                if not same:
-                    return "an output overlaps another tensor"
+            same = j < len(inputs) and start == begin and x.dtype == target.dtype
+            if start < end and begin < start + x.nbytes and not same:
+                return "an output overlaps another tensor"
     return None
 
 

@@ -9,7 +9,7 @@ an interpolation variable u, and integrates that polynomial exactly (Hochbruck a
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,6 +23,11 @@ from .tableaux import STARTERS
 
 Startup = Literal["ramp", "single-step"]
 Compat = Callable[[Array], Array]
+
+
+def check_startup(startup: Any) -> None:
+    if startup not in get_args(Startup):
+        raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
 
 
 def multistep(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from inspect import signature
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from .denoiser import Denoiser, check_state, time_map, told_as
 from .grids import check_grid, end_time
 from .grids import grid as make_grid
 from .lower import Lowered, lower
-from .multistep import Startup
+from .multistep import Startup, check_startup
 from .noise import NoiseFunction, Seed, noise_source
 from .parallel import Certificate, Outcome
 from .parareal import Parareal, parareal
@@ -118,8 +118,7 @@ def solve(
     if parallel is not None and not isinstance(parallel, (Picard, Parareal)):
         raise TypeError(f"parallel must be a logsnr.Picard or a logsnr.Parareal, not {type(parallel).__name__}")
     t_start, t_end = end_time("t_start", t_start), end_time("t_end", t_end)
-    if startup not in get_args(Startup):
-        raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
+    check_startup(startup)
     if method.adaptive and (rtol is not None or atol is not None or method.planner is None):
         _refuse(method, steps=steps, nfe=nfe, parallel=parallel)
         ends = _span(den.schedule, grid, t_start, t_end)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from .grids import check_grid
-from .multistep import Startup
+from .multistep import Startup, check_startup
 from .options import Option
 from .program import Program
 from .schedule import Schedule
@@ -49,8 +49,7 @@ class Solver:
         noise to data, and for adaptive-only methods."""
         if self.planner is None:
             raise ValueError(f"{self.name} chooses its own steps and has no program; give rtol and atol to solve")
-        if startup not in get_args(Startup):
-            raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
+        check_startup(startup)
         times = check_grid(sch, grid)
         if self.stochastic and times[0] < times[-1]:
             raise ValueError(f"{self.name} adds noise: its grid must go from noise to data, with times that decrease")
