@@ -94,6 +94,11 @@ class Launch(NamedTuple):
     by_sample: bool
     compiled: dict[tuple[Any, ...], Any]
 
+    def grid(self, x: torch.Tensor) -> tuple[int, int]:
+        """For tensors like ``x``: the elements that the kernel counts as one sample, and its number of blocks."""
+        size = elements(x) if self.by_sample else x.numel()
+        return size, pieces(size, BLOCK) * (len(x) if self.by_sample else 1)
+
 
 def prepare(
     coefs: Table,
@@ -129,29 +134,32 @@ def start(
     seeds: torch.Tensor | None = None,
     samples: torch.Tensor | None = None,
     words: torch.Tensor | None = None,
-) -> None:
-    """Run the kernel on tensors laid out densely and alike; nothing is allocated, nothing is waited for.
+) -> Any:
+    """Run the kernel on tensors laid out densely and alike; nothing is allocated, nothing is waited for. Returns what
+    Triton compiled if that serves all tensors of these dtypes and sizes that are aligned to 16 bytes, else None.
 
     flag: bool, set if a checked input was not finite. limits: (R,) in the accumulation dtype. seeds, samples,
     words: for noises; words (noises, 2), int64, are their intervals and streams.
     """
-    first = outputs[0]
-    batch = first.shape[0] if launch.by_sample else 1
-    size = elements(first) if launch.by_sample else first.numel()
-    if not first.numel():
-        return
+    if not outputs[0].numel():
+        return None
+    size, blocks = launch.grid(outputs[0])
     unused = launch.table  # where the kernel reads nothing
     others = tuple(unused if x is None else x for x in (limits, flag, seeds, samples, words))
     given = (tuple(inputs), tuple(outputs), launch.table, *others, size)
-    grid = (pieces(size, BLOCK) * batch, 1, 1)
+    grid = (blocks, 1, 1)
     aligned = not any(x.data_ptr() % 16 for x in (*inputs, *outputs, *others))
     key = size, *(x.dtype for x in inputs), *(x.dtype for x in outputs)
-    if aligned and key in launch.compiled:
-        launch.compiled[key][grid](*given, *launch.constants.values())
-        return
-    kernel = combine_kernel[grid](*given, **launch.constants, num_warps=WARPS, enable_fp_fusion=False)
-    if aligned and kernel is not None:
-        launch.compiled[key] = kernel
+    if not aligned:
+        combine_kernel[grid](*given, **launch.constants, num_warps=WARPS, enable_fp_fusion=False)
+        return None
+    if key not in launch.compiled:
+        kernel = combine_kernel[grid](*given, **launch.constants, num_warps=WARPS, enable_fp_fusion=False)
+        if kernel is not None:  # the interpreter has none
+            launch.compiled[key] = kernel
+        return kernel
+    launch.compiled[key][grid](*given, *launch.constants.values())
+    return launch.compiled[key]
 
 
 def launch_combine(

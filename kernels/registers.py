@@ -88,10 +88,11 @@ class TorchRegisters:
 
 
 def first_true(flags: torch.Tensor) -> int | None:
-    """The index of the first flag set, (n,), unless it cannot be looked at: it stops a GPU, once."""
+    """The index of the first row with a flag set, (n, ...), unless none can be looked at: it stops a GPU, once."""
     if flags.is_cuda and torch.cuda.is_current_stream_capturing():
         return None
-    return int(flags.nonzero()[0]) if bool(flags.any()) else None
+    found = flags.cpu().reshape(len(flags), -1).any(1).tolist()
+    return found.index(True) if True in found else None
 
 
 class Scratch:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -11,6 +11,7 @@ from .table import Table
 if TYPE_CHECKING:
     from .recurrence import Recurrence
     from .registers_cpu import CpuPlan
+    from .registers_triton import Ready
 
 STATE = 0  # the slot of the state
 Column = tuple[int, int]  # interval and stream of a noise, see `normals`
@@ -83,3 +84,8 @@ class Updates:
         from .registers_cpu import CpuPlan  # loads the compiler
 
         return CpuPlan(self)
+
+    @cached_property
+    def ready(self) -> "dict[tuple[Any, ...], Ready]":
+        """What runs on a GPU keep for those after them."""
+        return {}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from checks import BF16, F16, F32, F64, assert_same, dense_recurrence, random
+from gpu_loop import DEVICE, SHAPE, loop
 
 import logsnr
 from logsnr.kernels import (
@@ -26,7 +27,6 @@ from logsnr.kernels.tensors import triton_refuses
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
-DEVICE = "cuda"
 Tensors = Sequence[torch.Tensor]
 
 
@@ -159,72 +159,6 @@ def test_bandwidth(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         print(f"\n{name}: {moved / ours / 1e6:.0f} GB/s, {copy / ours:.2f} of a copy")
 
 
-SCH = logsnr.VPLinear()
-
-
-SHAPE = (4, 3, 16, 16)
-
-
-def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """Exact operations."""
-    return x.clamp(-1, 1) * 0.5
-
-
-def loop(x: torch.Tensor, model: torch.dtype = F32, **options: Any) -> torch.Tensor:
-    return logsnr.sample(logsnr.Denoiser(net, SCH, dtype=model), x, **{"steps": 8, "seed": 3} | options)
-
-
-@pytest.mark.parametrize("solver", [name for name in logsnr.solver_names() if logsnr.solver(name).planner])
-def test_loops_have_the_bits_of_the_cpu(solver: str) -> None:
-    """Every solver, its noise included."""
-    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
-    assert torch.equal(x.cpu(), logsnr.randn(SHAPE, seed=0))
-    assert torch.equal(loop(x, solver=solver).cpu(), loop(x.cpu(), solver=solver))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"solver": "sde-dpmpp-2m", "brownian": True},
-        {"solver": "dpmpp-2m", "model": F16},
-        {"solver": "dpmpp-2m", "model": BF16},
-        {"solver": "dpmpp-3m", "startup": "single-step"},
-        {"solver": "dpmpp-2m", "parallel": logsnr.Picard(tol=0)},
-        {"solver": "sde-dpmpp-2m", "parallel": logsnr.Picard(tol=0, window=3)},
-        {"solver": "deis-3", "parallel": logsnr.Picard(tol=0, window="auto", accelerate="anderson")},
-        {"solver": "ddim", "parallel": logsnr.Picard(tol=0, init=logsnr.Coarse("dpmpp-2m", steps=3))},
-        {"solver": "dpmpp-3s", "parallel": logsnr.Parareal(tol=0)},
-        {"solver": "sde-dpmpp-2m", "parallel": logsnr.Parareal(tol=0, blocks=4)},
-    ],
-    ids=str,
-)
-def test_ways_to_run_have_the_bits_of_the_cpu(options: dict[str, Any]) -> None:
-    """A Brownian path, narrow models, single-step starts; and parallel runs, which have the bits of sequential ones."""
-    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
-    wanted = loop(x.cpu(), **{name: value for name, value in options.items() if name != "parallel"})
-    assert torch.equal(loop(x, **options).cpu(), wanted)
-
-
-def test_layouts() -> None:
-    """Samples do not depend on where and in which order the start lies in memory."""
-    x = logsnr.randn(SHAPE, seed=0, device=DEVICE)
-    wanted = loop(x, solver="sde-dpmpp-2m")
-    shifted = torch.empty(x.numel() + 1, device=DEVICE)[1:].view(SHAPE).copy_(x)
-    for start in (shifted, x.to(memory_format=torch.channels_last), x.transpose(2, 3).contiguous().transpose(2, 3)):
-        assert torch.equal(loop(start, solver="sde-dpmpp-2m"), wanted)
-
-
-def test_gradients() -> None:
-    """Those of the CPU, to round-off."""
-    gradients = []
-    for device in (DEVICE, "cpu"):
-        x = logsnr.randn(SHAPE, seed=0, device=device).requires_grad_()
-        loop(x, solver="dpmpp-2m").sum().backward()
-        assert x.grad is not None
-        gradients.append(x.grad.cpu())
-    torch.testing.assert_close(*gradients, rtol=1e-5, atol=0)
-
-
 @pytest.mark.parametrize("model", [F32, F16])
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-4", "dpmpp-3s", "sde-dpmpp-2m"])
 def test_loops_in_a_graph(solver: str, model: torch.dtype) -> None:
@@ -242,14 +176,6 @@ def test_loops_in_a_graph(solver: str, model: torch.dtype) -> None:
     x.copy_(logsnr.randn(x.shape, seed=1, device=DEVICE))
     graph.replay()
     assert torch.equal(end, loop(x, model, solver=solver))
-
-
-def test_loops_name_what_was_not_finite() -> None:
-    """The flag of every call is read once, after the loop, and names the first call whose answer was not finite."""
-    answers = iter([1.0, float("nan"), float("inf"), 1.0])
-    den = logsnr.Denoiser(lambda x, t: torch.full_like(x, next(answers)), SCH)
-    with pytest.raises(logsnr.NonFiniteError, match="call 2 of 4"):
-        logsnr.sample(den, torch.ones(2, 3, device=DEVICE), solver="ddim", steps=4)
 
 
 def test_normals() -> None:
