@@ -154,12 +154,13 @@ def combine_reference(
 
 
 def standard_normals(noise: Noise, column: int, like: torch.Tensor) -> torch.Tensor:
-    """One column of noise as a tensor of ``like``'s shape, fp32: compiled on a CPU, where torch takes 200 times as
-    long."""
+    """One column of noise as a tensor of ``like``'s shape, fp32, by the backend that serves it: torch takes 200 times
+    as long as compiled code."""
     z = torch.empty(like.shape, dtype=torch.float32, device=like.device)
-    if z.device.type == "cpu" and cpu_refuses([z]) is None:
+    chosen = choose(None, z.device, {"cpu": lambda: cpu_refuses([z]), "triton": lambda: triton_refuses([z])})
+    if chosen != "torch":
         one = Noise(noise.seeds, noise.samples, noise.columns[column : column + 1])
-        _launcher("cpu")([], ONE, [z], 0, one, None)
+        _launcher(chosen)([], ONE, [z], 0, one, None)
         return z
     interval, stream = noise.columns[column]
     values = normals(noise.seeds, noise.samples, interval, elements(like), stream=stream, device=like.device)

@@ -13,6 +13,8 @@ from .multistep import Startup
 from .program import Program
 from .schedule import Schedule
 
+FARTHER = 8  # how many programs in a row may be too long before `largest_within` gives up
+
 
 def plan_program(
     solver: str | Solver | Program,
@@ -60,16 +62,29 @@ def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
     if len(best) > nfe:
         raise ValueError(f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations")
     low, high = 1, nfe + 1  # every step evaluates the model at least once
-    guess = nfe // len(best)
+    guess, uneven = nfe // len(best), _goes_back(best)
     while high - low > 1 and len(best) < nfe:
         program = on(min(max(guess, low + 1), high - 1))
+        uneven = uneven or _goes_back(program)
         cost = (len(program) - len(best)) / (program.steps - best.steps)
         if len(program) <= nfe:
             low, best = program.steps, program
         else:
             high = program.steps
         guess = low + int((nfe - len(best)) / max(cost, 1.0))  # as all steps cost the same, but for a few at the ends
+    tried = best.steps
+    while uneven and tried < min(best.steps + FARTHER, nfe):
+        tried += 1
+        program = on(tried)
+        best = program if len(program) <= nfe else best
     return best
+
+
+def _goes_back(program: Program) -> bool:
+    """Whether it returns to more noise: more steps can then take fewer evaluations, as other nodes are next to the
+    levels between which it goes."""
+    times = np.array([call.t for call in program])
+    return bool((np.diff(times) * (program.times[-1] - program.times[0]) < 0).any())
 
 
 def grid_key(grid: Any) -> str | tuple[float, ...]:

@@ -1,12 +1,16 @@
 """Churn and restarts against their published loops, with the same normals."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from loops import X, by_schedule, check, inside, levels, net, play
 
 import logsnr
+from logsnr.solvers import planning
+from logsnr.solvers.planning import largest_within, plan_program
 
 
 def heun(sch: logsnr.Schedule, x: np.ndarray, s: float, t: float) -> np.ndarray:
@@ -87,3 +91,19 @@ def test_restarts_within_a_step_are_left_out() -> None:
     program = logsnr.solver("restart", intervals=[(1, 0.5, 0.50001)]).program(logsnr.EDM(), [80.0, 1.0, 0.01])
     assert not program.noises
     assert "no restart from 0.5 to 0.50001" in program.notes[0]
+
+
+@pytest.mark.parametrize("intervals", [None, ((20, 0.1, 0.2),), ((1, 0.02, 10.0), (8, 0.3, 0.4))])
+@pytest.mark.parametrize("sch", [logsnr.EDM(), logsnr.VPLinear()], ids=lambda sch: type(sch).__name__)
+def test_budgets_of_restarts(
+    sch: logsnr.Schedule, intervals: tuple[tuple[int, float, float], ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest program is found, though more steps can take fewer evaluations."""
+    solver = logsnr.solver("restart", **({} if intervals is None else {"intervals": intervals}))
+    on = cache(lambda steps: plan_program(solver, sch, steps=steps))
+    lengths = [len(on(steps)) for steps in range(1, 61)]
+    assert any(b < a for a, b in pairwise(lengths))
+    most = {nfe: max(k for k, length in enumerate(lengths, 1) if length <= nfe) for nfe in range(lengths[0], 100)}
+    assert {nfe: largest_within(on, nfe).steps for nfe in most} == most
+    monkeypatch.setattr(planning, "FARTHER", 0)  # mutant
+    assert {nfe: largest_within(on, nfe).steps for nfe in most} != most

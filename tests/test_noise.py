@@ -1,5 +1,6 @@
 """Where the noise of a run comes from: seeds, ids, generators, functions; what is the same in every batch."""
 
+import importlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -73,6 +74,22 @@ def test_threads_backends_and_observers(monkeypatch: pytest.MonkeyPatch) -> None
     assert torch.equal(logsnr.solve(DEN, x, solver="sde-dpmpp-2m", steps=5, seed=3, trajectory=True).x, whole)
     monkeypatch.setenv("LOGSNR_BACKEND", "torch")
     assert torch.equal(sample(x, seed=3), whole)
+
+
+def test_starts_are_made_by_the_backend_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`randn` has the same bits by compiled code, which is the default, and by torch, which then is alone at it."""
+    used = list[str]()
+    module = importlib.import_module("logsnr.kernels.combine")
+    found = module._launcher
+    monkeypatch.setattr(module, "_launcher", lambda backend: used.append(backend) or found(backend))
+    x = logsnr.randn((3, 5, 7), seed=2)
+    assert used == ["cpu"]
+    monkeypatch.setenv("LOGSNR_BACKEND", "torch")
+    assert torch.equal(logsnr.randn((3, 5, 7), seed=2), x)
+    assert used == ["cpu"]
+    monkeypatch.setenv("LOGSNR_BACKEND", "quick")
+    with pytest.raises(ValueError, match="LOGSNR_BACKEND must be one of"):
+        logsnr.randn((3, 5, 7), seed=2)
 
 
 def test_gradients_and_layouts() -> None:
