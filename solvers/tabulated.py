@@ -213,8 +213,16 @@ def _by_torch(f: ScheduleFunction, t: Any) -> Any:
 
 
 def _derivative(f: ScheduleFunction) -> ScheduleFunction:
-    # torch.func.grad works inside no_grad, inference_mode and vmap, where autograd.grad does not.
-    return torch.func.grad(lambda t: f(t).sum())
+    # torch.func.grad works inside no_grad and vmap, where autograd.grad does not.
+    derivative = torch.func.grad(lambda t: f(t).sum())
+
+    def at(t: Any) -> Any:
+        if not torch.is_inference_mode_enabled():
+            return derivative(t)
+        with torch.inference_mode(False):  # where torch before 2.13 finds 0
+            return derivative(t.clone())
+
+    return at
 
 
 def _refuse(bad: torch.Tensor, t: torch.Tensor, requirement: str) -> None:

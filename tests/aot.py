@@ -58,11 +58,13 @@ class Kernel:
 
     @property
     def fused(self) -> int:
-        """Multiply-adds that round once; on AMD without those that correct fp32 square roots and quotients."""
+        """Multiply-adds that round once; on AMD without those that correct fp32 square roots, by either of LLVM's ways,
+        and quotients."""
         if self.target in NVIDIA:
             return self.count(r"\bfma\.")
-        roots, quotients = self.count(r"\bv_sqrt_f32"), self.count(r"\bv_div_fixup_f32")
-        return self.count(r"\bv_(?:pk_)?(?:fma|mac|mad)\w*_f32") - 2 * roots - 5 * quotients
+        once, packed = (self.count(rf"\bv_{two}(?:fma|mac|mad)\w*_f32") for two in ("", "pk_"))
+        spent = {"sqrt": 2, "rsq": 5, "div_fixup": 5}
+        return once + 2 * packed - sum(n * self.count(rf"\bv_{op}_f32") for op, n in spent.items())
 
     @property
     def specified(self) -> int:

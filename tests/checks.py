@@ -16,6 +16,10 @@ F64, F32, F16, BF16 = STATE_DTYPES
 interpreted = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None, reason="needs Triton's interpreter"
 )
+one_graph = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13),
+    reason="Dynamo cannot hand on a schedule",
+)
 BACKENDS = ["torch", "cpu", pytest.param("triton", marks=interpreted)]
 
 

@@ -4,6 +4,9 @@ GPU, Triton kernels are interpreted."""
 import os
 from collections.abc import Iterator
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors: torch reads it when it is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+
 import mpmath
 import numpy as np
 import pytest

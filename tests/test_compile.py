@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from checks import one_graph
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import logsnr
@@ -26,6 +27,7 @@ def loop(solver: str, model: Callable[..., torch.Tensor] = net, **options: objec
     return lambda x: logsnr.sample(den, x, solver=solver, steps=4)
 
 
+@one_graph
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-4", "dpmpp-3s", "heun"])
 def test_a_loop_is_one_graph(solver: str) -> None:
     """A loop compiles with fullgraph=True to one graph with one update a model call; its results, and the gradients
@@ -42,6 +44,7 @@ def test_a_loop_is_one_graph(solver: str) -> None:
     assert torch.equal(found, torch.autograd.grad(plain(x).square().sum(), x)[0])
 
 
+@one_graph
 def test_one_compilation_per_shape() -> None:
     """Another call with a shape compiles nothing; a new shape compiles once, and then all batch sizes are known."""
     torch._dynamo.reset()
@@ -54,6 +57,7 @@ def test_one_compilation_per_shape() -> None:
     assert frames == [1, 1, 1, 2, 2, 2, 2, 2]
 
 
+@one_graph
 @pytest.mark.parametrize(("state", "model"), [(torch.float32, torch.float16), (torch.bfloat16, None)])
 def test_loops_of_half_precision(state: torch.dtype, model: torch.dtype | None) -> None:
     """Casts for the model are part of the graph."""
@@ -63,6 +67,7 @@ def test_loops_of_half_precision(state: torch.dtype, model: torch.dtype | None) 
     assert torch.equal(compiled(x), plain(x))
 
 
+@one_graph
 def test_vmap_inside_of_a_graph() -> None:
     """vmap of a loop compiles as well, over any dimension and with what is not mapped."""
     plain, x = loop("deis-2"), torch.randn(3, *SHAPE)

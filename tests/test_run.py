@@ -1,11 +1,11 @@
 """run: the executor is the table, whatever the model returns and whatever the layout of the state."""
 
 import functools
-from importlib import util
 
 import numpy as np
 import pytest
 import torch
+from checks import BACKENDS
 
 import logsnr
 from logsnr.solvers.catalogue import Solver
@@ -15,7 +15,6 @@ from logsnr.solvers.schedule import Schedule
 
 SCH = logsnr.VPLinear()
 FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not logsnr.solver(n).stochastic]
-BACKENDS = ["cpu", "torch", *(["triton"] if util.find_spec("triton") else [])]
 PREDICTIONS = ["x0", "eps", "v", "velocity", "score"]
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
 
