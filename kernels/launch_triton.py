@@ -19,6 +19,7 @@ from .native import I64, Native, compile_function, external
 
 HEADER = 5  # words of a row before its arguments
 MOST = 64  # arguments of a kernel
+SPECIAL = ("global_scratch_size", "profile_scratch_size", "launch_cooperative_grid", "launch_pdl")  # ways to launch
 POINTER = I8.as_pointer()
 
 
@@ -28,15 +29,17 @@ def row(kernel: Any, blocks: int, arguments: Sequence[int]) -> "array[int] | Non
     kernel: compiled by Triton, and launched before. blocks: of its grid. arguments: what the kernel is given at run
     time, each a number or an address, or ~k for word k of the frame.
     """
-    metadata = kernel.metadata
-    scratch = metadata.global_scratch_size or getattr(metadata, "profile_scratch_size", 0)
-    if "ptx" not in kernel.asm or scratch or metadata.num_ctas != 1 or metadata.launch_cooperative_grid:
+    metadata, function = kernel.metadata, getattr(kernel, "function", None)
+    more = getattr(metadata, "num_ctas", 1) > 1 or any(getattr(metadata, name, 0) for name in SPECIAL)
+    if more or function is None or "ptx" not in kernel.asm:
         return None
     kinds = _flat(kernel.src.signature.values())
     given = [word for word, kind in zip(arguments, kinds, strict=False) if kind != "constexpr"]  # as a size of 1 is
-    given += [0] * (_parameters(kernel.asm["ptx"]) - len(given))  # Triton adds pointers to scratch memory
+    scratch = _parameters(kernel.asm["ptx"]) - len(given)  # pointers that Triton adds
+    if not 0 <= scratch <= 2:
+        return None
     threads = metadata.num_warps * metadata.target.warp_size
-    return array("q", [kernel.function, blocks, threads, metadata.shared, len(given), *given])
+    return array("q", [function, blocks, threads, metadata.shared, len(given) + scratch, *given, *[0] * scratch])
 
 
 def _flat(kinds: Any) -> Iterator[str]:

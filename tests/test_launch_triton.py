@@ -68,16 +68,16 @@ def test_errors_of_the_driver_are_returned(launch: Native) -> None:
 
 def test_a_size_of_one_is_no_argument() -> None:
     """Triton makes a constant of it."""
-    words = row(kernel(signature={"size": "constexpr"}), 1, [5, 6, 7, 1])
+    words = row(kernel(signature={"size": "constexpr"}, asm={"ptx": PTX.replace(".param", "", 1)}), 1, [5, 6, 7, 1])
     assert words is not None
-    assert words.tolist()[HEADER - 1 :] == [6, 5, 6, 7, 0, 0, 0]
+    assert words.tolist()[HEADER - 1 :] == [5, 5, 6, 7, 0, 0]
 
 
 @pytest.mark.parametrize(
     "changed",
     [
         {"num_ctas": 2}, {"global_scratch_size": 64}, {"profile_scratch_size": 8}, {"launch_cooperative_grid": True},
-        {"asm": {"amdgcn": ""}},
+        {"asm": {"amdgcn": ""}}, {"asm": {"ptx": PTX.replace(".param", "", 3)}}, {"launch_pdl": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -88,6 +88,8 @@ def test_what_needs_more_is_left_to_triton(changed: dict[str, Any]) -> None:
 @pytest.mark.parametrize("target", NVIDIA)
 def test_compiled_kernels_have_these_arguments(target: str) -> None:
     """Three inputs, two outputs, seven more and Triton's two pointers to scratch memory."""
-    found = row(kernel(asm={"ptx": compiled("combine")[target, "fp32"].assembly}), 1, [])
-    assert found is not None
-    assert found[HEADER - 1] == 3 + 2 + 7 + 2
+    made = kernel(asm={"ptx": compiled("combine")[target, "fp32"].assembly})
+    made.src.signature = {"pointers": ("*fp32",) * 11, "size": "i32", "BLOCK": "constexpr"}
+    words = row(made, 1, range(3 + 2 + 7))
+    assert words is not None
+    assert words.tolist()[HEADER:] == [*range(3 + 2 + 7), 0, 0]
