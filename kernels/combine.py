@@ -13,6 +13,7 @@ from .arguments import MAX_OUTPUTS, check_tensors, copied
 from .backends import Backend, choose
 from .combine_op import traced
 from .normals import Noise, normals
+from .sums import numbers
 from .table import ONE, Table, table
 from .tensors import accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
@@ -142,7 +143,7 @@ def combine_reference(
         products = [weight * term for weight, term, use in zip(row, columns, used, strict=True) if use]
         sums.append(reduce(torch.add, products) if products else torch.zeros_like(terms[0]))
     if limits is not None:
-        bounds = torch.tensor(limits, dtype=wide).tolist()
+        bounds = numbers(limits, wide)
         sums = [
             total if bound == np.inf else total.clamp(-bound, bound) for total, bound in zip(sums, bounds, strict=True)
         ]

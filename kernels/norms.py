@@ -11,7 +11,7 @@ import torch
 
 from .arguments import MAX_OUTPUTS, check_tensors, copied
 from .backends import Backend, choose
-from .sums import sum_squares, weighted_sum
+from .sums import numbers, sum_squares, weighted_sum
 from .table import float64, table
 from .tensors import accumulation_dtype, cpu_refuses, elements, overlap, scattered, triton_refuses
 
@@ -120,8 +120,8 @@ def combine_norm_reference(
     """The specification, in plain torch: differentiable, and on any device that has fp64. ``weights`` has a row for
     every output, then those of e, a and b."""
     terms = [x.to(wide) for x in inputs]
-    *sums, e, a, b = (weighted_sum(row, terms) for row in torch.from_numpy(weights).to(wide).tolist())
-    relative, absolute = torch.tensor([rtol, atol], dtype=wide).tolist()
+    *sums, e, a, b = (weighted_sum(row, terms) for row in numbers(weights, wide))
+    relative, absolute = numbers([rtol, atol], wide)
     size = absolute + relative * torch.maximum(a.abs(), b.abs())
     # The second term is 0, or NaN where the scale is infinite and would hide an error of any size.
     ratio = e / size + (size - size)

@@ -91,8 +91,8 @@ def first_true(flags: torch.Tensor) -> int | None:
     """The index of the first row with a flag set, (n, ...), unless none can be looked at: it stops a GPU, once."""
     if flags.is_cuda and torch.cuda.is_current_stream_capturing():
         return None
-    found = flags.cpu().reshape(len(flags), -1).any(1).tolist()
-    return found.index(True) if True in found else None
+    found = flags.cpu()
+    return int(found.reshape(len(found), -1).any(1).nonzero()[0]) if bool(found.any()) else None
 
 
 class Scratch:

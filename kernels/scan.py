@@ -11,7 +11,7 @@ import torch
 
 from .backends import Backend, choose
 from .recurrence import Recurrence
-from .sums import sum_squares, weighted_sum
+from .sums import numbers, sum_squares, weighted_sum
 from .tensors import STATE_DTYPES, cpu_refuses, overlap, triton_refuses
 
 Tensors = Sequence[torch.Tensor]
@@ -148,8 +148,7 @@ def _call(
     wide = slots[0].dtype
     answers = [x[k].to(wide) if follow is None else x[k].to(wide) + follow for x in outputs]
     terms = [*answers, *slots, *(x[k].to(wide) for x in noises)]
-    rows = recurrence.table(wide, torch.device("cpu"))[first + k].tolist()
-    return tuple(weighted_sum(row, terms) for row in rows)
+    return tuple(weighted_sum(row, terms) for row in numbers(recurrence.matrices[first + k], wide))
 
 
 def _compiled(backend: Backend | None, tensors: Tensors, out: Tensors) -> Callable[..., Any] | None:

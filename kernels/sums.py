@@ -8,11 +8,18 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 
 CHUNK = 1024  # elements that are summed in one go
 STRANDS = 16  # interleaved sums within a chunk
+
+
+def numbers(values: Any, wide: torch.dtype) -> Any:
+    """As nested Python numbers, rounded to the dtype in which sums are taken. Not by way of a tensor: older releases of
+    torch do not tell its values under the transforms of torch.func."""
+    return np.asarray(values, dtype=np.float64 if wide is torch.float64 else np.float32).tolist()
 
 
 def weighted_sum(weights: Sequence[float], terms: Sequence[torch.Tensor]) -> torch.Tensor:

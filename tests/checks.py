@@ -2,19 +2,19 @@
 
 import os
 import re
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 
 from logsnr.kernels import STATE_DTYPES, Recurrence
+from logsnr.kernels.tensors import triton_missing
 
 F64, F32, F16, BF16 = STATE_DTYPES
 
 # Where there is a GPU, Triton's kernels are compiled, and tested in test_gpu.py.
 interpreted = pytest.mark.skipif(
-    os.environ.get("TRITON_INTERPRET") != "1" or find_spec("triton") is None, reason="needs Triton's interpreter"
+    os.environ.get("TRITON_INTERPRET") != "1" or triton_missing() is not None, reason="needs Triton's interpreter"
 )
 one_graph = pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13),

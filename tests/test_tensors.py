@@ -9,6 +9,7 @@ import torch
 from logsnr.kernels.tensors import triton_missing, triton_refuses
 
 pytest.importorskip("triton")
+new_enough = pytest.mark.skipif(triton_missing() is not None, reason="needs a newer Triton")
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +21,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     triton_missing.cache_clear()
 
 
+@new_enough
 def test_plain_dense_tensors_are_served() -> None:
     """In any dense layout that they share, and unless contiguity is asked for."""
     x = torch.randn(2, 3, 4, 5)
@@ -45,6 +47,7 @@ def test_what_is_refused(reason: str) -> None:
     assert reason in str(triton_refuses(UNFIT[reason]()))
 
 
+@new_enough
 def test_gradients_that_are_not_recorded_do_not_matter() -> None:
     """A parameter is served inside of no_grad."""
     with torch.no_grad():
