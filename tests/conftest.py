@@ -4,8 +4,8 @@ GPU, Triton kernels are interpreted."""
 import os
 from collections.abc import Iterator
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # as many processes as processors: torch reads it when it is imported
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+if "PYTEST_XDIST_WORKER" in os.environ:  # of which there is one for every processor: torch's threads must not spin
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import mpmath
 import numpy as np
@@ -17,6 +17,9 @@ mpmath.mp.dps = 60  # for all: it is one setting for the process
 
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # here, but not in the processes that tests start
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
 if not torch.cuda.is_available():  # Triton reads it when it is imported; its kernels then run on CPU tensors
     os.environ.setdefault("TRITON_INTERPRET", "1")
