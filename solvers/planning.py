@@ -84,7 +84,7 @@ def _goes_back(program: Program) -> bool:
     """Whether it returns to more noise: more steps can then take fewer evaluations, as other nodes are next to the
     levels between which it goes."""
     times = np.array([call.t for call in program])
-    return bool((np.diff(times) * (program.times[-1] - program.times[0]) < 0).any())
+    return bool((np.diff(times) * (program.grid[-1] - program.grid[0]) < 0).any())
 
 
 def grid_key(grid: Any) -> str | tuple[float, ...]:

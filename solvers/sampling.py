@@ -139,7 +139,8 @@ def solve(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
             eta=method.eta, noise=noise,
         )  # fmt: skip
-    if parallel is None and not (trajectory or progress or callback):
+    watched = bool(trajectory or progress or callback)
+    if parallel is None and not watched:
         with _recording(x):
             end, count = run(lowered, den, x, noise=source)
         return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, lowered.grid, program=program)
@@ -149,7 +150,6 @@ def solve(
             end, count = run(lowered, den, x, noise=source, observe=observer.node)
             return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
         executor: Any = picard if isinstance(parallel, Picard) else parareal
-        watched = bool(trajectory or progress or callback)
         found: Outcome = executor(lowered, den, x, parallel, noise=source, keep=watched)
         if watched:
             found.replay(observer.node)

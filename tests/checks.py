@@ -17,8 +17,7 @@ interpreted = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET") != "1" or triton_missing() is not None, reason="needs Triton's interpreter"
 )
 one_graph = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13),
-    reason="Dynamo cannot hand on a schedule",
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13), reason="needs torch 2.13 to trace a whole loop"
 )
 BACKENDS = ["torch", "cpu", pytest.param("triton", marks=interpreted)]
 
