@@ -25,6 +25,16 @@ def main(rank: int, store: str) -> None:
     torch.set_num_threads(1)
     timeout = timedelta(seconds=30)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=4, timeout=timeout)
+    try:
+        whole = shared(rank)
+    finally:
+        distributed.destroy_process_group()  # or gloo's threads may let go of tensors when Python is gone, and abort
+    if rank == 0:
+        torch.save(whole, f"{store}.pt")
+
+
+def shared(rank: int) -> dict[int, list[torch.Tensor]]:
+    """By how many ranks shared it: what each solver draws, as this rank knows it."""
     whole = {}
     for ranks, group in [(2, distributed.new_group([0, 1])), (4, None)]:
         if rank < ranks:
@@ -32,8 +42,7 @@ def main(rank: int, store: str) -> None:
             parts: list[list[torch.Tensor]] = [[]] * ranks
             distributed.all_gather_object(parts, [draw(mine, solver) for solver in SOLVERS], group)
             whole[ranks] = [torch.cat(part) for part in zip(*parts, strict=True)]
-    if rank == 0:
-        torch.save(whole, f"{store}.pt")
+    return whole
 
 
 if __name__ == "__main__":

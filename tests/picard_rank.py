@@ -37,7 +37,10 @@ def main(rank: int, ranks: int, store: str, case: str) -> None:
     den = logsnr.Denoiser(model, logsnr.VPLinear(), "eps")
     picard_memory.free_bytes = lambda device: 10_000 * (ranks - rank)  # in "auto", what decides on the window
     how = logsnr.Picard(window="auto" if case == "auto" else 7, tol=1e-4, ranks=True)
-    found = logsnr.solve(den, x, solver="sde-dpmpp-2m", steps=20, seed=5, parallel=how)
+    try:
+        found = logsnr.solve(den, x, solver="sde-dpmpp-2m", steps=20, seed=5, parallel=how)
+    finally:
+        distributed.destroy_process_group()  # or gloo's threads may let go of tensors when Python is gone, and abort
     torch.save((found.x, found.rounds, found.nfe, sizes), f"{store}.{rank}.pt")
 
 
