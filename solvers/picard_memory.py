@@ -1,6 +1,8 @@
 """The memory that windows take, and the largest that there is room for."""
 
+import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -8,6 +10,11 @@ import torch
 from .anderson import PAST
 from .lower import Lowered
 
+SYSTEM = Path("/")  # where Linux tells, below /proc and /sys
+GROUPS = {  # its control groups, of version 2 and 1: where, the limit, what is used, what of that is cached files
+    "": ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 SHARE = 0.5  # of the memory that is free; the rest is for the model, whose needs `Picard.batch` limits
 
 
@@ -36,15 +43,34 @@ def auto_window(lowered: Lowered, x: torch.Tensor, *, anderson: bool = False) ->
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be had: of a GPU what the driver has and what torch holds unused; else what the system tells.
-    ValueError where nobody tells."""
+    """Memory that can be had: of a GPU what the driver has and what torch holds unused; else what the system tells, and
+    on Linux no more than a container or a batch job may still take. ValueError where nobody tells."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    told = Path("/proc/meminfo")
+    told = SYSTEM / "proc" / "meminfo"
     if device.type == "cpu" and told.exists():
-        fields = dict(line.split(":", 1) for line in told.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        return int(min(_numbers(told)["MemAvailable:"] * 1024, _allowed()))
     if device.type == "cpu" and "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     raise ValueError(f'window = "auto" cannot tell how much memory is free on {device}; give a number')
+
+
+def _allowed() -> float:
+    """The least that a control group of this process, or one around it, may still take."""
+    least = math.inf
+    with suppress(OSError):
+        for line in (SYSTEM / "proc" / "self" / "cgroup").read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            for top, limit, used, cached in (GROUPS[key] for key in controllers.split(",") if key in GROUPS):
+                group = SYSTEM / top / name.lstrip("/")
+                for folder in (group, *group.parents):  # in a container the name may mean nothing, but its top does
+                    with suppress(OSError, ValueError):  # no such group, or its limit is "max"
+                        room = int((folder / limit).read_text()) - int((folder / used).read_text())
+                        least = min(least, max(room, 0) + _numbers(folder / "memory.stat").get(cached, 0))
+    return least
+
+
+def _numbers(table: Path) -> dict[str, int]:
+    """The first word of every line, and the number after it."""
+    return {words[0]: int(words[1]) for words in map(str.split, table.read_text().splitlines())}

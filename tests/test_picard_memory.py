@@ -1,5 +1,6 @@
 """What windows take: measured, and the window that fits."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,3 +90,35 @@ def test_free_memory() -> None:
     assert free_bytes(torch.device("cpu")) > 1 << 20
     with pytest.raises(ValueError, match=r'window = "auto" cannot tell how much memory is free on meta'):
         free_bytes(torch.device("meta"))
+
+
+V2 = ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
+V1 = ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+@pytest.mark.parametrize(("line", "files"), [("0::/jobs/7", V2), ("3:cpu,memory:/jobs/7", V1)])
+@pytest.mark.parametrize(("limits", "free"), [
+    ({}, 8 << 20), ({"jobs/7": "max", "jobs": "max"}, 8 << 20), ({"jobs/7": "5000"}, 3300),
+    ({"jobs/7": "5000", "jobs": "4000"}, 2300), ({"": "4500"}, 2800), ({"jobs/7": "1000"}, 300),
+])  # fmt: skip
+def test_what_a_container_leaves(
+    line: str,
+    files: tuple[str, ...],
+    limits: dict[str, str],
+    free: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a limit on the process's group, or on one around it, what is used goes off, but for files' caches: of 2000
+    bytes 300; of several limits the least counts, and without any the system's memory."""
+    top, limit, used, cached = files
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "meminfo").write_text("MemTotal: 16384 kB\nMemAvailable:  8192 kB\nHugePages_Total: 0\n")
+    (tmp_path / "proc" / "self" / "cgroup").write_text(f"5:devices:/\n{line}\n")
+    for group, told in limits.items():
+        folder = tmp_path / top / group
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in ((limit, told), (used, "2000"), ("memory.stat", f"anon 1700\n{cached} 300")):
+            (folder / name).write_text(f"{text}\n")
+    monkeypatch.setattr(picard_memory, "SYSTEM", tmp_path)
+    assert free_bytes(torch.device("cpu")) == free
