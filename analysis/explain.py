@@ -1,5 +1,6 @@
 """What a solver is, in words and numbers: its table, its order, its cost, and the names it equals."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from textwrap import wrap
 
@@ -64,13 +65,16 @@ def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup 
     equals = []
     for other in map(find_solver, solver_names()):
         if other.name != method.name and other.planner is not None:
-            theirs = other.program(sch, grid, startup=startup)
+            try:
+                theirs = other.program(sch, grid, startup=startup)
+            except ValueError:  # it cannot run on this grid
+                continue
             if len(theirs) == len(program) and _same(mine, affine_map(theirs, sch)):
                 equals.append(other.name)
     lam = np.asarray(sch.half_logsnr(program.times))
     longest = min(float(np.abs(np.diff(lam[np.isfinite(lam)])).max(initial=0.0)), LONGEST)
     stable = growth = float("nan")
-    if not any(key.stream for key in program.noises):
+    with suppress(ValueError):  # where a solver does more than step along a grid
         stable = stable_step(method)
         growth = float(stability(method, steps=[longest]).growth.max()) if longest else 1.0
     return Explanation(method, program, tuple(equals), _extrapolation(program, sch), stable, longest, growth)

@@ -55,6 +55,8 @@ def reference_flow(
     psi_s, psi_t = (math.atan2(sch.alpha(u), sch.sigma(u)) for u in (s, t))
     rho_s, rho_t = (math.hypot(sch.alpha(u), sch.sigma(u)) for u in (s, t))
     z = x.detach().to(torch.float64) / rho_s
+    if not z.numel():
+        return Reference(z.clone(), 0.0)
 
     def endpoint(tau: float) -> torch.Tensor:
         return rho_t * torch.cat([_integrate(field, part, psi_s, psi_t, tau) for part in _groups(z, source)])

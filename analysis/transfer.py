@@ -165,8 +165,8 @@ def rank(
         size = weights * ((sch.alpha(last) * stds) ** 2 + sch.sigma(last) ** 2)
         return float(np.sqrt((size * transfer(program, sch, stds).error ** 2).sum() / size.sum()))
 
-    if best is not None and best < 1:
-        raise ValueError(f"best must be at least 1, not {best}")
+    if best is not None and (not isinstance(best, (int, np.integer)) or best < 1):
+        raise ValueError(f"best must be an integer of at least 1, not {best!r}")
     choices: list[Choice] = []
     limit = MAX_NFE if nfe is None else nfe
     names = _deterministic() if solvers is None else solvers

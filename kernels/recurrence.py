@@ -74,7 +74,8 @@ class Recurrence:
         """Copied once: a copy to a GPU makes the host wait."""
         key = dtype, device
         if key not in self.made:
-            self.made.setdefault(key, torch.tensor(values, dtype=dtype, device=device))
+            with torch.inference_mode(False):  # for runs outside it too
+                self.made.setdefault(key, torch.tensor(values, dtype=dtype, device=device))
         return self.made[key]
 
     def pattern(self, dtype: torch.dtype) -> Pattern:

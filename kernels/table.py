@@ -16,7 +16,8 @@ class Table:
         self.coefs = np.array(coefs, dtype=np.float64, order="C")
         if not np.isfinite(self.coefs).all():
             raise ValueError("coefs must be finite")
-        self.tensor = torch.from_numpy(self.coefs)
+        with torch.inference_mode(False):  # tables are kept, here and below, for runs outside it too
+            self.tensor = torch.from_numpy(self.coefs)
         self.coefs.setflags(write=False)
         self.shape, self.by_element = self.coefs.shape, self.coefs.ndim > 2
         self.kept: dict[Any, Any] = {}  # results of the methods, and the loops of `combine_cpu`
@@ -42,7 +43,8 @@ class Table:
         """`rounded` as a tensor on ``device``: copied there at most once."""
         key = device, wide, (*event,) if self.by_element else None
         if key not in self.kept:
-            self.kept[key] = torch.from_numpy(self.rounded(wide, event)).to(device)
+            with torch.inference_mode(False):
+                self.kept[key] = torch.from_numpy(self.rounded(wide, event)).to(device)
         found: torch.Tensor = self.kept[key]
         return found
 

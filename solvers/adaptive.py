@@ -31,7 +31,7 @@ def adaptive_solve(
     from torchdiffeq import odeint
 
     _check_positive(rtol=rtol, atol=atol)
-    state = x.to(torch.promote_types(x.dtype, torch.float32))
+    state = x.to(den.state_dtype(x))
     if rtol < (eps := torch.finfo(state.dtype).eps):
         raise ValueError(f"rtol = {rtol} is below the precision of the state, {eps:.2g} in {state.dtype}")
     for t in times[[0, -1]].tolist():
@@ -59,9 +59,10 @@ def adaptive_solve(
             raise not_finite(x, nfe - 1, nfe, float(t))
         return dx
 
-    grid = torch.as_tensor(times, dtype=torch.float64, device=x.device)
-    # step_t: the last step ends at the last time; torchdiffeq would step over it, and out of the schedule.
-    options = {"step_t": grid[-1:]}
+    grid = torch.tensor(times, dtype=torch.float64, device=x.device)
+    # step_t: steps end at the times; torchdiffeq would step over them, out of the schedule after the last, and
+    # interpolate the others by a quartic, which is less exact than its steps are.
+    options = {"step_t": grid[1:]}
     try:
         states = odeint(velocity, state, grid, rtol=rtol, atol=atol, method=method, options=options)
     except AssertionError as error:  # what torchdiffeq says when a step gets too short to change t

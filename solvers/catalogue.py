@@ -28,7 +28,10 @@ def solver(name: str | Solver, *, compat: bool = False, **options: Any) -> Solve
     function of lam (float64 arrays in, arrays out), or a `logsnr.solvers.stochasticity.Window`. Raises ValueError for
     options that it does not have and values that they cannot take.
     """
-    if not isinstance(name, Solver):
+    if isinstance(name, Solver):
+        if compat:
+            raise ValueError(f"compat goes with a solver's name, and {name.name} is a Solver already")
+    else:
         if not isinstance(name, str) or name not in _SOLVERS:
             raise ValueError(f"solver = {name!r} is unknown{nearest(name, _SOLVERS)}")
         name = _compat(name) if compat else _SOLVERS[name]

@@ -103,6 +103,10 @@ class Denoiser:
                     return p.dtype if p.dtype in STATE_DTYPES else x.dtype
         return x.dtype
 
+    def state_dtype(self, x: torch.Tensor) -> torch.dtype:
+        """The dtype in which a run from ``x`` keeps the state: fp32, or fp64 if x or the model is."""
+        return torch.promote_types(torch.promote_types(x.dtype, self.dtype(x)), torch.float32)
+
     def model_times(self, times: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """The schedule's times, float64 (n,), as the model wants to be told them: fp32, fp64 where it sees ``x``
         in fp64, or integers. Raises TypeError or ValueError if ``time=`` does not map times to such tensors."""

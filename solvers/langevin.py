@@ -64,7 +64,8 @@ def ald(sch: Schedule, grid: Array, startup: object = None, *, name: str, step: 
                     slot = SCALED
                 calls.append(call)
         if broken:
-            calls += ddim_calls(X0, sch, at[n : n + 1], at[n + 1 : n + 2], [last if n + 1 == last else None])
+            node = None if np.isfinite(at.lam[n + 1]) else last  # Langevin steps there reach it, if there are any
+            calls += ddim_calls(X0, sch, at[n : n + 1], at[n + 1 : n + 2], [node])
     return Program(name, 0, tuple(map(float, at.t)), tuple(calls))
 
 

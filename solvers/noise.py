@@ -1,5 +1,6 @@
 """Where the noise of a run comes from: seeds of every sample, a generator, a Brownian path, or the user."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -97,10 +98,12 @@ def noise_source(
     brownian: bool,
     eta: Stochasticity | None,
     noise: NoiseFunction | None,
+    runs: int = 1,
 ) -> Seeds | NoiseFunction:
     """What `run` draws the noise of ``program`` from.
 
-    eta: on whose clock a Brownian path runs; None is that of the reverse SDE. Raises ValueError for more than one
+    eta: on whose clock a Brownian path runs; None is that of the reverse SDE. runs: how often the program is carried
+    out. Raises ValueError for more than one
     source, TypeError for what is none, and what `seeds_of` raises.
     """
     given = [n for n, v in (("seed", seed), ("generator", generator), ("noise", noise)) if v is not None]
@@ -113,7 +116,7 @@ def noise_source(
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, not {type(generator).__name__}")
     if noise is not None:
-        return _checked(noise)
+        return _Asked(noise, program, runs)
     if seed is None:  # from torch's own numbers, so that torch.manual_seed decides
         device = generator.device if generator is not None else None
         seed = int(torch.randint(1 << 62, (), generator=generator, device=device))
@@ -135,9 +138,23 @@ class _Path:
         return standard_normals(Noise(*self.path.seeds, ((self.numbers[key], 0),)), 0, like)
 
 
-def _checked(noise: NoiseFunction) -> NoiseFunction:
-    def ask(key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
-        z = noise(key, like)
+class _Asked:
+    """The user's function, asked once for every key: what it returns is kept while calls are left that add it."""
+
+    def __init__(self, noise: NoiseFunction, program: Program, runs: int) -> None:
+        self.noise, self.kept = noise, dict[NoiseKey, torch.Tensor]()
+        self.left = {key: runs * n for key, n in Counter(key for call in program for key in call.noises).items()}
+
+    def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        z = self.kept.pop(key, None)
+        z = self._made(key, like) if z is None else z
+        self.left[key] -= 1
+        if self.left[key]:
+            self.kept[key] = z.clone()  # a function may use its memory again
+        return z
+
+    def _made(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        z = self.noise(key, like)
         if not isinstance(z, torch.Tensor) or z.shape != like.shape or z.device != like.device:
             got = f"{tuple(z.shape)} on {z.device}" if isinstance(z, torch.Tensor) else type(z).__name__
             raise ValueError(
@@ -148,5 +165,3 @@ def _checked(noise: NoiseFunction) -> NoiseFunction:
         if z.device.type == "cpu" and not transformed() and not torch.isfinite(z).all():  # a GPU would have to stop
             raise ValueError(f"noise({key.s:.6g}, {key.t:.6g}) returned infinities or NaNs")
         return z
-
-    return ask

@@ -1,6 +1,7 @@
 """Options of named solvers: what a planner's argument is called, and which values it takes."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,13 @@ class Option(NamedTuple):
 
 def number(low: float, high: float, what: str) -> Callable[[str, Any], float]:
     """A check for numbers in [low, high]; ``what`` says so in words."""
+    return partial(_number, low, high, what)  # which can be pickled
 
-    def check(name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
-            raise ValueError(f"{name} = {value!r} must be {what}")
-        return float(value)
 
-    return check
+def _number(low: float, high: float, what: str, name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+        raise ValueError(f"{name} = {value!r} must be {what}")
+    return float(value)
 
 
 def count(name: str, value: Any) -> int:
@@ -76,6 +77,6 @@ CHURN = (
     Option("s_noise", nonnegative, "s_noise"),
 )
 INTERVALS = Option("intervals", _intervals, "intervals")
-PC = (Option("snr", nonnegative, "snr"), Option("corrections", count, "corrections"))
+PC = (Option("snr", number(0.0, 1e100, "a number from 0 to 1e100"), "snr"), Option("corrections", count, "corrections"))
 STEP = Option("step", nonnegative, "step")
 PER_LEVEL = Option("per_level", count, "per_level")

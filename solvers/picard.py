@@ -118,8 +118,8 @@ def picard(
     certificate = Certificate(
         torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, len(plan)).T.copy()),
         torch.tensor([w.distance for w in windows], dtype=torch.float64),
-        torch.tensor([w.rounds + cheap for w in windows]),
-        torch.tensor([w.nfe + cheap for w in windows]),
+        torch.tensor([w.rounds + cheap for w in windows], dtype=torch.int64),
+        torch.tensor([w.nfe + cheap for w in windows], dtype=torch.int64),
     )
     most = int(certificate.nfe.max()) if windows else 0
     outputs = _joined(windows) if keep else []
@@ -169,6 +169,8 @@ def _replay(
     observe: Observe,
 ) -> None:
     """Let ``observe`` see the states of a parallel run, by running the program with the outputs that it has kept."""
+    if not len(x):
+        outputs = [x.new_empty(len(lowered.times), *x.shape)] * lowered.updates.models
     rows = iter(zip(*outputs, strict=True))
 
     def model(x: torch.Tensor, t: torch.Tensor) -> Any:

@@ -35,7 +35,13 @@ def integrate(
     values of u would have lost the digits that short steps need.
     """
     span = (gauge.path(t) - gauge.path(s))[:, None]
+    edges = gauge.eta.edges if gauge.in_lam else ()  # where the kernel jumps
+    inside = np.sort(np.clip((np.array(edges) - s.lam[:, None]) / span, 0.0, 1.0)) if edges else span[:, :0]
+    ends = np.column_stack([np.zeros_like(span), inside, np.ones_like(span)])
     x, w = rule(float(np.abs(span).max(initial=0.0)) if gauge.in_lam else 0.0)
+    length = np.diff(ends)[..., None]
+    shape = len(span), length.shape[1] * len(x)
+    x, w = (ends[:, :-1, None] + length * x).reshape(shape), (length * w).reshape(shape)
     kernel = gauge.rate(span * (1 - x), t) * span * w
     return np.einsum("nq,njq->nj", kernel, functions(_distance(gauge, var, sch, s, span * x)))
 

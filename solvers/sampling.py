@@ -1,6 +1,6 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -98,12 +98,13 @@ def solve(
     brownian: noise is the increment of one Brownian path per sample, the same at any number of steps, on the clock
               of the solver's eta (of the reverse SDE for solvers that have none).
     noise:    in place of a seed, noise(key, like): independent standard normals like ``like`` for every
-              key (s, t, stream), an interval of time. Deterministic solvers accept and ignore all of these.
+              key (s, t, stream), an interval of time; asked once for each. Deterministic solvers accept and
+              ignore all of these.
     parallel: a `Picard`: evaluate windows of calls at once, until they agree; or a `Parareal`: blocks of them.
     options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
     progress: show a bar. callback(node, t, state) after every grid step; clone the state to keep it.
 
-    The state is fp32 at least whatever dtype x and the model have. Gradients are recorded if x requires them,
+    The state is fp32, or fp64 if x or the model is. Gradients are recorded if x requires them,
     otherwise the model runs without. Raises ValueError or TypeError for arguments that do not fit, before the
     first model call, and NonFiniteError if the model returns an infinity or a NaN; inside torch.compile and vmap
     nobody can look at what it returns.
@@ -126,20 +127,18 @@ def solve(
             return _adaptive(den, x, method, ends, rtol, atol, trajectory, progress, callback)
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
-    state = torch.promote_types(x.dtype, torch.float32)
-    model = den.dtype(x)
+    state, model = den.state_dtype(x), den.dtype(x)
     lowered = _plan(
         method, den.schedule, steps, nfe, grid_key(grid), t_start, t_end, startup, den.prediction, state,
         model, den.time if isinstance(den.time, str) else None,
     )  # fmt: skip
-    program = lowered.program
+    program, watched = lowered.program, bool(trajectory or progress or callback)
     source = None
     if lowered.stochastic:
         source = noise_source(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
-            eta=method.eta, noise=noise,
+            eta=method.eta, noise=noise, runs=2 if watched and isinstance(parallel, Picard) else 1,
         )  # fmt: skip
-    watched = bool(trajectory or progress or callback)
     if parallel is None and not watched:
         with _recording(x):
             end, count = run(lowered, den, x, noise=source)
@@ -159,7 +158,7 @@ def solve(
 
 def _configured(solver: str | Solver, options: dict[str, Any]) -> Solver:
     """With its options; a keyword that is none may be an argument of `solve` misspelt."""
-    method = find_solver(solver)
+    method = find_solver(solver, compat=options.pop("compat", False))
     try:
         return find_solver(method, **options)
     except ValueError as error:
@@ -175,7 +174,13 @@ def _recording(x: torch.Tensor) -> Any:
 
 
 def _plan(*setting: Any) -> Lowered:
-    return _planned(*setting)
+    try:
+        return _planned(*setting)
+    except TypeError:
+        for name, value in zip(("steps", "nfe"), setting[2:4], strict=True):
+            if not isinstance(value, Hashable):  # a list, an array
+                raise ValueError(f"{name} must be an integer, not {value!r}") from None
+        raise
 
 
 _plan._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, imported cheaply
@@ -201,8 +206,9 @@ def _planned(
     lowered = lower(program, sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
-    told = told_as(time_map(time, sch)(torch.tensor(lowered.times, dtype=torch.float64)), model)
-    return replace(lowered, told=told.unsqueeze(1))
+    with torch.inference_mode(False):  # for runs outside it too
+        told = told_as(time_map(time, sch)(torch.tensor(lowered.times, dtype=torch.float64)), model)
+        return replace(lowered, told=told.unsqueeze(1))
 
 
 def _span(sch: Schedule, grid: Any, t_start: float | None, t_end: float | None) -> np.ndarray:
@@ -232,6 +238,7 @@ def _adaptive(
     trajectory: bool, progress: bool, callback: Callback | None,
 ) -> Solution:  # fmt: skip
     rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
+    times.setflags(write=False)
     with Bar(progress, f"{method.name}, evaluations", None) as bar:
         states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol, count=bar.show)
     if callback:

@@ -17,7 +17,7 @@ ArrayT = TypeVar("ArrayT", float, np.ndarray, torch.Tensor)
 RANGE_SLACK = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule(ABC):
     """A path from data to noise: alpha and sigma as functions of a time t that grows with the noise.
 
@@ -27,6 +27,13 @@ class Schedule(ABC):
     Times outside `domain` are not checked and their answers mean nothing. Schedules are hashable and compare
     by value.
     """
+
+    def __eq__(self, other: object) -> bool:
+        # By all attributes, not by the fields: those of a subclass that is no dataclass count as well.
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash((type(self), frozenset(vars(self).items())))
 
     @property
     def t_start(self) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from .schedule import Schedule, VariancePreserving
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _LinearBeta(Schedule):
     """What VPLinear and SubVP share: beta(t), its integral B(t) and alpha = e^{-B/2}."""
 
@@ -51,7 +51,7 @@ class _LinearBeta(Schedule):
         return -self._beta(t) / 2 * self._alpha(t, xp)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VPLinear(_LinearBeta, VariancePreserving):
     """Variance preserving with linear beta, on [0, 1]: alpha = e^{-B/2}, sigma = sqrt(1 - e^{-B}).
 
@@ -68,7 +68,7 @@ class VPLinear(_LinearBeta, VariancePreserving):
         return self._integral_inverse(b, xp)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SubVP(_LinearBeta):
     """Sub-VP with linear beta, on [0, 1]: alpha = e^{-B/2}, sigma = 1 - e^{-B}, with B as in `VPLinear`.
 
@@ -86,7 +86,7 @@ class SubVP(_LinearBeta):
         return self._integral_inverse(2 * xp.asinh(xp.exp(-lam) / 2), xp)  # sigma / alpha = 2 sinh(B / 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VPCosine(VariancePreserving):
     """Cosine schedule on [0, 1]: alpha = cos(a(t)) / cos(a(0)), a(t) = (t + s) / (1 + s) * pi / 2.
 
@@ -128,7 +128,7 @@ class VPCosine(VariancePreserving):
         return angle / self._rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trigonometric(VariancePreserving):
     """alpha = cos t, sigma = sin t on [0, pi / 2], as in TrigFlow (arXiv:2410.11081).
 
@@ -155,7 +155,7 @@ class Trigonometric(VariancePreserving):
         return xp.atan(xp.exp(-lam))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FlowMatching(Schedule):
     """The straight path, on [0, 1]: alpha = 1 - t, sigma = t, velocity eps - x0; noise at t = 1.
 
@@ -178,7 +178,7 @@ class FlowMatching(Schedule):
         return 1 / (1 + xp.exp(lam))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _VarianceExploding(Schedule):
     """What VE and EDM share: alpha = 1."""
 
@@ -199,7 +199,7 @@ class _VarianceExploding(Schedule):
         return xp.zeros_like(t)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VE(_VarianceExploding):
     """Variance exploding, geometric, on [0, 1]: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t.
 
@@ -220,7 +220,7 @@ class VE(_VarianceExploding):
         return (-lam - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EDM(_VarianceExploding):
     """Time is the noise level, on [0, sigma_max]: alpha = 1, sigma = t. Karras et al., arXiv:2206.00364.
 

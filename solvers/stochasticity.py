@@ -23,6 +23,11 @@ MOST = 1e150  # its square is still finite
 class Stochasticity(ABC):
     """eta as a function of lam; elementwise on float64 arrays. False where there is no noise at all."""
 
+    @property
+    def edges(self) -> tuple[float, ...]:
+        """The lam between which it is smooth."""
+        return ()
+
     @abstractmethod
     def squared(self, lam: Array) -> Array:
         """eta^2 at the values of lam."""
@@ -54,6 +59,10 @@ class Window(Stochasticity):
 
     def __bool__(self) -> bool:
         return self.eta > 0
+
+    @property
+    def edges(self) -> tuple[float, ...]:
+        return tuple(edge for edge in (self.low, self.high) if self.eta and np.isfinite(edge))
 
     def squared(self, lam: Array) -> Array:
         return np.where((self.low <= lam) & (lam <= self.high), self.eta**2, 0.0)

@@ -1,8 +1,8 @@
 """Schedules given by numbers or by functions: a DDPM-style table, and any pair of torch callables."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,18 @@ from .roots import increasing_root
 from .schedule import Schedule, VariancePreserving
 from .splines import bernstein, binomials, monotone_slopes
 
+ROUNDING = float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True, init=False, eq=False, repr=False)
 class Discrete(VariancePreserving):
     """A DDPM-style table alphas_cumprod[n] = alpha_n^2 = 1 - sigma_n^2, made continuous; t is the index.
 
     Between the entries alpha is a polynomial of degree 5, with two continuous derivatives at them (`splines`). It
-    decreases strictly for every table, and so does lam; a table that ends in 0 (zero terminal SNR) has alpha exactly
-    0 there. The entries of a smooth formula are joined so smoothly that solvers of order 4 and 5 keep their order
-    down to rounding. A float32 table carries its rounding, about 1e-7 / sigma^2 relative in sigma; pass float64 if
-    you have it.
+    decreases strictly for every table, and so does lam; a table that ends in 0 (zero terminal SNR), or below 2^-104,
+    whose root is a rounding beside sigma = 1, has alpha exactly 0 there. The entries of a smooth formula are joined
+    so smoothly that solvers of order 4 and 5 keep their order down to rounding. A float32 table carries its rounding,
+    about 1e-7 / sigma^2 relative in sigma; pass float64 if you have it.
 
     `alphas_cumprod`: list, array or tensor of shape (N,), N >= 2, strictly decreasing in [0, 1); kept as a
     read-only float64 array. Raises ValueError otherwise. Equal and hashed by the table's bytes.
@@ -37,6 +39,7 @@ class Discrete(VariancePreserving):
             alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64).numpy()
         table = np.array(alphas_cumprod, dtype=np.float64)
         _check_table(table)
+        table[-1] *= table[-1] > ROUNDING**2
         table.setflags(write=False)
         # Nothing cancels, neither where alpha is close to 1 nor where it is close to 0.
         alpha = np.sqrt(table)
@@ -51,8 +54,9 @@ class Discrete(VariancePreserving):
             fall = -np.log(alpha / np.sqrt(1 - table))
         object.__setattr__(self, "alphas_cumprod", table)
         tables = {"_fall": fall, "_values": values * binomials(5), "_slopes": slopes * binomials(4)}
-        for name, rows in tables.items():
-            object.__setattr__(self, name, torch.from_numpy(rows))
+        with torch.inference_mode(False):  # to be differentiated outside it too
+            for name, rows in tables.items():
+                object.__setattr__(self, name, torch.from_numpy(rows))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Discrete) and self.alphas_cumprod.tobytes() == other.alphas_cumprod.tobytes()
@@ -130,7 +134,7 @@ def _check_table(table: np.ndarray) -> None:
 ScheduleFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, eq=False)
 class Custom(Schedule):
     """Any pair of functions: `alpha(t)` and `sigma(t)` of a float64 tensor of any shape, elementwise and
     differentiable by torch. Derivatives come from autograd, hence exact; the inverse of lam from a bracketed
@@ -139,11 +143,12 @@ class Custom(Schedule):
     The methods are as accurate as the functions: write sigma without cancellation (sqrt(-expm1(-b)), not
     sqrt(1 - alpha**2)). Where sigma = 0 with infinite slope autograd cannot take limits: dsigma and
     diffusion2 may be nan there. `domain` is the closed interval of legal times, (t_end, t_start) unless
-    given. Equal and hashed by the identity of the functions.
+    given. Where alpha or sigma at an end of it is less than what a rounding of t changes, as cos(pi / 2) = 6e-17
+    is, it is exactly 0. Equal and hashed as the functions are.
 
-    Raises ValueError when domain is not an interval around t_end < t_start, or when a sample of it shows
-    another shape or dtype, a negative or non-finite value, both functions zero, or a half-log-SNR that does
-    not decrease strictly.
+    Raises TypeError for what is not callable or cannot be hashed, ValueError when domain is not an interval
+    around t_end < t_start, or when a sample of it shows another shape or dtype, a negative or non-finite value,
+    both functions zero, or a half-log-SNR that does not decrease strictly.
     """
 
     alpha_function: ScheduleFunction
@@ -151,6 +156,7 @@ class Custom(Schedule):
     t_start: float = 1.0
     t_end: float = 1e-3
     domain: tuple[float, float] = (1e-3, 1.0)
+    _zeros: tuple[float, float] = field(default=(math.inf, -math.inf), repr=False)  # alpha = 0 from, sigma = 0 up to
 
     def __init__(
         self,
@@ -162,8 +168,8 @@ class Custom(Schedule):
         domain: tuple[float, float] | None = None,
     ) -> None:
         for name, function in (("alpha", alpha), ("sigma", sigma)):
-            if not callable(function):
-                raise TypeError(f"{name} must be a callable {name}(t), not {type(function).__name__}")
+            if not callable(function) or not isinstance(function, Hashable):
+                raise TypeError(f"{name} must be a callable {name}(t) with a hash, not {type(function).__name__}")
         t_min, t_max = (t_end, t_start) if domain is None else domain
         if not (-math.inf < t_min <= t_end < t_start <= t_max < math.inf):
             raise ValueError(
@@ -175,6 +181,10 @@ class Custom(Schedule):
         for name, value in values.items():
             object.__setattr__(self, name, value)
         self._check_functions()
+        (clean, noisy), rounding = domain, ROUNDING * max(map(abs, domain))
+        no_alpha = noisy if self.alpha(noisy) <= abs(self.dalpha(noisy)) * rounding else math.inf
+        no_sigma = clean if self.sigma(clean) <= abs(self.dsigma(clean)) * rounding else -math.inf
+        object.__setattr__(self, "_zeros", (no_alpha, no_sigma))
 
     def _check_functions(self) -> None:
         t = torch.linspace(*self.domain, 257, dtype=torch.float64)
@@ -188,10 +198,10 @@ class Custom(Schedule):
         _refuse(~(lam[1:] < lam[:-1]), t[1:], "the half-log-SNR log(alpha / sigma) must decrease strictly")
 
     def _alpha(self, t: Any, xp: Any) -> Any:
-        return _by_torch(self.alpha_function, t)
+        return xp.where(t >= self._zeros[0], 0.0, _by_torch(self.alpha_function, t))
 
     def _sigma(self, t: Any, xp: Any) -> Any:
-        return _by_torch(self.sigma_function, t)
+        return xp.where(t <= self._zeros[1], 0.0, _by_torch(self.sigma_function, t))
 
     def _dalpha(self, t: Any, xp: Any) -> Any:
         return _by_torch(_derivative(self.alpha_function), t)

@@ -251,3 +251,16 @@ def test_compat_is_refused_where_there_is_none() -> None:
     """compat names the solvers that have one."""
     with pytest.raises(ValueError, match="dpmpp-2m and dpmpp-3m"):
         logsnr.solver("ddim", compat=True)
+    with pytest.raises(ValueError, match="dpmpp-2m is a Solver already"):
+        logsnr.solver(logsnr.solver("dpmpp-2m"), compat=True)
+
+
+def test_compat_is_an_option_of_a_run() -> None:
+    """sample(..., compat=True) runs the compat solver, and refuses it where there is none."""
+    sch = logsnr.VPLinear()
+    den, x = logsnr.Denoiser(lambda x, t: torch.tanh(x), sch, "x0"), torch.linspace(-1, 1, 6).reshape(2, 3)
+    shipped = logsnr.sample(den, x, solver="dpmpp-3m", steps=6, compat=True)
+    assert torch.equal(shipped, logsnr.sample(den, x, solver=logsnr.solver("dpmpp-3m", compat=True), steps=6))
+    assert not torch.equal(shipped, logsnr.sample(den, x, solver="dpmpp-3m", steps=6))
+    with pytest.raises(ValueError, match="dpmpp-2m and dpmpp-3m"):
+        logsnr.sample(den, x, solver="ddim", steps=6, compat=True)

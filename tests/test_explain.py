@@ -106,3 +106,13 @@ def test_the_printed_table_is_the_solver(name: str) -> None:
     want = rows[-1] @ np.array([0.7, *answers])
     assert call == len(program) - 1
     assert values["x"] == pytest.approx(want, rel=1e-3)
+
+
+def test_programs_that_other_solvers_do_not_have() -> None:
+    """An encoding is explained though stochastic solvers refuse it, and a churn without room for a jump has no stable
+    step either."""
+    back = explain("ddim", SCH, logsnr.grid(SCH, 4)[::-1].copy())
+    assert "deis-1" in back.equals
+    assert not set(back.equals) & {name for name in logsnr.solver_names() if logsnr.solver(name).stochastic}
+    one = explain("edm-churn", SCH, logsnr.grid(SCH, 1))
+    assert np.isnan([one.stable_step, one.growth]).all()

@@ -90,3 +90,11 @@ def test_a_last_level_without_noise_is_denoised() -> None:
         program = logsnr.solver(name).program(sch, [0.9, 0.5, 0.2, 0.0])
         assert program.calls[-1].t == program.calls[-2].t == 0.2
         np.testing.assert_array_equal(program.calls[-1].matrix, [[1.0, 0.0]])
+
+
+def test_a_node_is_reached_once() -> None:
+    """Where DDIM goes from alpha = 0 to a last level that has Langevin steps, these reach the last node."""
+    sch = logsnr.FlowMatching()
+    for grid in ([1.0, 0.1], [1.0, 0.5, 0.1], [1.0, 0.5, 0.0], [1.0, 0.0]):
+        program = logsnr.solver("ald").program(sch, grid)
+        assert [call.node for call in program if call.node is not None] == [*range(1, len(grid))]

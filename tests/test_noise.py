@@ -2,6 +2,7 @@
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,39 @@ def test_noise_of_the_user() -> None:
     assert solution.program is not None
     assert tuple(asked) == solution.program.noises
     assert not torch.equal(solution.x, logsnr.sample(DEN, x, solver="sde-dpmpp-1", steps=4, seed=0))
+
+
+@pytest.mark.parametrize("solver", NOISY)
+def test_noise_of_the_user_is_asked_once(solver: str) -> None:
+    """Also where several calls of a step add the same normals, of a function that never returns the same twice and
+    uses its memory again; all of them are let go of."""
+    asked: list[NoiseKey] = []
+    memory, generator = torch.empty(2, 3), torch.Generator().manual_seed(0)
+
+    def fresh(key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        asked.append(key)
+        return memory.normal_(generator=generator)
+
+    x = logsnr.randn((2, 3), seed=0)
+    solution = logsnr.solve(DEN, x, solver=solver, steps=4, noise=fresh)
+    assert solution.program is not None
+    assert tuple(asked) == solution.program.noises
+    generator.manual_seed(0)
+    given = {key: torch.empty(2, 3).normal_(generator=generator) for key in asked}
+    assert torch.equal(solution.x, logsnr.sample(DEN, x, solver=solver, steps=4, noise=lambda key, like: given[key]))
+
+
+@pytest.mark.parametrize("parallel", [logsnr.Picard(window=3), logsnr.Parareal()])
+@pytest.mark.parametrize("solver", ["sde-dpmpp-2m", "seeds-2"])
+def test_a_trajectory_is_that_of_the_noise_of_the_run(solver: str, parallel: Any) -> None:
+    """The states of a parallel run are those that lead to its end, whatever a function returns when asked again."""
+    generator = torch.Generator().manual_seed(0)
+    solution = logsnr.solve(
+        DEN, logsnr.randn((2, 3), seed=0), solver=solver, steps=4, parallel=parallel, trajectory=True,
+        noise=lambda key, like: torch.randn(like.shape, generator=generator),
+    )  # fmt: skip
+    assert solution.trajectory is not None
+    torch.testing.assert_close(solution.trajectory[-1], solution.x, rtol=1e-6, atol=1e-6)
 
 
 def test_deterministic_solvers_ignore_all_of_it() -> None:

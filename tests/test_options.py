@@ -1,5 +1,6 @@
 """What all stochastic solvers have in common: options, infinite ends, budgets, and the executor."""
 
+import pickle
 from itertools import product
 
 import numpy as np
@@ -63,6 +64,15 @@ def test_options_that_cannot_be(name: str, options: dict[str, object], message: 
     """Options that a solver does not have, and values that they cannot take, are named with what would be right."""
     with pytest.raises(ValueError, match=message):
         logsnr.solver(name, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", logsnr.solver_names())
+def test_solvers_go_to_other_processes(name: str) -> None:
+    """What pickle brings back plans the same program."""
+    again = pickle.loads(pickle.dumps(logsnr.solver(name)))
+    if again.planner:
+        sch = SCHEDULES[0]
+        assert again.program(sch, logsnr.grid(sch, 3)) == logsnr.solver(name).program(sch, logsnr.grid(sch, 3))
 
 
 def test_equal_settings_are_one_solver() -> None:

@@ -50,6 +50,17 @@ def test_dtypes(kind: torch.dtype) -> None:
         assert torch.equal(found, wanted)
 
 
+def test_a_model_wider_than_x() -> None:
+    """A state of fp64 for a model of fp64, whatever x is: sequential and parallel runs have the same bits."""
+    x, wide = start(dtype=F32), logsnr.Denoiser(model, SCH, "eps", dtype=F64)
+    for solver in ("dpmpp-2m", "sde-dpmpp-2m"):
+        wanted = logsnr.sample(wide, x, solver=solver, steps=8, seed=0)
+        assert wanted.dtype is F32
+        assert torch.equal(wanted, logsnr.sample(wide, x.double(), solver=solver, steps=8, seed=0).float())
+        for parallel in (exact(window=6), logsnr.Parareal(tol=0.0), exact(init=logsnr.Coarse(steps=3))):
+            assert torch.equal(logsnr.sample(wide, x, solver=solver, steps=8, seed=0, parallel=parallel), wanted)
+
+
 @pytest.mark.parametrize("parallel", [logsnr.Picard(tol=1e-2), logsnr.Picard(window=7, tol=1e-3, batch=5)])
 def test_a_sample_does_not_depend_on_its_batch(parallel: logsnr.Picard) -> None:
     """A sample has the same bits and certificate alone as in a batch whose samples move on at different paces,
@@ -135,6 +146,13 @@ def test_an_empty_batch() -> None:
     found = logsnr.solve(logsnr.Denoiser(model, SCH), start(0), steps=5, parallel=logsnr.Picard())
     assert found.x.shape == (0, 50)
     assert found.rounds == found.nfe == 0
+    assert found.certificate is not None
+    assert found.certificate.nfe.dtype is torch.int64
+    den = logsnr.Denoiser(model, SCH)
+    for solver in ("dpmpp-2m", "sde-dpmpp-2m"):
+        kept = logsnr.solve(den, start(0), solver=solver, steps=5, parallel=logsnr.Picard(), trajectory=True).trajectory
+        assert kept is not None
+        assert kept.shape == (6, 0, 50)
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [

@@ -7,6 +7,7 @@ import pytest
 import logsnr
 from logsnr.solvers.gauges import EPS, X0, Nodes
 from logsnr.solvers.quadrature import integrate, lagrange, phi, powers
+from logsnr.solvers.stochasticity import Window
 
 STEPS = [1e-8, 1e-5, 1e-3, 0.03, 0.4, 1.0, 2.7, 9.0, 50.0]
 
@@ -75,3 +76,29 @@ def test_weights_of_lagrange_polynomials(gauge: object, var: str) -> None:
 
         want = front * mp.quad(integrand, [mp.mpf(float(s.lam[0])), mp.mpf(float(t.lam[0]))])
         assert abs(got[j] - want) < 1e-12 * abs(want), (j, got[j], want)
+
+
+def test_a_window_of_eta_is_exact_at_its_edges() -> None:
+    """Steps that begin, end or do both in the window have the weights of mpmath's quadrature in parts."""
+    low, high, grid = -1, mp.mpf("1.3"), [-4.0, -1.7, 0.4, 2.1, 4.0]
+    sch = logsnr.VPLinear()
+    for lam in (grid, [-4.0, -2.0, 3.0]):
+        times = sch.time(np.array(lam))
+        program = logsnr.solver("sde-dpmpp-2m", eta=Window(1.0, float(low), 1.3)).program(sch, times)
+        for n in range(1, len(lam) - 1):
+            before, s, t = (mp.mpf(x) for x in lam[n - 1 : n + 2])
+
+            def kernel(x: mp.mpf, t: mp.mpf = t) -> mp.mpf:
+                inside = low <= x <= high
+                left = max(min(t, high) - max(x, low), 0)
+                return mp.exp(x - left) * (1 + inside)
+
+            parts = sorted({s, t, *(edge for edge in (low, high) if s < edge < t)})
+            sigma = sch.sigma(times[n + 1])
+            old = sigma * mp.quad(lambda x, s=s, b=before: kernel(x) * (x - s) / (b - s), parts)
+            whole = sigma * mp.quad(kernel, parts)
+            call = program.calls[n]
+            row = call.matrix[call.writes.index(0)]
+            assert float(row[0]) == pytest.approx(float(whole - old), rel=1e-12)
+            past = row[2 + next(k for k, slot in enumerate(call.reads) if slot != 0)]
+            assert float(past) == pytest.approx(float(old), rel=1e-12)

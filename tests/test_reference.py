@@ -62,6 +62,13 @@ def test_denoisers_have_the_problem_s_flow(wrap: Callable, sch: logsnr.Schedule)
     torch.testing.assert_close(found.x, MIXTURE.reference(x, sch, s, t), rtol=0, atol=1e-9)
 
 
+def test_an_empty_batch() -> None:
+    """No states are carried over exactly."""
+    found = reference_flow(MIXTURE, torch.empty(0, 2), logsnr.VPLinear(), 0.9, 0.1)
+    assert found.x.shape == (0, 2)
+    assert found.error == 0
+
+
 def test_velocity_models_reach_both_infinite_ends() -> None:
     """A flow-matching model, whose velocity is finite at t = 1 and t = 0, is integrated all the way."""
     sch, x = logsnr.FlowMatching(), torch.linspace(-2, 2, 6, dtype=F64).reshape(3, 2)

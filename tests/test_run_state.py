@@ -100,6 +100,25 @@ def test_inference_mode(monkeypatch: pytest.MonkeyPatch, solver: str, backend: s
                 logsnr.sample(rude, x, solver=solver, steps=3, seed=0)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_inference_mode_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """What a first run in inference mode keeps serves runs outside that record gradients; so does a schedule."""
+    monkeypatch.setenv("LOGSNR_BACKEND", backend)
+    with torch.inference_mode():
+        sch = logsnr.Discrete([0.9, 0.61, 0.3, 0.0123])
+        den = logsnr.Denoiser(bent, sch, "x0")
+        for solver in ("heun", "dpmpp-2m"):
+            logsnr.sample(den, torch.ones(SHAPE), solver=solver, steps=4)
+    monkeypatch.delenv("LOGSNR_BACKEND")  # compiled kernels record no gradients
+    for solver in ("heun", "dpmpp-2m"):
+        x = torch.ones(SHAPE, requires_grad=True)
+        logsnr.sample(den, x, solver=solver, steps=4).sum().backward()
+        assert x.grad is not None
+    t = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(sch.alpha(t), t)
+    assert float(slope) == pytest.approx(sch.dalpha(1.3), rel=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(2, 0), (0, 3), (0,), (0, 0), (2, 3, 0)])
 @pytest.mark.parametrize("solver", ["dpmpp-2m", "heun", "ddpm", "seeds-2", "pc"])
 def test_states_without_elements(solver: str, shape: tuple[int, ...]) -> None:

@@ -226,3 +226,27 @@ def test_under_vmap_and_autograd() -> None:
     assert torch.equal(torch.func.vmap(sch.half_logsnr)(t), sch.half_logsnr(t))
     slope = torch.func.vmap(torch.func.grad(sch.alpha))(t)
     torch.testing.assert_close(slope, sch.dalpha(t), rtol=1e-14, atol=0)
+
+
+def test_equality_is_by_all_attributes() -> None:
+    """A subclass that keeps numbers of its own, dataclass or not, is told apart by them."""
+
+    class Power(FlowMatching):
+        def __init__(self, k: int) -> None:
+            object.__setattr__(self, "k", k)
+
+        def _alpha(self, t: Any, xp: Any) -> Any:
+            return (1 - t) ** self.k  # type: ignore[attr-defined]
+
+        def _dalpha(self, t: Any, xp: Any) -> Any:
+            return -self.k * (1 - t) ** (self.k - 1)  # type: ignore[attr-defined]
+
+    assert Power(2) == Power(2)
+    assert hash(Power(2)) == hash(Power(2))
+    assert Power(1) != Power(2)
+    assert Power(1) != FlowMatching()
+    x, ends = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None], list[torch.Tensor]()
+    for k in (1, 2):
+        den = logsnr.Denoiser(lambda x, t: torch.tanh(x), Power(k), "x0")
+        ends.append(logsnr.sample(den, x, solver="ddim", grid=[0.9, 0.5, 0.1]))
+    assert not torch.equal(*ends)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mpmath as mp
 import numpy as np
@@ -232,3 +233,40 @@ def test_custom_refuses_what_is_no_schedule(alpha: Callable, sigma: Callable, op
         Custom(alpha, sigma, **options)
     with pytest.raises(TypeError, match="sigma must be a callable sigma"):
         Custom(alpha, 3, **options)
+
+
+def test_what_a_rounding_leaves_is_zero() -> None:
+    """cos(pi / 2) is 6e-17 in floats: at an end of the domain that is alpha = 0 or sigma = 0, as of the formula, with
+    the grids of the formula. Numbers that small which are no rounding stay."""
+    quarter, formula = math.pi / 2, logsnr.Trigonometric()
+    sch = Custom(lambda t: torch.cos(quarter * t), lambda t: torch.sin(quarter * t))
+    assert (sch.alpha(1.0), sch.half_logsnr(1.0)) == (0, -math.inf)
+    assert sch.alpha(torch.ones(2, dtype=torch.float64)).tolist() == [0, 0]
+    for steps in (1, 10, 30):
+        wanted = logsnr.grid(formula, steps, t_end=quarter * 1e-3) / quarter
+        np.testing.assert_allclose(logsnr.grid(sch, steps), wanted, rtol=1e-12)
+    mirrored = Custom(
+        lambda t: torch.sin(quarter * (1 - t)), lambda t: torch.cos(quarter * (1 - t)), domain=(0, 1)
+    )  # fmt: skip
+    assert (mirrored.sigma(0.0), mirrored.half_logsnr(0.0)) == (0, math.inf)
+    with pytest.raises(ValueError, match="does not determine x0 at t = 1, where alpha = 0"):
+        logsnr.sample(logsnr.Denoiser(lambda x, t: x, sch, "eps"), torch.ones(2, 3), steps=5)
+    small = Custom(lambda t: torch.exp(-20 * t * t), lambda t: torch.sqrt(-torch.expm1(-40 * t * t)), t_start=1.4)
+    assert small.alpha(1.4) == math.exp(-20 * 1.4 * 1.4) < 1e-17
+    table = Discrete(np.cos(np.arange(1, 1001) / 1000 * quarter) ** 2)
+    assert (table.alpha(999.0), table.half_logsnr(999.0)) == (0, -math.inf)
+    assert len(logsnr.grid(table, 50, "karras")) == 51
+
+
+def test_functions_without_a_hash_are_refused() -> None:
+    """Plans are kept by schedule, so a schedule must have a hash: that is said where it is made."""
+
+    @dataclass
+    class Line:
+        slope: float
+
+        def __call__(self, t: torch.Tensor) -> torch.Tensor:
+            return self.slope * t
+
+    with pytest.raises(TypeError, match=r"sigma must be a callable sigma\(t\) with a hash, not Line"):
+        Custom(lambda t: 1 - t, Line(1.0))
