@@ -15,6 +15,7 @@ the regularised incomplete gamma function. So rounds depend on how far the data 
 hardly on the number of steps.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,17 +23,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..kernels import Recurrence, advance, recurrence, scan
+from ..kernels import Recurrence, recurrence, scan
 from ..solvers.catalogue import Solver
 from ..solvers.gauges import Array
 from ..solvers.lower import lower
 from ..solvers.multistep import Startup
-from ..solvers.parallel_plan import Pair, still
-from ..solvers.picard import Acceleration
+from ..solvers.parallel_plan import still
+from ..solvers.picard import Acceleration, Picard, picard
 from ..solvers.picard_memory import window_bytes
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.schedule import Schedule
+from .gaussian import Gaussian
 from .rounding import positive
 
 
@@ -80,21 +82,19 @@ def picard_sweeps(
     """Sweeps of ``logsnr.Picard(accelerate=None)`` over all calls of a program, exactly, in float64, from the first
     guess of that: the line of constant (x0, eps), or what a program that adds noise makes of its x0.
 
-    stds: (N,) or a number, positive. Other options are as in `logsnr.solve`; a `Program` is taken as it is. Noise is
-    left out: it does not change the distance between two iterates.
+    stds: (N,) or a number, positive. Other options are as in `logsnr.solve`; a `Program` is taken as it is. The start
+    and the noises are independent normals, and norms are root mean squares over them: those of a sample of many
+    elements, from which those of few scatter. (Without noise they are the same for every sample.)
     Raises ValueError for options that do not fit, and what `recurrence` raises.
     """
     program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
     data = _Data.of(program, sch, stds)
-    rec, stds, alpha, sigma = data.rec, data.stds, data.alpha, data.sigma
-    window = slice(0, len(rec))
-    start, pair = data.start()
-    nodes = data.guess(start, pair, window)
+    stds, alpha, sigma, nodes = data.stds, data.alpha, data.sigma, data.guess()
     ends, changes = [], []
-    for _ in range(max(sweeps, 1) + len(rec)):
-        new, _ = data.sweep(start, nodes, window)
-        ends.append(new[-1, 0].numpy())
-        changes.append((new / nodes - 1).abs().amax((0, 1)).numpy())
+    for _ in range(max(sweeps, 1) + len(nodes)):
+        new = data.sweep(nodes)
+        ends.append(new[-1])
+        changes.append(_changes(new, nodes).max(axis=0))
         if torch.equal(new, nodes):
             break
         nodes = new
@@ -102,7 +102,8 @@ def picard_sweeps(
     growth, k = last - first, np.arange(1, sweeps + 1)[:, None]
     from scipy.special import gammainc  # a third of a second, for those who need it
 
-    errors = np.abs(np.array(ends) / ends[-1] - 1)
+    reached = torch.stack(ends)
+    errors = _changes(ends[-1].expand_as(reached), reached)
     return Sweeps(
         stds,
         growth,
@@ -116,95 +117,91 @@ def picard_sweeps(
 def picard_work(
     solver: str | Solver | Program, sch: Schedule, stds: Any, windows: Any, tol: float, **options: Any
 ) -> tuple[Array, Array]:
-    """At most how many rounds and evaluations of the model ``logsnr.Picard(window, tol, accelerate=None)`` takes,
-    (M, N) each, for M windows and Gaussian data of N standard deviations: those of a window that moves on only when
-    all its calls have converged, by exact sweeps in float64. One that moves on with every call takes 0.6 to 1 times as
-    many rounds; a round more where a program adds noise and hardly takes more than one a window.
+    """How many rounds and evaluations of the model ``logsnr.Picard(window, tol, accelerate=None)`` takes, (M, N) each,
+    for M windows and Gaussian data of N standard deviations.
+
+    A run is linear in the normals that it starts from and adds, so the executor itself is run in float64 on their
+    coefficients: norms are then root mean squares over the normals, those of a sample of many elements.
 
     windows: (M,) or a number, at least 1. tol: positive. Other options are as in `picard_sweeps`, and raise what they
     do.
     """
     program = plan_program(solver, sch, **options)
-    data, sizes = _Data.of(program, sch, stds), np.atleast_1d(windows)
+    stds, sizes = positive("stds", np.atleast_1d(stds)), np.atleast_1d(windows)
     if not (sizes.dtype.kind == "i" and (sizes >= 1).all()):
         raise ValueError(f"windows must be integers of at least 1, not {windows}")
     if not tol > 0:
         raise ValueError(f"tol = {tol!r} must be positive")
-    sizes = np.minimum(sizes, len(program))
-    rounds = np.array([_rounds(data, int(size), tol) for size in sizes])
-    return rounds, rounds * sizes[:, None]
+    lowered = lower(program, sch, "x0", state=torch.float64, model=torch.float64)
+    number = {key: n for n, key in enumerate(program.noises, start=1)}
+
+    def unit(n: int) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.tensor([n]), 1 + len(number)).double()
+
+    def counts(size: int, std: float) -> tuple[int, int]:
+        den = Gaussian(0.0, std**2).denoiser(sch)
+        start = math.hypot(sch.alpha(program.grid[0]) * std, sch.sigma(program.grid[0])) * unit(0)
+        how = Picard(window=min(size, len(program)), tol=tol, accelerate=None)
+        found = picard(lowered, den, start, how, noise=lambda key, like: unit(number[key]))
+        return found.rounds, found.nfe
+
+    found = np.array([[counts(size, std) for std in stds.tolist()] for size in sizes.tolist()])
+    return found[..., 0], found[..., 1]
 
 
-def _rounds(data: "_Data", size: int, tol: float) -> np.ndarray:
-    slots, pair = data.start()
-    total = np.zeros(len(data.stds), dtype=np.int64)
-    for first in range(0, len(data.rec), size):
-        window = slice(first, min(first + size, len(data.rec)))
-        nodes, changing = data.guess(slots, pair, window), np.ones(len(data.stds), dtype=bool)
-        while changing.any():
-            total += changing
-            new, outputs = data.sweep(slots, nodes, window)
-            # What follows on nodes that no longer change is right, changed or not.
-            changing &= (new[:-1] / nodes[:-1] - 1).abs().numpy().max(axis=(0, 1), initial=0.0) > tol
-            nodes = new
-        pair = data.pair(window.stop - 1, nodes[-2] if len(nodes) > 1 else data.seen(slots, first), outputs[-1])
-        advance(slots, [outputs], data.rec, first=first, noises=data.quiet(nodes), out=slots)
-    return total
+def _changes(new: torch.Tensor, old: torch.Tensor) -> Array:
+    """(W, N): how much rows (W, N, normals) have changed, relative to the new."""
+    return np.asarray(torch.linalg.vector_norm(new - old, dim=2) / torch.linalg.vector_norm(new, dim=2))
 
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """Gaussian data of N standard deviations ``stds``, and the calls of a program. alpha, sigma: (calls + 1, 1), when
-    they are made and at the end; slopes: (calls, 1, N), x0 of what they see."""
+    """Gaussian data of N standard deviations ``stds``, and the calls of a program. All is linear in independent
+    normals, the first of which makes the start and the others are the program's noises: values are their coefficients,
+    (N, normals). alpha, sigma: (calls + 1, 1), when calls are made and at the end; slopes: (calls, N, 1), x0 of what
+    they see; start: the slots before the first call, (S, N, normals); noises: what calls add, (calls, N, normals) for
+    every column."""
 
     rec: Recurrence
     stds: Array
     alpha: Array
     sigma: Array
     slopes: torch.Tensor
+    start: torch.Tensor
+    noises: list[torch.Tensor]
 
     @classmethod
     def of(cls, program: Program, sch: Schedule, stds: Any) -> "_Data":
         stds = positive("stds", np.atleast_1d(stds))
-        rec = recurrence(lower(program, sch, "x0", state=torch.float64, model=torch.float64).updates.calls)
-        times = np.array([*(call.t for call in program), program.grid[-1]])
+        lowered = lower(program, sch, "x0", state=torch.float64, model=torch.float64)
+        rec = recurrence(lowered.updates.calls)
+        times = np.array([*lowered.times, program.grid[-1]])
         alpha, sigma = np.asarray(sch.alpha(times))[:, None], np.asarray(sch.sigma(times))[:, None]
-        slopes = torch.from_numpy((alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, None])
-        return cls(rec, stds, alpha, sigma, slopes)
+        slopes = torch.from_numpy((alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, :, None])
+        values = torch.zeros(rec.slots, len(stds), 1 + len(program.noises), dtype=torch.float64)
+        start, noises = values.clone(), values.new_zeros(rec.noises, len(rec), *values.shape[1:])
+        start[..., 0] = torch.from_numpy(np.hypot(alpha[0] * stds, sigma[0]))
+        for n, keys in enumerate(lowered.noises):
+            for column, key in enumerate(keys):
+                noises[column, n, :, 1 + program.noises.index(key)] = 1.0
+        return cls(rec, stds, alpha, sigma, slopes, start, list(noises))
 
-    def start(self) -> tuple[torch.Tensor, Pair]:
-        """The slots before the first call, (S, 1, N), and the (x0, eps) that nodes are first made of."""
-        slots = torch.ones(self.rec.slots, 1, len(self.stds), dtype=torch.float64)
+    def guess(self) -> torch.Tensor:
+        """The first nodes, (calls, N, normals), as the executor has them."""
         (x0, _), (eps, _) = still(self.alpha[0], self.sigma[0])
-        return slots, (float(x0[0]) * slots[0], float(eps[0]) * slots[0])
-
-    def guess(self, slots: torch.Tensor, pair: Pair, window: slice) -> torch.Tensor:
-        """The first nodes of a window, (W, 1, N), as the executor has them."""
-        (x0, eps), after = pair, slice(window.start + 1, window.stop + 1)
-        alpha, sigma = (torch.from_numpy(level[after, None]) for level in (self.alpha, self.sigma))
-        nodes = alpha * x0 + sigma * eps
-        if self.rec.noises:  # as the executor adds it to its guess
-            nodes, _ = self._scan(slots, x0.expand_as(nodes).contiguous(), nodes, window)
+        alpha, sigma = (torch.from_numpy(level[1:, None]) for level in (self.alpha, self.sigma))
+        nodes = (alpha * float(x0[0]) + sigma * float(eps[0])) * self.start[0]
+        if self.noises:  # as the executor adds it to its guess
+            nodes = self._scan((float(x0[0]) * self.start[0]).expand_as(nodes).contiguous(), nodes)
         return nodes
 
-    def sweep(self, slots: torch.Tensor, nodes: torch.Tensor, window: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """New nodes, and the model's answers for the old ones."""
-        outputs = self.slopes[window] * torch.cat([self.seen(slots, window.start)[None], nodes[:-1]])
-        return self._scan(slots, outputs, nodes, window)[0], outputs
+    def sweep(self, nodes: torch.Tensor) -> torch.Tensor:
+        """New nodes."""
+        seen = self.start[int(self.rec.at[0])]
+        return self._scan(self.slopes * torch.cat([seen[None], nodes[:-1]]), nodes)
 
-    def seen(self, slots: torch.Tensor, n: int) -> torch.Tensor:
-        return slots[int(self.rec.at[n])]
-
-    def pair(self, n: int, seen: torch.Tensor, x0: torch.Tensor) -> Pair:
-        return x0, (seen - float(self.alpha[n, 0]) * x0) / float(self.sigma[n, 0])
-
-    def quiet(self, nodes: torch.Tensor) -> list[torch.Tensor]:
-        return [torch.zeros_like(nodes)] * self.rec.noises
-
-    def _scan(
-        self, slots: torch.Tensor, outputs: torch.Tensor, nodes: torch.Tensor, window: slice
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return scan(slots, [outputs], nodes, self.rec, first=window.start, noises=self.quiet(nodes))
+    def _scan(self, outputs: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
+        return scan(self.start, [outputs], nodes, self.rec, noises=self.noises)[0]
 
 
 def picard_bytes(
