@@ -72,6 +72,8 @@ def jackknife(statistic: Callable[[np.ndarray], float], n: int) -> Estimate:
     value = statistic(every)
     if value == 0 or not np.isfinite(value):
         return Estimate(value, value, value)
+    if n < 2:
+        return Estimate(value, 0.0, np.inf)
     left = np.array([statistic(every[every % groups != k]) for k in range(groups)])
     if not (left > 0).all():
         return Estimate(value, 0.0, np.inf)

@@ -2,12 +2,13 @@
 
 The recursion of Kolmogorov's backward equation: with v_n(z) the expectation of f(x_end) given what is in memory at node
 n, ``v_n(z) = E v_{n+1}(step_n(z, xi))``. Memory is the state and at most one value of history; v is a polynomial in
-Chebyshev's points, the mean over a normal a Gauss-Hermite sum. Both converge exponentially, so a weak order is read
-from these numbers as if they were exact.
+Chebyshev's points, the mean over a normal a Gauss-Hermite sum. Both converge exponentially where steps are short beside
+the data's structure, so a weak order is read from these numbers as if they were exact; where they are not, two
+resolutions differ.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +18,21 @@ from ..solvers.program import STATE, Call, NoiseKey, Program
 from ..solvers.schedule import Schedule
 from .mixture import GaussianMixture
 
-REACH = 5.5  # standard deviations of the widest marginal: beyond it the state counts as at the border
-SIZES: tuple[tuple[int, ...], ...] = ((400,), (128, 24))  # interpolation points for a memory of one and of two numbers
-NORMALS = {0: 1, 1: 16, 2: 12, 3: 8}  # Gauss-Hermite points of each normal, by how many a step has
-START = 128  # Gauss-Hermite points for each component of the start
+
+class Resolution(NamedTuple):
+    """reach: standard deviations of the widest marginal beyond which the state counts as at the border. sizes:
+    interpolation points for a memory of one and of two numbers. normals: Gauss-Hermite points of each normal, by how
+    many a step has. start: those for each component of the start."""
+
+    reach: float
+    sizes: tuple[tuple[int, ...], ...]
+    normals: tuple[int, ...]
+    start: int
+
+
+FINE = Resolution(5.5, ((400,), (128, 24)), (1, 16, 12, 8), 128)
+ROUGH = Resolution(5.0, ((280,), (90, 17)), (1, 11, 8, 6), 96)
+APART = 0.01  # by so much they may differ, relative to 1 + the value
 
 Slots = dict[int, Array]
 Box = dict[int, tuple[float, float]]
@@ -31,33 +43,53 @@ def expectation(program: Program, mixture: GaussianMixture, sch: Schedule, f: Ca
     at the first time of the grid.
 
     mixture: of event shape (). f: from states (N,) to values (N, J), smooth. Result (J,). Raises ValueError for data of
-    other shapes, programs that keep more than one value of history over a node, or add more than 3 normals in a step.
+    other shapes, programs that keep more than one value of history over a node, or add more than 3 normals in a step,
+    and where the result is not to be trusted: steps so long that what comes after them is not resolved, or states that
+    leave the range of the data's law, as those of unstable solvers do.
     """
+    fine, rough = (backward(program, mixture, sch, f, at) for at in (FINE, ROUGH))
+    apart = np.abs(fine - rough)
+    if not (apart <= APART * (1 + np.abs(fine))).all():
+        raise ValueError(
+            f"the expectation of {program.name} in {program.steps} steps is not resolved: two resolutions differ by "
+            f"{apart.max():.1e}; take more steps"
+        )
+    return fine
+
+
+def backward(
+    program: Program, mixture: GaussianMixture, sch: Schedule, f: Callable[[Array], Array], at: Resolution = FINE
+) -> Array:
+    """`expectation` by one resolution, whether that is enough or not."""
     if tuple(mixture.event_shape):
         raise ValueError(f"expectations are for one-dimensional data, not of the shape {tuple(mixture.event_shape)}")
     steps = _steps(program)
     live = _live(steps)
     means, stds, weights = marginal(mixture, sch, program.grid[0])
     ends = (marginal(mixture, sch, t) for t in (program.grid[0], program.grid[-1]))
-    radius = max(float((np.abs(m) + REACH * s).max()) for m, s, _ in ends)
+    radius = max(float((np.abs(m) + at.reach * s).max()) for m, s, _ in ends)
     boxes = _boxes(steps, live, radius, mixture, sch)
     after: Callable[[Slots], Array] = lambda slots: f(slots[STATE].ravel()).reshape(*slots[STATE].shape, -1)  # noqa: E731
     for calls, alive, box in reversed(list(zip(steps, live, boxes, strict=False))):
-        after = _interpolant(_mean_after(calls, after, mixture, sch), alive, box)
-    x, w = np.polynomial.hermite_e.hermegauss(START)
+        after = _interpolant(_mean_after(calls, after, mixture, sch, at.normals), alive, box, at.sizes)
+    x, w = np.polynomial.hermite_e.hermegauss(at.start)
     values = after({STATE: means[:, None] + stds[:, None] * x})
     result: Array = np.einsum("k,q,kqj->j", weights, w / w.sum(), values)
     return result
 
 
 def _mean_after(
-    calls: Sequence[Call], after: Callable[[Slots], Array], mixture: GaussianMixture, sch: Schedule
+    calls: Sequence[Call],
+    after: Callable[[Slots], Array],
+    mixture: GaussianMixture,
+    sch: Schedule,
+    normals: Sequence[int],
 ) -> Callable[[Slots], Array]:
     """From memory before a step, slots of values (P,), to the mean over the step's noise of ``after``: (P, J)."""
     keys = list(dict.fromkeys(key for call in calls for key in call.noises))
-    if len(keys) not in NORMALS:
-        raise ValueError(f"a step adds {len(keys)} normals; at most {max(NORMALS)} can be integrated over")
-    x, w = np.polynomial.hermite_e.hermegauss(NORMALS[len(keys)])
+    if len(keys) >= len(normals):
+        raise ValueError(f"a step adds {len(keys)} normals; at most {len(normals) - 1} can be integrated over")
+    x, w = np.polynomial.hermite_e.hermegauss(normals[len(keys)])
     count = len(x) ** len(keys)
     points = np.stack(np.meshgrid(*[x] * len(keys), indexing="ij")).reshape(len(keys), count) if keys else np.empty(0)
     weights = np.ones(1)
@@ -86,13 +118,15 @@ def _advance(
     return slots
 
 
-def _interpolant(f: Callable[[Slots], Array], alive: tuple[int, ...], box: Box) -> Callable[[Slots], Array]:
+def _interpolant(
+    f: Callable[[Slots], Array], alive: tuple[int, ...], box: Box, all_sizes: Sequence[tuple[int, ...]]
+) -> Callable[[Slots], Array]:
     """The polynomial that equals f at Chebyshev points of the box; arguments outside count as on its border."""
-    if len(alive) > len(SIZES):
+    if len(alive) > len(all_sizes):
         raise ValueError(
             f"this program keeps {len(alive) - 1} values of history over a node; at most 1 can be followed"
         )
-    sizes = SIZES[len(alive) - 1]
+    sizes = all_sizes[len(alive) - 1]
     middle = {k: (sum(box[k]) / 2, (box[k][1] - box[k][0]) / 2) for k in alive}
     angles = [np.pi * (np.arange(n) + 0.5) / n for n in sizes]
     axes = [middle[k][0] + middle[k][1] * np.cos(a) for k, a in zip(alive, angles, strict=True)]

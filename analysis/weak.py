@@ -15,7 +15,7 @@ from ..solvers.gauges import Array
 from ..solvers.multistep import Startup
 from ..solvers.program import Program
 from ..solvers.schedule import Schedule
-from .expectation import expectation, marginal
+from .expectation import backward, marginal
 from .gaussian import Gaussian
 from .mixture import GaussianMixture
 from .moments import sampler_moments
@@ -65,7 +65,7 @@ def _distance(program: Program, data: Gaussian, sch: Schedule) -> float:
 def _miss(program: Program, data: GaussianMixture, sch: Schedule) -> float:
     means, stds, weights = marginal(data, sch, program.grid[-1])
     exact = weights @ (np.exp(-np.square(np.outer(stds, _twice(FREQUENCIES))) / 2) * _waves(means))
-    return float(np.sqrt(np.square(expectation(program, data, sch, _waves) - exact).mean()))
+    return float(np.sqrt(np.square(backward(program, data, sch, _waves) - exact).mean()))
 
 
 def _waves(x: Array) -> Array:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 import torch
@@ -18,7 +18,7 @@ from .report import Section, write_report
 from .results import Case, Results, Row
 from .sheets import take_pictures
 from .tables import FIRST, WORDS, Board, adaptive_lines, legend, terminal_table
-from .work_precision import Plan, cases, check_plan, measure
+from .work_precision import Plan, cases, check_plan, left_out, measure
 
 CSV = "results.csv"
 PAGE = "index.html"
@@ -30,7 +30,7 @@ def run_bench(
 ) -> None:
     """Measure `plan` on each problem, print a table for each, write results.csv and index.html into `out`.
 
-    Rows that are in the CSV already, from the same code, are not measured again unless `fresh`; so an
+    Rows that are in the CSV already, from the same code, are not measured again unless `fresh`, and others stay; so an
     interrupted bench goes on where it stopped. The ranks of a process group share the measurements; the first alone
     prints and writes. Raises ValueError for unknown problems, solvers and grids, for numbers that are not positive and
     budgets that allow nothing, before any work, and RuntimeError where another rank has failed.
@@ -38,7 +38,8 @@ def run_bench(
     check_plan(plan)
     chosen = [load_problem(name) for name in problems]
     planned = [cases(problem, plan) for problem in chosen]
-    results = on_first(lambda: Results(out / CSV, fresh=fresh))
+    again = frozenset(chain.from_iterable(planned)) if fresh else ()
+    results = on_first(lambda: Results(out / CSV, drop=again))
     console = console if leads() else Console(quiet=True)
     sections = []
     with _one_thread(), _progress(console) as progress:
@@ -51,6 +52,8 @@ def run_bench(
             for _, group in groupby(wanted, key=lambda case: case.compared):
                 sections.append(_measure_all(problem, list(group), results, out / CACHE, tick))
                 _show(sections[-1], console)
+            for name, least in left_out(plan, wanted, problem.denoiser.schedule).items():
+                console.print(f"-: {name} needs at least {least}", style="dim", highlight=False)
     if leads():
         write_report(out / PAGE, sections, command, CSV)
     console.print(f"written: {out / PAGE} and {out / CSV}", highlight=False, soft_wrap=True)

@@ -75,8 +75,11 @@ def triad_microseconds(moved: float, calls: int, repeats: int) -> float:
         for _ in range(calls):
             triad(a, b, c, np.float32(0.5))
 
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     for triad in TRIADS:
         burst(triad)
+    torch.set_num_threads(threads)  # which numba's parallel loop sets when it first runs
     return min(best_of(repeats, partial(burst, triad)) for triad in TRIADS) / calls * 1e6
 
 

@@ -4,8 +4,10 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -80,9 +82,8 @@ def load_reference(problem: BenchProblem, compared: Compared, samples: int, seed
 
 
 def _cached(path: Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    if path.exists():
-        with np.load(path) as stored:
-            return dict(stored)
+    with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path) as stored:  # missing, or damaged
+        return dict(stored)
     found = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = path.with_suffix(".tmp.npz")  # moved into place: an interrupt leaves no half-written reference

@@ -190,10 +190,10 @@ def _gallery(pictures: Pictures, board: Board) -> list[str]:
     if law:
         right, told = "real ones", f"The first {judged} of each solver; {fair}."
     else:
-        exact = judge(pictures.answer)
+        exact = judge(pictures.answer[:judged])
         right = "the exact answer"
         told = (
-            f"The exact answers: {_plain(exact)}; {fair}. "
+            f"The first {judged} of each solver, and of the exact answers: {_plain(exact)}; {fair}. "
             f"Exact answers per class, 0 to 9: {', '.join(map(str, exact['histogram']))}."
         )
     return [

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata, resources
@@ -96,14 +97,15 @@ COLUMNS = (
 
 
 class Results:
-    """The CSV at `path`. Opening drops the rows of other versions of the code, and with `fresh` all."""
+    """The CSV at `path`. Opening drops the rows of other versions of the code, and those of the cases ``drop``."""
 
-    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+    def __init__(self, path: Path, *, drop: Collection[Case] = ()) -> None:
         self.path = path
         self.versions = versions()
         self._rows: dict[Case, Row] = {}
-        if not fresh and path.exists():
-            self._rows = {row.case: row for row in _load(path) if row.versions == self.versions}
+        if path.exists():
+            kept = [row for row in _load(path) if row.versions == self.versions and row.case not in drop]
+            self._rows = {row.case: row for row in kept}
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.with_suffix(".tmp")  # replaced in one move: a stop in between loses no rows
         with whole.open("w", newline="", encoding="utf-8") as file:
@@ -123,7 +125,7 @@ class Results:
 
 def _load(path: Path) -> list[Row]:
     rows = []
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         for record in csv.DictReader(file):
             try:
                 rows.append(Row.parse(record))

@@ -99,6 +99,12 @@ def cases(problem: BenchProblem, plan: Plan) -> list[Case]:
     return found
 
 
+def left_out(plan: Plan, planned: Iterable[Case], sch: Schedule) -> dict[str, int]:
+    """The solvers named that fit no budget, and how many evaluations they need."""
+    there = {case.solver for case in planned}
+    return {name: least_nfe(solver(name), sch) for name in _named(plan) if name not in there and solver(name).planner}
+
+
 def _named(plan: Plan) -> list[str]:
     return distinct(solver_names()) if plan.solvers == (ALL,) else list(dict.fromkeys(plan.solvers))
 

@@ -226,7 +226,7 @@ def main() -> None:
     gc.freeze()  # torch is a million objects that stay: collections take half a second less without them
     try:
         app()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
 

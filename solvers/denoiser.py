@@ -82,6 +82,8 @@ class Denoiser:
 
     def head(self, name: str, x: torch.Tensor, t: Any) -> torch.Tensor:
         """The model's answer as head ``name``, book Prop. 6.3.1."""
+        if name not in HEADS:
+            raise ValueError(f"{name!r} is not a head{nearest(name, HEADS)}")
         check_state(x)
         times = per_sample_times(t, x)
         output = self.predict(x.to(self.dtype(x)), self.model_times(times, x))

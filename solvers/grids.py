@@ -37,12 +37,18 @@ def grid(
         raise ValueError(f"steps must be an integer of at least 1, not {steps!r}")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"grid = {kind!r} is neither an array of times nor a known name{nearest(kind, _KINDS)}")
-    start = sch.t_start if t_start is None else t_start
-    end = sch.t_end if t_end is None else t_end
-    ends = check_grid(sch, [start, end])
+    ends = _ends(sch, t_start, t_end)
     times = _KINDS[kind](sch, int(steps), ends)
     times[0], times[-1] = ends  # exactly, whatever the inverse of lam rounds to
     return check_grid(sch, times)
+
+
+def _ends(sch: Schedule, t_start: float | None, t_end: float | None) -> Array:
+    given = (sch.t_start if t_start is None else t_start), (sch.t_end if t_end is None else t_end)
+    try:
+        return check_grid(sch, given)
+    except ValueError as error:
+        raise ValueError(f"t_start = {given[0]!r:.60} to t_end = {given[1]!r:.60}: {error}") from None
 
 
 def end_time(name: str, t: Any) -> float | None:

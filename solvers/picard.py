@@ -69,6 +69,8 @@ class Picard:
 
     def __post_init__(self) -> None:
         for name, value in (("window", self.window), ("batch", self.batch)):
+            if isinstance(value, str) and name == "window" and value != "auto":
+                raise ValueError(f"window = {value!r} must be 'auto', None or an integer of at least 1")
             if value is not None and (name, value) != ("window", "auto"):
                 count(name, value)
         tolerance("tol", self.tol)

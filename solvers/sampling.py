@@ -90,7 +90,8 @@ def solve(
     grid:     "logsnr", "karras" or "time" (see `logsnr.grid`), or a 1-D array of times, strictly monotone.
     startup:  how multistep solvers start: "ramp" (no extra evaluations, global order at most 2) or
               "single-step" (extra evaluations, full order).
-    rtol, atol: tolerances of adaptive solvers (defaults 1e-5); they choose their own steps.
+    rtol, atol: tolerances of adaptive solvers (defaults 1e-5); they choose their own steps. A solver that has both, as
+              "dopri5" has, is adaptive if either is given, or if there is neither a number of steps nor a budget.
     seed:     for stochastic solvers: one number, or one per sample. Noise is addressed by (seed, sample id,
               interval, element), so a sample has the same bits alone as in any batch, on any device and with any
               number of threads. By default a seed is drawn from ``generator``, or else from torch's own numbers.
@@ -120,7 +121,8 @@ def solve(
         raise TypeError(f"parallel must be a logsnr.Picard or a logsnr.Parareal, not {type(parallel).__name__}")
     t_start, t_end = end_time("t_start", t_start), end_time("t_end", t_end)
     check_startup(startup)
-    if method.adaptive and (rtol is not None or atol is not None or method.planner is None):
+    unplanned = steps is None and nfe is None and isinstance(grid, str)
+    if method.adaptive and (unplanned or rtol is not None or atol is not None or method.planner is None):
         _refuse(method, steps=steps, nfe=nfe, parallel=parallel)
         ends = _span(den.schedule, grid, t_start, t_end)
         with _recording(x):
@@ -162,9 +164,9 @@ def _configured(solver: str | Solver, options: dict[str, Any]) -> Solver:
     try:
         return find_solver(method, **options)
     except ValueError as error:
-        known = {option.name for option in method.options}
+        unknown = options.keys() - {option.name for option in method.options}
         arguments = [name for name, p in signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY]
-        close = [near for name in options if name not in known for near in get_close_matches(name, arguments, n=1)]
+        close = [near for name in unknown for near in get_close_matches(name, arguments, n=1, cutoff=0.7)]
         raise ValueError(f"{error}; did you mean {' and '.join(close)}?" if close else str(error)) from None
 
 

@@ -54,14 +54,15 @@ def test_tighter_is_better_and_dtype_is_kept(dtype: torch.dtype) -> None:
 
 
 def test_dopri5_is_a_table_with_steps_and_adaptive_with_tolerances() -> None:
-    """steps= or nfe= give dopri5 a program of six evaluations a step; one tolerance is enough for an adaptive
-    run; both together are refused."""
+    """steps=, nfe= or an array of times give dopri5 a program of six evaluations a step; it is adaptive with one
+    tolerance, and without any of these; both together are refused."""
     sch = logsnr.VPLinear()
     den, x = PROBLEM.denoiser(sch), noise(sch)
     fixed = logsnr.solve(den, x, solver="dopri5", steps=3)
     assert fixed.nfe == 18
+    assert logsnr.solve(den, x, solver="dopri5", grid=[0.9, 0.5, 0.1]).nfe == 12
     assert fixed.program is not None
-    for options in ({"rtol": 1e-3}, {"atol": 1e-3}):
+    for options in ({}, {"rtol": 1e-3}, {"atol": 1e-3}):
         assert logsnr.solve(den, x, solver="dopri5", **options).program is None
     for options in ({"steps": 3}, {"nfe": 30}):
         with pytest.raises(ValueError, match=f"{next(iter(options))} = .* does not go with an adaptive run of dopri5"):

@@ -1,6 +1,7 @@
 import base64
 import csv
 import re
+import shutil
 from dataclasses import replace
 from io import BytesIO, StringIO
 
@@ -116,7 +117,40 @@ def test_rows_of_other_code_or_with_fresh_are_measured_again(report, tmp_path, s
     if stale == "other code":
         text = text.replace("logsnr ", "logsnr 0.0 ")
     (tmp_path / "results.csv").write_text(text)
-    assert len(Results(tmp_path / "results.csv", fresh=stale == "fresh")._rows) == 0
+    found = Results(tmp_path / "results.csv")
+    cases = list(found._rows)
+    assert bool(cases) == (stale == "fresh")
+    for drop in (cases[:3], cases[1:], cases):  # the others stay
+        (tmp_path / "results.csv").write_text(text)
+        assert set(Results(tmp_path / "results.csv", drop=drop)._rows) == set(cases) - set(drop)
+
+
+def test_fresh_keeps_what_is_not_asked_for(tmp_path):
+    """--fresh measures again what this run asks for; rows of other problems and budgets stay in the CSV."""
+    bench(tmp_path)
+    before = rows(tmp_path)
+    bench(tmp_path, plan=replace(PLAN, nfes=PLAN.nfes[:1], solvers=("ddim",), rtols=()), fresh=True)
+    after = rows(tmp_path)
+    key = ("problem", "solver", "startup", "grid", "nfe", "rtol")
+    assert sorted(tuple(r[k] for k in key) for r in after) == sorted(tuple(r[k] for k in key) for r in before)
+
+
+def test_damaged_files_are_made_again(report, tmp_path):
+    """A reference that is no archive is computed again, and bytes that are no text are no rows."""
+    shutil.copytree(report[0], tmp_path / "out")
+    for path in (tmp_path / "out" / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    wanted = rows(tmp_path / "out")
+    with (tmp_path / "out" / "results.csv").open("ab") as file:
+        file.write(b"\xff\xfe\x00")
+    bench(tmp_path / "out")
+    assert len(rows(tmp_path / "out")) == len(wanted)
+
+
+def test_solvers_that_fit_no_budget_are_told(tmp_path):
+    """A solver that was named and takes more than every budget is not left out without a word."""
+    output = bench(tmp_path, plan=Plan(solvers=("ddim", "rk4"), nfes=(3,), rtols=(), samples=4))
+    assert "rk4 needs at least 4" in output
 
 
 def test_a_row_survives_the_csv(tmp_path):

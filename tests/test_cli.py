@@ -97,6 +97,10 @@ def test_order_of_a_stochastic_solver_is_its_weak_order(monkeypatch):
         (["bench", "--problem", "digit"], "did you mean 'digits'"),
         (["bench", "--nfe"], "--nfe needs at least one value"),
         (["bench", "--samples", "0"], "'--samples'"),
+        (
+            ["bench", "--solvers", "ddim", "--nfe", "5", "--problem", "gaussian", "--out", f"{__file__}/report"],
+            "test_cli",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(args, said, monkeypatch, capsys):

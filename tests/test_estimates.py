@@ -45,6 +45,12 @@ def test_intervals_cover(estimate: Callable[[np.ndarray], Estimate] | str, truth
     assert (found[:, 0] <= found[:, 2]).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_jackknife_of_one() -> None:
+    """One sample tells nothing of the scatter, and takes no mean of nothing."""
+    assert jackknife(lambda indices: 2.0, 1) == (2.0, 0.0, np.inf)
+
+
 def test_the_jackknife_without_spread_or_with_zeros() -> None:
     """A zero or infinite statistic is its own interval; one that vanishes without a group is unknown above 0."""
     assert rms(np.zeros(5)) == Estimate(0.0, 0.0, 0.0)

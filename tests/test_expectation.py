@@ -51,3 +51,14 @@ def test_what_cannot_be_integrated() -> None:
         of("sde-dpmpp-3m", two_gaussians())
     with pytest.raises(ValueError, match="a step adds 6 normals"):
         of(logsnr.solver("pc", corrections=5), two_gaussians())
+
+
+@pytest.mark.parametrize(("name", "steps"), [("seeds-2", 5), ("seeds-2", 8), ("dpm2-a", 5), ("sde-dpmpp-2m", 5)])
+def test_what_is_not_resolved_is_refused(name: str, steps: int) -> None:
+    """Unstable solvers and steps too long for the data's structure, whose numbers would be off by 0.01 to 0.5."""
+
+    def f(x: np.ndarray) -> np.ndarray:
+        return np.stack([np.cos(x), np.sin(x), np.cos(2 * x)], axis=1)
+
+    with pytest.raises(ValueError, match=f"{steps} steps is not resolved: .* differ by .*; take more steps"):
+        expectation(logsnr.solver(name).program(SCH, logsnr.grid(SCH, steps)), two_gaussians(), SCH, f)

@@ -158,6 +158,7 @@ def test_an_empty_batch() -> None:
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("window = 0 must be an integer of at least 1", {"window": 0}),
     ("window = 2.5 must be an integer", {"window": 2.5}),
+    ("window = 'al' must be 'auto', None or an integer", {"window": "al"}),
     ("window = True must be an integer", {"window": True}),
     ("batch = 0 must be an integer of at least 1", {"batch": 0}),
     ("tol = -1e-09 must be a number from 0 to 1", {"tol": -1e-9}),
