@@ -36,7 +36,7 @@ class Stability:
     """Growth per step of x / alpha under the frozen test equation.
 
     steps: (H,), lengths h in lam. modes: (M,), lam + log c. growth: (H, M), the spectral radius of the step
-    with its history; the solver is stable where it is at most 1. exact: (H, M), e^{-(1 - kappa) h} <= 1.
+    with its history; the solver is stable where it is at most 1. exact: (H, M), e^{-(1 - kappa) h} <= 1, of the PF-ODE.
     """
 
     solver: str
@@ -82,7 +82,7 @@ def stability(solver: str | Solver, *, steps: Any = None, modes: Any = None) -> 
     method = find_solver(solver)
     h = positive("steps", np.linspace(0.1, 5.0, 50) if steps is None else steps)
     if h.max() > LONGEST or (np.diff(h) <= 0).any():
-        raise ValueError(f"steps must increase and not exceed 20, not {h.tolist()}")
+        raise ValueError(f"steps must increase and not exceed 20, not run from {h[0]:g} to {h.max():g}")
     m: Array = parameter("modes", np.linspace(-4.0, 4.0, 81) if modes is None else modes).numpy()
     if m.ndim != 1 or not m.size:
         raise ValueError(f"modes must be a 1-D array, not of shape {m.shape}")

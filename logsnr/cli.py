@@ -17,6 +17,7 @@ app = typer.Typer(
     name="logsnr",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
     pretty_exceptions_enable=False,
 )
 

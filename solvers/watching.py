@@ -47,7 +47,7 @@ class Observer:
             self.states.append(state.clone())
         self.bar.show(node)
         if self.callback:
-            self.callback(node, t, state)
+            self.callback(node, float(t), state)
 
     def stacked(self, dtype: torch.dtype) -> torch.Tensor | None:
         return None if self.states is None else torch.stack(self.states).to(dtype)

@@ -120,6 +120,7 @@ def test_solution_reports_what_was_done() -> None:
         assert torch.equal(solution.trajectory[-1], solution.x)
         assert [n for n, _, _ in seen] == [1, 2, 3, 4, 5]
         assert [t for _, t, _ in seen] == list(solution.times[1:])
+        assert all(type(t) is float for _, t, _ in seen)
         assert all(torch.equal(y, solution.trajectory[n]) for n, _, y in seen)
         assert torch.equal(solution.x, logsnr.sample(den, x, solver=solver, steps=5))
         assert logsnr.solve(den, x, solver=solver, steps=5).trajectory is None
