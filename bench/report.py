@@ -67,7 +67,8 @@ def _paths(section: Section) -> list[str]:
         f"<p>{escape(problem.summary)}. {_conditions(section)} "
         f"The reference is off by {short(rows[0].statistics['reference_error'])}.</p>",
         _figure(board, problem.name),
-        '<p class="note">Grey: all solvers. The adaptive ones have axes of their own. A name at the top edge without a curve: beyond the axes.</p>',
+        '<p class="note">Grey: all solvers. The adaptive ones have axes of their own. '
+        "A name at the top edge without a curve: beyond the axes.</p>",
         "<h3>Median error</h3>",
         _error_table(board),
         *(f'<p class="note">Adaptive steps, {escape(line)} evaluations.</p>' for line in adaptive_lines(board)),
