@@ -1,6 +1,5 @@
 """Where the noise of a run comes from: seeds of every sample, a generator, a Brownian path, or the user."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -142,8 +141,12 @@ class _Asked:
     """The user's function, asked once for every key: what it returns is kept while calls are left that add it."""
 
     def __init__(self, noise: NoiseFunction, program: Program, runs: int) -> None:
-        self.noise, self.kept = noise, dict[NoiseKey, torch.Tensor]()
-        self.left = {key: runs * n for key, n in Counter(key for call in program for key in call.noises).items()}
+        self.noise = noise
+        self.kept: dict[NoiseKey, torch.Tensor] = {}
+        self.left = dict.fromkeys(program.noises, 0)
+        for call in program.calls:
+            for key in call.noises:
+                self.left[key] += runs
 
     def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
         z = self.kept.pop(key, None)

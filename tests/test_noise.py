@@ -106,10 +106,12 @@ def test_gradients_and_layouts() -> None:
 
 @one_graph
 def test_compiled_loops() -> None:
-    """They draw the same noise."""
+    """They draw the same noise, or ask for it."""
     x = logsnr.randn((2, 3, 4, 4), seed=2)
     compiled = torch.compile(lambda x: sample(x, seed=3), fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x), sample(x, seed=3))
+    asking = lambda x: sample(x, "seeds-2", noise=lambda key, like: torch.full_like(like, key.t))  # noqa: E731
+    assert torch.equal(torch.compile(asking, fullgraph=True, backend="aot_eager")(x), asking(x))
 
 
 @pytest.mark.parametrize("state", [torch.float64, torch.float16])
