@@ -44,7 +44,7 @@ def weak_order(
              generated and the exact marginal at the end of the grid; or a `GaussianMixture` of event shape (), where it
              is the root mean square error of the expectations of cos x, sin x, cos 2x and sin 2x.
     grids, max_nfe: as in `convergence_order`; on a mixture 64 evaluations take seconds.
-    Raises ValueError for solvers that choose their own steps, and what `expectation` raises.
+    Raises ValueError for solvers that choose their own steps, and what `backward` of `expectation` raises.
     """
     method = fixed_step(solver)
     data = three_modes() if problem is None else problem

@@ -97,12 +97,10 @@ def noise_source(
     brownian: bool,
     eta: Stochasticity | None,
     noise: NoiseFunction | None,
-    runs: int = 1,
 ) -> Seeds | NoiseFunction:
     """What `run` draws the noise of ``program`` from.
 
-    eta: on whose clock a Brownian path runs; None is that of the reverse SDE. runs: how often the program is carried
-    out. Raises ValueError for more than one
+    eta: on whose clock a Brownian path runs; None is that of the reverse SDE. Raises ValueError for more than one
     source, TypeError for what is none, and what `seeds_of` raises.
     """
     given = [n for n, v in (("seed", seed), ("generator", generator), ("noise", noise)) if v is not None]
@@ -115,7 +113,7 @@ def noise_source(
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, not {type(generator).__name__}")
     if noise is not None:
-        return _Asked(noise, program, runs)
+        return _Asked(noise, program)
     if seed is None:  # from torch's own numbers, so that torch.manual_seed decides
         device = generator.device if generator is not None else None
         seed = int(torch.randint(1 << 62, (), generator=generator, device=device))
@@ -140,13 +138,13 @@ class _Path:
 class _Asked:
     """The user's function, asked once for every key: what it returns is kept while calls are left that add it."""
 
-    def __init__(self, noise: NoiseFunction, program: Program, runs: int) -> None:
+    def __init__(self, noise: NoiseFunction, program: Program) -> None:
         self.noise = noise
         self.kept: dict[NoiseKey, torch.Tensor] = {}
         self.left = dict.fromkeys(program.noises, 0)
         for call in program.calls:
             for key in call.noises:
-                self.left[key] += runs
+                self.left[key] += 1
 
     def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
         z = self.kept.pop(key, None)

@@ -10,6 +10,7 @@ from ..kernels import Noise, Seeds, standard_normals, transformed
 from .denoiser import Denoiser, check_output
 from .lower import Lowered
 from .noise import NoiseFunction
+from .program import NoiseKey
 from .run import Observe
 
 
@@ -75,12 +76,16 @@ def evaluate(
 
 class Noises:
     """What the calls add, made for the whole batch as the sequential run does: by its address, or, of a function, in
-    the order of the calls, and kept while it may be needed again."""
+    the order of the calls, and kept while it may be needed again: to the end if what a function gave is to be had
+    from `again`."""
 
-    def __init__(self, lowered: Lowered, source: NoiseFunction | Seeds | None, like: torch.Tensor) -> None:
+    def __init__(
+        self, lowered: Lowered, source: NoiseFunction | Seeds | None, like: torch.Tensor, keep: bool = False
+    ) -> None:
         if lowered.stochastic and source is None:
             raise ValueError("this program adds noise; give seed= or noise=")
         self.lowered, self.source, self.like = lowered, source, like
+        self.keep = keep and not isinstance(source, Seeds)
         self.columns = lowered.updates.recurrence.noises
         self.made: dict[int, list[torch.Tensor]] = {}
         self.next = 0
@@ -102,8 +107,17 @@ class Noises:
         return [torch.stack([z[sample : sample + 1] for z in column]) for column in zip(*of_calls, strict=True)]
 
     def drop(self, first: int) -> None:
-        for n in [n for n in self.made if n < first]:
+        for n in [n for n in self.made if n < first and not self.keep]:
             del self.made[n]
+
+    def again(self) -> NoiseFunction | Seeds | None:
+        """A source of the same noise for another run."""
+        if isinstance(self.source, Seeds):
+            return self.source
+        given: dict[NoiseKey, torch.Tensor] = {}
+        for n, added in self.made.items():
+            given.update(zip(self.lowered.noises[n], added, strict=False))  # columns that the call does not have are 0
+        return lambda key, like: given[key]
 
     def _make(self, n: int) -> list[torch.Tensor]:
         if isinstance(self.source, Seeds):

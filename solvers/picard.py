@@ -68,10 +68,10 @@ class Picard:
     ranks: bool = False
 
     def __post_init__(self) -> None:
-        for name, value in (("window", self.window), ("batch", self.batch)):
-            if isinstance(value, str) and name == "window" and value != "auto":
-                raise ValueError(f"window = {value!r} must be 'auto', None or an integer of at least 1")
-            if value is not None and (name, value) != ("window", "auto"):
+        if isinstance(self.window, str) and self.window != "auto":
+            raise ValueError(f"window = {self.window!r} must be 'auto', None or an integer of at least 1")
+        for name, value in (("window", self.window if self.window != "auto" else None), ("batch", self.batch)):
+            if value is not None:
                 count(name, value)
         tolerance("tol", self.tol)
         if self.accelerate not in (None, *get_args(Acceleration)):
@@ -101,7 +101,7 @@ def picard(
     check_start(x)
     x = x.contiguous()
     plan = Plan.of(lowered, den, x)
-    noises = Noises(lowered, noise, x.to(plan.seen))
+    noises = Noises(lowered, noise, x.to(plan.seen), keep)
     ask: Evaluate = partial(evaluate, den, how.batch, plan.recurrence.models)
     if how.ranks:
         check_ranks(x, noise)
@@ -125,7 +125,7 @@ def picard(
     )
     most = int(certificate.nfe.max()) if windows else 0
     outputs = _joined(windows) if keep else []
-    return Outcome(end, most, rounds, certificate, partial(_replay, lowered, den, x, outputs, noise))
+    return Outcome(end, most, rounds, certificate, partial(_replay, lowered, den, x, outputs, noises.again()))
 
 
 def _round(active: dict[int, Window], plan: Plan, noises: Noises, ask: Evaluate) -> int | None:

@@ -139,7 +139,7 @@ def solve(
     if lowered.stochastic:
         source = noise_source(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
-            eta=method.eta, noise=noise, runs=2 if watched and isinstance(parallel, Picard) else 1,
+            eta=method.eta, noise=noise,
         )  # fmt: skip
     if parallel is None and not watched:
         with _recording(x):

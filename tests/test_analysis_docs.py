@@ -1,22 +1,19 @@
 """docs/analysis.md: what it says is what comes out."""
 
-import contextlib
-import io
 import re
-from pathlib import Path
 
 import pytest
+from pages import DOCS, blocks, printed
 from typer.testing import CliRunner
 
 from logsnr.cli import app
 
-PAGE = Path(__file__).parents[1] / "docs" / "analysis.md"
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+BLOCKS = blocks("analysis.md")
 
 
-def same(printed: str, said: str) -> bool:
+def same(output: str, said: str) -> bool:
     """Equal words, and numbers to 2 digits or, below 1e-3, within a factor of 2: they may be rounding."""
-    words, wanted = printed.split(), said.split()
+    words, wanted = output.split(), said.split()
     return len(words) == len(wanted) and all(map(close, words, wanted))
 
 
@@ -30,12 +27,8 @@ def close(word: str, wanted: str) -> bool:
 
 def test_python_blocks_print_what_the_page_says() -> None:
     """The python blocks run in order, and each that prints is followed by its output."""
-    names: dict[str, object] = {}
-    for (kind, code), (next_kind, said) in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True):
-        if kind == "python":
-            with contextlib.redirect_stdout(io.StringIO()) as output:
-                exec(code, names)
-            assert same(output.getvalue(), said if next_kind == "text" else ""), output.getvalue()
+    for output, said in printed(BLOCKS):
+        assert same(output, said), output
 
 
 def test_console_blocks_print_what_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,12 +39,12 @@ def test_console_blocks_print_what_the_page_says(monkeypatch: pytest.MonkeyPatch
     for part in commands:
         command, said = part.split("\n", 1)
         result = CliRunner().invoke(app, command.split()[1:])
-        printed = f"error: {result.exception}" if result.exit_code else result.output
-        assert same(printed, said), printed
+        output = f"error: {result.exception}" if result.exit_code else result.output
+        assert same(output, said), output
         assert result.exit_code or max(map(len, said.splitlines())) <= 80
 
 
 def test_pictures_exist() -> None:
     """Every picture of the page is there and below 150 KB."""
-    for name in re.findall(r"\]\((figures/[^)]+)\)", PAGE.read_text()):
-        assert 0 < (PAGE.parent / name).stat().st_size < 150_000
+    for name in re.findall(r"\]\((figures/[^)]+)\)", (DOCS / "analysis.md").read_text()):
+        assert 0 < (DOCS / name).stat().st_size < 150_000
