@@ -151,7 +151,7 @@ class _Asked:
         z = self._made(key, like) if z is None else z
         self.left[key] -= 1
         if self.left[key]:
-            self.kept[key] = z.clone()  # a function may use its memory again
+            self.kept[key] = z
         return z
 
     def _made(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
@@ -165,4 +165,4 @@ class _Asked:
             raise ValueError(f"noise({key.s:.6g}, {key.t:.6g}) must return floating numbers, not {z.dtype}")
         if z.device.type == "cpu" and not transformed() and not torch.isfinite(z).all():  # a GPU would have to stop
             raise ValueError(f"noise({key.s:.6g}, {key.t:.6g}) returned infinities or NaNs")
-        return z
+        return z.clone()  # a function may use its memory again

@@ -175,6 +175,22 @@ def test_noise_of_the_user_is_asked_once(solver: str) -> None:
     assert torch.equal(solution.x, logsnr.sample(DEN, x, solver=solver, steps=4, noise=lambda key, like: given[key]))
 
 
+@pytest.mark.parametrize("parallel", [None, logsnr.Picard(tol=0.0), logsnr.Parareal(tol=0.0)])
+@pytest.mark.parametrize("solver", ["sde-dpmpp-2m", "seeds-2", "seeds-3"])
+def test_a_function_may_use_its_memory_again(solver: str, parallel: Any) -> None:
+    """What it has returned is read before it is asked again, or copied: the same bits as of new memory each time."""
+
+    def end(given: Any, memory: torch.Tensor | None) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+
+        def noise(key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+            return (torch.empty_like(like) if memory is None else memory).normal_(generator=generator)
+
+        return sample(logsnr.randn((2, 3), seed=0), solver, noise=noise, parallel=given)
+
+    assert torch.equal(end(parallel, torch.empty(2, 3)), end(None, None))
+
+
 @pytest.mark.parametrize("parallel", [logsnr.Picard(window=3), logsnr.Parareal()])
 @pytest.mark.parametrize("solver", ["sde-dpmpp-2m", "seeds-2"])
 def test_a_trajectory_is_that_of_the_noise_of_the_run(solver: str, parallel: Any) -> None:
