@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..solvers.gauges import Array
+from ..solvers.planners.gauges import Array
 from ..solvers.program import STATE, Call, NoiseKey, Program
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture
 
 

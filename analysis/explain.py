@@ -8,10 +8,10 @@ import numpy as np
 
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.gauges import Array
-from ..solvers.multistep import Startup
+from ..solvers.planners.gauges import Array
+from ..solvers.planners.multistep import Startup
 from ..solvers.program import STATE, Program
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .stability import LONGEST, SETTLED, stability, stable_step
 
 SAME = 1e-12  # relative difference of two maps that are equal up to rounding

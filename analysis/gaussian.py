@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .problem import Problem, columns, parameter, spectrum
 
 

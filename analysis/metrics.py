@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..solvers.gauges import Array
+from ..solvers.planners.gauges import Array
 from .problem import parameter, spectrum
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .problem import Problem, columns, parameter, shares, spectrum
 from .quantile import same_quantile
 from .reference import reference_flow

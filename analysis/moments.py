@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from ..solvers.catalogue import Solver
-from ..solvers.gauges import Array
-from ..solvers.multistep import Startup
+from ..solvers.planners.gauges import Array
+from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import STATE, Program
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .metrics import kl_gaussian, w2_gaussian
 

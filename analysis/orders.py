@@ -14,11 +14,11 @@ import torch
 
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.gauges import Array
-from ..solvers.multistep import Startup
+from ..solvers.planners.gauges import Array
+from ..solvers.planners.multistep import Startup
 from ..solvers.program import STATE, NoiseKey, Program
 from ..solvers.sampling import solve
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture
 from .problem import Problem
 

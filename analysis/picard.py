@@ -25,15 +25,15 @@ import torch
 
 from ..kernels import Recurrence, recurrence, scan
 from ..solvers.catalogue import Solver
-from ..solvers.gauges import Array
 from ..solvers.lower import lower
-from ..solvers.multistep import Startup
-from ..solvers.parallel_plan import still
-from ..solvers.picard import Acceleration, Picard, picard
+from ..solvers.parallel.picard import Acceleration, Picard, picard
+from ..solvers.parallel.plan import still
 from ..solvers.picard_memory import window_bytes
+from ..solvers.planners.gauges import Array
+from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .rounding import positive
 

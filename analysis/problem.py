@@ -8,7 +8,7 @@ import torch
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import Level, from_pair
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .reference import reference_flow
 
 

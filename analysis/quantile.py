@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ..solvers.roots import increasing_root
+from ..solvers.schedules.roots import increasing_root
 
 
 def same_quantile(

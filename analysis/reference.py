@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..solvers.denoiser import Denoiser
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 
 GROUP = 256  # samples integrated together: more share the overhead, but the stiffest sets the steps of all
 FLOOR = 2.3e-14  # the least relative tolerance that scipy's DOP853 accepts

@@ -9,14 +9,14 @@ import torch
 
 from ..solvers.catalogue import Solver
 from ..solvers.denoiser import Denoiser
-from ..solvers.gauges import Array
 from ..solvers.heads import Level, from_pair
 from ..solvers.lower import lower
-from ..solvers.multistep import Startup
+from ..solvers.planners.gauges import Array
+from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.run import run
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .moments import propagate
 from .problem import parameter

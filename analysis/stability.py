@@ -20,9 +20,9 @@ import numpy as np
 
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.gauges import Array
+from ..solvers.planners.gauges import Array
 from ..solvers.program import STATE, Call, Program
-from ..solvers.schedules import EDM
+from ..solvers.schedules.formulas import EDM
 from .problem import parameter
 from .rounding import positive
 

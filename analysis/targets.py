@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..solvers.denoiser import Denoiser, check_state
-from ..solvers.gauges import Array
-from ..solvers.schedule import Schedule
+from ..solvers.planners.gauges import Array
+from ..solvers.schedules.base import Schedule
 from .estimates import Estimate, jackknife, per_sample_rms
 from .metrics import slices, slices_w2, w2_fitted
 from .problem import Problem

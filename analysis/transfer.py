@@ -13,13 +13,13 @@ import torch
 
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.gauges import Array
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
-from ..solvers.multistep import Startup
+from ..solvers.planners.gauges import Array
+from ..solvers.planners.multistep import Startup
 from ..solvers.planning import largest_within, plan_program
 from ..solvers.program import Program
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .moments import propagate
 from .problem import parameter

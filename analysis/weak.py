@@ -11,10 +11,10 @@ from functools import partial
 import numpy as np
 
 from ..solvers.catalogue import Solver
-from ..solvers.gauges import Array
-from ..solvers.multistep import Startup
+from ..solvers.planners.gauges import Array
+from ..solvers.planners.multistep import Startup
 from ..solvers.program import Program
-from ..solvers.schedule import Schedule
+from ..solvers.schedules.base import Schedule
 from .expectation import backward, marginal
 from .gaussian import Gaussian
 from .mixture import GaussianMixture

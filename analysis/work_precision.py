@@ -12,11 +12,11 @@ from ..solvers.catalogue import solver as find_solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
-from ..solvers.multistep import Startup, check_startup
 from ..solvers.names import nearest
+from ..solvers.planners.multistep import Startup, check_startup
 from ..solvers.planning import plan_program
-from ..solvers.schedule import Schedule
-from ..solvers.schedules import VPLinear
+from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.formulas import VPLinear
 from .estimates import Estimate, median, p90, per_sample_rms, rms
 from .problem import Problem
 from .targets import Noise, Target, check_start, of_denoiser, of_problem

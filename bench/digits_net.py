@@ -8,7 +8,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..solvers.schedules import VPLinear
+from ..solvers.schedules.formulas import VPLinear
 
 SCHEDULE = VPLinear()
 PREDICTION = "v"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ..analysis.stability import Stability, stability
 from ..analysis.transfer import Transfer, transfer
-from ..solvers.schedules import VPLinear
+from ..solvers.schedules.formulas import VPLinear
 from .plots import COLOURS
 
 STDS = np.geomspace(1e-3, 10.0, 81)

@@ -14,11 +14,11 @@ from ..analysis.mixture import GaussianMixture
 from ..analysis.orders import Convergence, convergence_order, local_order, two_gaussians, warped_grid
 from ..analysis.problem import Problem
 from ..solvers.catalogue import Solver, solver, solver_names
-from ..solvers.gauges import Array
 from ..solvers.heads import HEADS
-from ..solvers.schedule import Schedule
-from ..solvers.schedules import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
-from ..solvers.tabulated import Custom, Discrete
+from ..solvers.planners.gauges import Array
+from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
+from ..solvers.schedules.tabulated import Custom, Discrete
 from .work_precision import startups
 
 SPAN = 0.69  # half-log-SNR from -0.69 to 0.69: every schedule reaches it

@@ -25,7 +25,7 @@ from ..solvers.denoiser import Denoiser
 from ..solvers.grids import grid
 from ..solvers.lower import lower
 from ..solvers.sampling import sample
-from ..solvers.schedules import VPLinear
+from ..solvers.schedules.formulas import VPLinear
 from .clock import LARGE, SMALL, best_of
 
 

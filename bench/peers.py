@@ -29,7 +29,7 @@ from rich.table import Table
 from ..solvers.catalogue import Solver, solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.sampling import sample
-from ..solvers.schedules import EDM
+from ..solvers.schedules.formulas import EDM
 from .clock import LARGE, SMALL, best_of
 
 SIGMA_MAX, SIGMA_MIN = 14.6, 0.03

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.names import nearest
+from ..solvers.parallel.picard import Picard
 from ..solvers.parareal import Parareal
-from ..solvers.picard import Picard
 from ..solvers.sampling import Solution, solve
 from .problems import load_problem
 

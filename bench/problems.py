@@ -14,7 +14,7 @@ from ..analysis.reference import reference_flow
 from ..solvers.denoiser import Denoiser
 from ..solvers.names import nearest
 from ..solvers.noise import randn
-from ..solvers.schedules import VPLinear
+from ..solvers.schedules.formulas import VPLinear
 from .digits_net import PREDICTION, SCHEDULE, load_digits_net
 
 SMOOTHING = 0.05  # of the digits, whose grey levels are 0.125 apart

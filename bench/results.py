@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal, cast
 
-from ..solvers.multistep import Startup
+from ..solvers.planners.multistep import Startup
 
 Compared = Literal["path", "law"]  # each sample with the exact end of its path, or all with samples of the exact law
 PATH = ("median", "rms", "p90")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..analysis.estimates import Estimate
 from ..solvers.grids import GRIDS
-from ..solvers.multistep import Startup
+from ..solvers.planners.multistep import Startup
 from .results import LAW, Compared, Row
 
 WORDS = {

@@ -10,9 +10,9 @@ from ..analysis.timing import timed_solve
 from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.grids import GRIDS, grid
-from ..solvers.multistep import Startup
 from ..solvers.names import nearest
-from ..solvers.schedule import Schedule
+from ..solvers.planners.multistep import Startup
+from ..solvers.schedules.base import Schedule
 from .problems import BenchProblem
 from .references import Reference
 from .results import Case, Row, versions

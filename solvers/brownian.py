@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from ..kernels import Noise, Seeds, combine
-from .gauges import Array
+from .planners.gauges import Array
+from .planners.stochasticity import Stochasticity
 from .program import NoiseKey
-from .schedule import Schedule
-from .stochasticity import Stochasticity
+from .schedules.base import Schedule
 
 LOW, HIGH = -16.0, 16.0  # in lam: nearly all spans; beyond, values hang on the nearer end alone
 DEPTH = 24  # halvings: the law is exact while no two nodes are closer in lam than 2e-6

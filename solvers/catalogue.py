@@ -5,15 +5,15 @@ from functools import lru_cache, partial
 from typing import Any
 
 from .catalogue_sde import STOCHASTIC
-from .gauges import EPS, VELOCITY, X0
-from .multistep import COMPAT, multistep
 from .names import nearest
 from .options import Option
-from .quadrature import Variable
-from .singlestep import single_step
+from .planners.gauges import EPS, VELOCITY, X0
+from .planners.multistep import COMPAT, multistep
+from .planners.quadrature import Variable
+from .planners.singlestep import single_step
+from .planners.stochasticity import Smooth, Window
+from .planners.tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
 from .solver import Solver
-from .stochasticity import Smooth, Window
-from .tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
 
 __all__ = ["Solver", "solver", "solver_names"]
 
@@ -25,7 +25,7 @@ def solver(name: str | Solver, *, compat: bool = False, **options: Any) -> Solve
     "dpmpp-2m" (the published simplification of the weights, order 2) and "dpmpp-3m" (whose second difference
     is off by a factor 2 everywhere, order 2 instead of 3).
     options: settings that the solver has, `Solver.options`, such as ``eta`` of the solvers of SDEs: a number >= 0, a
-    function of lam (float64 arrays in, arrays out), or a `logsnr.solvers.stochasticity.Window`. Raises ValueError for
+    function of lam (float64 arrays in, arrays out), or a `logsnr.solvers.planners.stochasticity.Window`. Raises ValueError for
     options that it does not have and values that they cannot take.
     """
     if isinstance(name, Solver):

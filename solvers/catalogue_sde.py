@@ -3,17 +3,17 @@
 from functools import partial
 from typing import Any
 
-from .ancestral import ddim_eta, ddpm, midpoint
-from .gauges import EPS, VELOCITY, VELOCITY_LAM, X0
-from .jumps import edm_churn, restart
-from .langevin import ald, pc, ula
-from .multistep import multistep
 from .options import CHURN, DDPM, ETA, INTERVALS, PC, PER_LEVEL, SHARE, STEP, TAU, Option
-from .quadrature import Variable
-from .singlestep import single_step
+from .planners.ancestral import ddim_eta, ddpm, midpoint
+from .planners.gauges import EPS, VELOCITY, VELOCITY_LAM, X0
+from .planners.jumps import edm_churn, restart
+from .planners.langevin import ald, pc, ula
+from .planners.multistep import multistep
+from .planners.quadrature import Variable
+from .planners.singlestep import single_step
+from .planners.stochasticity import Smooth, Window, er_sde
+from .planners.tableaux import DDIM, DPM_2, DPM_3
 from .solver import Planner, Solver
-from .stochasticity import Smooth, Window, er_sde
-from .tableaux import DDIM, DPM_2, DPM_3
 
 SDE = Window(1.0)
 

@@ -8,7 +8,7 @@ import torch
 from ..kernels import STATE_DTYPES, transformed
 from .heads import HEADS, Level, from_pair, to_pair
 from .names import nearest
-from .schedule import Schedule
+from .schedules.base import Schedule
 
 CHANGED = "the model has changed x in place, which is the state itself; let it work on x.clone()"
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .gauges import Array
 from .names import nearest
-from .schedule import Schedule
+from .planners.gauges import Array
+from .schedules.base import Schedule
 
 # Where a schedule itself does not end at a finite log-SNR: t from 0.999 to 0.001 for flow matching.
 WINDOW = 7.0

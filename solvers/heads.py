@@ -14,7 +14,7 @@ score     -eps / sigma                   gradient of log p_t
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .schedule import Schedule
+from .schedules.base import Schedule
 
 HEADS = ("x0", "eps", "v", "velocity", "score")
 

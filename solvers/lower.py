@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from ..kernels import Table, Update, Updates
-from .gauges import Array
 from .heads import Level, to_pair
+from .planners.gauges import Array
 from .program import Call, NoiseKey, Program, prune
-from .schedule import Schedule
+from .schedules.base import Schedule
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ import torch
 
 from ..kernels import STATE_DTYPES, Noise, Seeds, standard_normals, transformed
 from .brownian import BrownianNoise
+from .planners.stochasticity import Stochasticity, Window
 from .program import NoiseKey, Program
-from .schedule import Schedule
-from .stochasticity import Stochasticity, Window
+from .schedules.base import Schedule
 
 NoiseFunction = Callable[[NoiseKey, torch.Tensor], torch.Tensor]
 START = 2  # the stream of `randn`: runs draw from others

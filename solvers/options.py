@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .stochasticity import stochasticity
+from .planners.stochasticity import stochasticity
 
 VARIANCES = {"beta-tilde": 0.0, "beta": 1.0}
 

@@ -9,9 +9,9 @@ import torch
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .grids import grid as make_grid
-from .multistep import Startup
+from .planners.multistep import Startup
 from .program import Program
-from .schedule import Schedule
+from .schedules.base import Schedule
 
 FARTHER = 8  # how many programs in a row may be too long before `largest_within` gives up
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .gauges import Array
+from .planners.gauges import Array
 
 STATE = 0
 MAX_WRITES = 3

@@ -18,15 +18,15 @@ from .denoiser import Denoiser, check_state, time_map, told_as
 from .grids import check_grid, end_time
 from .grids import grid as make_grid
 from .lower import Lowered, lower
-from .multistep import Startup, check_startup
 from .noise import NoiseFunction, Seed, noise_source
-from .parallel import Certificate, Outcome
-from .parareal import Parareal, parareal
-from .picard import Picard, picard
+from .parallel.common import Certificate, Outcome
+from .parallel.picard import picard
+from .parallel.settings import Picard
+from .planners.multistep import Startup, check_startup
 from .planning import grid_key, plan_program
 from .program import Program
 from .run import run
-from .schedule import Schedule
+from .schedules.base import Schedule
 from .watching import Bar, Callback, Observer
 
 
@@ -73,7 +73,7 @@ def solve(
     generator: torch.Generator | None = None,
     brownian: bool = False,
     noise: NoiseFunction | None = None,
-    parallel: Picard | Parareal | None = None,
+    parallel: Picard | None = None,
     progress: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
@@ -101,7 +101,7 @@ def solve(
     noise:    in place of a seed, noise(key, like): independent standard normals like ``like`` for every
               key (s, t, stream), an interval of time; asked once for each. Deterministic solvers accept and
               ignore all of these.
-    parallel: a `Picard`: evaluate windows of calls at once, until they agree; or a `Parareal`: blocks of them.
+    parallel: a `Picard`: evaluate windows of calls at once, until they agree.
     options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
     progress: show a bar. callback(node, t, state) after every grid step; clone the state to keep it.
 
@@ -117,8 +117,8 @@ def solve(
     _check_device(den, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
-    if parallel is not None and not isinstance(parallel, (Picard, Parareal)):
-        raise TypeError(f"parallel must be a logsnr.Picard or a logsnr.Parareal, not {type(parallel).__name__}")
+    if parallel is not None and not isinstance(parallel, Picard):
+        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
     t_start, t_end = end_time("t_start", t_start), end_time("t_end", t_end)
     check_startup(startup)
     unplanned = steps is None and nfe is None and isinstance(grid, str)
@@ -150,8 +150,7 @@ def solve(
         if parallel is None:
             end, count = run(lowered, den, x, noise=source, observe=observer.node)
             return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
-        executor: Any = picard if isinstance(parallel, Picard) else parareal
-        found: Outcome = executor(lowered, den, x, parallel, noise=source, keep=watched)
+        found: Outcome = picard(lowered, den, x, parallel, noise=source, keep=watched)
         if watched:
             found.replay(observer.node)
         end, states = found.x.to(x.dtype), observer.stacked(x.dtype)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .grids import check_grid
-from .multistep import Startup, check_startup
 from .options import Option
+from .planners.multistep import Startup, check_startup
+from .planners.stochasticity import Stochasticity
 from .program import Program
-from .schedule import Schedule
-from .stochasticity import Stochasticity
+from .schedules.base import Schedule
 
 Planner = Callable[..., Program]
 

@@ -1,0 +1,130 @@
+"""What parallel runs share: what they return, how they ask the model, and the noise of their calls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from ...kernels import Noise, Seeds, standard_normals, transformed
+from ..denoiser import Denoiser, check_output
+from ..lower import Lowered
+from ..noise import NoiseFunction
+from ..program import NoiseKey
+from ..run import Observe
+
+
+@dataclass(frozen=True, eq=False)
+class Certificate:
+    """How far a parallel run is from the sequential one, sample by sample.
+
+    change:      (calls, B), float64: how much the last sweep changed what each call sees, relative to its norm. What
+                 calls see up to the first where it is not 0 is exact.
+    distance:    (B,), float64: an estimate, not a bound, of the relative distance of the end state: for every end of
+                 an accepted stretch what a geometric series with the last observed contraction leaves, carried to
+                 the end as the state's norm is. 0 is exact: then every change is.
+    rounds, nfe: (B,), int64: what each sample took.
+
+    What is a bound, of a `Picard`: the answer is that of a sequential run of a model whose answers differ from the
+    given one's, at every call, by at most ``(L + |slope|) change`` times the norm of what it sees, L being the
+    Lipschitz constant of the model between the last two values of that, and slope how `kernels.scan` has followed it.
+    """
+
+    change: torch.Tensor
+    distance: torch.Tensor
+    rounds: torch.Tensor
+    nfe: torch.Tensor
+
+
+class Outcome(NamedTuple):
+    """x: the final state. nfe: the evaluations of the sample that took most, rounds: of batched calls. replay: lets an
+    observer see the states of the run, if they were to be kept."""
+
+    x: torch.Tensor
+    nfe: int
+    rounds: int
+    certificate: Certificate
+    replay: Callable[[Observe], None]
+
+
+def check_start(x: torch.Tensor) -> None:
+    """Raise ValueError for what parallel runs cannot start from."""
+    if x.requires_grad or transformed():
+        raise ValueError("parallel runs record no gradients and cannot be transformed or compiled")
+    if x.ndim < 2:
+        raise ValueError(
+            f"parallel runs take x (B, ...) of at least 2 dimensions, not {tuple(x.shape)}; give x[:, None]"
+        )
+
+
+def evaluate(
+    den: Denoiser, batch: int | None, models: int, nodes: torch.Tensor, times: torch.Tensor
+) -> list[torch.Tensor]:
+    """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
+    size, kept = batch or len(nodes), list[torch.Tensor]()
+    for k, (part, told) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
+        answer: Any = den.model(part, told)
+        answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
+        if len(answers) != models:
+            raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
+        kept = kept or [a.new_empty(nodes.shape) for a in answers]
+        for rows, a in zip(kept, answers, strict=True):
+            rows[k * size : k * size + len(part)] = a  # a copy: models may use their memory again
+    return kept
+
+
+class Noises:
+    """What the calls add, made for the whole batch as the sequential run does: by its address, or, of a function, in
+    the order of the calls, and kept while it may be needed again: to the end if what a function gave is to be had
+    from `again`."""
+
+    def __init__(
+        self, lowered: Lowered, source: NoiseFunction | Seeds | None, like: torch.Tensor, keep: bool = False
+    ) -> None:
+        if lowered.stochastic and source is None:
+            raise ValueError("this program adds noise; give seed= or noise=")
+        self.lowered, self.source, self.like = lowered, source, like
+        self.keep = keep and not isinstance(source, Seeds)
+        self.columns = lowered.updates.recurrence.noises
+        self.made: dict[int, list[torch.Tensor]] = {}
+        self.next = 0
+
+    def call(self, n: int) -> list[torch.Tensor]:
+        """(B, ...) per column."""
+        if not self.columns:
+            return []
+        if isinstance(self.source, Seeds) and n not in self.made:
+            self.made[n] = self._make(n)
+        while self.next <= n and not isinstance(self.source, Seeds):
+            self.made[self.next] = self._make(self.next)
+            self.next += 1
+        return self.made[n]
+
+    def rows(self, calls: slice, sample: int) -> list[torch.Tensor]:
+        """(W, 1, ...) per column."""
+        of_calls = [self.call(n) for n in range(calls.start, calls.stop)] if self.columns else []
+        return [torch.stack([z[sample : sample + 1] for z in column]) for column in zip(*of_calls, strict=True)]
+
+    def drop(self, first: int) -> None:
+        for n in [n for n in self.made if n < first and not self.keep]:
+            del self.made[n]
+
+    def again(self) -> NoiseFunction | Seeds | None:
+        """A source of the same noise for another run."""
+        if isinstance(self.source, Seeds):
+            return self.source
+        given: dict[NoiseKey, torch.Tensor] = {}
+        for n, added in self.made.items():
+            given.update(zip(self.lowered.noises[n], added, strict=False))  # columns that the call does not have are 0
+        return lambda key, like: given[key]
+
+    def _make(self, n: int) -> list[torch.Tensor]:
+        if isinstance(self.source, Seeds):
+            addresses = self.lowered.updates.calls[n].noises
+            found = [standard_normals(Noise(*self.source, (a,)), 0, self.like) for a in addresses]
+        else:
+            assert self.source is not None
+            found = [self.source(key, self.like) for key in self.lowered.noises[n]]
+        wide = self.lowered.updates.dtypes[0]
+        found = [z.to(wide) for z in found]
+        return found + [torch.zeros_like(self.like, dtype=wide)] * (self.columns - len(found))

@@ -1,0 +1,110 @@
+"""The parallel executor: Picard iteration over windows of a program's calls, as Shih et al. (2023, ParaDiGMS) do it for
+the plain drift of one solver, here for every program and in its own exponential form.
+
+A sweep evaluates the model at all nodes of a window in one batch and carries the program out with these answers, see
+`kernels.scan`. Answers are kept in the form in which they change least from sweep to sweep: not the head is frozen, but
+x0, whatever the network predicts, or the tangent that the last two sweeps show (``accelerate="secant"``). Its fixed
+point is the sequential run; after k sweeps the first k nodes of a window are right to the last bit.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...kernels import Seeds
+from ..denoiser import Denoiser
+from ..lower import Lowered
+from ..noise import NoiseFunction
+from ..run import Observe, not_finite, run
+from .common import Certificate, Noises, Outcome, check_start, evaluate
+from .plan import Plan
+from .ranks import Evaluate, check_ranks, shared
+from .settings import Picard
+from .window import PicardWindow
+
+
+def picard(
+    lowered: Lowered,
+    den: Denoiser,
+    x: torch.Tensor,
+    how: Picard,
+    *,
+    noise: NoiseFunction | Seeds | None = None,
+    keep: bool = False,
+) -> Outcome:
+    """Run a lowered program from ``x`` (B, ...), windows of its calls at a time. ``noise`` as for `run.run`.
+
+    Every sample has its own window, which moves on when its own nodes have converged: a sample's answer does not
+    depend on its batch, as far as the model's does not. The nodes of all windows make one batch.
+    Raises ValueError for programs whose calls do not have the same form, NonFiniteError if the model returns an
+    infinity or a NaN for a call whose inputs have converged (others are tried again), and what `check_output` raises.
+    """
+    check_start(x)
+    x = x.contiguous()
+    plan = Plan.of(lowered, den, x)
+    noises = Noises(lowered, noise, x.to(plan.seen), keep)
+    ask: Evaluate = partial(evaluate, den, how.batch, plan.recurrence.models)
+    if how.ranks:
+        check_ranks(x, noise)
+        ask = shared(ask)
+    windows = [PicardWindow(plan, x[b : b + 1], how, keep=keep) for b in range(len(x))]
+    rounds = 0
+    while active := {b: window for b, window in enumerate(windows) if len(window)}:
+        noises.drop(min(window.first for window in active.values()))
+        bad = _round(active, plan, noises, ask)
+        if bad is not None:
+            raise not_finite(x, bad, len(plan), lowered.times[bad])
+        rounds += 1
+    end = torch.cat([window.state for window in windows]) if windows else x.to(plan.wide, copy=True)
+    certificate = Certificate(
+        torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, len(plan)).T.copy()),
+        torch.tensor([w.distance for w in windows], dtype=torch.float64),
+        torch.tensor([w.rounds for w in windows], dtype=torch.int64),
+        torch.tensor([w.nfe for w in windows], dtype=torch.int64),
+    )
+    most = int(certificate.nfe.max()) if windows else 0
+    outputs = _joined(windows) if keep else []
+    return Outcome(end, most, rounds, certificate, partial(_replay, lowered, den, x, outputs, noises.again()))
+
+
+def _round(active: dict[int, PicardWindow], plan: Plan, noises: Noises, ask: Evaluate) -> int | None:
+    """One batch for all windows; the call of a window whose first answer was not finite, if there is one."""
+    added = [noises.rows(window.calls, b) for b, window in active.items()]
+    seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
+    told = torch.cat([plan.told[window.calls] for window in active.values()])
+    answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], told)
+    parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
+    for window, outputs, rows in zip(active.values(), parts, added, strict=True):
+        if not window.sweep(outputs, rows):
+            return window.first
+    return None
+
+
+def _joined(windows: Sequence[PicardWindow]) -> list[torch.Tensor]:
+    """What the calls were carried out with, (calls, B, ...) per output of the model."""
+    samples = [[torch.cat(parts) for parts in zip(*(window.kept or ()), strict=True)] for window in windows]
+    return [torch.cat(parts, 1) for parts in zip(*samples, strict=True)]
+
+
+def _replay(
+    lowered: Lowered,
+    den: Denoiser,
+    x: torch.Tensor,
+    outputs: Sequence[torch.Tensor],
+    noise: NoiseFunction | Seeds | None,
+    observe: Observe,
+) -> None:
+    """Let ``observe`` see the states of a parallel run, by running the program with the outputs that it has kept."""
+    if not len(x):
+        outputs = [x.new_empty(len(lowered.times), *x.shape)] * lowered.updates.models
+    rows = iter(zip(*outputs, strict=True))
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> Any:
+        answers = next(rows)
+        return answers if len(answers) > 1 else answers[0]
+
+    again = Denoiser(model, den.schedule, den.prediction, time=den.time, dtype=den.dtype(x))
+    run(lowered, again, x, noise=noise, observe=observe)

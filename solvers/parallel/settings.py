@@ -1,0 +1,52 @@
+"""The settings of a parallel run."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ..options import count, number
+
+Init = Literal["straight", "constant"]
+
+tolerance = number(0.0, 1.0, "a number from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Picard:
+    """How `solve` runs parallel in time.
+
+    window:     how many calls are evaluated at once; None for all. More take fewer rounds and more evaluations.
+    tol:        a node is accepted when a sweep changes it by no more than this, relative to its norm: along the flow
+                of Gaussian data distances grow as states do, so that a change is worth the same wherever it happens,
+                and the answer is about as far from the sequential one, most often less. With 0 a node is accepted
+                when it no longer changes at all: bit for bit the sequential answer, in at most as many rounds as
+                there are calls, of models whose answers for a sample do not depend on the batch.
+    accelerate: "secant": each node's model is followed along the line of its last two values; None: x0 is frozen.
+    init:       what nodes that nothing is known of are taken to be: "straight", on the line on which (x0, eps) stay
+                what they are at the last node that is known, to which noise is added; or "constant", that node.
+    batch:      the most nodes, of all samples together, that the model is given in one call; None for no limit. A
+                round with more takes several calls.
+    ranks:      share the nodes of every round among the ranks of torch.distributed's default group, which must all call
+                `solve` with the same arguments, a seed included; each gets the answer. A rank that is lost ends the
+                others with the error that the group gives, at its timeout at the latest.
+
+    Raises ValueError for numbers out of range and unknown names.
+    """
+
+    window: int | None = None
+    tol: float = 1e-3
+    accelerate: Literal["secant"] | None = "secant"
+    init: Init = "straight"
+    batch: int | None = None
+    ranks: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("window", self.window), ("batch", self.batch)):
+            if value is not None:
+                count(name, value)
+        tolerance("tol", self.tol)
+        if self.accelerate not in (None, "secant"):
+            raise ValueError(f"accelerate = {self.accelerate!r} must be 'secant' or None")
+        if self.init not in get_args(Init):
+            raise ValueError(f"init = {self.init!r} must be 'straight' or 'constant'")
+        if not isinstance(self.ranks, bool):
+            raise ValueError(f"ranks = {self.ranks!r} must be True or False")

@@ -1,0 +1,167 @@
+"""One sample's window of a parallel run: what its calls see, how they follow the model, and how it moves on."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ...kernels import advance, scan
+from ..planners.gauges import Array, Mask
+from .plan import Pair, Plan, rows, still
+from .settings import Picard
+
+SLOWEST = 0.9  # contraction that estimates reckon with at most: at roundoff changes no longer shrink
+UNKNOWN = 0.5  # that of a node that has been swept once, if no other is known to contract faster
+ROUNDOFFS = 4  # changes of so many are noise, of which no slope is made
+
+
+class PicardWindow:
+    """The calls from ``first`` on of one sample. ``nodes[k]`` is what call ``first + k + 1`` is thought to see, or the
+    result. ``slots`` are those before call ``first``: accepted.
+
+    how: the `Picard` settings. keep: whether the answers that calls were carried out with are kept.
+    """
+
+    def __init__(self, plan: Plan, x: torch.Tensor, how: Picard, *, keep: bool = False) -> None:
+        self.plan, self.how, self.size = plan, how, how.window or len(plan)
+        self.first, self.rounds, self.nfe = 0, 0, 0
+        self.slots = plan.start(x)
+        self.nodes = x.new_empty((0, *x.shape), dtype=plan.seen)
+        a, s = still(plan.alpha[0], plan.sigma[0])[:, 0].tolist()
+        self.ahead: Pair = a * self.slots[:1], s * self.slots[:1]  # at the last call that is known
+        # Of the last sweep: the answers, how much what the calls see has changed since, and the squares of that and of
+        # what they see; and the relative change of what each call makes.
+        self.answers, self.dx, self.squares = list[torch.Tensor](), self.slots[:0], np.empty((2, 0))
+        self.moved = np.full(len(plan), np.nan)
+        self.change = np.zeros(len(plan))
+        self.distance = 0.0
+        self.kept: list[list[torch.Tensor]] | None = [] if keep else None
+
+    def __len__(self) -> int:
+        return min(self.size, len(self.plan) - self.first)
+
+    @property
+    def calls(self) -> slice:
+        return slice(self.first, self.first + len(self))
+
+    @property
+    def state(self) -> torch.Tensor:
+        """After the last call."""
+        return self.slots[0]
+
+    def see(self, noises: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What the calls see, (W, ...); ``noises`` (W, 1, ...) are theirs."""
+        first = self.slots[int(self.plan.recurrence.at[self.first])].to(self.plan.seen)
+        if known := len(self.nodes):
+            if known < len(self):
+                self.nodes = torch.cat([self.nodes, self._guessed(known, self.nodes[-1], noises)])
+        else:
+            self.nodes = self._guessed(0, first, noises)
+        return torch.cat([first, self.nodes[:-1, 0]])
+
+    def _guessed(self, known: int, last: torch.Tensor, noises: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The nodes from the number ``known`` on, ``last`` being the one before. Noise goes in by a sweep in which x0
+        is the guess's."""
+        plan, calls = self.plan, slice(self.first + known, self.calls.stop)
+        ends = slice(calls.start + 1, calls.stop + 1)
+        if self.how.init == "constant":
+            return last.repeat(calls.stop - calls.start, *[1] * last.ndim)
+        x0, eps = self.ahead
+        nodes = (rows(plan.alpha[ends], x0) * x0 + rows(plan.sigma[ends], x0) * eps).to(plan.seen)
+        if not noises:
+            return nodes
+        n, wide = calls.start, last.to(plan.wide)
+        answers = rows(plan.answer[calls, 0], x0) * x0 + rows(plan.answer[calls, 1], x0) * eps
+        answers[0] += plan.still[n] * (wide - plan.alpha[n] * x0[0] - plan.sigma[n] * eps[0])
+        slots = plan.slots_of(n, (x0[0], eps[0]))
+        slots[plan.held[n]] = wide
+        slopes = rows(plan.still[calls], x0).reshape(-1, 1)
+        new, _ = scan(
+            slots, [answers] * plan.recurrence.models, nodes, plan.recurrence, first=n,
+            noises=[z[known:] for z in noises], slopes=slopes,
+        )  # fmt: skip
+        return new
+
+    def sweep(self, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> bool:
+        """Carry out the calls with the model's answers (W, ...), and move on past what has converged. False, and
+        nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
+        plan, first, size = self.plan, self.first, len(self)
+        self.rounds, self.nfe = self.rounds + 1, self.nfe + size
+        slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots)
+        outputs, old = [x.unsqueeze(1) for x in outputs], self.nodes
+        new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
+        squares, scales = host(torch.stack([squared[:, 0], norms(new)]))
+        if not np.isfinite(squares).all():
+            size = leading(np.logical_and.reduce([host(x.isfinite().flatten(1).all(1)) for x in outputs]))
+            if not size:
+                return False
+            squares, scales, new = squares[:size], scales[:size], new[:size]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            moved = np.where(squares > 0, np.sqrt(squares) / scales, squares)
+        stride = min(leading(moved <= self.how.tol) + 1, size)
+        finite = max(leading(np.isfinite(squares)), stride)
+        change = new[:finite].to(plan.wide) - old[:finite].to(plan.wide)
+        follow = slopes.reshape(-1, *[1] * (new.ndim - 1))
+
+        def carried(begin: int, end: int) -> list[torch.Tensor]:  # the answers that scan has used
+            given, known = [x[begin:end].to(plan.wide, copy=True) for x in outputs], max(begin, 1)
+            if end > known:
+                by = follow[known:end] * change[known - 1 : end - 1]
+                for x in given:
+                    x[known - begin :] += by
+            return given
+
+        if min(first + stride + self.size, len(plan)) > first + finite:  # there will be nodes that nothing is known of
+            at = int(plan.recurrence.at[first])
+            before = new[finite - 2 : finite - 1] if finite > 1 else self.slots[at : at + 1].to(plan.seen)
+            self.ahead = plan.pair_of(first + finite - 1, before, carried(finite - 1, finite))
+        passed = carried(0, stride)
+        advance(self.slots, passed, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
+        if self.kept is not None:
+            self.kept.append(passed)
+        self._certify(moved, stride)
+        self.first += stride
+        self.nodes, self.answers = new[stride:finite], [x[stride:size, 0] for x in outputs]
+        self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
+        return True
+
+    def _slopes(self, outputs: Sequence[torch.Tensor]) -> Array:
+        """(W,): how each answer is taken to follow what the call sees: so that x0 stays if nothing is known of it.
+
+        The secant along the line of a node's last two values: the diagonal of Broyden's method, node by node."""
+        plan, calls = self.plan, self.calls
+        slopes, n = plan.still[calls].copy(), min([self.squares.shape[1], *map(len, self.answers)])
+        if self.how.accelerate and n:
+            wide = ([x[:n].to(plan.wide) for x in rows] for rows in (outputs, self.answers))
+            change = sum(new - old for new, old in zip(*wide, strict=True))
+            along = host(torch.linalg.vecdot(self.dx[:n].flatten(1), change.flatten(1))).astype(np.float64)
+            square, scale = self.squares[:, :n]
+            known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
+            along /= len(outputs) * np.where(known, square, 1.0)
+            slopes[:n] = np.where(known, along.clip(*plan.slopes[:, calls.start : calls.start + n]), slopes[:n])
+        return slopes
+
+    def _certify(self, moved: Array, stride: int) -> None:
+        last = self.moved[self.first : self.first + len(moved)].copy()
+        self.moved[self.first : self.first + len(moved)] = moved
+        self.change[self.first + 1 : self.first + stride] = given = moved[: stride - 1]
+        known = last > 0
+        ratio = np.divide(moved, last, out=np.zeros_like(moved), where=known)
+        ratio[~np.isfinite(last)] = min(UNKNOWN, ratio[known].max(initial=0.0)) if known.any() else UNKNOWN
+        rest = np.minimum(ratio, SLOWEST)[: stride - 1]
+        self.distance += float(np.max(given * rest / (1 - rest), initial=0.0))
+
+
+def leading(flags: Mask) -> int:
+    """How many come before the first that is False."""
+    return int(np.logical_and.accumulate(flags).sum())
+
+
+def host(x: torch.Tensor) -> np.ndarray:
+    return x.cpu().numpy()
+
+
+def norms(rows: torch.Tensor) -> torch.Tensor:
+    """Of (W, 1, ...), fp64 (W,)."""
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=wide).double()

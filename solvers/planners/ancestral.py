@@ -1,0 +1,121 @@
+"""Ancestral samplers: down to less noise than the next node has, then fresh noise up to it.
+
+Forgetting the share ``f = 1 - e^(-2 h)`` of the noise is what the posterior of the forward process does,
+
+    q(x_t | x_s, x0) = N(alpha_t x0 + sigma_t e^-h eps, sigma_t^2 f),    eps = (x_s - alpha_s x0) / sigma_s
+
+(Ho et al. 2020, eq. 6 and 7, for every schedule; book Lemma 4.4.2). All steps here are written with x0 and eps, which
+stays finite where alpha = 0 or sigma = 0.
+"""
+
+import numpy as np
+
+from ..program import STATE, Call, NoiseKey, Program
+from ..schedules.base import Schedule
+from .gauges import Array, Gauge, Nodes
+from .singlestep import ddim_notes
+
+
+def ddim_eta(sch: Schedule, grid: Array, startup: object = None, *, name: str, eta: float) -> Program:
+    """DDIM with the noise ``eta sigma_t sqrt(f)``, 0 <= eta <= 1 (Song et al. 2021, eq. 16): between DDIM and DDPM."""
+    del startup
+    at = Nodes.at(sch, grid)
+    s, t = at[:-1], at[1:]
+    return _program(name, at, _calls(s, t, kept(s, t, eta), eta * posterior_std(s, t)))
+
+
+def ddpm(
+    sch: Schedule,
+    grid: Array,
+    startup: object = None,
+    *,
+    name: str,
+    variance: float,
+    data_variance: float | None = None,
+) -> Program:
+    """DDPM's sampler: the posterior's mean, and a noise between its variance and that of the forward step.
+
+    The standard deviation is ``sqrt(f) sigma_t^(1 - v) sigma_s^v``: v = ``variance`` = 0 gives the posterior's
+    (beta-tilde), 1 the forward step's (beta), between them is the interpolation of logarithms of Nichol and Dhariwal
+    (2021, eq. 15), whose v is a network's. With ``data_variance`` = c it is what makes the covariance of N(m, c I)
+    exact on every grid: the posterior's and that of x0 given x_s (Bao et al. 2022, Theorem 1). The last step to
+    sigma = 0 adds no noise.
+    """
+    del startup
+    at = Nodes.at(sch, grid)
+    s, t = at[:-1], at[1:]
+    return _program(name, at, _calls(s, t, kept(s, t, 1.0), _ddpm_std(s, t, variance, data_variance)))
+
+
+def ddpm_calls(s: Nodes, t: Nodes) -> list[Call]:
+    """DDPM's steps with the forward step's variance; where alpha = 1 the reverse diffusion predictor of Song et al.
+    (2021b, eq. 46)."""
+    return _calls(s, t, kept(s, t, 1.0), _ddpm_std(s, t, 1.0, None))
+
+
+def midpoint(sch: Schedule, grid: Array, startup: object = None, *, name: str, gauge: Gauge, eta: float) -> Program:
+    """k-diffusion's two-stage ancestral samplers: the exponential midpoint rule in ``gauge`` over the length
+    ``h + D``, where ``e^-D`` of the noise at t is kept, and then the noise of `ddim_eta`. Its stage is within the step,
+    or at its end for eta = 1; for eta = 0 the method is second order."""
+    del startup
+    at = Nodes.at(sch, grid)
+    s, t = at[:-1], at[1:]
+    share, std = kept(s, t, eta), eta * posterior_std(s, t)
+    simple = gauge.breaks(sch, s, t)
+    whole = np.flatnonzero(~simple)
+    calls = {n: [call] for n, call in enumerate(_calls(s, t, share, std)) if simple[n]}
+    s, t, share, std = s[whole], t[whole], share[whole], std[whole]
+    h, down = t.lam - s.lam, -np.log(share)
+    mid = Nodes.at(sch, sch.time(s.lam + (h + down) / 2))
+    if gauge.name == "x0":
+        ratio, weight = t.sigma * share / s.sigma, -t.alpha * np.expm1(-(h + down))
+    else:
+        ratio, weight = t.alpha / s.alpha, t.sigma * (np.expm1(-down) - np.expm1(h))
+    pair = gauge.columns(sch, mid.t) * weight[:, None]
+    for k, n in enumerate(whole.tolist()):
+        start, key = float(s.t[k]), NoiseKey(float(s.t[k]), float(t.t[k]))
+        stage = Call(start, (STATE,), (1,), np.array([[mid.alpha[k], mid.sigma[k], 0.0]]))
+        row = np.array([[*pair[k], ratio[k], std[k]]])
+        calls[n] = [stage, Call(float(mid.t[k]), (STATE,), (STATE,), row, at=1, noises=(key,), node=n + 1)]
+    ordered = [call for n in range(len(grid) - 1) for call in calls[n]]
+    return _program(name, at, ordered, order=1 if eta else 2, notes=ddim_notes(simple, at))
+
+
+def kept(s: Nodes, t: Nodes, eta: float) -> Array:
+    """What is kept of the noise: sqrt(1 - eta^2 f), without cancellation for eta = 1."""
+    share: Array = np.sqrt((1 - eta) * (1 + eta) + eta**2 * np.exp(2 * (s.lam - t.lam)))
+    return share
+
+
+def posterior_std(s: Nodes, t: Nodes) -> Array:
+    """sigma_t sqrt(f)."""
+    return t.sigma * _forgotten(s, t)
+
+
+def _forgotten(s: Nodes, t: Nodes) -> Array:
+    root: Array = np.sqrt(-np.expm1(2 * (s.lam - t.lam)))
+    return root
+
+
+def _ddpm_std(s: Nodes, t: Nodes, variance: float, data_variance: float | None) -> Array:
+    f = _forgotten(s, t)
+    if data_variance is None:
+        std = f * t.sigma ** (1 - variance) * s.sigma**variance
+    else:
+        spread = s.sigma * np.sqrt(data_variance) / np.hypot(s.alpha * np.sqrt(data_variance), s.sigma)
+        std = np.hypot(f * t.sigma, t.alpha * f**2 * spread)
+    return np.where(t.sigma > 0, std, 0.0)
+
+
+def _calls(s: Nodes, t: Nodes, share: Array, std: Array) -> list[Call]:
+    """``x_t = alpha_t x0 + sigma_t share eps + std xi``, one call a step, that reach the nodes 1, 2, ..."""
+    rows = np.stack([t.alpha, t.sigma * share, std], axis=1)
+    keys = map(NoiseKey, s.t.tolist(), t.t.tolist())
+    return [
+        Call(key.s, (), (STATE,), row[None], noises=(key,), node=n)
+        for n, (key, row) in enumerate(zip(keys, rows, strict=True), start=1)
+    ]
+
+
+def _program(name: str, at: Nodes, calls: list[Call], order: int = 1, notes: tuple[str, ...] = ()) -> Program:
+    return Program(name, order, tuple(map(float, at.t)), tuple(calls), notes)

@@ -1,0 +1,240 @@
+"""Schedules given by numbers or by functions: a DDPM-style table, and any pair of torch callables."""
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from .base import Schedule, VariancePreserving
+from .roots import increasing_root
+from .splines import bernstein, binomials, monotone_slopes
+
+ROUNDING = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, init=False, eq=False, repr=False)
+class Discrete(VariancePreserving):
+    """A DDPM-style table alphas_cumprod[n] = alpha_n^2 = 1 - sigma_n^2, made continuous; t is the index.
+
+    Between the entries alpha is a polynomial of degree 5, with two continuous derivatives at them (`splines`). It
+    decreases strictly for every table, and so does lam; a table that ends in 0 (zero terminal SNR), or below 2^-104,
+    whose root is a rounding beside sigma = 1, has alpha exactly 0 there. The entries of a smooth formula are joined
+    so smoothly that solvers of order 4 and 5 keep their order down to rounding. A float32 table carries its rounding,
+    about 1e-7 / sigma^2 relative in sigma; pass float64 if you have it.
+
+    `alphas_cumprod`: list, array or tensor of shape (N,), N >= 2, strictly decreasing in [0, 1); kept as a
+    read-only float64 array. Raises ValueError otherwise. Equal and hashed by the table's bytes.
+    """
+
+    alphas_cumprod: np.ndarray
+    _fall: torch.Tensor  # -lam at the entries, (N,)
+    _values: torch.Tensor  # Bernstein coefficients of alpha and 1 - alpha between them, times binomials, (N - 1, 2, 6)
+    _slopes: torch.Tensor  # likewise of -alpha', (N - 1, 5)
+
+    def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | torch.Tensor) -> None:
+        if isinstance(alphas_cumprod, torch.Tensor):
+            alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64).numpy()
+        table = np.array(alphas_cumprod, dtype=np.float64)
+        _check_table(table)
+        table[-1] *= table[-1] > ROUNDING**2
+        table.setflags(write=False)
+        # Nothing cancels, neither where alpha is close to 1 nor where it is close to 0.
+        alpha = np.sqrt(table)
+        gap = (1 - table) / (1 + alpha)
+        slopes = monotone_slopes((table[:-1] - table[1:]) / (alpha[:-1] + alpha[1:]))
+        rises = np.cumsum(slopes[:, :-1], axis=1) / 5
+        falls = np.cumsum(slopes[:, :0:-1], axis=1)[:, ::-1] / 5
+        values = np.empty((len(slopes), 2, 6))
+        values[:, 0] = np.column_stack([alpha[:-1], alpha[1:, None] + falls, alpha[1:]])
+        values[:, 1] = np.column_stack([gap[:-1], gap[:-1, None] + rises, gap[1:]])
+        with np.errstate(divide="ignore"):
+            fall = -np.log(alpha / np.sqrt(1 - table))
+        object.__setattr__(self, "alphas_cumprod", table)
+        tables = {"_fall": fall, "_values": values * binomials(5), "_slopes": slopes * binomials(4)}
+        with torch.inference_mode(False):  # to be differentiated outside it too
+            for name, rows in tables.items():
+                object.__setattr__(self, name, torch.from_numpy(rows))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Discrete) and self.alphas_cumprod.tobytes() == other.alphas_cumprod.tobytes()
+
+    def __hash__(self) -> int:
+        return hash(self.alphas_cumprod.tobytes())
+
+    def __repr__(self) -> str:
+        table = self.alphas_cumprod
+        return f"Discrete([{table[0]:.6g} ... {table[-1]:.6g}], {len(table)} entries)"
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        return 0.0, len(self.alphas_cumprod) - 1.0
+
+    def _segment(self, t: Any, xp: Any) -> tuple[Any, Any]:
+        k = xp.clip(xp.floor(t), 0, len(self._slopes) - 1)
+        return k.astype(np.int64) if xp is np else k.long(), t - k
+
+    def _both(self, k: Any, u: Any, xp: Any) -> tuple[Any, Any]:
+        """alpha and 1 - alpha, each to full relative accuracy."""
+        both = bernstein(_rows(self._values, u, xp)[k], u[..., None], xp)
+        return both[..., 0], both[..., 1]
+
+    def _slope(self, k: Any, u: Any, xp: Any) -> Any:
+        return bernstein(_rows(self._slopes, u, xp)[k], u, xp)
+
+    def _alpha(self, t: Any, xp: Any) -> Any:
+        return self._both(*self._segment(t, xp), xp)[0]
+
+    def _sigma(self, t: Any, xp: Any) -> Any:
+        alpha, gap = self._both(*self._segment(t, xp), xp)
+        return xp.sqrt(gap * (1 + alpha))
+
+    def _dalpha(self, t: Any, xp: Any) -> Any:
+        return -self._slope(*self._segment(t, xp), xp)
+
+    def _dsigma(self, t: Any, xp: Any) -> Any:
+        k, u = self._segment(t, xp)
+        alpha, gap = self._both(k, u, xp)
+        return alpha * self._slope(k, u, xp) / xp.sqrt(gap * (1 + alpha))
+
+    def _time(self, lam: Any, xp: Any) -> Any:
+        alpha = 1 / xp.sqrt(1 + xp.exp(-2 * lam))
+        gap = 1 / ((1 + xp.exp(2 * lam)) * (1 + alpha))
+        k = xp.clip(xp.searchsorted(_rows(self._fall, lam, xp), -lam, side="right") - 1, 0, len(self._slopes) - 1)
+
+        def residual(u: Any) -> tuple[Any, Any]:
+            a, g = self._both(k, u, xp)
+            return xp.where(gap < alpha, g - gap, alpha - a), self._slope(k, u, xp)  # the smaller one is more exact
+
+        return k + increasing_root(residual, xp.zeros_like(lam), xp.ones_like(lam), xp)
+
+
+def _rows(table: torch.Tensor, like: Any, xp: Any) -> Any:
+    return table.numpy() if xp is np else table.to(like.device)
+
+
+def _check_table(table: np.ndarray) -> None:
+    if table.ndim != 1 or len(table) < 2:
+        raise ValueError(f"alphas_cumprod has shape {table.shape}; it must be 1-D with at least 2 entries")
+    hint = "; from betas it is numpy.cumprod(1 - betas), from sigmas of a VE model use EDM instead"
+    bad = np.flatnonzero(~((table >= 0) & (table < 1)))
+    if bad.size:
+        raise ValueError(f"alphas_cumprod[{bad[0]}] = {table[bad[0]]} is not in [0, 1){hint}")
+    rises = np.flatnonzero(np.diff(table) >= 0)
+    if rises.size:
+        n = rises[0]
+        raise ValueError(
+            "alphas_cumprod must decrease strictly, "
+            f"but entries {n} and {n + 1} are {table[n]} and {table[n + 1]}{hint}"
+        )
+
+
+ScheduleFunction = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, init=False, eq=False)
+class Custom(Schedule):
+    """Any pair of functions: `alpha(t)` and `sigma(t)` of a float64 tensor of any shape, elementwise and
+    differentiable by torch. Derivatives come from autograd, hence exact; the inverse of lam from a bracketed
+    Newton.
+
+    The methods are as accurate as the functions: write sigma without cancellation (sqrt(-expm1(-b)), not
+    sqrt(1 - alpha**2)). Where sigma = 0 with infinite slope autograd cannot take limits: dsigma and
+    diffusion2 may be nan there. `domain` is the closed interval of legal times, (t_end, t_start) unless
+    given. Where alpha or sigma at an end of it is less than what a rounding of t changes, as cos(pi / 2) = 6e-17
+    is, it is exactly 0. Equal and hashed as the functions are.
+
+    Raises TypeError for what is not callable or cannot be hashed, ValueError when domain is not an interval
+    around t_end < t_start, or when a sample of it shows another shape or dtype, a negative or non-finite value,
+    both functions zero, or a half-log-SNR that does not decrease strictly.
+    """
+
+    alpha_function: ScheduleFunction
+    sigma_function: ScheduleFunction
+    t_start: float = 1.0
+    t_end: float = 1e-3
+    domain: tuple[float, float] = (1e-3, 1.0)
+    _zeros: tuple[float, float] = field(default=(math.inf, -math.inf), repr=False)  # alpha = 0 from, sigma = 0 up to
+
+    def __init__(
+        self,
+        alpha: ScheduleFunction,
+        sigma: ScheduleFunction,
+        *,
+        t_start: float = 1.0,
+        t_end: float = 1e-3,
+        domain: tuple[float, float] | None = None,
+    ) -> None:
+        for name, function in (("alpha", alpha), ("sigma", sigma)):
+            if not callable(function) or not isinstance(function, Hashable):
+                raise TypeError(f"{name} must be a callable {name}(t) with a hash, not {type(function).__name__}")
+        t_min, t_max = (t_end, t_start) if domain is None else domain
+        if not (-math.inf < t_min <= t_end < t_start <= t_max < math.inf):
+            raise ValueError(
+                f"t_end = {t_end}, t_start = {t_start}, domain = {(t_min, t_max)}: need finite numbers with "
+                "domain[0] <= t_end < t_start <= domain[1]"
+            )
+        domain = float(t_min), float(t_max)
+        values = dict(alpha_function=alpha, sigma_function=sigma, t_start=t_start, t_end=t_end, domain=domain)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check_functions()
+        (clean, noisy), rounding = domain, ROUNDING * max(map(abs, domain))
+        no_alpha = noisy if self.alpha(noisy) <= abs(self.dalpha(noisy)) * rounding else math.inf
+        no_sigma = clean if self.sigma(clean) <= abs(self.dsigma(clean)) * rounding else -math.inf
+        object.__setattr__(self, "_zeros", (no_alpha, no_sigma))
+
+    def _check_functions(self) -> None:
+        t = torch.linspace(*self.domain, 257, dtype=torch.float64)
+        alpha, sigma = self.alpha_function(t), self.sigma_function(t)
+        for name, y in (("alpha", alpha), ("sigma", sigma)):
+            if not (isinstance(y, torch.Tensor) and y.shape == t.shape and y.dtype == t.dtype):
+                raise ValueError(f"{name}(t) must return a float64 tensor of t's shape {tuple(t.shape)}, not {y!r}")
+            _refuse(~(torch.isfinite(y) & (y >= 0)), t, f"{name} must be finite and nonnegative")
+        _refuse((alpha == 0) & (sigma == 0), t, "alpha and sigma must not both be 0")
+        lam = torch.log(alpha / sigma)
+        _refuse(~(lam[1:] < lam[:-1]), t[1:], "the half-log-SNR log(alpha / sigma) must decrease strictly")
+
+    def _alpha(self, t: Any, xp: Any) -> Any:
+        return xp.where(t >= self._zeros[0], 0.0, _by_torch(self.alpha_function, t))
+
+    def _sigma(self, t: Any, xp: Any) -> Any:
+        return xp.where(t <= self._zeros[1], 0.0, _by_torch(self.sigma_function, t))
+
+    def _dalpha(self, t: Any, xp: Any) -> Any:
+        return _by_torch(_derivative(self.alpha_function), t)
+
+    def _dsigma(self, t: Any, xp: Any) -> Any:
+        return _by_torch(_derivative(self.sigma_function), t)
+
+    def _time(self, lam: Any, xp: Any) -> Any:
+        def residual(t: Any) -> tuple[Any, Any]:
+            sigma, drift = self._sigma(t, xp), self._drift(t, xp)
+            return lam - self._half_logsnr(t, xp), self._dsigma(t, xp) / sigma - drift
+
+        start, stop = (xp.full_like(lam, end) for end in self.domain)
+        return increasing_root(residual, start, stop, xp)
+
+
+def _by_torch(f: ScheduleFunction, t: Any) -> Any:
+    return f(t) if isinstance(t, torch.Tensor) else f(torch.tensor(t)).numpy()
+
+
+def _derivative(f: ScheduleFunction) -> ScheduleFunction:
+    # torch.func.grad works inside no_grad and vmap, where autograd.grad does not.
+    derivative = torch.func.grad(lambda t: f(t).sum())
+
+    def at(t: Any) -> Any:
+        if not torch.is_inference_mode_enabled():
+            return derivative(t)
+        with torch.inference_mode(False):  # where torch before 2.13 finds 0
+            return derivative(t.clone())
+
+    return at
+
+
+def _refuse(bad: torch.Tensor, t: torch.Tensor, requirement: str) -> None:
+    if bad.any():
+        raise ValueError(f"{requirement}, but not at t = {t[bad][0].item()}")

@@ -1,0 +1,55 @@
+"""Sample from diffusion and flow models by solving their differential equations.
+
+A solver is a table of float64 numbers: the same table is run, printed, measured and proved.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from ._version import __version__
+from .solvers.catalogue import Solver, solver, solver_names
+from .solvers.denoiser import Denoiser
+from .solvers.grids import grid
+from .solvers.noise import randn
+from .solvers.parallel.settings import Picard
+from .solvers.program import Call, Program
+from .solvers.run import NonFiniteError
+from .solvers.sampling import Solution, sample, solve
+from .solvers.schedules.base import Schedule
+from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
+from .solvers.schedules.tabulated import Custom, Discrete
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Load the analysis, the kernels and the bench when they are first used: import stays quick."""
+    if name in {"analysis", "bench", "kernels", "solvers"}:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+__all__ = [
+    "EDM",
+    "VE",
+    "Call",
+    "Custom",
+    "Denoiser",
+    "Discrete",
+    "FlowMatching",
+    "NonFiniteError",
+    "Picard",
+    "Program",
+    "Schedule",
+    "Solution",
+    "Solver",
+    "SubVP",
+    "Trigonometric",
+    "VPCosine",
+    "VPLinear",
+    "__version__",
+    "grid",
+    "randn",
+    "sample",
+    "solve",
+    "solver",
+    "solver_names",
+]

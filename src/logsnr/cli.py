@@ -1,0 +1,236 @@
+"""The command line. What only one command needs is imported when it runs."""
+
+import gc
+import sys
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from typer.core import TyperCommand
+
+from ._version import __version__
+from .solvers.planners.multistep import Startup
+
+app = typer.Typer(
+    name="logsnr",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
+    pretty_exceptions_enable=False,
+)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Sample from diffusion and flow models by solving their differential equations."""
+
+
+RAMP_NOTE = (
+    "--startup ramp begins with lower orders: no evaluations more, but a global order of at most 2; "
+    "--startup single-step begins with Runge-Kutta steps, whose evaluations count, and keeps the order."
+)
+
+
+class SeveralValues(TyperCommand):
+    """Lets an option that may be repeated take all its values at once: `--nfe 5 6 8` or `--nfe 5,6,8`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        repeatable = {name for p in self.params if getattr(p, "multiple", False) for name in p.opts}
+        return super().parse_args(ctx, spread_values(args, repeatable))
+
+
+def spread_values(args: list[str], repeatable: set[str]) -> list[str]:
+    """`--nfe 5 6,8` becomes `--nfe 5 --nfe 6 --nfe 8`; options that are not repeatable stay as they are."""
+    groups: list[list[str]] = [[]]
+    for arg in args:
+        if arg.startswith("-") and not arg[1:2].isdecimal():  # -1 is a value
+            groups.append([])
+        groups[-1].append(arg)
+    spread = groups[0]
+    for head, *values in groups[1:]:
+        name, _, value = head.partition("=")
+        if name not in repeatable:
+            spread += [head, *values]
+            continue
+        several = [each for word in [value, *values] for each in word.split(",") if each]
+        if not several:
+            raise typer.BadParameter(f"{name} needs at least one value")
+        spread += [word for each in several for word in (name, each)]
+    return spread
+
+
+@app.command(cls=SeveralValues)
+def bench(
+    problem: Annotated[
+        list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if not given.")
+    ] = None,
+    solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them, or all.")] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Budgets of model evaluations: 5 6 8 10 15 20 40.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all, in law logsnr.")] = None,
+    rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers: 1e-2 1e-3 1e-4 1e-5.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the starts and of all noise.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")] = Path(
+        "report"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is in results.csv already.")] = False,
+) -> None:
+    """NFE against error of the solvers, measured from the same noise against exact answers.
+
+    Stochastic solvers are measured by the law of what they generate, and deterministic ones named with them in both
+    ways. Without --solvers that is all deterministic ones, and a few in law on digits and digits-net; --solvers all is
+    all of both. Options may take several values: --nfe 5 6 8.
+
+    Several processes share the work and find the same: torchrun --nproc-per-node 4 -m logsnr.cli bench. Times are then
+    those of processes that run side by side.
+    """
+    from .bench.job import run_bench
+    from .bench.problems import PROBLEMS
+    from .bench.ranks import launched_ranks
+    from .bench.work_precision import NFES, RTOLS, Plan
+
+    plan = Plan(
+        solvers=tuple(solvers or ()),
+        nfes=tuple(sorted(set(nfe or NFES))),
+        grids=tuple(grid or ()),
+        rtols=tuple(rtol or RTOLS),
+        samples=samples,
+        seed=seed,
+    )
+    names = list(dict.fromkeys(problem or PROBLEMS))
+    command = ["logsnr", *sys.argv[1:]]
+    try:
+        with launched_ranks():
+            run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; the same command goes on from here")
+        raise typer.Exit(130) from None
+
+
+@app.command("solvers")
+def list_solvers() -> None:
+    """Every solver that there is: order, model evaluations per step, what it is."""
+    from .solvers.catalogue import solver, solver_names
+
+    table = Table("solver", Column("order", justify="right"), Column("NFE/step", justify="right"), "", box=None)
+    for name in solver_names():
+        found = solver(name)
+        table.add_row(name, str(found.order), str(found.evaluations), found.summary)
+    Console().print(table)
+
+
+@app.command()
+def order(
+    name: Annotated[str, typer.Argument(help="A solver.")],
+    startup: Annotated[str, typer.Option(help="single-step or ramp: how multistep solvers start.")] = "single-step",
+) -> None:
+    """Measure a solver's order of convergence on a mixture of Gaussians and a non-uniform grid.
+
+    Of a stochastic solver it is the weak order, of the law of what it generates from Gaussian data.
+    """
+    from .analysis.orders import convergence_order, two_gaussians
+    from .analysis.weak import weak_order
+    from .bench.work_precision import startups
+    from .solvers.catalogue import solver
+    from .solvers.schedules.formulas import VPLinear
+
+    method, sch = solver(name), VPLinear()
+    if method.planner is None:
+        raise ValueError(f"{name} chooses its own steps, so there is no grid to refine")
+    if method.stochastic:
+        found = weak_order(method, None, sch, startup=cast(Startup, startup))
+    else:
+        found = convergence_order(method, two_gaussians(), sch, startup=cast(Startup, startup))
+    table = Table(*(Column(head, justify="right") for head in ("steps", "NFE", "error", "slope")), box=None)
+    slopes = ["", *(f"{slope:.3f}" for slope in found.slopes)]
+    for steps, nfe, error, slope in zip(found.steps, found.nfe, found.errors, slopes, strict=True):
+        table.add_row(str(steps), str(nfe), f"{error:.3e}", slope)
+    console = Console()
+    console.print(table)
+    console.print(f"{found.solver}: {found.verdict}", highlight=False)
+    if len(startups(method, sch)) > 1:
+        console.print(RAMP_NOTE)
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="A solver.")],
+    steps: Annotated[int, typer.Option(help="Steps of the grid.")] = 5,
+    grid: Annotated[str, typer.Option(help="logsnr, karras or time.")] = "logsnr",
+    startup: Annotated[str, typer.Option(help="ramp or single-step.")] = "ramp",
+) -> None:
+    """Print a solver's table on VPLinear, its order and cost, and the solvers it equals."""
+    from .analysis.explain import explain as explained
+    from .solvers.grids import grid as make_grid
+    from .solvers.schedules.formulas import VPLinear
+
+    sch = VPLinear()
+    found = explained(name, sch, make_grid(sch, steps, grid), startup=cast(Startup, startup))
+    Console(highlight=False, soft_wrap=True).print(str(found), markup=False)
+
+
+@app.command(cls=SeveralValues)
+def rank(
+    stds: Annotated[
+        list[float] | None, typer.Option(help="Standard deviations of the data along its axes; the digits'.")
+    ] = None,
+    nfe: Annotated[int | None, typer.Option(help="A budget of model evaluations.")] = None,
+    target: Annotated[float | None, typer.Option(help="A relative error to reach.")] = None,
+    best: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+) -> None:
+    """Which solver and grid suits data with this spectrum, by exact moments: no network, no sampling.
+
+    --stds 0.01 0.1 1 --nfe 10 ranks by error; --target 1e-2 by evaluations. Exact for Gaussian data on VPLinear; data
+    with several modes may rank otherwise: `logsnr bench` measures those.
+    """
+    from .analysis.transfer import MAX_NFE
+    from .analysis.transfer import rank as ranked
+    from .solvers.schedules.formulas import VPLinear
+
+    spectrum = stds or _digit_stds()
+    choices = ranked(spectrum, VPLinear(), nfe=nfe, target=target, best=best)
+    if not choices:
+        limit = MAX_NFE if nfe is None else nfe
+        closest = ranked(spectrum, VPLinear(), nfe=limit, best=1)
+        told = "".join(f"; {c.solver} on the grid {c.grid} comes closest, {c.error:.1e} with {c.nfe}" for c in closest)
+        raise ValueError(f"no solver reaches target = {target} within nfe = {limit}{told}")
+    table = Table("solver", "grid", "start", *(Column(head, justify="right") for head in ("NFE", "error")), box=None)
+    for choice in choices:
+        table.add_row(choice.solver, choice.grid, choice.startup, str(choice.nfe), f"{choice.error:.1e}")
+    Console().print(table)
+
+
+def _digit_stds() -> list[float]:
+    """Of the embedded digits along their principal axes, less the axes in which they do not vary."""
+    import torch
+
+    from .analysis.digits import load_digits
+
+    variances = torch.linalg.eigvalsh(torch.cov(load_digits()[0].flatten(1).mT))
+    return [float(v) ** 0.5 for v in variances if v > 1e-6]
+
+
+def main() -> None:
+    """The console command: errors in what was asked for are one line, not a traceback."""
+    gc.freeze()  # torch is a million objects that stay: collections take half a second less without them
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
