@@ -7,7 +7,7 @@ and everything that runs, parallelises, proves or explains a solver reads this t
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import compress, pairwise
@@ -84,6 +84,16 @@ class Call:
         """Number of model columns."""
         return self.matrix.shape[1] - len(self.reads) - len(self.noises)
 
+    @cached_property
+    def used(self) -> tuple[tuple[int, ...], ...]:
+        """By row, the columns whose coefficients are not 0."""
+        return tuple(tuple(j for j, c in enumerate(row) if np.any(c)) for row in self.matrix)
+
+    @cached_property
+    def numbers(self) -> Sequence[Any]:
+        """The coefficients as Python floats, [row][column], or as arrays where they differ between elements."""
+        return self.matrix.tolist() if self.matrix.ndim == 2 else self.matrix
+
     def _key(self) -> tuple[Any, ...]:
         return (
             self.t,
@@ -146,6 +156,19 @@ class Program:
     def noises(self) -> tuple[NoiseKey, ...]:
         """The different normals that a run needs, in the order of their first use."""
         return tuple(dict.fromkeys(key for call in self.calls for key in call.noises))
+
+    def interpret(
+        self, x: Any, model: Any, noises: Mapping[NoiseKey, Any] | None = None, *, matrices: Sequence[Any] | None = None
+    ) -> Any:
+        """The end state from ``x``, by `interpret.carry_out`, on anything with + and *: ``model(x, t)`` gives the pair
+        (x0, eps) at the schedule's time t, ``noises`` the normal of each key of `noises`; ``matrices``, by call, take the
+        place of the coefficients, for gradients with respect to them or for other numbers."""
+        from .interpret import carry_out  # which is made of calls
+
+        slots = {STATE: x}
+        for _ in carry_out(self.calls, slots, model, noises or {}, matrices):
+            pass
+        return slots[STATE]
 
     def _key(self) -> tuple[Any, ...]:
         return (self.name, self.order, self.grid, *(call._key() for call in self.calls))

@@ -1,0 +1,45 @@
+"""The interpreter: a table carried out entry by entry, on anything that can be added and multiplied.
+
+Slow, and independent of the executors and their kernels. The same dozen lines run a table on torch tensors with
+gradients, on numpy arrays, on Decimals, on the exact moments of Gaussian data and on unit vectors.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from .program import Call, NoiseKey
+
+Pair = Callable[[Any, float], tuple[Any, Any]]
+NO_NOISE: Mapping[NoiseKey, Any] = MappingProxyType({})
+
+
+def carry_out(
+    calls: Iterable[Call],
+    slots: MutableMapping[int, Any],
+    model: Pair,
+    noises: Mapping[NoiseKey, Any] = NO_NOISE,
+    matrices: Sequence[Any] | None = None,
+) -> Iterator[Call]:
+    """Carry out ``calls`` one by one, and yield each when its results are in ``slots``, which may be looked at and
+    changed in between.
+
+    slots:    what each slot holds, updated in place; ``{STATE: x}`` before the first call of a program.
+    model:    ``model(x, t)`` gives the pair (x0, eps) at the schedule's time t.
+    noises:   what stands for the standard normal of each key.
+    matrices: in place of the calls' own float64 coefficients, one table per call, indexed ``[row][column]``: tensors
+              that record gradients, Decimals, ... Columns that are 0 in the call's own table are left out, whatever
+              they hold, as everywhere.
+    """
+    for n, call in enumerate(calls):
+        x0, eps = model(slots[call.at], call.t)
+        columns = [x0, eps, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
+        coefficients = call.numbers if matrices is None else matrices[n]
+        rows = [
+            sum((coefficients[r][j] * columns[j] for j in used[1:]), coefficients[r][used[0]] * columns[used[0]])
+            if used
+            else 0.0 * slots[call.at]
+            for r, used in enumerate(call.used)
+        ]
+        slots.update(zip(call.writes, rows, strict=True))
+        yield call
