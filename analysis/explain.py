@@ -88,18 +88,16 @@ def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
     The pair (x0, eps) of a call is one unknown: eps = (x - alpha x0) / sigma, or x0 from eps at sigma = 0.
     """
     units = np.eye(1 + len(program) + len(program.noises))
-    noises = dict(zip(program.noises, units[1 + len(program) :], strict=True))
-    slots: dict[int, Array] = {STATE: units[0]}
-    seen, times = [], []
-    for unknown, call in zip(units[1:], program, strict=False):
-        x = slots[call.at]
+    unknowns, seen = iter(units[1:]), list[Array]()
+
+    def model(x: Array, t: float) -> tuple[Array, Array]:
+        unknown, alpha, sigma = next(unknowns), float(sch.alpha(t)), float(sch.sigma(t))
         seen.append(x)
-        times.append(call.t)
-        alpha, sigma = float(sch.alpha(call.t)), float(sch.sigma(call.t))
-        pair = (unknown, (x - alpha * unknown) / sigma) if sigma else (x / alpha, unknown)
-        columns = np.stack([*pair, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)])
-        slots.update(zip(call.writes, call.matrix @ columns, strict=True))
-    return np.array(times), np.stack([*seen, slots[STATE]])
+        return (unknown, (x - alpha * unknown) / sigma) if sigma else (x / alpha, unknown)
+
+    noises = dict(zip(program.noises, units[1 + len(program) :], strict=True))
+    end = program.interpret(units[0], model, noises)
+    return np.array([call.t for call in program]), np.stack([*seen, end])
 
 
 def _same(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:

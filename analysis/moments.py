@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from ..solvers.catalogue import Solver
+from ..solvers.interpret import Pair, carry_out
 from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
-from ..solvers.program import STATE, Program
+from ..solvers.program import STATE, NoiseKey, Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .metrics import kl_gaussian, w2_gaussian
@@ -119,33 +120,52 @@ def after_each_call(
     program: Program, sch: Schedule, variances: Array, *, lift: Callable[[Array], Array] = np.asarray
 ) -> Iterator[Affine]:
     """The state, slot 0, after every call; arguments as of `propagate`."""
-    row = {key: 2 + k for k, key in enumerate(program.noises)}
-    times = np.array([call.t for call in program])
-    alphas, sigmas, c = (lift(np.asarray(a)) for a in (sch.alpha(times), sch.sigma(times), variances))
-    zero = lift(np.zeros((2 + len(row), len(variances))))
-    slots = {STATE: _unit(zero, 1)}
-    slots[STATE][0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
-    alphas, sigmas = alphas[:, None], sigmas[:, None]
-    r2 = alphas * alphas * c + sigmas * sigmas
-    r2 = np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
-    for call, whole, share, scaled, sigma in zip(program, r2, alphas / r2, alphas * c, sigmas, strict=True):
-        d = slots[call.at] / whole
-        d[0] -= share
-        x0 = scaled * d
-        x0[0] += 1
-        noises = (_unit(zero, row[key]) for key in call.noises)
-        read = np.array([x0, sigma * d, *(slots[k] for k in call.reads), *noises])
-        matrix = lift(call.matrix)
-        matrix = matrix.reshape(*matrix.shape[:2], -1) if matrix.ndim > 2 else matrix
-        slots.update(zip(call.writes, np.einsum("rc...,cf...->rf...", matrix, read), strict=True))
+    units = _Units(program, lift(np.zeros((2 + len(program.noises), len(variances)))))
+    start = units.at(1)
+    start[0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
+    slots = {STATE: start}
+    matrices = [lift(call.matrix.reshape(*call.matrix.shape[:2], *[-1] * (call.matrix.ndim > 2))) for call in program]
+    for _ in carry_out(program, slots, _exact_model(program, sch, variances, lift), units, matrices):
         form = slots[STATE]
         yield Affine(form[0], form[1], form[2:])
 
 
-def _unit(zero: Array, row: int) -> Array:
-    form: Array = zero.copy()
-    form[row] += 1
-    return form
+class _Units(dict[NoiseKey, Array]):
+    """Slots that hold one unknown alone: the start in row 1, or a noise by its key. Made when asked for, as all of
+    them at once are as many numbers as there are noises, squared."""
+
+    def __init__(self, program: Program, zero: Array) -> None:
+        super().__init__()
+        self.rows = {key: 2 + k for k, key in enumerate(program.noises)}
+        self.zero = zero
+
+    def __missing__(self, key: NoiseKey) -> Array:
+        return self.at(self.rows[key])
+
+    def at(self, row: int) -> Array:
+        form: Array = self.zero.copy()
+        form[row] += 1
+        return form
+
+
+def _exact_model(program: Program, sch: Schedule, variances: Array, lift: Callable[[Array], Array]) -> Pair:
+    """The exact (x0, eps) of a slot (rows, N) at a time of the program, see the head of this module."""
+    times = np.array([call.t for call in program])
+    alphas, sigmas, c = (lift(np.asarray(a)) for a in (sch.alpha(times), sch.sigma(times), variances))
+    alphas, sigmas = alphas[:, None], sigmas[:, None]
+    r2 = alphas * alphas * c + sigmas * sigmas
+    r2 = np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
+    at = dict(zip(times.tolist(), zip(r2, alphas / r2, alphas * c, sigmas, strict=True), strict=True))
+
+    def model(slot: Array, t: float) -> tuple[Array, Array]:
+        whole, share, scaled, sigma = at[t]
+        d = slot / whole
+        d[0] -= share
+        x0 = scaled * d
+        x0[0] += 1
+        return x0, sigma * d
+
+    return model
 
 
 def _per_element(program: Program, gaussian: Gaussian) -> bool:

@@ -38,7 +38,7 @@ def carry_out(
         rows = [
             sum((coefficients[r][j] * columns[j] for j in used[1:]), coefficients[r][used[0]] * columns[used[0]])
             if used
-            else 0.0 * slots[call.at]
+            else 0 * slots[call.at]
             for r, used in enumerate(call.used)
         ]
         slots.update(zip(call.writes, rows, strict=True))
