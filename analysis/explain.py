@@ -14,6 +14,7 @@ from ..solvers.program import STATE, Program
 from ..solvers.schedules.base import Schedule
 from .stability import LONGEST, SETTLED, stability, stable_step
 
+MAX_STEPS = 1000  # which take a quarter of a minute and fill a thousand lines
 SAME = 1e-12  # relative difference of two maps that are equal up to rounding
 
 
@@ -58,7 +59,9 @@ class Explanation:
 
 
 def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup = "ramp") -> Explanation:
-    """Plan ``name`` on ``grid`` and say what came out. Raises what `Solver.program` raises."""
+    """Plan ``name`` on ``grid`` and say what came out. Raises ValueError for more than 1000 steps, and what
+    `Solver.program` raises."""
+    check_length(len(grid) - 1)
     method = find_solver(name)
     program = method.program(sch, grid, startup=startup)
     mine = affine_map(program, sch)
@@ -78,6 +81,12 @@ def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup 
         stable = stable_step(method)
         growth = float(stability(method, steps=[longest]).growth.max()) if longest else 1.0
     return Explanation(method, program, tuple(equals), _extrapolation(program, sch), stable, longest, growth)
+
+
+def check_length(steps: int) -> None:
+    """Raise ValueError if so many steps would take too long."""
+    if steps > MAX_STEPS:
+        raise ValueError(f"steps = {steps} is too long to explain; at most {MAX_STEPS}")
 
 
 def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:

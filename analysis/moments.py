@@ -9,9 +9,9 @@ sigma^2, a slot a m + g (x_start - alpha_start m) + sum_k n_k xi_k has
 so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a sampler costs as much as its table is long.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -19,11 +19,10 @@ import torch
 from ..solvers.catalogue import Solver
 from ..solvers.interpret import Pair, carry_out
 from ..solvers.planners.gauges import Array
-from ..solvers.planners.multistep import Startup
-from ..solvers.planning import plan_program
 from ..solvers.program import STATE, NoiseKey, Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
+from .layout import LayoutOptions, laid_out
 from .metrics import kl_gaussian, w2_gaussian
 
 
@@ -64,26 +63,20 @@ def sampler_moments(
     solver: str | Solver | Program,
     gaussian: Gaussian,
     sch: Schedule,
-    *,
-    steps: int | None = None,
-    nfe: int | None = None,
-    grid: str | Any = "logsnr",
-    t_start: float | None = None,
-    t_end: float | None = None,
-    startup: Startup = "ramp",
+    **layout: Unpack[LayoutOptions],
 ) -> Moments:
     """The exact mean and covariance of what ``solver`` generates, without samples and without a network.
 
     The start is the exact marginal N(alpha m, alpha^2 cov + sigma^2 I) at the first time of the grid, the
-    denoiser that of ``gaussian``. All else is as in `logsnr.solve`; a `Program` is taken as it is. Noises
-    with different keys are independent, those with the same key are the same.
+    denoiser that of ``gaussian``. layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`; a
+    `Program` is taken as it is. Noises with different keys are independent, those with the same key are the same.
 
     Raises TypeError for other data, ValueError for options that do not fit, and for per-element coefficients that
     are not of the event's shape or do not commute with the covariance (a full one).
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian of logsnr.analysis, not {type(gaussian).__name__}")
-    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
+    program = laid_out(solver, sch, **layout)
     shaped = _per_element(program, gaussian)
     c = gaussian.cov if gaussian.cov.ndim == 0 and not shaped else gaussian.variances  # one mode, or many
     start, exact = (sch.alpha(t) ** 2 * c + sch.sigma(t) ** 2 for t in (program.grid[0], program.grid[-1]))
@@ -110,17 +103,11 @@ def propagate(
     return end
 
 
-def at_nodes(program: Program, sch: Schedule, variances: Array) -> list[Affine]:
-    """The state at every node of the grid but the first, as `propagate` gives it at the last."""
-    states = after_each_call(program, sch, variances)
-    return [state for call, state in zip(program, states, strict=True) if call.node is not None]
-
-
 def after_each_call(
     program: Program, sch: Schedule, variances: Array, *, lift: Callable[[Array], Array] = np.asarray
 ) -> Iterator[Affine]:
     """The state, slot 0, after every call; arguments as of `propagate`."""
-    units = _Units(program, lift(np.zeros((2 + len(program.noises), len(variances)))))
+    units = Units(program, lift(np.zeros((2 + len(program.noises), len(variances)))))
     start = units.at(1)
     start[0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
     slots = {STATE: start}
@@ -130,17 +117,21 @@ def after_each_call(
         yield Affine(form[0], form[1], form[2:])
 
 
-class _Units(dict[NoiseKey, Array]):
-    """Slots that hold one unknown alone: the start in row 1, or a noise by its key. Made when asked for, as all of
-    them at once are as many numbers as there are noises, squared."""
+class Units(Mapping[NoiseKey, Array]):
+    """By key, slots that hold one noise alone, (2 + noises, N): row 0 is for the mean and row 1 for the start. Each is
+    made when it is asked for, as all of them are as many numbers as there are noises, squared."""
 
     def __init__(self, program: Program, zero: Array) -> None:
-        super().__init__()
-        self.rows = {key: 2 + k for k, key in enumerate(program.noises)}
-        self.zero = zero
+        self.rows, self.zero = {key: 2 + k for k, key in enumerate(program.noises)}, zero
 
-    def __missing__(self, key: NoiseKey) -> Array:
+    def __getitem__(self, key: NoiseKey) -> Array:
         return self.at(self.rows[key])
+
+    def __iter__(self) -> Iterator[NoiseKey]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def at(self, row: int) -> Array:
         form: Array = self.zero.copy()

@@ -10,7 +10,7 @@ from kolmogorov import mixture_order
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments, two_gaussians, warped_grid, weak_order
-from logsnr.analysis.moments import at_nodes
+from logsnr.analysis.moments import after_each_call
 from logsnr.bench.orders import schedules
 from logsnr.solvers.planners.stochasticity import Window
 from logsnr.solvers.program import Call
@@ -142,7 +142,8 @@ def test_the_marginal_at_every_node(name: str) -> None:
         program = logsnr.solver(name).program(SCH, grid := warped_grid(SCH, steps))
         c = data.variances.numpy()
         alpha, sigma = (f(grid)[1:, None] for f in (SCH.alpha, SCH.sigma))
-        states = at_nodes(program, SCH, c)
+        after = zip(program, after_each_call(program, SCH, c), strict=True)
+        states = [state for call, state in after if call.node is not None]
         assert len(states) == steps
         start = (SCH.alpha(grid[0]) ** 2 * c) + SCH.sigma(grid[0]) ** 2
         mean, variance = np.array([s.mean for s in states]), np.array([s.variance(start) for s in states])
