@@ -6,9 +6,39 @@ from typing import Any
 import numpy as np
 import torch
 
+from .catalogue import Solver
 from .denoiser import Denoiser, convert
 from .heads import Level
+from .planning import Layout
 from .run import not_finite
+from .solution import Solution
+from .watching import Bar, Callback
+
+
+def adaptive_solution(
+    den: Denoiser,
+    x: torch.Tensor,
+    method: Solver,
+    layout: Layout,
+    rtol: float | None,
+    atol: float | None,
+    parallel: object,
+    bar: Bar,
+    callback: Callback | None,
+    trajectory: bool,
+) -> Solution:
+    """An adaptive run from ``x``; ValueError for arguments that go with fixed steps only."""
+    for name, value in (("steps", layout.steps), ("nfe", layout.nfe), ("parallel", parallel)):
+        if value is not None:
+            raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
+    times = layout.span(den.schedule)
+    times.setflags(write=False)
+    rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
+    states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol, count=bar.show)
+    if callback:
+        for node in range(1, len(times)):
+            callback(node, float(times[node]), states[node])
+    return Solution(states[-1].to(x.dtype), nfe, nfe, times, states.to(x.dtype) if trajectory else None)
 
 
 def adaptive_solve(

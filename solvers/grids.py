@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .arrays import Array
 from .names import nearest
-from .planners.gauges import Array
 from .schedules.base import Schedule
 
 # Where a schedule itself does not end at a finite log-SNR: t from 0.999 to 0.001 for flow matching.

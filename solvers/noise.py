@@ -9,7 +9,7 @@ import torch
 
 from ..kernels import STATE_DTYPES, Noise, Seeds, standard_normals, transformed
 from .brownian import BrownianNoise
-from .planners.stochasticity import Stochasticity, Window
+from .planners.stochasticity import Window
 from .program import NoiseKey, Program
 from .schedules.base import Schedule
 
@@ -95,13 +95,12 @@ def noise_source(
     sample_ids: Iterable[int] | None,
     generator: torch.Generator | None,
     brownian: bool,
-    eta: Stochasticity | None,
     noise: NoiseFunction | None,
 ) -> Seeds | NoiseFunction:
     """What `run` draws the noise of ``program`` from.
 
-    eta: on whose clock a Brownian path runs; None is that of the reverse SDE. Raises ValueError for more than one
-    source, TypeError for what is none, and what `seeds_of` raises.
+    A Brownian path runs on the clock of the program's eta, or else of the reverse SDE. Raises ValueError for more than
+    one source, TypeError for what is none, and what `seeds_of` raises.
     """
     given = [n for n, v in (("seed", seed), ("generator", generator), ("noise", noise)) if v is not None]
     if len(given) > 1:
@@ -120,7 +119,7 @@ def noise_source(
     seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
     if not brownian:
         return seeds
-    return _Path(program, BrownianNoise(sch, eta if eta else Window(1.0), seeds))
+    return _Path(program, BrownianNoise(sch, program.eta or Window(1.0), seeds))
 
 
 class _Path:

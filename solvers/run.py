@@ -41,7 +41,7 @@ def run(
     Raises NonFiniteError, or ValueError if x itself was not finite, and what `check_output` raises with the
     call and time added.
     """
-    calls, times, nodes = lowered.updates.calls, lowered.times, lowered.nodes
+    calls, rows = lowered.updates.calls, lowered.program.calls
     memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None)
     told = told_times(lowered, den, x)
     model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
@@ -51,17 +51,17 @@ def run(
         answer = model(seen, told[n])
         nfe += 1
         if not n and written(seen) != version and call.at != lowered.updates.cast:  # what it does once it does again
-            raise ValueError(f"call 1 of {len(calls)}, t = {times[n]:.6g}: {CHANGED}")
+            raise ValueError(f"call 1 of {len(calls)}, t = {rows[n].t:.6g}: {CHANGED}")
         status = hot(n, answer)
         if status < 0:
-            outputs = _checked(answer, seen, call.models, n, len(calls), times[n])
-            status = memory.update(n, outputs, _normals(noise, lowered.noises[n], seen))
+            outputs = _checked(answer, seen, call.models, n, len(calls), rows[n].t)
+            status = memory.update(n, outputs, _normals(noise, rows[n].noises, seen))
         if status:
-            raise not_finite(x, n, len(calls), times[n])
-        if observe is not None and (node := nodes[n]) is not None:
-            observe(node, lowered.grid[node], slots[0])
+            raise not_finite(x, n, len(calls), rows[n].t)
+        if observe is not None and (node := rows[n].node) is not None:
+            observe(node, lowered.program.grid[node], slots[0])
     if (bad := memory.first_bad()) is not None:
-        raise not_finite(x, bad, len(calls), times[bad])
+        raise not_finite(x, bad, len(calls), rows[bad].t)
     return slots[0], nfe
 
 

@@ -10,10 +10,10 @@ import torch
 from ...kernels import Recurrence
 from ...kernels.recurrence import layout
 from ...kernels.sums import weighted_sum
+from ..arrays import Array
 from ..denoiser import Denoiser
 from ..heads import Level, from_pair, to_pair
 from ..lower import Lowered
-from ..planners.gauges import Array
 from ..program import STATE
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # (x0, eps)
@@ -45,7 +45,7 @@ class Plan:
     @classmethod
     def of(cls, lowered: Lowered, den: Denoiser, x: torch.Tensor) -> "Plan":
         """Raises ValueError for programs whose calls do not have the same form."""
-        times, dtypes = np.array([*lowered.times, lowered.grid[-1]]), lowered.updates.dtypes
+        times, dtypes = np.array([*lowered.times, lowered.program.grid[-1]]), lowered.updates.dtypes
         level = Level.at(den.schedule, times)
         with np.errstate(divide="ignore", invalid="ignore"):
             rows = [*to_pair(den.prediction, level), from_pair(den.prediction, level)]
@@ -70,7 +70,7 @@ class Plan:
 
     def begins(self, n: int) -> bool:
         """Whether a step begins with call n."""
-        return n == 0 or self.lowered.nodes[n - 1] is not None
+        return n == 0 or self.lowered.program.calls[n - 1].node is not None
 
     @cached_property
     def orders(self) -> list[tuple[int, ...]]:

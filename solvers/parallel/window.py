@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ...kernels import advance, scan
-from ..planners.gauges import Array, Mask
+from ..arrays import Array, Mask
 from .plan import Pair, Plan, rows, still
 from .settings import Picard
 

@@ -14,10 +14,11 @@ from .solvers.noise import randn
 from .solvers.parallel.settings import Picard
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
-from .solvers.sampling import Solution, sample, solve
+from .solvers.sampling import sample, solve
 from .solvers.schedules.base import Schedule
 from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from .solvers.schedules.tabulated import Custom, Discrete
+from .solvers.solution import Solution
 
 
 def __getattr__(name: str) -> ModuleType:
