@@ -13,7 +13,7 @@ import torch
 from .adaptive import adaptive_solution
 from .catalogue import Solver
 from .catalogue import solver as find_solver
-from .denoiser import Denoiser, check_state, time_map, told_as
+from .denoiser import Denoiser, as_timesteps, check_state, time_map
 from .lower import Lowered, lower
 from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
@@ -196,7 +196,7 @@ def _planned(
         return lowered
     with torch.inference_mode(False):  # for runs outside it too
         times = torch.tensor([call.t for call in lowered.program], dtype=torch.float64, device="cpu")
-        return replace(lowered, told=told_as(time_map(time, sch)(times), model).unsqueeze(1))
+        return replace(lowered, timesteps=as_timesteps(time_map(time, sch)(times), model).unsqueeze(1))
 
 
 _planned._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, imported cheaply
