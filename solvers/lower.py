@@ -20,8 +20,8 @@ class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
     program: the table; entry n of ``updates`` is what its call n does with memory. timesteps: (n, 1), the
-    times as the model wants to be told them, where that depends on nothing else. local: what one thread's runs share, see
-    `run.timesteps`.
+    times as the model wants to be told them, where that depends on nothing else. local: what one thread's runs share,
+    see `run.timesteps`.
     """
 
     program: Program
