@@ -106,11 +106,11 @@ def _made(found: Solver) -> Solver:
 def _named(name: Any) -> Solver:
     if isinstance(name, Solver):
         return name
+    if isinstance(name, str) and name in _SOLVERS:
+        return _SOLVERS[name]
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
-    if not isinstance(name, str) or name not in _SOLVERS:
-        raise ValueError(f"solver = {name!r:.60} is unknown{nearest(name, _SOLVERS)}")
-    return _SOLVERS[name]
+    raise ValueError(f"solver = {name!r:.60} is unknown{nearest(name, _SOLVERS)}")
 
 
 def _label(value: Any) -> str:
