@@ -11,7 +11,7 @@ from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .grids import check_grid, end_time
 from .grids import grid as make_grid
-from .planners.checks import choice
+from .planners.multistep import check_startup
 from .program import Program
 from .schedules.base import Schedule
 from .solver import Planner
@@ -43,7 +43,7 @@ class Layout:
         put(self, "grid", grid_key(self.grid))
         put(self, "t_start", end_time("t_start", self.t_start))
         put(self, "t_end", end_time("t_end", self.t_end))
-        choice("startup", self.startup, ("ramp", "single-step"))
+        check_startup(self.startup)
 
     @property
     def named(self) -> bool:
