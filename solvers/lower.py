@@ -69,7 +69,7 @@ def lower(
 
 
 def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
-    addresses = tuple((program.noises.index(key), 0) for key in call.noises)
+    addresses = tuple(key.address for key in call.noises)
     written = tuple(dtypes[k] for k in call.writes)
     return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix))
 

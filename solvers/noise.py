@@ -119,19 +119,19 @@ def noise_source(
     seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
     if not brownian:
         return seeds
-    return _Path(program, BrownianNoise(sch, program.eta or Window(1.0), seeds))
+    return _Path(BrownianNoise(sch, program.eta or Window(1.0), seeds))
 
 
 class _Path:
     """Brownian increments for stream 0, addressed normals for all other streams."""
 
-    def __init__(self, program: Program, path: BrownianNoise) -> None:
-        self.numbers, self.path = {key: n for n, key in enumerate(program.noises)}, path
+    def __init__(self, path: BrownianNoise) -> None:
+        self.path = path
 
     def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
         if key.stream == 0:
             return self.path(key, like)
-        return standard_normals(Noise(*self.path.seeds, ((self.numbers[key], 0),)), 0, like)
+        return standard_normals(Noise(*self.path.seeds, (key.address,)), 0, like)
 
 
 class _Asked:

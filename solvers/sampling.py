@@ -205,7 +205,7 @@ def _planned(
     time: str | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
-    lowered = lower(Layout(*layout).program(method, sch), sch, prediction, state=state, model=model)
+    lowered = lower(Layout(*layout).program(method, sch, prediction), sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too
