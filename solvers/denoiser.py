@@ -206,7 +206,7 @@ def time_map(time: str | TimeMap, sch: Schedule) -> TimeMap:
         "1000t": lambda t: 1000 * t,
         "sigma": sch.sigma,
         "c_noise": lambda t: -sch.half_logsnr(t) / 4,
-        "index": lambda t: t.round().to(torch.int64),
+        "index": lambda t: t.clamp(min=0).round().to(torch.int64),
     }
     if not isinstance(time, str) or time not in maps:
         raise ValueError(f"time = {time!r} is not a convention{nearest(time, maps)}; a callable is one too")

@@ -86,7 +86,9 @@ class Solver:
         if not isinstance(program, Program):
             raise TypeError(f"the planner of {self.name} must return a Program, not {type(program).__name__}")
         self._check_direction(times, bool(program.noises))
-        return program.renamed(self.name)
+        left = float(sch.sigma(times[-1])) if times[0] > times[-1] else 0.0
+        notes = [f"noise of sigma = {left:.3g} is left at t = {times[-1]:.6g}"] if left else []
+        return program.renamed(self.name, *notes)
 
     def _check_direction(self, times: Array, noisy: bool) -> None:
         if noisy and times[0] < times[-1]:

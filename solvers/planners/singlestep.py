@@ -16,7 +16,6 @@ from .quadrature import powers
 from .stochasticity import NONE, Stochasticity, stochasticity
 from .tableaux import DDIM, Tableau
 
-
 ASKED = ("v", "velocity")  # heads that mean something at sigma = 0, and that networks are trained to give there
 
 

@@ -46,6 +46,12 @@ class Schedule(ABC):
         return self.domain[0]
 
     @property
+    def last_level(self) -> float | None:
+        """The cleanest time at which a network is asked; a solve may go on from there to sigma = 0 in one more step.
+        None where `t_end` is at sigma = 0 without such a level before it."""
+        return self.t_end if self.sigma(self.t_end) > 0 else None
+
+    @property
     def domain(self) -> tuple[float, float]:
         """The closed interval of times for which the schedule is defined."""
         return 0.0, 1.0

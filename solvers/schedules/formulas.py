@@ -203,21 +203,31 @@ class _VarianceExploding(Schedule):
 class VE(_VarianceExploding):
     """Variance exploding, geometric, on [0, 1]: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t.
 
-    Song et al., arXiv:2011.13456, app. C.
+    Song et al., arXiv:2011.13456, app. C. From t = 0 to -1 sigma falls in a line to 0: ``t_end=-1`` leaves no noise.
     Raises ValueError unless 0 < sigma_min < sigma_max, both finite.
     """
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
 
+    @property
+    def domain(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
+    @property
+    def t_end(self) -> float:
+        return 0.0
+
     def _sigma(self, t: Any, xp: Any) -> Any:
-        return self.sigma_min ** (1 - t) * self.sigma_max**t  # in this form exact at both ends
+        geometric = self.sigma_min ** (1 - t) * self.sigma_max**t  # in this form exact at both ends
+        return xp.where(t < 0, self.sigma_min * (1 + t), geometric)
 
     def _dsigma(self, t: Any, xp: Any) -> Any:
-        return math.log(self.sigma_max / self.sigma_min) * self._sigma(t, xp)
+        return xp.where(t < 0, self.sigma_min, math.log(self.sigma_max / self.sigma_min) * self._sigma(t, xp))
 
     def _time(self, lam: Any, xp: Any) -> Any:
-        return (-lam - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        left = -lam - math.log(self.sigma_min)
+        return xp.where(left < 0, xp.expm1(xp.clip(left, None, 0)), left / math.log(self.sigma_max / self.sigma_min))
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,10 @@ class Discrete(VariancePreserving):
     so smoothly that solvers of order 4 and 5 keep their order down to rounding. A float32 table carries its rounding,
     about 1e-7 / sigma^2 relative in sigma; pass float64 if you have it.
 
+    The first entry still has noise, 0.029 of Stable Diffusion's table. From t = 0 to -1 (sigma / alpha)^2 falls in a
+    line to 0, and a solve ends there, as that of other libraries does; the network is asked at t = 0 last.
+    ``t_end=0`` leaves the noise of the first entry.
+
     `alphas_cumprod`: list, array or tensor of shape (N,), N >= 2, strictly decreasing in [0, 1); kept as a
     read-only float64 array. Raises ValueError otherwise. Equal and hashed by the table's bytes.
     """
@@ -70,9 +74,20 @@ class Discrete(VariancePreserving):
 
     @property
     def domain(self) -> tuple[float, float]:
-        return 0.0, len(self.alphas_cumprod) - 1.0
+        return -1.0, len(self.alphas_cumprod) - 1.0
+
+    @property
+    def last_level(self) -> float:
+        return 0.0
+
+    def _tail(self, t: Any, xp: Any) -> tuple[Any, Any]:
+        """Below the first entry: alpha and sigma / alpha."""
+        first = float(self.alphas_cumprod[0])
+        rho = xp.sqrt((1 - first) / first * xp.clip(1 + t, 0, 1))
+        return 1 / xp.sqrt(1 + rho * rho), rho
 
     def _segment(self, t: Any, xp: Any) -> tuple[Any, Any]:
+        t = xp.clip(t, 0, None)
         k = xp.clip(xp.floor(t), 0, len(self._slopes) - 1)
         return k.astype(np.int64) if xp is np else k.long(), t - k
 
@@ -85,21 +100,32 @@ class Discrete(VariancePreserving):
         return bernstein(_rows(self._slopes, u, xp)[k], u, xp)
 
     def _alpha(self, t: Any, xp: Any) -> Any:
-        return self._both(*self._segment(t, xp), xp)[0]
+        return xp.where(t < 0, self._tail(t, xp)[0], self._both(*self._segment(t, xp), xp)[0])
 
     def _sigma(self, t: Any, xp: Any) -> Any:
-        alpha, gap = self._both(*self._segment(t, xp), xp)
-        return xp.sqrt(gap * (1 + alpha))
+        alpha, rho = self._tail(t, xp)
+        table_alpha, gap = self._both(*self._segment(t, xp), xp)
+        return xp.where(t < 0, alpha * rho, xp.sqrt(gap * (1 + table_alpha)))
 
     def _dalpha(self, t: Any, xp: Any) -> Any:
-        return -self._slope(*self._segment(t, xp), xp)
+        first = float(self.alphas_cumprod[0])
+        tail = -(1 - first) / first / 2 * self._tail(t, xp)[0] ** 3
+        return xp.where(t < 0, tail, -self._slope(*self._segment(t, xp), xp))
 
     def _dsigma(self, t: Any, xp: Any) -> Any:
         k, u = self._segment(t, xp)
         alpha, gap = self._both(k, u, xp)
-        return alpha * self._slope(k, u, xp) / xp.sqrt(gap * (1 + alpha))
+        table = alpha * self._slope(k, u, xp) / xp.sqrt(gap * (1 + alpha))
+        first = float(self.alphas_cumprod[0])
+        alpha, rho = self._tail(t, xp)
+        return xp.where(t < 0, (1 - first) / first / 2 * alpha**3 / rho, table)
 
     def _time(self, lam: Any, xp: Any) -> Any:
+        first = float(self.alphas_cumprod[0])
+        tail = xp.exp(-2 * lam) * first / (1 - first) - 1
+        return xp.where(tail < 0, tail, self._table_time(lam, xp))
+
+    def _table_time(self, lam: Any, xp: Any) -> Any:
         alpha = 1 / xp.sqrt(1 + xp.exp(-2 * lam))
         gap = 1 / ((1 + xp.exp(2 * lam)) * (1 + alpha))
         k = xp.clip(xp.searchsorted(_rows(self._fall, lam, xp), -lam, side="right") - 1, 0, len(self._slopes) - 1)
