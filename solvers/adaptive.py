@@ -43,7 +43,8 @@ def adaptive_solution(
         stops[-1] = sch.last_level
     states, nfe = adaptive_solve(den, x, str(method.adaptive), stops, rtol=rtol, atol=atol, count=bar.show)
     if stops[-1] != times[-1]:
-        states[-1] = float(sch.alpha(times[-1])) * den.x0(states[-1], stops[-1])
+        end = float(sch.alpha(times[-1])) * den.x0(states[-1], stops[-1])
+        states = torch.cat([states[:-1], end[None]])
         nfe += 1
     if callback:
         for node in range(1, len(times)):

@@ -8,7 +8,7 @@ import torch
 
 from .arrays import Array
 from .names import nearest
-from .schedules.base import Schedule
+from .schedules.base import Schedule, check_schedule
 
 # Where a schedule itself does not end at a finite log-SNR: t from 0.999 to 0.001 for flow matching.
 WINDOW = 7.0
@@ -33,7 +33,7 @@ def grid(
 
     Raises ValueError for steps < 1, unknown kinds and ends outside the schedule.
     """
-    _check_schedule(sch)
+    check_schedule(sch)
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"steps must be an integer of at least 1, not {steps!r}")
     if not isinstance(kind, str) or kind not in _KINDS:
@@ -70,7 +70,7 @@ def end_time(name: str, t: Any) -> float | None:
 
 def check_grid(sch: Schedule, times: Any) -> Array:
     """``times`` as a float64 array; ValueError unless it is 1-D, finite, strictly monotone and in the domain."""
-    _check_schedule(sch)
+    check_schedule(sch)
     if isinstance(times, torch.Tensor):
         times = times.detach().cpu().double().numpy()
     try:
@@ -97,11 +97,6 @@ def check_grid(sch: Schedule, times: Any) -> Array:
             f"the grid must be strictly monotone; grid[{i}] = {t[i]:.6g}, grid[{i + 1}] = {t[i + 1]:.6g} is {what}"
         )
     return t
-
-
-def _check_schedule(sch: Schedule) -> None:
-    if not isinstance(sch, Schedule):
-        raise TypeError(f"schedule must be a logsnr schedule, not {type(sch).__name__}")
 
 
 def _lam_window(sch: Schedule, ends: Array) -> tuple[float, float]:

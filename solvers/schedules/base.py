@@ -56,6 +56,15 @@ class Schedule(ABC):
         """The closed interval of times for which the schedule is defined."""
         return 0.0, 1.0
 
+    def clock(self, t: ArrayT) -> ArrayT:
+        """The time on the network's own clock, which its velocity is the derivative with respect to."""
+        return t
+
+    @property
+    def clock_rate(self) -> float:
+        """Derivative of `clock`: -1 where the network's time runs from noise to data, else 1."""
+        return 1.0
+
     def alpha(self, t: ArrayT) -> ArrayT:
         """Scale of the data in x_t."""
         return _elementwise(self._alpha, t)
@@ -158,3 +167,11 @@ class VariancePreserving(Schedule):
 
     def _diffusion2(self, t: Any, xp: Any) -> Any:
         return -2 * self._drift(t, xp)
+
+
+def check_schedule(schedule: Any) -> None:
+    """Raise TypeError unless ``schedule`` is one."""
+    if isinstance(schedule, type) and issubclass(schedule, Schedule):
+        raise TypeError(f"schedule must be an instance, {schedule.__name__}(), not the class {schedule.__name__}")
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a logsnr schedule, not {type(schedule).__name__}")

@@ -11,6 +11,7 @@ import torch
 from .base import Schedule, VariancePreserving
 from .roots import increasing_root
 from .splines import bernstein, binomials, monotone_slopes
+from .tables import as_table
 
 ROUNDING = float(np.finfo(np.float64).eps)
 
@@ -23,7 +24,8 @@ class Discrete(VariancePreserving):
     decreases strictly for every table, and so does lam; a table that ends in 0 (zero terminal SNR), or below 2^-104,
     whose root is a rounding beside sigma = 1, has alpha exactly 0 there. The entries of a smooth formula are joined
     so smoothly that solvers of order 4 and 5 keep their order down to rounding. A float32 table carries its rounding,
-    about 1e-7 / sigma^2 relative in sigma; pass float64 if you have it.
+    about 1e-7 / sigma^2 relative in sigma; pass float64 if you have it. One of the usual betas (linear, or linear in
+    their roots) is recognised and made again in float64; half precision is refused.
 
     The first entry still has noise, 0.029 of Stable Diffusion's table. From t = 0 to -1 (sigma / alpha)^2 falls in a
     line to 0, and a solve ends there, as that of other libraries does; the network is asked at t = 0 last.
@@ -39,9 +41,7 @@ class Discrete(VariancePreserving):
     _slopes: torch.Tensor  # likewise of -alpha', (N - 1, 5)
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | torch.Tensor) -> None:
-        if isinstance(alphas_cumprod, torch.Tensor):
-            alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64).numpy()
-        table = np.array(alphas_cumprod, dtype=np.float64)
+        table = as_table(alphas_cumprod)
         _check_table(table)
         table[-1] *= table[-1] > ROUNDING**2
         table.setflags(write=False)
@@ -221,7 +221,10 @@ class Custom(Schedule):
             _refuse(~(torch.isfinite(y) & (y >= 0)), t, f"{name} must be finite and nonnegative")
         _refuse((alpha == 0) & (sigma == 0), t, "alpha and sigma must not both be 0")
         lam = torch.log(alpha / sigma)
-        _refuse(~(lam[1:] < lam[:-1]), t[1:], "the half-log-SNR log(alpha / sigma) must decrease strictly")
+        falls = "the half-log-SNR log(alpha / sigma) must decrease strictly: time grows with the noise"
+        _refuse(~(lam[1:] < lam[:-1]), t[1:], f"{falls} (where data is at t = 1, give functions of 1 - t)")
+        for name, function in (("alpha", self.alpha_function), ("sigma", self.sigma_function)):
+            _check_derivative(name, function, t)
 
     def _alpha(self, t: Any, xp: Any) -> Any:
         return xp.where(t >= self._zeros[0], 0.0, _by_torch(self.alpha_function, t))
@@ -242,6 +245,19 @@ class Custom(Schedule):
 
         start, stop = (xp.full_like(lam, end) for end in self.domain)
         return increasing_root(residual, start, stop, xp)
+
+
+def _check_derivative(name: str, f: ScheduleFunction, t: torch.Tensor) -> None:
+    """ValueError if autograd's derivative is not that of differences at most of the times: a detached function."""
+    h = float(t[1] - t[0]) / 64
+    inner = t[1:-1]
+    slope, differences = _derivative(f)(inner), (f(inner + h) - f(inner - h)) / (2 * h)
+    apart = (slope - differences).abs() > 0.1 * differences.abs() + 1e-6 * differences.abs().max()
+    if apart.float().mean() > 0.5:
+        raise ValueError(
+            f"at t = {inner[apart][0].item():.3g} the derivative of {name} is {slope[apart][0].item():.3g} by autograd, "
+            f"but {differences[apart][0].item():.3g} by differences: write it with torch operations on t, not detached"
+        )
 
 
 def _by_torch(f: ScheduleFunction, t: Any) -> Any:
