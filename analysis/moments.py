@@ -16,13 +16,14 @@ from typing import NamedTuple, Unpack
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
-from ..solvers.interpret import Pair, carry_out
-from ..solvers.planners.gauges import Array
+from ..solvers.interpret import PairModel, carry_out
+from ..solvers.planning import plan_program
 from ..solvers.program import STATE, NoiseKey, Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
-from .layout import LayoutOptions, laid_out
+from .layout import LayoutOptions
 from .metrics import kl_gaussian, w2_gaussian
 
 
@@ -76,7 +77,7 @@ def sampler_moments(
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian of logsnr.analysis, not {type(gaussian).__name__}")
-    program = laid_out(solver, sch, **layout)
+    program = plan_program(solver, sch, **layout)
     shaped = _per_element(program, gaussian)
     c = gaussian.cov if gaussian.cov.ndim == 0 and not shaped else gaussian.variances  # one mode, or many
     start, exact = (sch.alpha(t) ** 2 * c + sch.sigma(t) ** 2 for t in (program.grid[0], program.grid[-1]))
@@ -139,7 +140,7 @@ class Units(Mapping[NoiseKey, Array]):
         return form
 
 
-def _exact_model(program: Program, sch: Schedule, variances: Array, lift: Callable[[Array], Array]) -> Pair:
+def _exact_model(program: Program, sch: Schedule, variances: Array, lift: Callable[[Array], Array]) -> PairModel:
     """The exact (x0, eps) of a slot (rows, N) at a time of the program, see the head of this module."""
     times = np.array([call.t for call in program])
     alphas, sigmas, c = (lift(np.asarray(a)) for a in (sch.alpha(times), sch.sigma(times), variances))

@@ -23,16 +23,17 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.lower import lower
 from ..solvers.parallel.picard import picard
-from ..solvers.parallel.plan import still
+from ..solvers.parallel.plan import resting_pair
 from ..solvers.parallel.settings import Picard
-from ..solvers.planners.gauges import Array
+from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
-from .layout import LayoutOptions, laid_out
+from .layout import LayoutOptions
 from .moments import Units
 from .rounding import positive
 
@@ -76,7 +77,7 @@ def picard_sweeps(
     them: those of a sample of many elements, from which those of few scatter. (Without noise they are the same for
     every sample.) Raises ValueError for options that do not fit.
     """
-    program, stds = laid_out(solver, sch, **layout), positive("stds", np.atleast_1d(stds))
+    program, stds = plan_program(solver, sch, **layout), positive("stds", np.atleast_1d(stds))
     times = np.array([*(call.t for call in program), program.grid[-1]])
     alpha, sigma = (np.asarray(f(times))[:, None] for f in (sch.alpha, sch.sigma))
     units = Units(program, np.zeros((2 + len(program.noises), len(stds))))
@@ -94,7 +95,7 @@ def picard_sweeps(
         end = program.interpret(start, model, units)
         return np.stack([*seen, end])
 
-    (x0, _), (eps, _) = still(alpha[0], sigma[0])
+    (x0, _), (eps, _) = resting_pair(alpha[0], sigma[0])
     line = (alpha * x0 + sigma * eps)[..., None] * start
     nodes = sweep([x0 * start] * len(program)) if program.noises else line
     slopes = (alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, None]
@@ -129,7 +130,7 @@ def picard_work(
 
     windows: (M,) or a number, at least 1. tol: positive. layout: as of `picard_sweeps`, and raises what it does.
     """
-    program = laid_out(solver, sch, **layout)
+    program = plan_program(solver, sch, **layout)
     stds, sizes = positive("stds", np.atleast_1d(stds)), np.atleast_1d(windows)
     if not (sizes.dtype.kind == "i" and (sizes >= 1).all()):
         raise ValueError(f"windows must be integers of at least 1, not {windows}")

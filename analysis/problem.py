@@ -8,7 +8,7 @@ import torch
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import Level, from_pair
-from ..solvers.interpret import Pair
+from ..solvers.interpret import PairModel
 from ..solvers.schedules.base import Schedule
 from .reference import reference_flow
 
@@ -51,7 +51,7 @@ class Problem(ABC):
         """
         return reference_flow(self, x, sch, s, t).x
 
-    def pair(self, sch: Schedule) -> Pair:
+    def pair(self, sch: Schedule) -> PairModel:
         """The model that `Program.interpret` calls: from (x, t) to the exact (x0, eps)."""
         return lambda x, t: self.posterior(x, float(sch.alpha(t)), float(sch.sigma(t)))
 

@@ -7,16 +7,17 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import Level, from_pair
 from ..solvers.lower import lower
-from ..solvers.planners.gauges import Array
+from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.run import run
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
-from .layout import LayoutOptions, laid_out
+from .layout import LayoutOptions
 from .moments import propagate
 from .problem import parameter
 
@@ -81,7 +82,7 @@ def rounding(
     costs. layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`. Raises ValueError for options
     that do not fit, for programs that add noise, and for a head that says too little on the span.
     """
-    program = laid_out(solver, sch, **layout)
+    program = plan_program(solver, sch, **layout)
     c = positive("stds", np.geomspace(1e-3, 10.0, 25) if stds is None else stds) ** 2
     data = Gaussian(np.full_like(c, mean), c)
     first, last = program.grid[0], program.grid[-1]

@@ -11,17 +11,17 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
-from ..solvers.planning import largest_within
+from ..solvers.planning import largest_within, plan_program
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
-from .layout import LayoutOptions, laid_out
+from .layout import LayoutOptions
 from .moments import propagate
 from .problem import parameter
 from .rounding import execute, positive
@@ -96,7 +96,7 @@ def transfer(
     layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`; a `Program` is taken as it is.
     Raises ValueError for options that do not fit, and with a dtype for programs that add noise.
     """
-    program = laid_out(solver, sch, **layout)
+    program = plan_program(solver, sch, **layout)
     stds = positive("stds", np.geomspace(1e-3, 10.0, 121) if stds is None else stds)
     first, last = program.grid[0], program.grid[-1]
     start, end = (np.hypot(sch.alpha(t) * stds, sch.sigma(t)) for t in (first, last))

@@ -7,8 +7,8 @@ no sampling error and slopes can be read down to round-off. They are necessary o
 from collections.abc import Callable
 from functools import partial
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian

@@ -1,1 +1,32 @@
-"""Schedules, denoisers, planners, programs, executors and the catalogue of named solvers."""
+"""Solvers as tables, and what runs them. What is named here is what a solver of one's own is made of."""
+
+from .call import Call, NoiseKey
+from .planners.gauge import Gauge, Nodes
+from .planners.gauges import EPS, VELOCITY, VELOCITY_LAM, X0
+from .planners.multistep import Adams
+from .planners.singlestep import ExponentialRungeKutta
+from .planners.stochasticity import Smooth, Stochasticity, Window
+from .planners.tableaux import Tableau, butcher
+from .program import Program
+from .solver import Planner, Solver
+
+__all__ = [
+    "EPS",
+    "VELOCITY",
+    "VELOCITY_LAM",
+    "X0",
+    "Adams",
+    "Call",
+    "ExponentialRungeKutta",
+    "Gauge",
+    "Nodes",
+    "NoiseKey",
+    "Planner",
+    "Program",
+    "Smooth",
+    "Solver",
+    "Stochasticity",
+    "Tableau",
+    "Window",
+    "butcher",
+]

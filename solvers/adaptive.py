@@ -6,9 +6,50 @@ from typing import Any
 import numpy as np
 import torch
 
+from .catalogue import Solver
 from .denoiser import Denoiser, convert
 from .heads import Level
+from .planning import Layout
 from .run import not_finite
+from .solution import Solution
+from .watching import Bar, Callback
+
+
+def adaptive_solution(
+    den: Denoiser,
+    x: torch.Tensor,
+    method: Solver,
+    layout: Layout,
+    rtol: float | None,
+    atol: float | None,
+    parallel: object,
+    bar: Bar,
+    callback: Callback | None,
+    trajectory: bool,
+) -> Solution:
+    """An adaptive run from ``x``; ValueError for arguments that go with fixed steps only.
+
+    A run to sigma = 0 takes adaptive steps down to the schedule's last level with noise, if it has one, and goes on
+    from there in one step of DDIM, one evaluation more.
+    """
+    for name, value in (("steps", layout.steps), ("nfe", layout.nfe), ("parallel", parallel)):
+        if value is not None:
+            raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
+    times = layout.span(den.schedule)
+    times.setflags(write=False)
+    rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
+    sch, stops = den.schedule, times.copy()
+    if sch.last_level is not None and sch.sigma(times[-1]) == 0 and times[-2] > sch.last_level:
+        stops[-1] = sch.last_level
+    states, nfe = adaptive_solve(den, x, str(method.adaptive), stops, rtol=rtol, atol=atol, count=bar.show)
+    if stops[-1] != times[-1]:
+        end = float(sch.alpha(times[-1])) * den.x0(states[-1], stops[-1])
+        states = torch.cat([states[:-1], end[None]])
+        nfe += 1
+    if callback:
+        for node in range(1, len(times)):
+            callback(node, float(times[node]), states[node])
+    return Solution(states[-1].to(x.dtype), nfe, nfe, times, states.to(x.dtype) if trajectory else None)
 
 
 def adaptive_solve(

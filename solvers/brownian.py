@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..kernels import Noise, Seeds, combine
-from .planners.gauges import Array
+from .arrays import Array
 from .planners.stochasticity import Stochasticity
 from .program import NoiseKey
 from .schedules.base import Schedule

@@ -5,19 +5,21 @@ gradients, on numpy arrays, on Decimals, on the exact moments of Gaussian data a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from functools import reduce
+from operator import add
 from types import MappingProxyType
 from typing import Any
 
-from .program import Call, NoiseKey
+from .call import Call, NoiseKey
 
-Pair = Callable[[Any, float], tuple[Any, Any]]
+PairModel = Callable[[Any, float], tuple[Any, Any]]
 NO_NOISE: Mapping[NoiseKey, Any] = MappingProxyType({})
 
 
 def carry_out(
     calls: Iterable[Call],
     slots: MutableMapping[int, Any],
-    model: Pair,
+    model: PairModel,
     noises: Mapping[NoiseKey, Any] = NO_NOISE,
     matrices: Sequence[Any] | None = None,
 ) -> Iterator[Call]:
@@ -32,14 +34,9 @@ def carry_out(
               they hold, as everywhere.
     """
     for n, call in enumerate(calls):
-        x0, eps = model(slots[call.at], call.t)
-        columns = [x0, eps, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
-        coefficients = call.numbers if matrices is None else matrices[n]
-        rows = [
-            sum((coefficients[r][j] * columns[j] for j in used[1:]), coefficients[r][used[0]] * columns[used[0]])
-            if used
-            else 0 * slots[call.at]
-            for r, used in enumerate(call.used)
-        ]
-        slots.update(zip(call.writes, rows, strict=True))
+        seen = slots[call.at]
+        columns = [*model(seen, call.t), *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
+        table = call.numbers if matrices is None else matrices[n]
+        for slot, used, row in zip(call.writes, call.used, table, strict=True):
+            slots[slot] = reduce(add, [row[j] * columns[j] for j in used] or [0 * seen])
         yield call

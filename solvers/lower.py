@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from ..kernels import Table, Update, Updates
-from .heads import Level, to_pair
-from .planners.gauges import Array
-from .program import Call, NoiseKey, Program, prune
+from .arrays import Array
+from .call import Call, prune
+from .heads import Level, network_rate, to_pair
+from .program import Program
 from .schedules.base import Schedule
 
 
@@ -18,21 +19,20 @@ from .schedules.base import Schedule
 class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
-    times: when the model is called. nodes: by call, the grid node that the state has reached after it, or None.
-    noises: by call, the keys of what it adds. stochastic: whether there are any. updates: what the registers need.
-    told: (n, 1), the times as the model wants to be told them, where that depends on nothing else.
-    local: what one thread's runs share, see `run.told_times`.
+    program: the table; entry n of ``updates`` is what its call n does with memory. timesteps: (n, 1), the
+    times as the model wants to be told them, where that depends on nothing else. local: what one thread's runs share,
+    see `run.timesteps`.
     """
 
     program: Program
-    grid: Array
-    times: tuple[float, ...]
-    nodes: tuple[int | None, ...]
-    noises: tuple[tuple[NoiseKey, ...], ...]
     updates: Updates
-    stochastic: bool
-    told: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
     local: threading.local = field(default_factory=threading.local, init=False)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """When the model is called."""
+        return tuple(call.t for call in self.program)
 
 
 def lower(
@@ -64,19 +64,12 @@ def lower(
     for call in calls:
         if (largest := np.abs(call.matrix).max()) > torch.finfo(state).max:
             raise ValueError(f"a coefficient at t = {call.t:.6g} is {largest:.3g}, too large for a state in {state}")
-    return Lowered(
-        program,
-        program.times,
-        tuple(times.tolist()),
-        tuple(call.node for call in calls),
-        tuple(call.noises for call in calls),
-        Updates(tuple(_update(call, program, dtypes) for call in calls), tuple(dtypes), cast),
-        bool(program.noises),
-    )
+    updates = tuple(_update(call, program, dtypes) for call in calls)
+    return Lowered(program, Updates(updates, tuple(dtypes), cast))
 
 
 def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
-    addresses = tuple((program.noises.index(key), 0) for key in call.noises)
+    addresses = tuple(key.address for key in call.noises)
     written = tuple(dtypes[k] for k in call.writes)
     return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix))
 
@@ -85,7 +78,8 @@ def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:
     """(n, 2, 2): x0 and eps as combinations of (x, prediction) at each call."""
     with np.errstate(divide="ignore", invalid="ignore"):  # infinities are refused where they are needed
         (a, b), (c, d) = to_pair(prediction, Level.at(sch, times))
-    flat = np.broadcast_arrays(a, b, c, d, times)[:4]
+    rate = network_rate(prediction, sch)
+    flat = np.broadcast_arrays(a, rate * b, c, rate * d, times)[:4]
     return np.stack(flat, axis=-1).reshape(-1, 2, 2)
 
 

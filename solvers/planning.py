@@ -1,6 +1,7 @@
 """From what a user says of a solver and a grid to the program: shared by `solve` and by the analysis."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -8,56 +9,110 @@ import torch
 
 from .catalogue import Solver
 from .catalogue import solver as find_solver
+from .grids import check_grid, end_time
 from .grids import grid as make_grid
-from .planners.multistep import Startup
+from .planners.multistep import check_startup
 from .program import Program
 from .schedules.base import Schedule
+from .solver import Planner
 
 FARTHER = 8  # how many programs in a row may be too long before `largest_within` gives up
 
 
-def plan_program(
-    solver: str | Solver | Program,
-    sch: Schedule,
-    *,
-    steps: int | None = None,
-    nfe: int | None = None,
-    grid: str | Any = "logsnr",
-    t_start: float | None = None,
-    t_end: float | None = None,
-    startup: Startup = "ramp",
-) -> Program:
-    """The program that `solve` runs for these options, which mean what they mean there.
+@dataclass(frozen=True)
+class Layout:
+    """How a solver is laid out in time: the arguments of `logsnr.solve` of these names, checked.
 
-    A `Program` is its own plan: it is returned as it is, and steps, nfe, t_start and t_end must be left out.
-    Raises ValueError for options that do not fit together, and what `Solver.program` raises.
+    Raises ValueError, naming the argument, for values of the wrong kind; whether they fit a schedule is seen when a
+    program is made.
     """
-    key = grid_key(grid)
-    whole = isinstance(solver, Program) or not isinstance(key, str)
-    if whole and any(a is not None for a in (steps, nfe, t_start, t_end)):
-        what = "a program" if isinstance(solver, Program) else "an array of times"
-        raise ValueError(f"{what} is the whole grid; leave out steps, nfe, t_start and t_end")
-    if isinstance(solver, Program):
-        return solver
-    method = find_solver(solver)
-    if not isinstance(key, str):
-        return method.program(sch, key, startup=startup)
 
-    def on(count: int) -> Program:
-        times = make_grid(sch, count, key, t_start=t_start, t_end=t_end)
-        return method.program(sch, times, startup=startup)
+    steps: int | None = None
+    nfe: int | None = None
+    grid: str | tuple[float, ...] = "logsnr"
+    t_start: float | None = None
+    t_end: float | None = None
+    startup: str = "ramp"
 
-    if steps is not None and nfe is None:
-        return on(steps)
-    if nfe is not None and steps is None:
-        return largest_within(on, nfe)
-    raise ValueError(f"give either steps or nfe, not steps = {steps} and nfe = {nfe}")
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("steps", "nfe"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
+                raise ValueError(f"{name} must be an integer of at least 1, not {value!r:.60}")
+        put(self, "grid", grid_key(self.grid))
+        put(self, "t_start", end_time("t_start", self.t_start))
+        put(self, "t_end", end_time("t_end", self.t_end))
+        check_startup(self.startup)
+
+    @property
+    def named(self) -> bool:
+        """Whether the grid is one of the named ones, and not an array of times."""
+        return isinstance(self.grid, str)
+
+    @property
+    def unplanned(self) -> bool:
+        """Whether neither a number of steps, nor a budget, nor an array of times is given."""
+        return self.steps is None and self.nfe is None and self.named
+
+    def program(
+        self, solver: str | Solver | Planner | Program, sch: Schedule, prediction: str | None = None
+    ) -> Program:
+        """The program that `solve` runs for a network that returns the head ``prediction``.
+
+        A `Program` is its own layout: it is returned as it is, after a look at its times, and all fields must have
+        their defaults. Raises ValueError for fields that do not fit together, and what `Solver.program` raises.
+        """
+        if isinstance(solver, Program):
+            if given := [f.name for f in fields(self) if getattr(self, f.name) != f.default]:
+                raise ValueError(f"a program is the whole grid; leave out {' and '.join(given)}")
+            check_times(sch, solver)
+            return solver
+        method = find_solver(solver)
+        if not isinstance(self.grid, str):
+            if any(a is not None for a in (self.steps, self.nfe, self.t_start, self.t_end)):
+                raise ValueError("an array of times is the whole grid; leave out steps, nfe, t_start and t_end")
+            return method.program(sch, self.grid, startup=self.startup, prediction=prediction)
+        name = self.grid
+
+        def on(count: int) -> Program:
+            times = make_grid(sch, count, name, t_start=self.t_start, t_end=self.t_end)
+            return method.program(sch, times, startup=self.startup, prediction=prediction)
+
+        if self.steps is not None and self.nfe is None:
+            return on(self.steps)
+        if self.nfe is not None and self.steps is None:
+            return largest_within(on, self.nfe)
+        raise ValueError(f"give either steps or nfe, not steps = {self.steps} and nfe = {self.nfe}")
+
+    def span(self, sch: Schedule) -> np.ndarray:
+        """Where adaptive runs must stop: the ends, or every time of an array."""
+        if isinstance(self.grid, str):
+            return make_grid(sch, 1, self.grid, t_start=self.t_start, t_end=self.t_end)
+        if self.t_start is not None or self.t_end is not None:
+            raise ValueError("an array of times is the whole grid; leave out t_start and t_end")
+        return check_grid(sch, self.grid)
+
+
+def plan_program(solver: str | Solver | Planner | Program, sch: Schedule, **layout: Any) -> Program:
+    """The program for a `Layout` given by its fields."""
+    return Layout(**layout).program(solver, sch)
+
+
+def check_times(sch: Schedule, program: Program) -> None:
+    """ValueError unless all times of the program lie in the schedule's domain."""
+    low, high = sch.domain
+    slack = 1e-6 * (high - low)
+    for t in (*program.grid, *(call.t for call in program)):
+        if not low - slack <= t <= high + slack:
+            raise ValueError(
+                f"{program.name} has the time {t:.6g}, outside the times of {sch}, {low:.6g} to {high:.6g}: "
+                "it was made for another schedule"
+            )
 
 
 def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
     """The program with the most steps among those with at most ``nfe`` model evaluations, ``on(steps)``."""
-    if isinstance(nfe, bool) or not isinstance(nfe, (int, np.integer)):
-        raise ValueError(f"nfe must be an integer, not {nfe!r}")
     best = on(1)
     if len(best) > nfe:
         raise ValueError(f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations")

@@ -1,53 +1,37 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
-from collections.abc import Hashable, Iterable
+import warnings
+from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from inspect import signature
 from typing import Any
 
-import numpy as np
 import torch
 
-from .adaptive import adaptive_solve
+from ..kernels import transformed
+from .adaptive import adaptive_solution
 from .catalogue import Solver
 from .catalogue import solver as find_solver
-from .denoiser import Denoiser, check_state, time_map, told_as
-from .grids import check_grid, end_time
-from .grids import grid as make_grid
+from .denoiser import Denoiser, as_timesteps, check_state, time_map
+from .grids import end_time
 from .lower import Lowered, lower
+from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source
-from .parallel.common import Certificate, Outcome
 from .parallel.picard import picard
 from .parallel.settings import Picard
-from .planners.multistep import Startup, check_startup
-from .planning import grid_key, plan_program
+from .planning import Layout, grid_key
 from .program import Program
 from .run import run
 from .schedules.base import Schedule
+from .solution import Solution
+from .solver import Planner
 from .watching import Bar, Callback, Observer
 
-
-@dataclass(frozen=True, eq=False)
-class Solution:
-    """What `solve` returns.
-
-    x: the end state, shape and dtype of the start. nfe: model evaluations per sample, counted. rounds: how
-    many sequential batched model calls they took. times: float64, the grid (or the accepted steps' span);
-    read-only.
-    trajectory: (steps + 1, B, ...), the state at every time, if it was asked for. program: the table, if any.
-    certificate: of a parallel run, how far it is from the sequential one; nfe is then of the sample that took most.
-    """
-
-    x: torch.Tensor
-    nfe: int
-    rounds: int
-    times: np.ndarray
-    trajectory: torch.Tensor | None = None
-    program: Program | None = None
-    certificate: Certificate | None = None
+PURE = 0.1  # alpha / sigma of a start that counts as pure noise
+FEW, FEWEST = 4096, 64  # elements whose spread is looked at, and that tell something
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -59,13 +43,13 @@ def solve(
     den: Denoiser,
     x: torch.Tensor,
     *,
-    solver: str | Solver = "dpmpp-2m",
+    solver: str | Solver | Planner | Program = "dpmpp-2m",
     steps: int | None = None,
     nfe: int | None = None,
     grid: str | Any = "logsnr",
     t_start: float | None = None,
     t_end: float | None = None,
-    startup: Startup = "ramp",
+    startup: str = "ramp",
     rtol: float | None = None,
     atol: float | None = None,
     seed: Seed | None = None,
@@ -84,9 +68,9 @@ def solve(
     den:      a `Denoiser`.
     x:        (B, ...), floating; the state x_s at the start of the span: sigma(t_start) times standard normals
               for pure noise, or alpha x0 + sigma noise for image-to-image with a ``t_start`` inside.
-    solver:   a name (`solver_names`) or a `Solver`.
+    solver:   a name (`solver_names`), a `Solver`, a planner of one's own, or a `Program`, which is run as it is.
     steps:    number of grid steps, or  nfe: a budget of model evaluations, of which the largest program that
-              fits is run. One of the two, unless ``grid`` is an array or the solver adaptive.
+              fits is run. One of the two, unless ``grid`` is an array, the solver adaptive or a `Program`.
     grid:     "logsnr", "karras" or "time" (see `logsnr.grid`), or a 1-D array of times, strictly monotone.
     startup:  how multistep solvers start: "ramp" (no extra evaluations, global order at most 2) or
               "single-step" (extra evaluations, full order).
@@ -97,7 +81,7 @@ def solve(
               number of threads. By default a seed is drawn from ``generator``, or else from torch's own numbers.
     sample_ids: what tells apart samples of one seed; 0, 1, ... by default, and 0 where each has its own seed.
     brownian: noise is the increment of one Brownian path per sample, the same at any number of steps, on the clock
-              of the solver's eta (of the reverse SDE for solvers that have none).
+              of the program's eta (of the reverse SDE for those that have none).
     noise:    in place of a seed, noise(key, like): independent standard normals like ``like`` for every
               key (s, t, stream), an interval of time; asked once for each. Deterministic solvers accept and
               ignore all of these.
@@ -110,63 +94,100 @@ def solve(
     first model call, and NonFiniteError if the model returns an infinity or a NaN; inside torch.compile and vmap
     nobody can look at what it returns.
     """
-    method = _configured(solver, options) if options else find_solver(solver)
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
-    check_state(x)
-    _check_device(den, x)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
-    if parallel is not None and not isinstance(parallel, Picard):
-        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
-    t_start, t_end = end_time("t_start", t_start), end_time("t_end", t_end)
-    check_startup(startup)
-    unplanned = steps is None and nfe is None and isinstance(grid, str)
-    if method.adaptive and (unplanned or rtol is not None or atol is not None or method.planner is None):
-        _refuse(method, steps=steps, nfe=nfe, parallel=parallel)
-        ends = _span(den.schedule, grid, t_start, t_end)
-        with _recording(x):
-            return _adaptive(den, x, method, ends, rtol, atol, trajectory, progress, callback)
-    if rtol is not None or atol is not None:
-        raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
-    state, model = den.state_dtype(x), den.dtype(x)
-    lowered = _plan(
-        method, den.schedule, steps, nfe, grid_key(grid), t_start, t_end, startup, den.prediction, state,
-        model, den.time if isinstance(den.time, str) else None,
-    )  # fmt: skip
-    program, watched = lowered.program, bool(trajectory or progress or callback)
+    method = _method(solver, options)
+    _check(den, x, parallel, callback, trajectory=trajectory, progress=progress, brownian=brownian)
+    fields = steps, nfe, grid_key(grid), end_time("t_start", t_start), end_time("t_end", t_end), startup
+    layout = _layout(*fields)
+    watched = bool(trajectory or progress or callback)
+    if _is_adaptive(method, layout, rtol, atol):
+        with _recording(x), Bar(progress, f"{method.name}, evaluations", None) as bar:
+            return adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
+    lowered = _lowered(method, den, x, fields)
+    _warn_of_spread(x, lowered.program, den.schedule)
+    program, grid_times = lowered.program, lowered.program.times
     source = None
-    if lowered.stochastic:
+    if program.noises:
         source = noise_source(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
-            eta=method.eta, noise=noise,
+            noise=noise,
         )  # fmt: skip
     if parallel is None and not watched:
         with _recording(x):
             end, count = run(lowered, den, x, noise=source)
-        return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, lowered.grid, program=program)
+        return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, grid_times, program=program)
     with _recording(x), Bar(progress, program.name, program.steps) as bar:
-        observer = Observer(x.to(state) if trajectory else None, bar, callback)
+        observer = Observer(program, den.state_dtype(x), x if trajectory else None, bar, callback)
         if parallel is None:
             end, count = run(lowered, den, x, noise=source, observe=observer.node)
-            return Solution(end.to(x.dtype), count, count, lowered.grid, observer.stacked(x.dtype), program)
-        found: Outcome = picard(lowered, den, x, parallel, noise=source, keep=watched)
+            return Solution(end.to(x.dtype), count, count, grid_times, observer.stacked(x.dtype), program)
+        found = picard(lowered, den, x, parallel, noise=source, keep=watched)
         if watched:
             found.replay(observer.node)
-        end, states = found.x.to(x.dtype), observer.stacked(x.dtype)
-        return Solution(end, found.nfe, found.rounds, lowered.grid, states, program, found.certificate)
+        states = observer.stacked(x.dtype)
+        return Solution(found.x.to(x.dtype), found.nfe, found.rounds, grid_times, states, program, found.certificate)
 
 
-def _configured(solver: str | Solver, options: dict[str, Any]) -> Solver:
-    """With its options; a keyword that is none may be an argument of `solve` misspelt."""
-    method = find_solver(solver, compat=options.pop("compat", False))
+def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
+    """The solver with its options; a keyword that is none may be an argument of `solve` misspelt."""
+    if isinstance(solver, Program):
+        if options:
+            raise ValueError(f"a program has no options; leave out {' and '.join(options)}")
+        return solver
+    if not options:
+        return find_solver(solver)
+    compat = options.pop("compat", False)
+    method = find_solver(solver, compat=compat)
     try:
         return find_solver(method, **options)
     except ValueError as error:
-        unknown = options.keys() - {option.name for option in method.options}
+        unknown = options.keys() - set(method.options)
         arguments = [name for name, p in signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY]
         close = [near for name in unknown for near in get_close_matches(name, arguments, n=1, cutoff=0.7)]
-        raise ValueError(f"{error}; did you mean {' and '.join(close)}?" if close else str(error)) from None
+        hint = argument_hint(unknown) or (f"; did you mean {' and '.join(close)}?" if close else "")
+        raise ValueError(f"{error}{hint}") from None
+
+
+def _check(den: Any, x: Any, parallel: Any, callback: Any, **flags: Any) -> None:
+    """Raise TypeError or ValueError for a denoiser, a start and helpers that are none or do not fit."""
+    if not isinstance(den, Denoiser):
+        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_state(x)
+    if isinstance(den.model, torch.nn.Module):
+        parameter = next(den.model.parameters(), x)
+        if parameter.device != x.device:
+            raise ValueError(f"x is on {x.device}, but the model's parameters are on {parameter.device}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r:.60}")
+    if parallel is not None and not isinstance(parallel, Picard):
+        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
+
+
+def _is_adaptive(method: Solver | Program, layout: Layout, rtol: Any, atol: Any) -> bool:
+    tolerant = rtol is not None or atol is not None
+    if isinstance(method, Solver) and method.adaptive:
+        return layout.unplanned or tolerant or method.planner is None
+    if tolerant:
+        raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
+    return False
+
+
+def _warn_of_spread(x: torch.Tensor, program: Program, sch: Schedule) -> None:
+    """Warn where a run that starts in pure noise starts from another amount of it."""
+    t = program.grid[0]
+    sigma = float(sch.sigma(t))
+    if t < program.grid[-1] or float(sch.alpha(t)) > PURE * sigma or x.device.type != "cpu" or transformed():
+        return
+    some = x.detach()[:1].reshape(-1)[:FEW]
+    spread = float(torch.linalg.vector_norm(some, dtype=torch.float32)) / max(len(some), 1) ** 0.5
+    if len(some) >= FEWEST and not sigma / 2 < spread < 2 * sigma:
+        warnings.warn(
+            f"x has a root mean square of {spread:.3g}, but pure noise at t = {t:.6g} has {sigma:.3g}: "
+            "logsnr.start(schedule, shape, seed=...) makes it",
+            stacklevel=4,
+        )
 
 
 def _recording(x: torch.Tensor) -> Any:
@@ -174,75 +195,46 @@ def _recording(x: torch.Tensor) -> Any:
     return nullcontext() if x.requires_grad else torch.set_grad_enabled(False)
 
 
+def _lowered(method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...]) -> Lowered:
+    named = den.time if isinstance(den.time, str) else None
+    lowered = _plan(method, den.schedule, layout, den.prediction, den.state_dtype(x), den.dtype(x), named)
+    if event := lowered.program.event:
+        _check_event(event, x)
+    return lowered
+
+
+def _check_event(event: tuple[int, ...], x: torch.Tensor) -> None:
+    shape = tuple(x.shape[1:])
+    if len(event) > len(shape) or any(e not in (1, n) for e, n in zip(event[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"the program has coefficients for samples of shape {event}, not {shape} as of x")
+
+
+def _layout(*fields: Any) -> Layout:
+    return Layout(*fields)
+
+
 def _plan(*setting: Any) -> Lowered:
-    try:
-        return _planned(*setting)
-    except TypeError:
-        for name, value in zip(("steps", "nfe"), setting[2:4], strict=True):
-            if not isinstance(value, Hashable):  # a list, an array
-                raise ValueError(f"{name} must be an integer, not {value!r}") from None
-        raise
+    return _planned(*setting)
 
 
-_plan._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, imported cheaply
+for constant in (_layout, _plan):  # as torch.compiler.assume_constant_result, imported cheaply
+    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-@lru_cache(maxsize=256, typed=True)  # 10.0 steps are an error even after 10 have been planned
+@lru_cache(maxsize=256)
 def _planned(
-    method: Solver,
+    method: Solver | Program,
     sch: Schedule,
-    steps: int | None,
-    nfe: int | None,
-    grid: str | tuple[float, ...],
-    t_start: float | None,
-    t_end: float | None,
-    startup: Startup,
+    layout: tuple[Any, ...],
     prediction: str,
     state: torch.dtype,
     model: torch.dtype,
     time: str | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
-    program = plan_program(method, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
-    lowered = lower(program, sch, prediction, state=state, model=model)
+    lowered = lower(Layout(*layout).program(method, sch, prediction), sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too
-        told = told_as(time_map(time, sch)(torch.tensor(lowered.times, dtype=torch.float64)), model)
-        return replace(lowered, told=told.unsqueeze(1))
-
-
-def _span(sch: Schedule, grid: Any, t_start: float | None, t_end: float | None) -> np.ndarray:
-    if isinstance(grid, str):
-        return make_grid(sch, 1, grid, t_start=t_start, t_end=t_end)
-    if t_start is not None or t_end is not None:
-        raise ValueError("an array of times is the whole grid; leave out t_start and t_end")
-    return check_grid(sch, grid)
-
-
-def _refuse(method: Solver, **given: Any) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
-
-
-def _check_device(den: Denoiser, x: torch.Tensor) -> None:
-    if isinstance(den.model, torch.nn.Module):
-        for p in den.model.parameters():
-            if p.device != x.device:
-                raise ValueError(f"x is on {x.device}, but the model's parameters are on {p.device}")
-            break
-
-
-def _adaptive(
-    den: Denoiser, x: torch.Tensor, method: Solver, times: np.ndarray, rtol: float | None, atol: float | None,
-    trajectory: bool, progress: bool, callback: Callback | None,
-) -> Solution:  # fmt: skip
-    rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
-    times.setflags(write=False)
-    with Bar(progress, f"{method.name}, evaluations", None) as bar:
-        states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol, count=bar.show)
-    if callback:
-        for node in range(1, len(times)):
-            callback(node, float(times[node]), states[node])
-    return Solution(states[-1].to(x.dtype), nfe, nfe, times, states.to(x.dtype) if trajectory else None)
+        times = torch.tensor([call.t for call in lowered.program], dtype=torch.float64, device="cpu")
+        return replace(lowered, timesteps=as_timesteps(time_map(time, sch)(times), model).unsqueeze(1))

@@ -1,56 +1,95 @@
-"""What a named solver is: a planner with its arguments, and what is known of it."""
+"""What a solver is: a planner with a name, and what is known of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
+from .arrays import Array
 from .grids import check_grid
-from .options import Option
-from .planners.multistep import Startup, check_startup
-from .planners.stochasticity import Stochasticity
 from .program import Program
 from .schedules.base import Schedule
 
-Planner = Callable[..., Program]
+
+@runtime_checkable
+class Planner(Protocol):
+    """Anything that lays a method out on a grid.
+
+    Known planners are frozen dataclasses whose fields are the options of the method. Those that have ``startup`` among
+    them take the argument of that name; ``global_order``, ``evaluations`` (model calls per step) and ``stochastic``
+    are told to users where a planner has them.
+    """
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        """The table on ``grid``, float64 times, strictly monotone."""
+        ...
 
 
 @dataclass(frozen=True)
 class Solver:
     """A named solver.
 
-    order: global order of convergence (with startup="single-step" for multistep solvers of order > 2). Of stochastic
-    solvers it is the weak order, that of the law of what they generate; 0 if that does not converge to the data's.
-    evaluations: model calls per step, with its default options. planner: None for methods that only exist with
-    adaptive steps. adaptive: torchdiffeq's name of the method, if it offers it. equals: other names of the same
-    numbers. options: what `solver` may change of it. ode_order: its order without noise, where an option can switch
-    that off.
+    name:     what it is called. summary: one line about it.
+    planner:  lays it out; None for methods that only exist with adaptive steps.
+    adaptive: torchdiffeq's name of the method, if it offers it.
+    equals:   other names of the same numbers.
+    options:  which fields of the planner users may set, by the name that they have for users.
+    order:    global order of convergence (with startup="single-step" for multistep solvers of order > 2). Of
+              stochastic solvers it is the weak order, that of the law of what they generate; 0 if that does not
+              converge to the data's. By default the planner's ``global_order``, or else 0: not known.
+    evaluations: model calls per step; by default the planner's, or else 1.
     """
 
     name: str
-    order: int
-    summary: str
-    evaluations: int = 1
+    summary: str = ""
     planner: Planner | None = None
     adaptive: str | None = None
     equals: tuple[str, ...] = ()
-    stochastic: bool = False
-    options: tuple[Option, ...] = ()
-    ode_order: int = 0
+    options: tuple[str, ...] = ()
+    order: int | None = None
+    evaluations: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.planner is not None and not isinstance(self.planner, Planner):
+            raise TypeError(f"planner must have a method plan(schedule, grid), not be {self.planner!r:.60}")
+        for name, known, default in (("order", "global_order", 0), ("evaluations", "evaluations", 1)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(self.planner, known, default))
 
     @property
-    def eta(self) -> Stochasticity | None:
-        """Of the SDE that the solver is derived from, if it is from one."""
-        eta = getattr(self.planner, "keywords", {}).get("eta")
-        return eta if isinstance(eta, Stochasticity) else None
+    def stochastic(self) -> bool:
+        """Whether it adds noise."""
+        return bool(getattr(self.planner, "stochastic", False))
 
-    def program(self, sch: Schedule, grid: Any, *, startup: Startup = "ramp") -> Program:
-        """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`). Raises ValueError for
-        grids that are not strictly monotone or leave the schedule, for grids of stochastic solvers that do not go from
-        noise to data, and for adaptive-only methods."""
-        if self.planner is None:
+    @property
+    def ode_order(self) -> int:
+        """The order without noise, where an eta of 0 switches that off; else 0."""
+        if not self.stochastic or not hasattr(self.planner, "eta"):
+            return 0
+        return int(replace(self.planner, eta=0.0).global_order)  # type: ignore[type-var, attr-defined]
+
+    def program(self, sch: Schedule, grid: Any, *, startup: str = "ramp", prediction: str | None = None) -> Program:
+        """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`).
+
+        startup, prediction: for planners that have such fields: "ramp" or "single-step", and the head that the network
+        returns. Raises ValueError for grids that are not
+        strictly monotone or leave the schedule, for grids of stochastic solvers that do not go from noise to data, and
+        for adaptive-only methods; TypeError if the planner does not return a `Program`.
+        """
+        planner = self.planner
+        if planner is None:
             raise ValueError(f"{self.name} chooses its own steps and has no program; give rtol and atol to solve")
-        check_startup(startup)
+        given = {"startup": startup, "prediction": prediction}
+        if fields := {name: value for name, value in given.items() if hasattr(planner, name)}:
+            planner = replace(planner, **fields)  # type: ignore[type-var]
         times = check_grid(sch, grid)
-        if self.stochastic and times[0] < times[-1]:
+        self._check_direction(times, self.stochastic)
+        program = planner.plan(sch, times)
+        if not isinstance(program, Program):
+            raise TypeError(f"the planner of {self.name} must return a Program, not {type(program).__name__}")
+        self._check_direction(times, bool(program.noises))
+        left = float(sch.sigma(times[-1])) if times[0] > times[-1] else 0.0
+        notes = [f"noise of sigma = {left:.3g} is left at t = {times[-1]:.6g}"] if left else []
+        return program.renamed(self.name, *notes)
+
+    def _check_direction(self, times: Array, noisy: bool) -> None:
+        if noisy and times[0] < times[-1]:
             raise ValueError(f"{self.name} adds noise: its grid must go from noise to data, with times that decrease")
-        return self.planner(sch, times, startup)

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .program import Program
+
 Callback = Callable[[int, float, torch.Tensor], Any]
 
 
@@ -36,10 +38,22 @@ class Bar:
 
 
 class Observer:
-    """Trajectory, progress bar and callback, all fed by the executor at grid nodes."""
+    """Trajectory, progress bar and callback, all fed by the executor at grid nodes.
 
-    def __init__(self, start: torch.Tensor | None, bar: Bar, callback: Callback | None) -> None:
-        self.states = None if start is None else [start.clone()]
+    start: the first state of the trajectory, if one is wanted. Raises ValueError for a program whose calls do not say
+    when the state has reached a node.
+    """
+
+    def __init__(
+        self, program: Program, state: torch.dtype, start: torch.Tensor | None, bar: Bar, callback: Callback | None
+    ) -> None:
+        reached = sum(call.node is not None for call in program)
+        if reached < program.steps and (start is not None or callback):
+            raise ValueError(
+                f"{program.name} reaches {reached} of the {program.steps} nodes of its grid (its calls say node=); "
+                "trajectory and callback need all"
+            )
+        self.states = None if start is None else [start.to(state, copy=True)]
         self.bar, self.callback = bar, callback
 
     def node(self, node: int, t: float, state: torch.Tensor) -> None:

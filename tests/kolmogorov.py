@@ -19,9 +19,9 @@ import torch
 from logsnr.analysis import Convergence, GaussianMixture, two_gaussians, warped_grid
 from logsnr.analysis.orders import fixed_step, refine
 from logsnr.analysis.stability import by_step
+from logsnr.solvers.arrays import Array
 from logsnr.solvers.catalogue import Solver
 from logsnr.solvers.interpret import carry_out
-from logsnr.solvers.planners.gauges import Array
 from logsnr.solvers.program import STATE, Call, NoiseKey, Program
 from logsnr.solvers.schedules.base import Schedule
 

@@ -62,8 +62,8 @@ def evaluate(
 ) -> list[torch.Tensor]:
     """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
     size, kept = batch or len(nodes), list[torch.Tensor]()
-    for k, (part, told) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
-        answer: Any = den.model(part, told)
+    for k, (part, timesteps) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
+        answer: Any = den.model(part, timesteps)
         answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
         if len(answers) != models:
             raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
@@ -81,7 +81,7 @@ class Noises:
     def __init__(
         self, lowered: Lowered, source: NoiseFunction | Seeds | None, like: torch.Tensor, keep: bool = False
     ) -> None:
-        if lowered.stochastic and source is None:
+        if lowered.program.noises and source is None:
             raise ValueError("this program adds noise; give seed= or noise=")
         self.lowered, self.source, self.like = lowered, source, like
         self.keep = keep and not isinstance(source, Seeds)
@@ -115,7 +115,8 @@ class Noises:
             return self.source
         given: dict[NoiseKey, torch.Tensor] = {}
         for n, added in self.made.items():
-            given.update(zip(self.lowered.noises[n], added, strict=False))  # columns that the call does not have are 0
+            keys = self.lowered.program.calls[n].noises
+            given.update(zip(keys, added, strict=False))  # columns that the call does not have are 0
         return lambda key, like: given[key]
 
     def _make(self, n: int) -> list[torch.Tensor]:
@@ -124,7 +125,7 @@ class Noises:
             found = [standard_normals(Noise(*self.source, (a,)), 0, self.like) for a in addresses]
         else:
             assert self.source is not None
-            found = [self.source(key, self.like) for key in self.lowered.noises[n]]
+            found = [self.source(key, self.like) for key in self.lowered.program.calls[n].noises]
         wide = self.lowered.updates.dtypes[0]
         found = [z.to(wide) for z in found]
         return found + [torch.zeros_like(self.like, dtype=wide)] * (self.columns - len(found))

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..options import count, number
+from ..planners.checks import count, flag, number
 
 Init = Literal["straight", "constant"]
-
-tolerance = number(0.0, 1.0, "a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,9 @@ class Picard:
         for name, value in (("window", self.window), ("batch", self.batch)):
             if value is not None:
                 count(name, value)
-        tolerance("tol", self.tol)
+        number("tol", self.tol, 0.0, 1.0, "a number from 0 to 1")
         if self.accelerate not in (None, "secant"):
             raise ValueError(f"accelerate = {self.accelerate!r} must be 'secant' or None")
         if self.init not in get_args(Init):
             raise ValueError(f"init = {self.init!r} must be 'straight' or 'constant'")
-        if not isinstance(self.ranks, bool):
-            raise ValueError(f"ranks = {self.ranks!r} must be True or False")
+        flag("ranks", self.ranks)

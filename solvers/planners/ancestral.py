@@ -8,43 +8,118 @@ Forgetting the share ``f = 1 - e^(-2 h)`` of the noise is what the posterior of 
 stays finite where alpha = 0 or sigma = 0.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from ..program import STATE, Call, NoiseKey, Program
+from ..arrays import Array
+from ..call import STATE, Call, NoiseKey
+from ..program import Program
 from ..schedules.base import Schedule
-from .gauges import Array, Gauge, Nodes
+from .checks import nonnegative, number
+from .gauges import EPS, Gauge, Nodes, as_gauge
 from .singlestep import ddim_notes
 
-
-def ddim_eta(sch: Schedule, grid: Array, startup: object = None, *, name: str, eta: float) -> Program:
-    """DDIM with the noise ``eta sigma_t sqrt(f)``, 0 <= eta <= 1 (Song et al. 2021, eq. 16): between DDIM and DDPM."""
-    del startup
-    at = Nodes.at(sch, grid)
-    s, t = at[:-1], at[1:]
-    return _program(name, at, _calls(s, t, kept(s, t, eta), eta * posterior_std(s, t)))
+VARIANCES = {"beta-tilde": 0.0, "beta": 1.0}
 
 
-def ddpm(
-    sch: Schedule,
-    grid: Array,
-    startup: object = None,
-    *,
-    name: str,
-    variance: float,
-    data_variance: float | None = None,
-) -> Program:
+@dataclass(frozen=True)
+class AncestralDDIM:
+    """DDIM with the noise ``eta sigma_t sqrt(f)`` (Song et al. 2021, eq. 16): from eta = 0, DDIM, to 1, DDPM."""
+
+    eta: float = 1.0
+    evaluations = 1
+    global_order = 1
+
+    def __post_init__(self) -> None:
+        _check_share(self.eta)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        at = Nodes.at(schedule, grid)
+        s, t = at[:-1], at[1:]
+        return _program("ddim-eta", at, _calls(s, t, kept(s, t, self.eta), self.eta * posterior_std(s, t)))
+
+
+@dataclass(frozen=True)
+class DDPM:
     """DDPM's sampler: the posterior's mean, and a noise between its variance and that of the forward step.
 
     The standard deviation is ``sqrt(f) sigma_t^(1 - v) sigma_s^v``: v = ``variance`` = 0 gives the posterior's
-    (beta-tilde), 1 the forward step's (beta), between them is the interpolation of logarithms of Nichol and Dhariwal
-    (2021, eq. 15), whose v is a network's. With ``data_variance`` = c it is what makes the covariance of N(m, c I)
-    exact on every grid: the posterior's and that of x0 given x_s (Bao et al. 2022, Theorem 1). The last step to
-    sigma = 0 adds no noise.
+    ("beta-tilde"), 1 the forward step's ("beta"), between them is the interpolation of logarithms of Nichol and
+    Dhariwal (2021, eq. 15), whose v is a network's. With ``data_variance`` = c it is what makes the covariance of
+    N(m, c I) exact on every grid: the posterior's and that of x0 given x_s (Bao et al. 2022, Theorem 1). The last step
+    to sigma = 0 adds no noise.
     """
-    del startup
-    at = Nodes.at(sch, grid)
-    s, t = at[:-1], at[1:]
-    return _program(name, at, _calls(s, t, kept(s, t, 1.0), _ddpm_std(s, t, variance, data_variance)))
+
+    variance: float | str = 0.0
+    data_variance: float | None = None
+    evaluations = 1
+    global_order = 1
+    stochastic = True
+
+    def __post_init__(self) -> None:
+        what = "'beta-tilde', 'beta' or a number from 0 (beta-tilde) to 1 (beta)"
+        given = VARIANCES.get(self.variance, self.variance) if isinstance(self.variance, str) else self.variance
+        object.__setattr__(self, "variance", number("variance", given, 0.0, 1.0, what))
+        if self.data_variance is not None:
+            object.__setattr__(self, "data_variance", nonnegative("data_variance", self.data_variance))
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        at = Nodes.at(schedule, grid)
+        s, t = at[:-1], at[1:]
+        std = _ddpm_std(s, t, float(self.variance), self.data_variance)
+        return _program("ddpm", at, _calls(s, t, kept(s, t, 1.0), std))
+
+
+@dataclass(frozen=True)
+class AncestralMidpoint:
+    """k-diffusion's two-stage ancestral samplers: the exponential midpoint rule in ``gauge`` to less noise than the
+    node has, and then the noise of `AncestralDDIM`.
+
+    The step ends at a level of the lam of the node and D more, where ``e^-D`` of the noise at t is kept. Its stage is
+    within the step, or at its end for eta = 1. Second order at any eta, as the noise is exact.
+    """
+
+    gauge: Gauge | str = EPS
+    eta: float = 1.0
+    evaluations = 2
+    global_order = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gauge", as_gauge(self.gauge))
+        _check_share(self.eta)
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        at, gauge = Nodes.at(schedule, grid), as_gauge(self.gauge)
+        s, t = at[:-1], at[1:]
+        share, std = kept(s, t, self.eta), self.eta * posterior_std(s, t)
+        simple = gauge.breaks(schedule, s, t)
+        whole = np.flatnonzero(~simple)
+        calls = {n: [call] for n, call in enumerate(_calls(s, t, share, std)) if simple[n]}
+        s, t, share, std = s[whole], t[whole], share[whole], std[whole]
+        lower = Nodes(t.t, t.alpha, t.sigma * share, t.lam - np.log(share))  # less noise than at t
+        mid = Nodes.at(schedule, schedule.time(s.lam + (t.lam - s.lam - np.log(share)) / 2))
+        ratio = gauge.ratio(s, lower)
+        pair = gauge.columns(schedule, mid.t) * gauge.total(s, lower)[:, None]
+        for k, n in enumerate(whole.tolist()):
+            start, key = float(s.t[k]), NoiseKey(float(s.t[k]), float(t.t[k]))
+            stage = Call(start, (STATE,), (1,), np.array([[mid.alpha[k], mid.sigma[k], 0.0]]))
+            row = np.array([[*pair[k], ratio[k], std[k]]])
+            calls[n] = [stage, Call(float(mid.t[k]), (STATE,), (STATE,), row, at=1, noises=(key,), node=n + 1)]
+        ordered = [call for n in range(len(grid) - 1) for call in calls[n]]
+        return _program("midpoint", at, ordered, order=2, notes=ddim_notes(simple, at))
+
+
+def _check_share(eta: object) -> None:
+    number("eta", eta, 0.0, 1.0, "a number from 0 (no noise) to 1 (DDPM)")
 
 
 def ddpm_calls(s: Nodes, t: Nodes) -> list[Call]:

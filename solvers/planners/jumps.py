@@ -6,14 +6,17 @@ calls sigma.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from ..program import STATE, Call, NoiseKey, Program
+from ..arrays import Array, Mask
+from ..call import STATE, Call, NoiseKey
+from ..program import Program
 from ..schedules.base import Schedule
-from .gauges import EPS, Array, Mask, Nodes
+from .checks import count, nonnegative, number
+from .gauges import EPS, Nodes
 from .singlestep import ddim_calls, ddim_notes, stage_calls
 from .tableaux import two_stage
 
@@ -21,61 +24,86 @@ HEUN = two_stage(1)
 RAISED = 1  # the slot of the state after a jump
 MOST_CHURN = np.sqrt(2) - 1  # of the noise: its variance at most doubles
 
-Restart = tuple[int, float, float]
+Interval = tuple[int, float, float]
 
 
-def edm_churn(
-    sch: Schedule,
-    grid: Array,
-    startup: object = None,
-    *,
-    name: str,
-    s_churn: float,
-    s_tmin: float,
-    s_tmax: float,
-    s_noise: float,
-) -> Program:
+@dataclass(frozen=True)
+class Churn:
     """EDM's stochastic sampler (Karras et al. 2022, Algorithm 2) in x / alpha.
 
     Before each step the noise sigma / alpha grows by ``min(s_churn / steps, sqrt(2) - 1)`` of itself where it lies in
     [s_tmin, s_tmax], as far as the schedule reaches; what is added is scaled by s_noise. Only the first step goes
     without, as a program begins with an evaluation.
     """
-    del startup
-    at = Nodes.at(sch, grid)
-    most = float(sch.half_logsnr(sch.domain[1]))
-    inside = (s_tmin <= np.exp(-at.lam)) & (np.exp(-at.lam) <= s_tmax)
-    inside &= np.arange(len(grid)) > 0
-    lam = np.maximum(at.lam - np.log1p(min(s_churn / (len(grid) - 1), MOST_CHURN)), most)
-    raised = np.where(inside & (lam < at.lam), np.asarray(sch.time(np.where(inside, lam, at.lam))), at.t)
-    legs = [(float(raised[n]), float(at.t[n + 1]), n + 1) for n in range(len(grid) - 1)]
-    return _tour(name, sch, at, legs, s_noise)
+
+    s_churn: float = 40.0
+    s_tmin: float = 0.05
+    s_tmax: float = 50.0
+    s_noise: float = 1.0
+    evaluations = 2
+    global_order = HEUN.order
+    stochastic = True
+
+    def __post_init__(self) -> None:
+        for name in ("s_churn", "s_tmin", "s_noise"):
+            object.__setattr__(self, name, nonnegative(name, getattr(self, name)))
+        s_tmax = number("s_tmax", self.s_tmax, 0.0, np.inf, "a number of at least 0")
+        object.__setattr__(self, "s_tmax", s_tmax)
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        at = Nodes.at(schedule, grid)
+        most = float(schedule.half_logsnr(schedule.domain[1]))
+        inside = (self.s_tmin <= np.exp(-at.lam)) & (np.exp(-at.lam) <= self.s_tmax)
+        inside &= np.arange(len(grid)) > 0
+        lam = np.maximum(at.lam - np.log1p(min(self.s_churn / (len(grid) - 1), MOST_CHURN)), most)
+        times = np.asarray(schedule.time(np.where(inside, lam, at.lam)))
+        raised = np.where(inside & (lam < at.lam), times, at.t)
+        legs = [(float(raised[n]), float(at.t[n + 1]), n + 1) for n in range(len(grid) - 1)]
+        return _tour("churn", schedule, at, legs, self.s_noise)
 
 
-def restart(
-    sch: Schedule, grid: Array, startup: object = None, *, name: str, intervals: tuple[Restart, ...]
-) -> Program:
+@dataclass(frozen=True)
+class Restart:
     """Restart sampling (Xu et al. 2023): Heun, and for each ``(times, low, high)`` of ``intervals``, on
     reaching the node next to sigma / alpha = low for the first time, so many jumps up to the node next to high, each
     followed by the same steps down again. Intervals within one step are left out, which a note says."""
-    del startup
-    at = Nodes.at(sch, grid)
-    lam = np.where(np.isfinite(at.lam), at.lam, np.inf)  # nothing jumps to or from an end without noise or data
-    tour, notes = [0], []
-    for times, low, high in sorted(intervals, key=lambda interval: -interval[1]):
-        last, first = (int(np.argmin(np.abs(lam + np.log(x)))) for x in (low, high))
-        if first >= last:
-            notes.append(f"no restart from {low:.6g} to {high:.6g}: both are next to the same node of this grid")
-            continue
-        tour += range(tour[-1] + 1, last + 1)
-        for _ in range(times):
-            tour += range(first, last + 1)
-    tour += range(tour[-1] + 1, len(grid))
-    t = at.t.tolist()
-    moves = list(enumerate(pairwise(tour)))
-    final = {b: k for k, (a, b) in moves if b > a}  # a node counts as reached at its last visit
-    legs = [(t[a], t[b], b if final[b] == k else None) for k, (a, b) in moves if b > a]
-    return _tour(name, sch, at, legs, 1.0, tuple(notes))
+
+    intervals: tuple[Interval, ...] = ((2, 0.06, 0.3), (1, 1.0, 5.0))
+    evaluations = 2
+    global_order = HEUN.order
+    stochastic = True
+
+    def __post_init__(self) -> None:
+        said = (
+            f"intervals = {self.intervals!r} must be a sequence of (times, low, high), times >= 1 and 0 < low < high "
+            "in sigma / alpha"
+        )
+        try:
+            found = tuple((count("times", times), float(low), float(high)) for times, low, high in self.intervals)
+        except (TypeError, ValueError):
+            raise ValueError(said) from None
+        if not all(0 < low < high < np.inf for _, low, high in found):
+            raise ValueError(said)
+        object.__setattr__(self, "intervals", found)
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        at = Nodes.at(schedule, grid)
+        lam = np.where(np.isfinite(at.lam), at.lam, np.inf)  # nothing jumps to or from an end without noise or data
+        tour, notes = [0], []
+        for times, low, high in sorted(self.intervals, key=lambda interval: -interval[1]):
+            last, first = (int(np.argmin(np.abs(lam + np.log(x)))) for x in (low, high))
+            if first >= last:
+                notes.append(f"no restart from {low:.6g} to {high:.6g}: both are next to the same node of this grid")
+                continue
+            tour += range(tour[-1] + 1, last + 1)
+            for _ in range(times):
+                tour += range(first, last + 1)
+        tour += range(tour[-1] + 1, len(grid))
+        t = at.t.tolist()
+        moves = list(enumerate(pairwise(tour)))
+        final = {b: k for k, (a, b) in moves if b > a}  # a node counts as reached at its last visit
+        legs = [(t[a], t[b], b if final[b] == k else None) for k, (a, b) in moves if b > a]
+        return _tour("restart", schedule, at, legs, 1.0, tuple(notes))
 
 
 def _tour(

@@ -7,148 +7,30 @@ an interpolation variable u, and integrates that polynomial exactly (Hochbruck a
     x_t = (mu_t / mu_s) x_s + sum_j w_j N_j,      w_j = mu_t int_s^t l_j(u) dE.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..program import STATE, Call, NoiseKey, Program
+from ..arrays import Array
+from ..call import STATE, Call, NoiseKey
+from ..program import Program
 from ..schedules.base import Schedule
-from .gauges import Array, Gauge, Nodes
-from .quadrature import Variable, integrate, lagrange, powers, variable
+from .checks import choice, count, flag
+from .gauges import X0, Gauge, Nodes, Variable, as_gauge
+from .quadrature import lagrange, powers
 from .singlestep import ddim_calls, ddim_notes, stage_calls, weak
-from .stochasticity import NONE, Stochasticity
+from .stochasticity import NONE, Stochasticity, stochasticity
 from .tableaux import STARTERS
 
 Startup = Literal["ramp", "single-step"]
-Compat = Callable[[Array], Array]
+Steps = np.ndarray[Any, np.dtype[np.intp]]
 
 
 def check_startup(startup: Any) -> None:
-    if startup not in get_args(Startup):
-        raise ValueError(f"startup must be 'ramp' or 'single-step', not {startup!r}")
-
-
-def multistep(
-    sch: Schedule,
-    grid: Array,
-    startup: Startup,
-    *,
-    name: str,
-    order: int,
-    gauge: Gauge,
-    var: Variable,
-    eta: Stochasticity = NONE,
-    corrector: bool = False,
-    compat: Compat | None = None,
-) -> Program:
-    """Plan an exponential Adams method on ``grid`` (float64 times, strictly monotone).
-
-    ``order`` is the number of values interpolated; ``compat`` alters the moments of the step, see `COMPAT`.
-    ``eta`` makes it a method for the SDE: the same polynomial under another kernel, and the exact noise.
-
-    ``corrector`` repeats every step with the value at its end as one more node (Adams-Moulton; SA-Solver, Xue et al.
-    2023, Algorithm 1). That value is the model's at the predicted state, which serves the next step too, so it costs no
-    evaluation: a call turns the prediction of its node into the corrected state by what the two polynomials differ
-    in, and that into the next prediction. The state at a node, and at the end, is the prediction.
-
-    startup "ramp" uses as many past values as there are: no extra evaluations, but the first steps are of
-    lower order, which caps the global order at 2 (3 with a corrector). "single-step" takes the first order - 1 steps
-    by exponential Runge-Kutta methods of order - 1 (``order`` with a corrector, but at most 3), whose local error is
-    of the global order.
-    """
-    gauge = replace(gauge, eta=eta)
-    at = Nodes.at(sch, grid)
-    u = variable(var, at)
-    s, t = at[:-1], at[1:]
-    depth = order - 1 + corrector
-    ddim = gauge.breaks(sch, s, t)
-    past = np.minimum(_usable_history(u, depth), order - 1)
-    staged = ~ddim & (past < order - 1) & (startup == "single-step")
-    adams = ~ddim & ~staged
-    plans = [(gauge, var, sch, at, u, np.flatnonzero(adams & (past == k))) for k in range(order)]
-    weights = _by_step(_weights(*plan, k, compat) for k, plan in enumerate(plans))
-    corrected = _by_step(_weights(*plan, k + 1, compat, ahead=1) for k, plan in enumerate(plans) if corrector)
-    columns = gauge.columns(sch, at.t)
-    ratio = gauge.ratio(s, t)
-    std = gauge.std(sch, s, t) if eta else np.zeros(len(s.t))
-    calls: list[Call] = []
-    for n in range(len(grid) - 1):
-        keep = (_slot(n, depth),) if depth else ()
-        one = slice(n, n + 1), slice(n + 1, n + 2)
-        if ddim[n]:
-            calls += ddim_calls(gauge, sch, at[one[0]], at[one[1]], [n + 1], keep)
-        elif staged[n]:
-            starter = STARTERS[min(depth, 3)]
-            calls += stage_calls(starter, gauge, sch, at[one[0]], at[one[1]], [n + 1], 1 + depth, keep)[0]
-        else:
-            w = weights[n]
-            if n - 1 in corrected:  # of the state: what the corrector's weights are more than the predictor's
-                change = corrected[n - 1] - np.concatenate([[0.0], weights[n - 1]])
-                size = max(len(w), len(change))
-                w = np.pad(w, (0, size - len(w))) + ratio[n] * np.pad(change, (0, size - len(change)))
-            reads = (STATE, *(_slot(n - 1 - j, depth) for j in range(len(w) - 1)))
-            noises = (NoiseKey(float(at.t[n]), float(at.t[n + 1])),) if eta else ()
-            update = [*(w[0] * columns[n]), ratio[n], *w[1:], *[std[n]] * len(noises)]
-            store = [*columns[n]] + [0.0] * (len(update) - 2)
-            rows = np.array([update, store][: 1 + len(keep)])
-            calls.append(Call(float(at.t[n]), reads, (STATE, *keep), rows, noises=noises, node=n + 1))
-    notes = ddim_notes(ddim, at)
-    most = 2 + corrector
-    if startup == "ramp" and depth + 1 > most and not eta:
-        notes += (f"the ramp start limits the global order to {most}; startup='single-step' keeps {depth + 1}",)
-    return Program(name, weak(depth + 1, eta), tuple(map(float, at.t)), tuple(calls), notes)
-
-
-def _slot(n: int, depth: int) -> int:
-    """History is a ring: the value of node n takes the place of the one that is used for the last time."""
-    return 1 + n % depth
-
-
-def _usable_history(u: Array, depth: int) -> Array:
-    """How many past values each step may interpolate: u is infinite only at the ends of a schedule."""
-    finite = np.isfinite(u)
-    count = np.zeros(len(u) - 1, dtype=int)
-    for n in range(1, len(u) - 1):
-        count[n] = min(count[n - 1] + 1, depth) if finite[n - 1] and finite[n] else 0
-    return count
-
-
-def _weights(
-    gauge: Gauge,
-    var: Variable,
-    sch: Schedule,
-    at: Nodes,
-    u: Array,
-    which: np.ndarray[Any, np.dtype[np.intp]],
-    past: int,
-    compat: Compat | None,
-    *,
-    ahead: int = 0,
-) -> dict[int, Array]:
-    """The past + 1 weights, newest first, of every step n in ``which``; the newest value is that of node n + ahead."""
-    if not len(which):
-        return {}
-    s, t = at[which], at[which + 1]
-    total = gauge.total(s, t)[:, None]
-    if past:
-        nodes = u[which[:, None] + ahead - np.arange(past + 1)] - u[which, None]
-        if compat:
-            length = u[which + 1] - u[which]
-            moments = compat(integrate(gauge, var, sch, s, t, powers(length, past)))
-            theta = nodes / length[:, None]
-            monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
-            older = np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0]
-        else:
-            older = integrate(gauge, var, sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
-        # a constant N is integrated exactly: the newest weight is what the older ones leave of the total
-        total = np.concatenate([total - older.sum(axis=1, keepdims=True), older], axis=1)
-    return dict(zip(which.tolist(), total, strict=True))
-
-
-def _by_step(parts: Iterable[dict[int, Array]]) -> dict[int, Array]:
-    return {n: weights for part in parts for n, weights in part.items()}
+    """Raise ValueError unless ``startup`` is "ramp" or "single-step"."""
+    choice("startup", startup, get_args(Startup))
 
 
 def _simplified(moments: Array) -> Array:
@@ -163,5 +45,175 @@ def _halved(moments: Array) -> Array:
     return moments * np.array([1, 1, 0.5])[: moments.shape[1]]
 
 
-# What the field ships under the name of a solver, as a change of its moments M_k = mu int theta^k dE.
-COMPAT: dict[str, tuple[int, Compat]] = {"dpmpp-2m": (2, _simplified), "dpmpp-3m": (2, _halved)}
+# What the field ships under the name of a solver, as a change of its moments M_k = mu int theta^k dE: for how many
+# values, and the order that is left.
+SHIPPED: dict[str, tuple[int, int, Callable[[Array], Array]]] = {
+    "simplified": (2, 2, _simplified),
+    "halved": (3, 2, _halved),
+}
+
+
+@dataclass(frozen=True)
+class Adams:
+    """An exponential Adams method.
+
+    gauge:     what is integrated exactly, a `Gauge` or its name. order: how many values are interpolated, 1 to 8.
+    variable:  the polynomial's: "lam", "t" or "rho" (sigma / alpha). A velocity along t goes with "t".
+    eta:       of the SDE: the same polynomial under another kernel, and the exact noise.
+    corrector: repeat every step with the value at its end as one more node (Adams-Moulton; SA-Solver, Xue et al. 2023,
+               Algorithm 1). That value is the model's at the predicted state, which serves the next step too, so it
+               costs no evaluation: a call turns the prediction of its node into the corrected state by what the two
+               polynomials differ in, and that into the next prediction. The state at a node is the prediction.
+    startup:   "ramp" uses as many past values as there are: no extra evaluations, but the first steps are of
+               lower order, which caps the global order at 2 (3 with a corrector). "single-step" takes the first
+               order - 1 steps by exponential Runge-Kutta methods of order - 1 (``order`` with a corrector, but at
+               most 3), whose local error is of the global order.
+    moments:   "exact", or the formula that other libraries ship: "simplified" (2M) or "halved" (3M, order 2).
+
+    Raises ValueError, naming the field, for values that it cannot take.
+    """
+
+    gauge: Gauge | str = X0
+    order: int = 1
+    variable: Variable = "lam"
+    eta: Stochasticity | float = NONE
+    corrector: bool = False
+    startup: Startup = "ramp"
+    moments: str = "exact"
+    evaluations = 1
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "gauge", as_gauge(self.gauge))
+        put(self, "eta", stochasticity(self.eta))
+        count("order", self.order, most=8)
+        choice("variable", self.variable, get_args(Variable))
+        flag("corrector", self.corrector)
+        check_startup(self.startup)
+        choice("moments", self.moments, ("exact", *SHIPPED))
+        if self.moments != "exact" and (self.order != SHIPPED[self.moments][0] or self.corrector):
+            raise ValueError(
+                f"moments = {self.moments!r} is a formula of order {SHIPPED[self.moments][0]} without corrector"
+            )
+        if self.depth and self.gauge.own == "t" and self.variable != "t":
+            raise ValueError(f"variable = {self.variable!r} does not go with a gauge along t; take 't'")
+
+    @property
+    def depth(self) -> int:
+        """How many past values a step keeps."""
+        return self.order - 1 + self.corrector
+
+    @property
+    def global_order(self) -> int:
+        """The order of convergence; with noise, that of the law."""
+        return weak(self.depth + 1 if self.moments == "exact" else SHIPPED[self.moments][1], self.eta)
+
+    @property
+    def stochastic(self) -> bool:
+        return bool(self.eta)
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        """The table on ``grid``, float64 times, strictly monotone."""
+        return _Table(self, schedule, grid).program()
+
+
+class _Table:
+    """The arrays behind one program: everything is computed for all steps at once, then written out call by call."""
+
+    def __init__(self, adams: Adams, sch: Schedule, grid: Array) -> None:
+        self.adams, self.sch, self.depth = adams, sch, adams.depth
+        self.gauge = gauge = as_gauge(adams.gauge).with_eta(stochasticity(adams.eta))
+        self.at = at = Nodes.at(sch, grid)
+        self.u = at.variable(adams.variable)
+        s, t = at[:-1], at[1:]
+        self.ddim = gauge.breaks(sch, s, t)
+        past = np.minimum(_usable_history(self.u, self.depth), adams.order - 1)
+        self.staged = ~self.ddim & (past < adams.order - 1) & (adams.startup == "single-step")
+        whole = ~self.ddim & ~self.staged
+        groups = [np.flatnonzero(whole & (past == k)) for k in range(adams.order)]
+        self.predicted = _joined(self._weights(steps, k) for k, steps in enumerate(groups))
+        corrected = (self._weights(steps, k + 1, ahead=1) for k, steps in enumerate(groups) if adams.corrector)
+        self.corrected = _joined(corrected)
+        self.columns = gauge.columns(sch, at.t)
+        self.ratio = gauge.ratio(s, t)
+        self.std = gauge.std(sch, s, t) if gauge.eta else np.zeros(len(s.t))
+
+    def program(self) -> Program:
+        adams, notes = self.adams, ddim_notes(self.ddim, self.at)
+        calls = [call for n in range(len(self.ddim)) for call in self._step(n)]
+        most, order = 2 + adams.corrector, adams.global_order
+        if adams.startup == "ramp" and order > most and not self.gauge.eta:
+            notes += (f"the ramp start limits the global order to {most}; startup='single-step' keeps {order}",)
+        times = tuple(map(float, self.at.t))
+        return Program("adams", order, times, tuple(calls), notes, self.gauge.eta or None)
+
+    def _step(self, n: int) -> list[Call]:
+        """The calls that carry the state from node n to node n + 1."""
+        keep = (self._slot(n),) if self.depth else ()
+        s, t = self.at[n : n + 1], self.at[n + 1 : n + 2]
+        if self.ddim[n]:
+            return ddim_calls(self.gauge, self.sch, s, t, [n + 1], keep)
+        if self.staged[n]:
+            starter = STARTERS[min(self.depth, 3)]
+            return stage_calls(starter, self.gauge, self.sch, s, t, [n + 1], 1 + self.depth, keep)[0]
+        w, pair = self._step_weights(n), self.columns[n]
+        reads = (STATE, *(self._slot(n - 1 - j) for j in range(len(w) - 1)))
+        noises = (NoiseKey(float(s.t[0]), float(t.t[0])),) if self.gauge.eta else ()
+        update = [*(w[0] * pair), self.ratio[n], *w[1:], *[self.std[n]] * len(noises)]
+        store = [*pair] + [0.0] * (len(update) - 2)
+        rows = np.array([update, store][: 1 + len(keep)])
+        return [Call(float(s.t[0]), reads, (STATE, *keep), rows, noises=noises, node=n + 1)]
+
+    def _step_weights(self, n: int) -> Array:
+        """Of the values of N, newest first; with what corrects the state at node n, the corrector's weights less the
+        predictor's."""
+        w = self.predicted[n]
+        if n - 1 not in self.corrected:
+            return w
+        change = self.corrected[n - 1] - np.concatenate([[0.0], self.predicted[n - 1]])
+        size = max(len(w), len(change))
+        padded: Array = np.pad(w, (0, size - len(w))) + self.ratio[n] * np.pad(change, (0, size - len(change)))
+        return padded
+
+    def _slot(self, n: int) -> int:
+        """History is a ring: the value of node n takes the place of the one that is used for the last time."""
+        return 1 + n % self.depth
+
+    def _weights(self, steps: Steps, past: int, *, ahead: int = 0) -> dict[int, Array]:
+        """The past + 1 weights, newest first, of every step in ``steps``; the newest value of step n is that of node
+        n + ahead."""
+        if not len(steps):
+            return {}
+        u, s, t = self.u, self.at[steps], self.at[steps + 1]
+        total = self.gauge.total(s, t)[:, None]
+        if past:
+            nodes = u[steps[:, None] + ahead - np.arange(past + 1)] - u[steps, None]
+            older = self._older(nodes, s, t, u[steps + 1] - u[steps])
+            # a constant N is integrated exactly: the newest weight is what the older ones leave of the total
+            total = np.concatenate([total - older.sum(axis=1, keepdims=True), older], axis=1)
+        return dict(zip(steps.tolist(), total, strict=True))
+
+    def _older(self, nodes: Array, s: Nodes, t: Nodes, length: Array) -> Array:
+        """The weights of all but the newest value: nodes (n, J) from the start of the step on, result (n, J - 1)."""
+        integrate, adams = self.gauge.integrate, self.adams
+        if adams.moments == "exact":
+            return integrate(adams.variable, self.sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
+        past = nodes.shape[1] - 1
+        moments = SHIPPED[adams.moments][2](integrate(adams.variable, self.sch, s, t, powers(length, past)))
+        theta = nodes / length[:, None]
+        monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
+        older: Array = np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0]
+        return older
+
+
+def _usable_history(u: Array, depth: int) -> Array:
+    """How many past values each step may interpolate: u is infinite only at the ends of a schedule."""
+    finite = np.isfinite(u)
+    count = np.zeros(len(u) - 1, dtype=int)
+    for n in range(1, len(u) - 1):
+        count[n] = min(count[n - 1] + 1, depth) if finite[n - 1] and finite[n] else 0
+    return count
+
+
+def _joined(parts: Any) -> dict[int, Array]:
+    return {n: weights for part in parts for n, weights in part.items()}

@@ -1,49 +1,86 @@
 """Single-step methods: one planner for classical and exponential Runge-Kutta tableaux in any gauge."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from ..program import STATE, Call, NoiseKey, Program
+from ..arrays import Array, Mask
+from ..call import STATE, Call, NoiseKey
+from ..heads import Level, to_pair
+from ..program import Program
 from ..schedules.base import Schedule
-from .gauges import Array, Gauge, Mask, Nodes
-from .quadrature import integrate, powers
-from .stochasticity import NONE, Stochasticity
-from .tableaux import Tableau
+from .gauges import X0, Gauge, Nodes, as_gauge
+from .quadrature import powers
+from .stochasticity import NONE, Stochasticity, stochasticity
+from .tableaux import DDIM, Tableau
+
+ASKED = ("v", "velocity")  # heads that mean something at sigma = 0, and that networks are trained to give there
 
 
-def single_step(
-    sch: Schedule,
-    grid: Array,
-    startup: object = None,
-    *,
-    name: str,
-    gauge: Gauge,
-    tableau: Tableau,
-    eta: Stochasticity = NONE,
-) -> Program:
-    """Plan one step of ``tableau`` per interval of ``grid`` (float64 times, strictly monotone).
+@dataclass(frozen=True)
+class ExponentialRungeKutta:
+    """One step of ``tableau`` per interval of the grid, in ``gauge``, a `Gauge` or its name.
 
-    There is nothing to start: ``startup`` is accepted, so that all planners are called alike, and ignored. With
-    ``eta`` every stage has the noise that the SDE has gathered up to it (SEEDS, Gonzalez et al. 2023).
+    With ``eta`` every stage has the noise that the SDE has gathered up to it (SEEDS, Gonzalez et al. 2023).
+    prediction: the head that the network returns, if it is known. The last step of a method that has a stage at its
+    end takes it at sigma = 0 only if this head says there what dx/dt is; else that step is DDIM's, of first order.
+    Raises ValueError, naming the field, for values that it cannot take.
     """
-    del startup
-    gauge = replace(gauge, eta=eta)
-    at = Nodes.at(sch, grid)
-    s, t = at[:-1], at[1:]
-    ddim = gauge.breaks(sch, s, t)
-    whole = np.flatnonzero(~ddim)
-    staged = iter(stage_calls(tableau, gauge, sch, s[whole], t[whole], (whole + 1).tolist(), first_slot=1))
-    calls: list[Call] = []
-    for n in range(len(grid) - 1):
-        one = slice(n, n + 1)
-        calls += ddim_calls(gauge, sch, s[one], t[one], [n + 1]) if ddim[n] else next(staged)
-    return Program(name, weak(tableau.order, eta), tuple(map(float, at.t)), tuple(calls), ddim_notes(ddim, at))
+
+    tableau: Tableau = DDIM
+    gauge: Gauge | str = X0
+    eta: Stochasticity | float = NONE
+    prediction: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tableau, Tableau):
+            raise ValueError(f"tableau must be a Tableau, not {self.tableau!r:.60}")
+        object.__setattr__(self, "gauge", as_gauge(self.gauge))
+        object.__setattr__(self, "eta", stochasticity(self.eta))
+
+    @property
+    def global_order(self) -> int:
+        """The order of convergence; with noise, that of the law."""
+        return weak(self.tableau.order, self.eta)
+
+    @property
+    def evaluations(self) -> int:
+        return self.tableau.stages
+
+    @property
+    def stochastic(self) -> bool:
+        return bool(self.eta)
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        """The table on ``grid``, float64 times, strictly monotone."""
+        gauge = as_gauge(self.gauge).with_eta(stochasticity(self.eta))
+        at = Nodes.at(schedule, grid)
+        s, t = at[:-1], at[1:]
+        ddim = gauge.breaks(schedule, s, t) | (np.isposinf(t.lam) & self._blind(schedule, float(at.t[-1])))
+        whole = np.flatnonzero(~ddim)
+        nodes = (whole + 1).tolist()
+        staged = iter(stage_calls(self.tableau, gauge, schedule, s[whole], t[whole], nodes, first_slot=1))
+        calls: list[Call] = []
+        for n in range(len(grid) - 1):
+            one = slice(n, n + 1)
+            calls += ddim_calls(gauge, schedule, s[one], t[one], [n + 1]) if ddim[n] else next(staged)
+        times = tuple(map(float, at.t))
+        return Program("runge-kutta", self.global_order, times, tuple(calls), ddim_notes(ddim, at), gauge.eta or None)
+
+    def _blind(self, schedule: Schedule, end: float) -> bool:
+        """Whether a stage would ask the network at the time ``end`` for what its head does not say there."""
+        if 1 not in self.tableau.nodes[:-1]:
+            return False
+        if self.prediction not in ASKED:
+            return True
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pair = to_pair(self.prediction, Level.at(schedule, np.asarray(end)))
+        return not np.isfinite(np.array(pair, dtype=np.float64)).all()
 
 
-def weak(order: int, eta: Stochasticity) -> int:
+def weak(order: int, eta: object) -> int:
     """The order of the law of what a formula of ``order`` generates: with noise at most 2, as a step has one normal for
     each of its parts, while what x0 sees of the noise within the part, its integral, is another."""
     return min(order, 2) if eta else order
@@ -104,13 +141,13 @@ def stage_calls(
     start, end = gauge.path(s), gauge.path(t)
     theta = np.array([0.0, *map(float, tableau.nodes[:-1])])
     path = start[:, None] + theta * (end - start)[:, None]
-    inner = path[:, 1:] if not gauge.in_lam else np.asarray(sch.time(path[:, 1:]))
+    inner = gauge.times(sch, path[:, 1:])
     times = np.concatenate([s.t[:, None], inner, t.t[:, None]], axis=1)
     columns = gauge.columns(sch, times[:, :-1])
     ends = Nodes.at(sch, times[:, 1:].ravel())
     starts = s[np.repeat(np.arange(len(nodes)), stages)]
     length = np.repeat(end - start, stages)
-    moments = integrate(gauge, "lam" if gauge.in_lam else "t", sch, starts, ends, powers(length, tableau.degree))
+    moments = gauge.integrate(gauge.own, sch, starts, ends, powers(length, tableau.degree))
     moments[:, 0] = gauge.total(starts, ends)
     moments = moments.reshape(len(nodes), stages, tableau.degree + 1)
     ratio = gauge.ratio(starts, ends).reshape(len(nodes), stages)

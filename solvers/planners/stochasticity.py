@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .gauss import Array, rule
+from ..arrays import Array
+from .quadrature import rule
 
 MOST = 1e150  # its square is still finite
 
@@ -109,6 +110,19 @@ class Smooth(Stochasticity):
         return total
 
 
+@dataclass(frozen=True)
+class Unknown(Stochasticity):
+    """eta of a program that was read from JSON, which cannot hold a function of the user's."""
+
+    def squared(self, lam: Array) -> Array:
+        raise ValueError(
+            "this program does not know its eta, a function that JSON cannot hold; leave out brownian=True"
+        )
+
+    def integral(self, s: Array, t: Array, rate: float = 0.0) -> Array:
+        return self.squared(s)
+
+
 NONE = Window(0.0)
 
 
@@ -135,3 +149,26 @@ def er_sde(lam: Array) -> Array:
     power = np.exp(-0.3 * lam)
     eta: Array = np.sqrt(0.3 * power / (1 + 10 * np.exp(-power)))
     return eta
+
+
+def eta_to_json(eta: Stochasticity | None) -> Any:
+    """``eta`` as JSON: null, a window as [eta, low, high] with null for infinite ends, or the name of a function."""
+    if isinstance(eta, Window):
+        return [eta.eta, *(edge if np.isfinite(edge) else None for edge in (eta.low, eta.high))]
+    if eta is None:
+        return None
+    return "er-sde" if eta == Smooth(er_sde) else "function"
+
+
+def eta_from_json(value: Any) -> Stochasticity | None:
+    """The inverse of `eta_to_json`; ValueError for other values."""
+    if value is None or value in ("er-sde", "function"):
+        return {None: None, "er-sde": Smooth(er_sde), "function": Unknown()}[value]
+    if not isinstance(value, list) or len(value) != 3 or not all(u is None or type(u) in (int, float) for u in value):
+        raise ValueError(f"eta must be null, 'er-sde', 'function' or [eta, low, high], not {value!r:.60}")
+    eta, low, high = value
+    return Window(
+        float("nan") if eta is None else float(eta),
+        -np.inf if low is None else float(low),
+        np.inf if high is None else float(high),
+    )

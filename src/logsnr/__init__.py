@@ -10,14 +10,15 @@ from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
 from .solvers.grids import grid
-from .solvers.noise import randn
+from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
-from .solvers.sampling import Solution, sample, solve
+from .solvers.sampling import sample, solve
 from .solvers.schedules.base import Schedule
 from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from .solvers.schedules.tabulated import Custom, Discrete
+from .solvers.solution import Solution
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -52,4 +53,5 @@ __all__ = [
     "solve",
     "solver",
     "solver_names",
+    "start",
 ]

@@ -50,13 +50,9 @@ def bench(
         list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if none.")
     ] = None,
     solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them, or all.")] = None,
-    nfe: Annotated[
-        list[int] | None, typer.Option(help="Budgets; 5, 6, 8, 10, 15, 20 and 40 if none.")
-    ] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8, 10, 15, 20 and 40 if none.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all, in law logsnr.")] = None,
-    rtol: Annotated[
-        list[float] | None, typer.Option(help="For adaptive solvers; 1e-2 to 1e-5 if none.")
-    ] = None,
+    rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers; 1e-2 to 1e-5 if none.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
     seed: Annotated[int, typer.Option(help="Of the starts and of all noise.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")] = Path(

@@ -1,12 +1,12 @@
 """Every stochastic solver has the weak order it declares, and the right limit; every mutant is caught."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 from kolmogorov import mixture_order
+from mutants import altered
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments, two_gaussians, warped_grid, weak_order
@@ -57,15 +57,6 @@ def test_noise_in_a_window(name: str) -> None:
     argument = {logsnr.solver(name).options[0].name: Window(1.0, -1.0, 1.3)}
     found = measured(logsnr.solver(name, **argument), 256)
     assert np.log2(found.errors[0] / found.errors[-1]) / (len(found.errors) - 1) > 1.6, found
-
-
-def altered(method: logsnr.Solver, change: Callable[[Call], np.ndarray]) -> logsnr.Solver:
-    def plan(sch: logsnr.Schedule, grid: np.ndarray, startup: str) -> logsnr.Program:
-        program = method.program(sch, grid, startup=startup)  # type: ignore[arg-type]
-        calls = tuple(replace(call, matrix=change(call)) for call in program)
-        return logsnr.Program(program.name, program.order, program.grid, calls)
-
-    return replace(method, planner=plan)
 
 
 def scaled(call: Call, part: str, factor: float) -> np.ndarray:

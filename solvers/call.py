@@ -1,0 +1,205 @@
+"""One entry of a program: a model evaluation and the linear update that follows it.
+
+Every field is checked here, whoever made it: a planner, a user or a file.
+"""
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import compress
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+
+STATE = 0  # the slot of the state
+MAX_WRITES = 3
+MAX_SLOTS = 256
+MAX_STREAM = (1 << 32) - 1
+HASHED = 1 << 31  # streams from here on belong to keys; those below to starts and Brownian paths
+
+
+class NoiseKey(NamedTuple):
+    """The address of a standard normal: the normalised increment of a Brownian motion over the interval from s to t.
+
+    stream 0 is the motion that drives the SDE. What is not its increment over that interval, as noise put back by
+    churn or restarts and that of Langevin steps, counts as another motion: 1, 2, ... Within a stream, intervals are
+    the same or do not overlap, so that the normals of different keys are independent.
+    """
+
+    s: float
+    t: float
+    stream: int = 0
+
+    @property
+    def address(self) -> tuple[int, int]:
+        """Interval and stream, 32 bits each, under which `kernels.normals` makes this normal.
+
+        They are a hash of the times and the stream: the same interval has the same normals in whatever program it
+        occurs, so that runs in pieces are the whole. The upper half of all streams is theirs.
+        """
+        words = hashlib.blake2b(struct.pack("<ddI", self.s + 0.0, self.t + 0.0, self.stream), digest_size=8).digest()
+        interval, stream = struct.unpack("<II", words)
+        return interval, stream | HASHED
+
+    def __str__(self) -> str:
+        visit = f", {self.stream}" if self.stream else ""
+        return f"noise({self.s:.6g}, {self.t:.6g}{visit})"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One model evaluation and the linear update that follows it.
+
+    t:      time of the evaluation.
+    at:     the slot on which the model is evaluated.
+    reads:  slots the update reads;  writes: the slots it writes (at most 3), all after all reads.
+    matrix: float64, one row per write. Columns: the model's result, then the slots read, then the noises.
+            In a program the result is the pair (x0, eps), so that any head is a combination of columns and
+            the limits sigma = 0 and alpha = 0 are ordinary numbers; `lower` replaces the pair by what the
+            network returns. Shape (rows, columns), or (rows, columns, *event) for per-element coefficients.
+    noises: keys of the standard normals added by the last columns, `NoiseKey` or (s, t) or (s, t, stream).
+    node:   index of the grid node that the state has reached after this call, None inside a step.
+
+    Raises ValueError, naming the field, for what is none of these: slots are numbered from 0 to 255.
+    """
+
+    t: float
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    matrix: Array
+    at: int = STATE
+    noises: tuple[NoiseKey, ...] = ()
+    node: int | None = None
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "t", finite("t", self.t))
+        put(self, "at", integer("at", self.at, 0, MAX_SLOTS - 1))
+        for name in ("reads", "writes"):
+            slots = sequence(name, getattr(self, name))
+            put(self, name, tuple(integer(f"{name}: slot", k, 0, MAX_SLOTS - 1) for k in slots))
+        put(self, "noises", tuple(map(_key, sequence("noises", self.noises))))
+        if self.node is not None:
+            put(self, "node", integer("node", self.node, 0, 1 << 31))
+        if len(set(self.writes)) < len(self.writes) or not 0 < len(self.writes) <= MAX_WRITES:
+            raise ValueError(f"writes must name 1 to {MAX_WRITES} different slots, not {self.writes}")
+        if len(set(self.reads)) < len(self.reads):
+            raise ValueError(f"reads must name different slots, not {self.reads}")
+        put(self, "matrix", self._checked(_array(self.matrix)))
+
+    def _checked(self, matrix: Array) -> Array:
+        columns = len(self.reads) + len(self.noises)
+        if matrix.ndim < 2 or matrix.shape[0] != len(self.writes) or matrix.shape[1] <= columns:
+            raise ValueError(
+                f"matrix must have {len(self.writes)} rows and more than {columns} columns "
+                f"(model columns first, then {len(self.reads)} reads and {len(self.noises)} noises), "
+                f"not shape {matrix.shape}"
+            )
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"the coefficients at t = {self.t:.6g} are not finite: {matrix.tolist()!s:.200}")
+        matrix.setflags(write=False)
+        return matrix
+
+    @property
+    def models(self) -> int:
+        """Number of model columns."""
+        return self.matrix.shape[1] - len(self.reads) - len(self.noises)
+
+    @property
+    def event(self) -> tuple[int, ...]:
+        """Shape of per-element coefficients; () where they are numbers."""
+        return self.matrix.shape[2:]
+
+    @cached_property
+    def used(self) -> tuple[tuple[int, ...], ...]:
+        """By row, the columns whose coefficients are not 0."""
+        flags = self.matrix.reshape(*self.matrix.shape[:2], -1).any(axis=2)
+        return tuple(tuple(np.flatnonzero(row).tolist()) for row in flags)
+
+    @cached_property
+    def numbers(self) -> Sequence[Any]:
+        """The coefficients as Python floats, [row][column], or as arrays where they differ between elements."""
+        return self.matrix if self.event else self.matrix.tolist()
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """All that makes two calls the same."""
+        numbers = self.matrix.shape, self.matrix.tobytes()
+        return self.t, self.at, self.reads, self.writes, self.noises, self.node, *numbers
+
+
+def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> list[Call]:
+    """Drop rows that nothing reads later and columns that are zero: planners need not care, kernels gain.
+
+    ``last`` are the slots wanted after the final call; the state is wanted at every node too.
+    """
+    live, kept = set(last), []
+    for call in reversed(list(calls)):
+        rows = [r for r, slot in enumerate(call.writes) if slot in live or (slot == STATE and call.node is not None)]
+        if not rows:
+            raise ValueError(f"nothing reads what the call at t = {call.t:.6g} computes")
+        matrix, m = call.matrix[rows], call.models
+        columns = np.array(matrix.reshape(*matrix.shape[:2], -1).any(axis=(0, 2)))
+        columns[:m] = True
+        if len(rows) < len(call.writes) or not columns.all():  # most calls are as short as can be, and stay
+            call = replace(
+                call,
+                reads=tuple(compress(call.reads, columns[m:])),
+                writes=tuple(call.writes[r] for r in rows),
+                noises=tuple(compress(call.noises, columns[m + len(call.reads) :])),
+                matrix=matrix[:, columns],
+            )
+        live = (live - set(call.writes)) | set(call.reads) | {call.at}
+        kept.append(call)
+    return kept[::-1]
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    """``value`` as an int; ValueError unless it is a whole number from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ValueError(f"{name} must be a whole number from {low} to {high}, not {value!r:.60}")
+    return int(value)
+
+
+def finite(name: str, value: Any) -> float:
+    """``value`` as a float; ValueError unless it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ValueError(f"{name} must be a number, not {value!r:.60}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, not {value!r:.60}")
+    return number
+
+
+def sequence(name: str, value: Any) -> tuple[Any, ...]:
+    """``value`` as a tuple; ValueError for what is no list of things."""
+    if not isinstance(value, (tuple, list, np.ndarray)):
+        raise ValueError(f"{name} must be a list, not {value!r:.60}")
+    return tuple(value)
+
+
+def _key(value: Any) -> NoiseKey:
+    words = sequence("noises: a key", value)
+    if not 2 <= len(words) <= 3:
+        raise ValueError(f"noises: a key must be (s, t) or (s, t, stream), not {value!r:.60}")
+    s, t = (finite("noises: a time", u) for u in words[:2])
+    return NoiseKey(s, t, integer("noises: a stream", words[2] if len(words) > 2 else 0, 0, MAX_STREAM))
+
+
+def _array(values: Any) -> Array:
+    """A float64 array of numbers; strings, ragged lists and the like are refused."""
+    try:
+        array = np.array(values)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        return np.array(array, dtype=np.float64, order="C")
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"matrix must be an array of numbers, not {values!r:.60}") from None

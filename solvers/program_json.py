@@ -1,0 +1,75 @@
+"""Programs as JSON: a versioned format, read like any file that a stranger may have written."""
+
+import json
+from typing import Any
+
+from .planners.stochasticity import Stochasticity, eta_from_json, eta_to_json
+
+VERSION = 1
+PROGRAM = ("version", "name", "order", "grid", "notes", "eta", "calls")
+CALL = ("t", "at", "reads", "writes", "matrix", "noises", "node")
+
+
+def write_program(program: Any) -> str:
+    """The text that `read_program` takes."""
+    calls = [
+        {"t": c.t, "at": c.at, "reads": c.reads, "writes": c.writes, "matrix": c.matrix.tolist(),
+         "noises": c.noises, "node": c.node}
+        for c in program.calls
+    ]  # fmt: skip
+    values = VERSION, program.name, program.order, program.grid, program.notes, eta_to_json(program.eta), calls
+    return json.dumps(dict(zip(PROGRAM, values, strict=True)))
+
+
+def read_program(text: str) -> dict[str, Any]:
+    """The fields of a program, those of its calls in the list ``calls``; ValueError for any other text.
+
+    What the fields hold is checked where programs and calls are made.
+    """
+    if not isinstance(text, (str, bytes)):
+        raise ValueError(f"a program's JSON must be a string, not {type(text).__name__}")
+    try:
+        data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("this is not a program: it is nested too deeply") from None
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"this is not a program: {error}") from None
+    version = data.get("version") if isinstance(data, dict) else None
+    if type(version) is int and version > VERSION:
+        raise ValueError(f"this program has version {version}; this logsnr reads versions up to {VERSION}")
+    _fields(data, PROGRAM, "a program")
+    if version != VERSION or type(version) is not int:
+        raise ValueError(f"this is not a program: version must be {VERSION}, not {version!r:.60}")
+    if not isinstance(data["calls"], list):
+        raise ValueError("this is not a program: calls must be a list")
+    for n, call in enumerate(data["calls"]):
+        _fields(call, CALL, f"call {n}")
+    del data["version"]
+    data["eta"] = _eta(data["eta"])
+    return data
+
+
+def _fields(data: Any, names: tuple[str, ...], what: str) -> None:
+    if not isinstance(data, dict):
+        raise ValueError(f"this is not a program: {what} must be an object, not {data!r:.60}")
+    for found, wanted, wrong in ((data.keys(), names, "unknown"), (names, data.keys(), "missing")):
+        if others := [name for name in found if name not in wanted]:
+            raise ValueError(f"this is not a program: {what} has {wrong} fields: {', '.join(others)!s:.100}")
+
+
+def _eta(value: Any) -> Stochasticity | None:
+    try:
+        return eta_from_json(value)
+    except ValueError as error:
+        raise ValueError(f"this is not a program: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        raise ValueError("a field occurs twice")
+    return data
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a finite number")

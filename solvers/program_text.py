@@ -1,0 +1,45 @@
+"""A program as text for people."""
+
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+
+from .call import STATE
+
+WIDTH = 80
+INDENT = 37  # of coefficients
+SPACE = "\N{NO-BREAK SPACE}"  # within a term, until lines are wrapped
+
+
+def program_text(program: Any) -> str:
+    """See `Program.__str__`."""
+    lines = [f"{program.name}: order {program.order}, {program.steps} steps, {len(program)} model evaluations"]
+    for note in program.notes:
+        lines += wrap(f"note: {note}", WIDTH, subsequent_indent="      ")
+    kept: dict[int, str] = {}  # slots that hold the answer of a call
+    for n, call in enumerate(program.calls):
+        reads = [kept.get(k, _slot(k)) for k in call.reads]
+        names = ["x0", "eps", *reads, *(str(key).replace(" ", SPACE) for key in call.noises)]
+        head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
+        for slot, row, columns in zip(call.writes, call.matrix, call.used, strict=True):
+            used = sorted(columns, key=lambda j: names[j] != "x")
+            kept.pop(slot, None)
+            if slot != STATE and len(call.writes) > 1 and len(used) == 1 and used[0] < 2 and np.all(row[used] == 1):
+                kept[slot] = f"{names[used[0]]}[{n}]"
+                continue
+            terms = " ".join(f"{_coefficient(row[j])}{SPACE}{names[j]}" for j in used)
+            first, *rest = wrap(terms, WIDTH - INDENT) or ["0"]
+            lines += [f"{head:31s}{_slot(slot):>2s} <- {first}", *(" " * INDENT + more for more in rest)]
+            head = ""
+    return "\n".join(lines).replace(SPACE, " ")
+
+
+def _slot(index: int) -> str:
+    return "x" if index == STATE else f"s{index}"
+
+
+def _coefficient(c: np.ndarray) -> str:
+    """One number, or the range of those of the elements."""
+    low, high = float(np.min(c)), float(np.max(c))
+    return f"{low:+.6g}" if low == high else f"[{low:+.4g}..{high:+.4g}]"
