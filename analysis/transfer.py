@@ -28,7 +28,6 @@ from .rounding import execute, positive
 
 SAMPLES = 32  # draws per mode behind an error measured in a dtype
 MAX_NFE = 100  # where the search for a target gives up unless nfe= says otherwise
-LONGEST = 1000  # evaluations: all solvers on all grids then take a quarter of a minute
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +145,7 @@ def rank(
     target takes errors to fall with NFE; where they do not, it may miss a smaller NFE that reaches it too.
 
     Solvers that are other names for the same numbers are listed once. Raises ValueError for a spectrum or
-    weights that are not one, for nfe or best < 1, nfe > 1000, and if neither nfe nor target is given.
+    weights that are not one, for nfe or best < 1, and if neither nfe nor target is given.
     """
     stds = positive("stds", stds)
     weights = _weights(weights, stds)
@@ -154,8 +153,6 @@ def rank(
         raise ValueError("give nfe (a budget), target (a relative error), or both")
     if nfe is not None and not nfe >= 1:
         raise ValueError(f"nfe must be at least 1, not {nfe}")
-    if nfe is not None and nfe > LONGEST:
-        raise ValueError(f"nfe = {nfe} takes too long to rank; at most {LONGEST}")
     if target is not None and not target > 0:
         raise ValueError(f"target must be positive, not {target}")
 

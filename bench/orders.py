@@ -62,7 +62,7 @@ def schedules() -> dict[str, Schedule]:
 
 
 def measured(method: Solver, sch: Schedule, head: str, problem: Problem = PROBLEM) -> Convergence:
-    """What stands behind one number of docs/orders.md."""
+    """The measurement behind one number of docs/orders.md."""
     grids = partial(nodes, sch)
     return convergence_order(
         method, problem, sch, prediction=head, grids=grids, max_nfe=longest(method), samples=SAMPLES
