@@ -51,7 +51,7 @@ def adaptive_solution(
             raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
         for node in range(1, len(times)):
             called(callback, node, float(times[node]), states[node], None, changes=False)
-    return Solution(states[-1].to(x.dtype), nfe, nfe, times, states.to(x.dtype) if trajectory else None)
+    return Solution(states[-1], nfe, nfe, times, states.to(x.dtype) if trajectory else None)
 
 
 def adaptive_solve(

@@ -1,5 +1,6 @@
 """One sample's window of a parallel run: what its calls see, how they follow the model, and how it moves on."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,10 +20,10 @@ class PicardWindow:
     """The calls from ``first`` on of one sample. ``nodes[k]`` is what call ``first + k + 1`` is thought to see, or the
     result. ``slots`` are those before call ``first``: accepted.
 
-    how: the `Picard` settings. keep: whether the answers that calls were carried out with are kept.
+    how: the `Picard` settings. record: whether the answers that calls were carried out with are kept.
     """
 
-    def __init__(self, plan: Plan, x: torch.Tensor, how: Picard, *, keep: bool = False) -> None:
+    def __init__(self, plan: Plan, x: torch.Tensor, how: Picard, *, record: bool = False) -> None:
         self.plan, self.how, self.size = plan, how, how.window or len(plan)
         self.first, self.rounds, self.nfe = 0, 0, 0
         self.slots = plan.start(x)
@@ -35,7 +36,7 @@ class PicardWindow:
         self.moved = np.full(len(plan), np.nan)
         self.change = np.zeros(len(plan))
         self.distance = 0.0
-        self.kept: list[list[torch.Tensor]] | None = [] if keep else None
+        self.kept: list[list[torch.Tensor]] | None = [] if record else None
 
     def __len__(self) -> int:
         return min(self.size, len(self.plan) - self.first)
@@ -115,6 +116,14 @@ class PicardWindow:
         self.nodes, self.answers = new[stride:finite], [x[stride:size, 0] for x in outputs]
         self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
         return True
+
+    def fail(self) -> None:
+        """Give up: the sample is not finite from here on."""
+        self.slots = torch.full_like(self.slots, math.nan)
+        if self.kept is not None:
+            left = self.slots[:1].expand(len(self.plan) - self.first, *self.slots.shape[1:])
+            self.kept.append([left] * self.plan.recurrence.models)
+        self.first, self.distance = len(self.plan), math.nan
 
     def _followed(
         self, outputs: Sequence[torch.Tensor], slopes: torch.Tensor, change: torch.Tensor, begin: int, end: int
