@@ -117,28 +117,23 @@ def solve(
     lowered = _lowered(method, den, x, fields)
     if lowered.pure_noise:
         _warn_of_spread(x, lowered.program, lowered.pure_noise)
-    program, grid_times = lowered.program, lowered.program.times
-    source = None
+    program, source, observer = lowered.program, None, None
     if program.noises:
         source = noise_source(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
             noise=noise,
         )  # fmt: skip
-    if parallel is None and not (trajectory or progress or callback):
-        with _recording(x, grad):
-            end, count = run(lowered, den, x, noise=source, functional=grad, keep=keep)
-        return finished(Solution(end, count, count, grid_times, program=program), x, keep)
     with _recording(x, grad), Bar(progress, program.name, program.steps) as bar:
-        observer = Observer(program, den.state_dtype(x), x if trajectory else None, bar, callback, parallel is None)
+        if trajectory or progress or callback:
+            start = x if trajectory else None
+            observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
         if parallel is None:
             end, count = run(lowered, den, x, noise=source, observe=observer, functional=grad, keep=keep)
-            found = Solution(end, count, count, grid_times, observer.stacked(x.dtype), program)
-            return finished(found, x, keep)
-        outcome = picard(lowered, den, x, parallel, noise=source, keep=keep, record=observer.watches)
-        outcome.replay(observer)
-        found = Solution(
-            outcome.x, outcome.nfe, outcome.rounds, grid_times, observer.stacked(x.dtype), program, outcome.certificate
-        )
+            found = Solution(end, count, count, program.times, program=program)
+        else:
+            found = picard(lowered, den, x, parallel, noise=source, keep=keep, observe=observer)
+        if trajectory and observer:
+            found = replace(found, trajectory=observer.stacked(x.dtype))
         return finished(found, x, keep)
 
 

@@ -36,7 +36,7 @@ class Solution:
 
 
 def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
-    """A look at ``found``, in the dtype of the start ``x``: NonFiniteError if it is not finite; with ``keep`` a warning.
+    """``found`` in the dtype of the start ``x``, looked at: if not finite, a NonFiniteError or, with ``keep``, a warning.
 
     Nobody can look under transforms and while a CUDA graph is captured.
     """

@@ -64,7 +64,6 @@ class Observer:
         self.states = None if start is None else [start.to(state, copy=True)]
         self.bar, self.callback, self.changes = bar, callback, changes
         self.wants_x0 = callback is not None and takes_x0(callback)
-        self.watches = bool(callback or bar.bar) or start is not None
 
     def node(self, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
         """Show the state to the callback; what it makes of it is kept in the trajectory."""

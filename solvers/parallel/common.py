@@ -1,8 +1,7 @@
 """What parallel runs share: what they return, how they ask the model, and the noise of their calls."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -11,7 +10,6 @@ from ..denoiser import Denoiser, check_output
 from ..lower import Lowered
 from ..noise import NoiseFunction
 from ..program import NoiseKey
-from ..run import Observe
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +32,6 @@ class Certificate:
     distance: torch.Tensor
     rounds: torch.Tensor
     nfe: torch.Tensor
-
-
-class Outcome(NamedTuple):
-    """x: the final state. nfe: the evaluations of the sample that took most, rounds: of batched calls. replay: lets an
-    observer see the states of the run, if they were to be kept."""
-
-    x: torch.Tensor
-    nfe: int
-    rounds: int
-    certificate: Certificate
-    replay: Callable[[Observe], None]
 
 
 def check_start(x: torch.Tensor) -> None:

@@ -20,7 +20,8 @@ from ..finite import not_finite
 from ..lower import Lowered
 from ..noise import NoiseFunction
 from ..run import Observe, run
-from .common import Certificate, Noises, Outcome, check_start, evaluate
+from ..solution import Solution
+from .common import Certificate, Noises, check_start, evaluate
 from .plan import Plan
 from .ranks import Evaluate, check_ranks, shared
 from .settings import Picard
@@ -35,10 +36,10 @@ def picard(
     *,
     noise: NoiseFunction | Seeds | None = None,
     keep: bool = False,
-    record: bool = False,
-) -> Outcome:
-    """Run a lowered program from ``x`` (B, ...), windows of its calls at a time. ``noise`` and ``keep`` as for
-    `run.run`; ``record``: whether `Outcome.replay` will be asked for.
+    observe: Observe | None = None,
+) -> Solution:
+    """Run a lowered program from ``x`` (B, ...), windows of its calls at a time. The other arguments are
+    as for `run.run`; ``observe`` sees the states after the run, and cannot change them.
 
     Every sample has its own window, which moves on when its own nodes have converged: a sample's answer does not
     depend on its batch, as far as the model's does not. The nodes of all windows make one batch.
@@ -46,7 +47,7 @@ def picard(
     infinity or a NaN for a call whose inputs have converged (others are tried again), and what `check_output` raises.
     """
     check_start(x)
-    x = x.contiguous()
+    x, record = x.contiguous(), observe is not None
     plan = Plan.of(lowered, den, x)
     noises = Noises(lowered, noise, x.to(plan.seen), record)
     ask: Evaluate = partial(evaluate, den, how.batch, plan.recurrence.models)
@@ -72,9 +73,9 @@ def picard(
         torch.tensor([w.nfe for w in windows], dtype=torch.int64, device="cpu"),
     )
     most = int(certificate.nfe.max()) if windows else 0
-    outputs = _joined(windows) if record else []
-    replay = partial(_replay, lowered, den, x, outputs, noises.again(), keep) if record else lambda observe: None
-    return Outcome(end, most, rounds, certificate, replay)
+    if observe is not None:
+        _replay(lowered, den, x, _joined(windows), noises.again(), keep, observe)
+    return Solution(end, most, rounds, lowered.program.times, program=lowered.program, certificate=certificate)
 
 
 def _round(active: dict[int, PicardWindow], plan: Plan, noises: Noises, ask: Evaluate) -> list[int]:
