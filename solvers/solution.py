@@ -36,7 +36,7 @@ class Solution:
 
 
 def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
-    """``found`` in the dtype of the start ``x``, looked at: if not finite, a NonFiniteError or, with ``keep``, a warning.
+    """``found`` in the dtype of the start ``x``, after a last look: NonFiniteError, or a warning with ``keep``.
 
     Nobody can look under transforms and while a CUDA graph is captured.
     """
