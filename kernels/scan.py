@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .backends import Backend, choose
+from .devices import float64_device, in_float64
 from .recurrence import Recurrence
 from .sums import numbers, sum_squares, weighted_sum
 from .tensors import STATE_DTYPES, cpu_refuses, overlap, triton_refuses
@@ -122,14 +123,14 @@ def scan_reference(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The specification, in plain torch: differentiable, and on any device that has fp64."""
     slots, news = start.unbind(0), []
-    changes = [start.new_zeros((0, start.shape[1]), dtype=torch.float64)]
+    changes = [torch.zeros((0, start.shape[1]), dtype=torch.float64, device=float64_device(start.device))]
     change = torch.zeros_like(start[0])
     for k, old in enumerate(nodes):
         follow = None if slopes is None else slopes[k].reshape(-1, *[1] * (start.ndim - 2)) * change
         slots = _call(slots, outputs, noises, recurrence, first, k, follow)
         new = slots[recurrence.at[first + k + 1]].to(nodes.dtype)
         change = new.to(start.dtype) - old.to(start.dtype)
-        changes.append(sum_squares(change.double().reshape(len(old), prod(old.shape[1:])))[None])
+        changes.append(sum_squares(in_float64(change).reshape(len(old), prod(old.shape[1:])))[None])
         news.append(new)
     result = torch.stack(news) if news else nodes.clone()
     return result if out is None else out.copy_(result), torch.cat(changes)
