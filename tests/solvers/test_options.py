@@ -10,7 +10,6 @@ from loops import SCHEDULES
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments, two_gaussians
-from logsnr.analysis.orders import interpret
 from logsnr.solvers.grids import GRIDS
 from logsnr.solvers.lower import lower
 from logsnr.solvers.planners.stochasticity import er_sde
@@ -105,7 +104,7 @@ def test_the_executor_is_the_table(name: str) -> None:
         program = logsnr.solver(name).program(sch, logsnr.grid(sch, 7), startup=startup)  # type: ignore[arg-type]
         generator = torch.Generator().manual_seed(1)
         noises = {key: torch.randn(9, dtype=torch.float64, generator=generator) for key in program.noises}
-        want = interpret(program, data, sch, x, noises=noises)
+        want = program.interpret(x, data.pair(sch), noises)
         low = lower(program, sch, "x0", state=torch.float64, model=torch.float64)
         end = run(low, data.denoiser(sch), x, noise=lambda key, like, noises=noises: noises[key])[0]
         torch.testing.assert_close(end, want, rtol=1e-9, atol=1e-9)
