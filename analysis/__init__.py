@@ -10,7 +10,7 @@ from .metrics import kl_gaussian, sliced_w2, w2_gaussian
 from .mixture import GaussianMixture
 from .moments import Moments, sampler_moments
 from .orders import Convergence, convergence_order, local_order, two_gaussians, warped_grid
-from .picard import Sweeps, picard_bytes, picard_sweeps, picard_work
+from .picard import Sweeps, picard_sweeps, picard_work
 from .problem import Problem
 from .reference import Reference, reference_flow
 from .rounding import Rounding, rounding
@@ -45,7 +45,6 @@ __all__ = [
     "local_order",
     "mmd",
     "mmd2",
-    "picard_bytes",
     "picard_sweeps",
     "picard_work",
     "rank",

@@ -16,7 +16,6 @@ hardly on the number of steps.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +25,9 @@ import torch
 from ..kernels import Recurrence, recurrence, scan
 from ..solvers.catalogue import Solver
 from ..solvers.lower import lower
-from ..solvers.parallel.picard import Acceleration, Picard, picard
+from ..solvers.parallel.picard import picard
 from ..solvers.parallel.plan import still
-from ..solvers.picard_memory import window_bytes
+from ..solvers.parallel.settings import Picard
 from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
@@ -202,26 +201,3 @@ class _Data:
 
     def _scan(self, outputs: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
         return scan(self.start, [outputs], nodes, self.rec, noises=self.noises)[0]
-
-
-def picard_bytes(
-    solver: str | Solver | Program,
-    sch: Schedule,
-    shape: Sequence[int],
-    windows: Any,
-    *,
-    dtype: torch.dtype = torch.float32,
-    accelerate: Acceleration | None = "secant",
-    **options: Any,
-) -> Array:
-    """(N,): the bytes that windows of N sizes take for states of ``shape`` (B, ...), what the model needs for itself
-    left out: what ``logsnr.Picard(window="auto")`` reckons with, see `solvers.picard_memory`.
-
-    dtype: of the model. accelerate: as of `Picard`; other options are as in `picard_sweeps`, and raise what they do.
-    """
-    program = plan_program(solver, sch, **options)
-    x = torch.empty(tuple(shape), dtype=dtype, device="meta")
-    lowered = lower(program, sch, "v", state=torch.promote_types(dtype, torch.float32), model=dtype)
-    anderson = accelerate == "anderson"
-    sizes = np.minimum(np.atleast_1d(windows), len(program)).tolist()
-    return np.array([window_bytes(lowered, x, size, anderson=anderson) for size in sizes])

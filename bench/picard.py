@@ -2,7 +2,7 @@
 
     python -m logsnr.bench.picard
 
-Methods are those of `Picard`, with x0 frozen ("none"), secants or Anderson acceleration, and `Parareal`.
+Methods are those of `Picard`: with x0 frozen ("none"), or with secants.
 Two clocks. "here" is the wall time of this machine, whose cost grows with the batch. "flat" is
 what a device shows on which a batch of 64 costs as much as one node: the model is charged a fixed latency for every 64
 nodes that it is given, by default that of Stable Diffusion on an A100 (50 s for 1000 steps: Shih et al. 2023),
@@ -11,9 +11,8 @@ and everything else is measured, in processor time.
 
 import math
 import time
-from collections.abc import Callable
 from itertools import product
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import typer
@@ -22,8 +21,7 @@ from rich.table import Table
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.names import nearest
-from ..solvers.parallel.picard import Picard
-from ..solvers.parareal import Parareal
+from ..solvers.parallel.settings import Picard
 from ..solvers.sampling import Solution, solve
 from .problems import load_problem
 
@@ -31,12 +29,7 @@ FLAT = 64  # nodes that cost as much as one
 REFERENCE = 400  # steps of dpmpp-2m that stand for the exact answer: errors of ddim are 100 times larger
 
 
-METHODS: dict[str, Callable[[int, float], Picard | Parareal]] = {
-    "none": lambda window, tol: Picard(window or None, tol, None),
-    "secant": lambda window, tol: Picard(window or None, tol, "secant"),
-    "anderson": lambda window, tol: Picard(window or None, tol, "anderson"),
-    "parareal": lambda window, tol: Parareal(tol=tol),
-}
+METHODS: dict[str, Literal["secant"] | None] = {"none": None, "secant": "secant"}
 
 
 class Clock:
@@ -102,9 +95,7 @@ def main(
         alone = [timed(den, x[b : b + 1], latency, solver=solver, steps=count, seed=[b]) for b in range(samples)]
         error = torch.cat([distances(run.solution.x, exact[b : b + 1]) for b, run in enumerate(alone)]).median()
         for kind, width, bound in product(method or ("secant",), window or (64, 0), tol or (1e-2, 1e-3, 1e-4)):
-            if kind == "parareal" and width:
-                continue  # it has blocks, and the whole grid
-            how = METHODS[kind](width, bound)
+            how = Picard(width or None, bound, METHODS[kind])
             runs = [
                 timed(den, x[b : b + 1], latency, solver=solver, steps=count, seed=[b], parallel=how)
                 for b in range(samples)

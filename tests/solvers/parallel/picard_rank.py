@@ -1,7 +1,6 @@
 """One rank of a parallel run: ``python picard_rank.py RANK RANKS STORE CASE`` leaves STORE.RANK.pt, or ends in error.
 
-CASE: what the last rank does: "right", "other" (starts elsewhere), "dies" or "hangs" in its third call. "auto": it does
-what is right, and has less memory than the others.
+CASE: what the last rank does: "right", "other" (starts elsewhere), "dies" or "hangs" in its third call.
 """
 
 import os
@@ -13,9 +12,8 @@ import torch
 from torch import distributed
 
 import logsnr
-from logsnr.solvers import picard_memory
 
-PATIENCE = {"right": 60, "auto": 60}  # seconds; where a rank fails, less, as the others wait so long for it
+PATIENCE = {"right": 60}  # seconds; where a rank fails, less, as the others wait so long for it
 
 
 def main(rank: int, ranks: int, store: str, case: str) -> None:
@@ -35,8 +33,7 @@ def main(rank: int, ranks: int, store: str, case: str) -> None:
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=limit)
     x = torch.linspace(-2, 3, 30).reshape(3, 10) + (case == "other") * rank
     den = logsnr.Denoiser(model, logsnr.VPLinear(), "eps")
-    picard_memory.free_bytes = lambda device: 10_000 * (ranks - rank)  # in "auto", what decides on the window
-    how = logsnr.Picard(window="auto" if case == "auto" else 7, tol=1e-4, ranks=True)
+    how = logsnr.Picard(window=7, tol=1e-4, ranks=True)
     try:
         found = logsnr.solve(den, x, solver="sde-dpmpp-2m", steps=20, seed=5, parallel=how)
     finally:

@@ -25,7 +25,7 @@ def test_tolerance_0_is_the_sequential_answer(solver: str, head: str, window: in
     den, x = logsnr.Denoiser(model, SCH, head), start()
     given: dict[str, Any] = {"solver": solver, "steps": 9, "seed": 4, "trajectory": True}
     wanted = logsnr.solve(den, x, **given)
-    for accelerate in ("secant", "anderson", None):
+    for accelerate in ("secant", None):
         found = logsnr.solve(den, x, parallel=exact(window=window, accelerate=accelerate), **given)
         assert torch.equal(found.x, wanted.x)
         assert found.trajectory is not None
@@ -57,7 +57,7 @@ def test_a_model_wider_than_x() -> None:
         wanted = logsnr.sample(wide, x, solver=solver, steps=8, seed=0)
         assert wanted.dtype is F32
         assert torch.equal(wanted, logsnr.sample(wide, x.double(), solver=solver, steps=8, seed=0).float())
-        for parallel in (exact(window=6), logsnr.Parareal(tol=0.0), exact(init=logsnr.Coarse(steps=3))):
+        for parallel in (exact(window=6), exact(init="constant")):
             assert torch.equal(logsnr.sample(wide, x, solver=solver, steps=8, seed=0, parallel=parallel), wanted)
 
 
@@ -158,14 +158,14 @@ def test_an_empty_batch() -> None:
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("window = 0 must be an integer of at least 1", {"window": 0}),
     ("window = 2.5 must be an integer", {"window": 2.5}),
-    ("window = 'al' must be 'auto', None or an integer", {"window": "al"}),
+    ("window = 'auto' must be an integer", {"window": "auto"}),
     ("window = True must be an integer", {"window": True}),
     ("batch = 0 must be an integer of at least 1", {"batch": 0}),
     ("tol = -1e-09 must be a number from 0 to 1", {"tol": -1e-9}),
     ("tol = nan must be", {"tol": math.nan}),
     ("tol = '0' must be", {"tol": "0"}),
     ("ranks = 2 must be True or False", {"ranks": 2}),
-    ("accelerate = 'fast' must be 'secant', 'anderson' or None", {"accelerate": "fast"}),
+    ("accelerate = 'fast' must be 'secant' or None", {"accelerate": "fast"}),
 ]
 
 
@@ -181,13 +181,12 @@ def test_what_cannot_run_in_parallel() -> None:
     den = logsnr.Denoiser(lambda x, t: 1 / 0, SCH)
     with pytest.raises(ValueError, match=r"parallel = Picard.* does not go with an adaptive run"):
         logsnr.sample(den, start(), solver="bosh3", parallel=logsnr.Picard())
-    with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard or a logsnr.Parareal, not int"):
+    with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard, not int"):
         logsnr.sample(den, start(), steps=3, parallel=7)
     with pytest.raises(ValueError, match="ranks = True needs ranks"):
         logsnr.sample(den, start(), steps=3, parallel=logsnr.Picard(ranks=True))
-    for how in (logsnr.Picard(), logsnr.Parareal()):
-        with pytest.raises(ValueError, match=r"at least 2 dimensions, not \(3,\)"):
-            logsnr.sample(den, torch.ones(3), steps=3, parallel=how)
+    with pytest.raises(ValueError, match=r"at least 2 dimensions, not \(3,\)"):
+        logsnr.sample(den, torch.ones(3), steps=3, parallel=logsnr.Picard())
     with pytest.raises(ValueError, match="record no gradients"):
         logsnr.sample(den, start().requires_grad_(), steps=3, parallel=logsnr.Picard())
     program = logsnr.solver("ddim").program(SCH, logsnr.grid(SCH, 3))

@@ -32,7 +32,7 @@ def runs(
 
 
 @pytest.mark.parametrize(("accelerate", "tol", "rounds"), [
-    ("secant", 1e-2, 7), ("anderson", 1e-2, 7), (None, 3e-3, 12),
+    ("secant", 1e-2, 7), (None, 3e-3, 12),
 ])  # fmt: skip
 def test_a_hundred_steps(problem: BenchProblem, accelerate: Any, tol: float, rounds: int) -> None:
     """With the window open over the grid half of the samples take at most 7 rounds for 100 steps of ddim, 12 with x0

@@ -10,8 +10,8 @@ import torch
 from parallel_runs import exact, model, reusing, start
 
 import logsnr
-from logsnr.solvers import picard_window
 from logsnr.solvers.lower import lower
+from logsnr.solvers.parallel import window as windows
 from logsnr.solvers.parallel.picard import picard
 from logsnr.solvers.run import run
 
@@ -23,7 +23,7 @@ def test_a_mutant_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """A window that moves on one call too far is seen."""
     den, x = logsnr.Denoiser(model, SCH, "eps"), start()
     wanted = logsnr.sample(den, x, steps=9)
-    monkeypatch.setattr(picard_window, "leading", lambda flags: min(int(np.argmin([*flags, False])) + 1, len(flags)))
+    monkeypatch.setattr(windows, "leading", lambda flags: min(int(np.argmin([*flags, False])) + 1, len(flags)))
     assert not torch.equal(logsnr.sample(den, x, steps=9, parallel=exact()), wanted)
 
 
@@ -65,12 +65,12 @@ def test_frozen_heads_take_other_rounds(monkeypatch: pytest.MonkeyPatch) -> None
     def frozen(self: Any, outputs: Any) -> np.ndarray:
         return np.zeros(len(outputs[0]))
 
-    monkeypatch.setattr(picard_window.Window, "_slopes", frozen)
+    monkeypatch.setattr(windows.PicardWindow, "_slopes", frozen)
     assert logsnr.solve(problem.denoiser(SCH, "x0"), x, **given).rounds == rounds
     assert logsnr.solve(problem.denoiser(SCH, "eps"), x, **given).rounds > rounds + 3
 
 
-@pytest.mark.parametrize("accelerate", ["anderson", "secant", None])
+@pytest.mark.parametrize("accelerate", ["secant", None])
 def test_the_bound_of_the_certificate(accelerate: Any) -> None:
     """What every call is carried out with is the model's answer for what it sees up to (L + |slope|) change; half of
     that is too little for some call."""

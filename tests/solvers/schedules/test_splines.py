@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import BPoly
 
-from logsnr.solvers import splines
+from logsnr.solvers.schedules import splines
 from logsnr.solvers.schedules.splines import bernstein, binomials, monotone_slopes
 
 RISES = st.lists(st.floats(1e-8, 1.0), min_size=1, max_size=40).map(np.array)
