@@ -31,14 +31,12 @@ def normals(program: Program) -> dict[NoiseKey, np.ndarray]:
 
 def play(program: Program, sch: logsnr.Schedule, noises: dict[NoiseKey, np.ndarray]) -> np.ndarray:
     """The table carried out entry by entry, with the x0 of `net`."""
-    slots = {0: X}
-    for call in program:
-        seen = slots[call.at]
-        x0 = net(seen, call.t)
-        eps = (seen - sch.alpha(call.t) * x0) / sch.sigma(call.t)
-        columns = [x0, eps, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
-        slots.update(zip(call.writes, call.matrix @ np.stack(columns), strict=True))
-    return slots[0]
+
+    def model(x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+        x0 = net(x, t)
+        return x0, (x - sch.alpha(t) * x0) / sch.sigma(t)
+
+    return program.interpret(X, model, noises)
 
 
 def check(name: str | logsnr.Solver, sch: logsnr.Schedule, loop: Callable, *, tol: float = 1e-12) -> Program:
