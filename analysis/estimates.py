@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..solvers.planners.gauges import Array
+from ..solvers.arrays import Array
 
 GROUPS = 20  # of samples, each left out once
 TAIL = 0.025  # on each side of an interval

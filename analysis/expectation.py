@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..solvers.planners.gauges import Array
+from ..solvers.arrays import Array
 from ..solvers.program import STATE, Call, NoiseKey, Program
 from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture

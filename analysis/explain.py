@@ -6,9 +6,9 @@ from textwrap import wrap
 
 import numpy as np
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.program import STATE, Program
 from ..solvers.schedules.base import Schedule

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..solvers.planners.gauges import Array
+from ..solvers.arrays import Array
 from .problem import parameter, spectrum
 
 

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import STATE, Program

@@ -12,9 +12,9 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.program import STATE, NoiseKey, Program
 from ..solvers.sampling import solve

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from ..kernels import Recurrence, recurrence, scan
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.lower import lower
 from ..solvers.parallel.picard import picard
-from ..solvers.parallel.plan import still
+from ..solvers.parallel.plan import resting_pair
 from ..solvers.parallel.settings import Picard
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
@@ -180,14 +180,14 @@ class _Data:
         values = torch.zeros(rec.slots, len(stds), 1 + len(program.noises), dtype=torch.float64)
         start, noises = values.clone(), values.new_zeros(rec.noises, len(rec), *values.shape[1:])
         start[..., 0] = torch.from_numpy(np.hypot(alpha[0] * stds, sigma[0]))
-        for n, keys in enumerate(lowered.noises):
+        for n, keys in enumerate(call.noises for call in program):
             for column, key in enumerate(keys):
                 noises[column, n, :, 1 + program.noises.index(key)] = 1.0
         return cls(rec, stds, alpha, sigma, slopes, start, list(noises))
 
     def guess(self) -> torch.Tensor:
         """The first nodes, (calls, N, normals), as the executor has them."""
-        (x0, _), (eps, _) = still(self.alpha[0], self.sigma[0])
+        (x0, _), (eps, _) = resting_pair(self.alpha[0], self.sigma[0])
         alpha, sigma = (torch.from_numpy(level[1:, None]) for level in (self.alpha, self.sigma))
         nodes = (alpha * float(x0[0]) + sigma * float(eps[0])) * self.start[0]
         if self.noises:  # as the executor adds it to its guess

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import Level, from_pair
 from ..solvers.lower import lower
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import Program

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.planners.gauges import Array
 from ..solvers.program import STATE, Call, Program
 from ..solvers.schedules.formulas import EDM
 from .problem import parameter

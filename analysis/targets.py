@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.denoiser import Denoiser, check_state
-from ..solvers.planners.gauges import Array
 from ..solvers.schedules.base import Schedule
 from .estimates import Estimate, jackknife, per_sample_rms
 from .metrics import slices, slices_w2, w2_fitted

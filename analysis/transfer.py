@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import largest_within, plan_program
 from ..solvers.program import Program

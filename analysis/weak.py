@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
-from ..solvers.planners.gauges import Array
 from ..solvers.planners.multistep import Startup
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule

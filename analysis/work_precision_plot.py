@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
-from ..solvers.planners.gauges import Array
+from ..solvers.arrays import Array
 from .estimates import Estimate
 from .work_precision_table import WorkPrecision, WorkPrecisionRow
 

@@ -13,9 +13,9 @@ import typer
 from ..analysis.mixture import GaussianMixture
 from ..analysis.orders import Convergence, convergence_order, local_order, two_gaussians, warped_grid
 from ..analysis.problem import Problem
+from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.heads import HEADS
-from ..solvers.planners.gauges import Array
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from ..solvers.schedules.tabulated import Custom, Discrete

@@ -92,8 +92,10 @@ def solver(name: str | Solver | Planner, *, compat: bool = False, **options: Any
     except ValueError as error:
         alias = next((f"{option}: " for option in options if option in FIELDS), "")
         raise ValueError(f"{alias}{error}") from None
-    told = ", ".join(f"{option}={_told(getattr(planner, FIELDS.get(option, option)))}" for option in sorted(options))
-    return _made(Solver(f"{found.name} ({told})", found.summary, planner, options=found.options))
+    settings = ", ".join(
+        f"{option}={_label(getattr(planner, FIELDS.get(option, option)))}" for option in sorted(options)
+    )
+    return _made(Solver(f"{found.name} ({settings})", found.summary, planner, options=found.options))
 
 
 @lru_cache(maxsize=256)  # the same settings give the same object, which is found again faster than an equal one
@@ -104,14 +106,14 @@ def _made(found: Solver) -> Solver:
 def _named(name: Any) -> Solver:
     if isinstance(name, Solver):
         return name
+    if isinstance(name, str) and name in _SOLVERS:
+        return _SOLVERS[name]
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
-    if not isinstance(name, str) or name not in _SOLVERS:
-        raise ValueError(f"solver = {name!r:.60} is unknown{nearest(name, _SOLVERS)}")
-    return _SOLVERS[name]
+    raise ValueError(f"solver = {name!r:.60} is unknown{nearest(name, _SOLVERS)}")
 
 
-def _told(value: Any) -> str:
+def _label(value: Any) -> str:
     if isinstance(value, Window) and value == Window(value.eta):
         value = value.eta
     return getattr(value.function, "__name__", "...") if isinstance(value, Smooth) else f"{value!r}"

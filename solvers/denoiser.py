@@ -112,19 +112,19 @@ class Denoiser:
     def model_times(self, times: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """The schedule's times, float64 (n,), as the model wants to be told them: fp32, fp64 where it sees ``x``
         in fp64, or integers. Raises TypeError or ValueError if ``time=`` does not map times to such tensors."""
-        told = time_map(self.time, self.schedule)(times)
-        if not isinstance(told, torch.Tensor):
-            raise TypeError(f"time must return a tensor, not {type(told).__name__}")
-        if told.is_complex():
-            raise TypeError(f"time must return floating numbers or integers, not {told.dtype}")
-        if told.shape != times.shape:
-            raise ValueError(f"time must keep the shape of the times, {tuple(times.shape)}, not {tuple(told.shape)}")
-        return told_as(told, self.dtype(x))
+        given = time_map(self.time, self.schedule)(times)
+        if not isinstance(given, torch.Tensor):
+            raise TypeError(f"time must return a tensor, not {type(given).__name__}")
+        if given.is_complex():
+            raise TypeError(f"time must return floating numbers or integers, not {given.dtype}")
+        if given.shape != times.shape:
+            raise ValueError(f"time must keep the shape of the times, {tuple(times.shape)}, not {tuple(given.shape)}")
+        return as_timesteps(given, self.dtype(x))
 
-    def predict(self, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    def predict(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """Call the model on ``x`` and the times it is told, and check the shape of its answer."""
         version = written(x)
-        answer = self.model(x, told)
+        answer = self.model(x, timesteps)
         if written(x) != version:
             raise ValueError(CHANGED)
         return check_output(answer, x)
@@ -192,9 +192,9 @@ def _column(c: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return c.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def told_as(told: torch.Tensor, model: torch.dtype) -> torch.Tensor:
+def as_timesteps(times: torch.Tensor, model: torch.dtype) -> torch.Tensor:
     """Times as a model of dtype ``model`` is told them: integers stay, others are fp32 at least."""
-    return told.to(torch.promote_types(model, torch.float32)) if told.is_floating_point() else told
+    return times.to(torch.promote_types(model, torch.float32)) if times.is_floating_point() else times
 
 
 def time_map(time: str | TimeMap, sch: Schedule) -> TimeMap:

@@ -19,14 +19,14 @@ from .schedules.base import Schedule
 class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
-    program: the table; entry n of ``updates`` is what its call n does with memory. told: (n, 1), the times as the
-    model wants to be told them, where that depends on nothing else. local: what one thread's runs share, see
-    `run.told_times`.
+    program: the table; entry n of ``updates`` is what its call n does with memory. timesteps: (n, 1), the
+    times as the model wants to be told them, where that depends on nothing else. local: what one thread's runs share,
+    see `run.timesteps`.
     """
 
     program: Program
     updates: Updates
-    told: torch.Tensor | None = None
+    timesteps: torch.Tensor | None = None
     local: threading.local = field(default_factory=threading.local, init=False)
 
     @property

@@ -114,7 +114,7 @@ def noise_source(
     if noise is not None:
         return _Asked(noise, program)
     if seed is None:  # from torch's own numbers, so that torch.manual_seed decides
-        device = generator.device if generator is not None else None
+        device = generator.device if generator is not None else "cpu"
         seed = int(torch.randint(1 << 62, (), generator=generator, device=device))
     seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
     if not brownian:

@@ -11,7 +11,7 @@ from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .grids import check_grid, end_time
 from .grids import grid as make_grid
-from .planners.checks import choice
+from .planners.multistep import check_startup
 from .program import Program
 from .schedules.base import Schedule
 from .solver import Planner
@@ -40,10 +40,10 @@ class Layout:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
                 raise ValueError(f"{name} must be an integer of at least 1, not {value!r:.60}")
-        put(self, "grid", _grid_key(self.grid))
+        put(self, "grid", grid_key(self.grid))
         put(self, "t_start", end_time("t_start", self.t_start))
         put(self, "t_end", end_time("t_end", self.t_end))
-        choice("startup", self.startup, ("ramp", "single-step"))
+        check_startup(self.startup)
 
     @property
     def named(self) -> bool:
@@ -140,7 +140,7 @@ def _goes_back(program: Program) -> bool:
     return bool((np.diff(times) * (program.grid[-1] - program.grid[0]) < 0).any())
 
 
-def _grid_key(grid: Any) -> str | tuple[float, ...]:
+def grid_key(grid: Any) -> str | tuple[float, ...]:
     """A grid as something to cache by: its name, or its times. ValueError unless it is one of the two."""
     if isinstance(grid, str):
         return grid

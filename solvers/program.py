@@ -34,6 +34,9 @@ class Program:
     order: what the formula promises. notes: where this grid or start-up keeps less. eta: of the SDE that the formula
     is derived from, on whose clock ``brownian=True`` runs; None is that of the reverse SDE.
 
+    Computed: slots, how many there are; times, the grid as a read-only array; noises, the different normals that a run
+    needs, in the order of their first use; event, the shape of per-element coefficients, () where all are numbers.
+
     Programs compare and hash by their numbers. Raises ValueError for fields of other types and sizes, where a call
     reads a slot that nothing has written, and for noises of one stream whose intervals overlap without being the same:
     their normals could be neither equal nor independent.
@@ -46,6 +49,9 @@ class Program:
     notes: tuple[str, ...] = ()
     eta: Stochasticity | None = None
     slots: int = field(init=False)
+    times: Array = field(init=False, repr=False)
+    noises: tuple[NoiseKey, ...] = field(init=False, repr=False)
+    event: tuple[int, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -62,8 +68,11 @@ class Program:
             raise ValueError("calls must be one or more of type Call")
         put(self, "calls", tuple(prune(calls)))
         put(self, "slots", 1 + max(_written(self.calls)))
+        put(self, "times", np.array(self.grid))
+        self.times.setflags(write=False)
+        put(self, "noises", tuple(dict.fromkeys(key for call in self.calls for key in call.noises)))
+        put(self, "event", _event(self.calls))
         _check_nodes(self.calls, self.steps)
-        _check_events(self.calls)
         _check_disjoint(self.noises)
 
     def __len__(self) -> int:
@@ -72,26 +81,9 @@ class Program:
     def __iter__(self) -> Iterator[Call]:
         return iter(self.calls)
 
-    @cached_property
-    def times(self) -> Array:
-        """The grid as a float64 array, read-only."""
-        times = np.array(self.grid)
-        times.setflags(write=False)
-        return times
-
     @property
     def steps(self) -> int:
         return len(self.grid) - 1
-
-    @cached_property
-    def noises(self) -> tuple[NoiseKey, ...]:
-        """The different normals that a run needs, in the order of their first use."""
-        return tuple(dict.fromkeys(key for call in self.calls for key in call.noises))
-
-    @cached_property
-    def event(self) -> tuple[int, ...]:
-        """The shape to which the shapes of per-element coefficients broadcast; () where all are numbers."""
-        return np.broadcast_shapes(*(call.event for call in self.calls))
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
@@ -199,10 +191,11 @@ def _check_nodes(calls: Iterable[Call], steps: int) -> None:
         raise ValueError(f"the nodes that calls reach must increase from 1 to at most {steps}, not be {nodes!s:.60}")
 
 
-def _check_events(calls: Iterable[Call]) -> None:
+def _event(calls: Iterable[Call]) -> tuple[int, ...]:
+    """The shape to which those of per-element coefficients broadcast."""
     shapes = sorted({call.event for call in calls})
     try:
-        np.broadcast_shapes(*shapes)
+        return np.broadcast_shapes(*shapes)
     except ValueError:
         raise ValueError(f"per-element coefficients of the shapes {shapes!s:.60} do not fit together") from None
 

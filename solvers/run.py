@@ -12,6 +12,7 @@ from .noise import NoiseFunction
 from .program import NoiseKey
 
 Observe = Callable[[int, float, torch.Tensor], None]
+KEPT_TIMES = 1 << 18  # numbers that a thread keeps for a plan
 
 
 class NonFiniteError(FloatingPointError):
@@ -43,7 +44,7 @@ def run(
     """
     calls, rows = lowered.updates.calls, lowered.program.calls
     memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None)
-    told = told_times(lowered, den, x)
+    told = timesteps(lowered, den, x)
     model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
     version = written(slots[calls[0].at])
     for n, call in enumerate(calls):
@@ -72,27 +73,44 @@ def not_finite(x: torch.Tensor, n: int, calls: int, t: float) -> Exception:
     return NonFiniteError(n, calls, t)
 
 
-def told_times(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torch.Tensor]:
+def timesteps(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torch.Tensor]:
     """What the model is told at each call: one tensor (B,) per call.
 
-    Making the views costs more than a step, so a thread keeps them from run to run; their values are written
-    afresh if a model has changed them in place.
+    Making the views costs more than a step, so a thread keeps them from run to run, as long as they are small; their
+    values are written afresh if a model has changed them in place.
     """
-    told = lowered.told
-    if told is None or transformed() or torch.is_grad_enabled():  # gradients keep the times they used
-        if told is None:
-            told = den.model_times(torch.tensor(lowered.times, dtype=torch.float64), x).unsqueeze(1)
-        return told.to(x.device).repeat(1, x.shape[0]).unbind(0)
-    local, shape = lowered.local, (x.shape[0], x.device)
+    told, batch = lowered.timesteps, x.shape[0]
+    if told is None:
+        times = torch.tensor(lowered.times, dtype=torch.float64, device="cpu")
+        told = den.model_times(times, x).unsqueeze(1)
+    told = told.to(x.device)
+    if told.numel() * batch > KEPT_TIMES:
+        return LazyRows(told, batch)
+    if lowered.timesteps is None or transformed() or torch.is_grad_enabled():  # gradients keep the times they used
+        return told.repeat(1, batch).unbind(0)
+    local, shape = lowered.local, (batch, x.device)
     if getattr(local, "shape", None) != shape:
         with torch.inference_mode(False):  # else a later run outside inference mode could not write to them
-            local.rows = told.to(x.device).repeat(1, x.shape[0])
+            local.rows = told.repeat(1, batch)
             local.views, local.shape, local.version = local.rows.unbind(0), shape, local.rows._version
     if local.rows._version != local.version:
         local.rows.copy_(told)
         local.version = local.rows._version
     views: Sequence[torch.Tensor] = local.views
     return views
+
+
+class LazyRows(Sequence[torch.Tensor]):
+    """Rows (B,) of one number each, made when they are asked for."""
+
+    def __init__(self, column: torch.Tensor, batch: int) -> None:
+        self.column, self.batch = column, batch
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def __getitem__(self, n: Any) -> Any:
+        return self.column[n].repeat(self.batch)
 
 
 def _normals(noise: NoiseFunction | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:

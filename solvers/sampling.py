@@ -13,12 +13,13 @@ import torch
 from .adaptive import adaptive_solution
 from .catalogue import Solver
 from .catalogue import solver as find_solver
-from .denoiser import Denoiser, check_state, time_map, told_as
+from .denoiser import Denoiser, as_timesteps, check_state, time_map
+from .grids import end_time
 from .lower import Lowered, lower
 from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
-from .planning import Layout
+from .planning import Layout, grid_key
 from .program import Program
 from .run import run
 from .schedules.base import Schedule
@@ -89,12 +90,13 @@ def solve(
     """
     method = _method(solver, options)
     _check(den, x, parallel, callback)
-    layout = Layout(steps, nfe, grid, t_start, t_end, startup)
+    fields = steps, nfe, grid_key(grid), end_time("t_start", t_start), end_time("t_end", t_end), startup
+    layout = _layout(*fields)
     watched = bool(trajectory or progress or callback)
     if _is_adaptive(method, layout, rtol, atol):
         with _recording(x), Bar(progress, f"{method.name}, evaluations", None) as bar:
             return adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
-    lowered = _lowered(method, den, x, layout)
+    lowered = _lowered(method, den, x, fields)
     program, grid_times = lowered.program, lowered.program.times
     source = None
     if program.noises:
@@ -166,9 +168,9 @@ def _recording(x: torch.Tensor) -> Any:
     return nullcontext() if x.requires_grad else torch.set_grad_enabled(False)
 
 
-def _lowered(method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: Layout) -> Lowered:
+def _lowered(method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...]) -> Lowered:
     named = den.time if isinstance(den.time, str) else None
-    lowered = _planned(method, den.schedule, layout, den.prediction, den.state_dtype(x), den.dtype(x), named)
+    lowered = _plan(method, den.schedule, layout, den.prediction, den.state_dtype(x), den.dtype(x), named)
     if event := lowered.program.event:
         _check_event(event, x)
     return lowered
@@ -180,23 +182,32 @@ def _check_event(event: tuple[int, ...], x: torch.Tensor) -> None:
         raise ValueError(f"the program has coefficients for samples of shape {event}, not {shape} as of x")
 
 
+def _layout(*fields: Any) -> Layout:
+    return Layout(*fields)
+
+
+def _plan(*setting: Any) -> Lowered:
+    return _planned(*setting)
+
+
+for constant in (_layout, _plan):  # as torch.compiler.assume_constant_result, imported cheaply
+    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @lru_cache(maxsize=256)
 def _planned(
     method: Solver | Program,
     sch: Schedule,
-    layout: Layout,
+    layout: tuple[Any, ...],
     prediction: str,
     state: torch.dtype,
     model: torch.dtype,
     time: str | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
-    lowered = lower(layout.program(method, sch), sch, prediction, state=state, model=model)
+    lowered = lower(Layout(*layout).program(method, sch), sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too
         times = torch.tensor([call.t for call in lowered.program], dtype=torch.float64, device="cpu")
-        return replace(lowered, told=told_as(time_map(time, sch)(times), model).unsqueeze(1))
-
-
-_planned._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compiler.assume_constant_result, imported cheaply
+        return replace(lowered, timesteps=as_timesteps(time_map(time, sch)(times), model).unsqueeze(1))

@@ -62,8 +62,8 @@ def evaluate(
 ) -> list[torch.Tensor]:
     """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
     size, kept = batch or len(nodes), list[torch.Tensor]()
-    for k, (part, told) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
-        answer: Any = den.model(part, told)
+    for k, (part, timesteps) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
+        answer: Any = den.model(part, timesteps)
         answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
         if len(answers) != models:
             raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")

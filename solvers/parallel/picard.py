@@ -61,9 +61,9 @@ def picard(
     end = torch.cat([window.state for window in windows]) if windows else x.to(plan.wide, copy=True)
     certificate = Certificate(
         torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, len(plan)).T.copy()),
-        torch.tensor([w.distance for w in windows], dtype=torch.float64),
-        torch.tensor([w.rounds for w in windows], dtype=torch.int64),
-        torch.tensor([w.nfe for w in windows], dtype=torch.int64),
+        torch.tensor([w.distance for w in windows], dtype=torch.float64, device="cpu"),
+        torch.tensor([w.rounds for w in windows], dtype=torch.int64, device="cpu"),
+        torch.tensor([w.nfe for w in windows], dtype=torch.int64, device="cpu"),
     )
     most = int(certificate.nfe.max()) if windows else 0
     outputs = _joined(windows) if keep else []
@@ -74,8 +74,8 @@ def _round(active: dict[int, PicardWindow], plan: Plan, noises: Noises, ask: Eva
     """One batch for all windows; the call of a window whose first answer was not finite, if there is one."""
     added = [noises.rows(window.calls, b) for b, window in active.items()]
     seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
-    told = torch.cat([plan.told[window.calls] for window in active.values()])
-    answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], told)
+    timesteps = torch.cat([plan.timesteps[window.calls] for window in active.values()])
+    answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], timesteps)
     parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
     for window, outputs, rows in zip(active.values(), parts, added, strict=True):
         if not window.sweep(outputs, rows):

@@ -7,7 +7,7 @@ import torch
 
 from ...kernels import advance, scan
 from ..arrays import Array, Mask
-from .plan import Pair, Plan, rows, still
+from .plan import Pair, Plan, resting_pair, rows
 from .settings import Picard
 
 SLOWEST = 0.9  # contraction that estimates reckon with at most: at roundoff changes no longer shrink
@@ -27,7 +27,7 @@ class PicardWindow:
         self.first, self.rounds, self.nfe = 0, 0, 0
         self.slots = plan.start(x)
         self.nodes = x.new_empty((0, *x.shape), dtype=plan.seen)
-        a, s = still(plan.alpha[0], plan.sigma[0])[:, 0].tolist()
+        a, s = resting_pair(plan.alpha[0], plan.sigma[0])[:, 0].tolist()
         self.ahead: Pair = a * self.slots[:1], s * self.slots[:1]  # at the last call that is known
         # Of the last sweep: the answers, how much what the calls see has changed since, and the squares of that and of
         # what they see; and the relative change of what each call makes.
@@ -72,10 +72,10 @@ class PicardWindow:
             return nodes
         n, wide = calls.start, last.to(plan.wide)
         answers = rows(plan.answer[calls, 0], x0) * x0 + rows(plan.answer[calls, 1], x0) * eps
-        answers[0] += plan.still[n] * (wide - plan.alpha[n] * x0[0] - plan.sigma[n] * eps[0])
+        answers[0] += plan.frozen[n] * (wide - plan.alpha[n] * x0[0] - plan.sigma[n] * eps[0])
         slots = plan.slots_of(n, (x0[0], eps[0]))
-        slots[plan.held[n]] = wide
-        slopes = rows(plan.still[calls], x0).reshape(-1, 1)
+        slots[plan.seen_slots[n]] = wide
+        slopes = rows(plan.frozen[calls], x0).reshape(-1, 1)
         new, _ = scan(
             slots, [answers] * plan.recurrence.models, nodes, plan.recurrence, first=n,
             noises=[z[known:] for z in noises], slopes=slopes,
@@ -85,14 +85,14 @@ class PicardWindow:
     def sweep(self, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> bool:
         """Carry out the calls with the model's answers (W, ...), and move on past what has converged. False, and
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
-        plan, first, size = self.plan, self.first, len(self)
+        plan, first, size, old = self.plan, self.first, len(self), self.nodes
         self.rounds, self.nfe = self.rounds + 1, self.nfe + size
         slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots)
-        outputs, old = [x.unsqueeze(1) for x in outputs], self.nodes
+        outputs = [x.unsqueeze(1) for x in outputs]
         new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
-        squares, scales = host(torch.stack([squared[:, 0], norms(new)]))
+        squares, scales = to_numpy(torch.stack([squared[:, 0], norms(new)]))
         if not np.isfinite(squares).all():
-            size = leading(np.logical_and.reduce([host(x.isfinite().flatten(1).all(1)) for x in outputs]))
+            size = leading(np.logical_and.reduce([to_numpy(x.isfinite().flatten(1).all(1)) for x in outputs]))
             if not size:
                 return False
             squares, scales, new = squares[:size], scales[:size], new[:size]
@@ -101,21 +101,12 @@ class PicardWindow:
         stride = min(leading(moved <= self.how.tol) + 1, size)
         finite = max(leading(np.isfinite(squares)), stride)
         change = new[:finite].to(plan.wide) - old[:finite].to(plan.wide)
-        follow = slopes.reshape(-1, *[1] * (new.ndim - 1))
-
-        def carried(begin: int, end: int) -> list[torch.Tensor]:  # the answers that scan has used
-            given, known = [x[begin:end].to(plan.wide, copy=True) for x in outputs], max(begin, 1)
-            if end > known:
-                by = follow[known:end] * change[known - 1 : end - 1]
-                for x in given:
-                    x[known - begin :] += by
-            return given
-
         if min(first + stride + self.size, len(plan)) > first + finite:  # there will be nodes that nothing is known of
             at = int(plan.recurrence.at[first])
             before = new[finite - 2 : finite - 1] if finite > 1 else self.slots[at : at + 1].to(plan.seen)
-            self.ahead = plan.pair_of(first + finite - 1, before, carried(finite - 1, finite))
-        passed = carried(0, stride)
+            last = self._followed(outputs, slopes, change, finite - 1, finite)
+            self.ahead = plan.pair_of(first + finite - 1, before, last)
+        passed = self._followed(outputs, slopes, change, 0, stride)
         advance(self.slots, passed, plan.recurrence, first=first, noises=[z[:stride] for z in noises], out=self.slots)
         if self.kept is not None:
             self.kept.append(passed)
@@ -125,19 +116,30 @@ class PicardWindow:
         self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
         return True
 
+    def _followed(
+        self, outputs: Sequence[torch.Tensor], slopes: torch.Tensor, change: torch.Tensor, begin: int, end: int
+    ) -> list[torch.Tensor]:
+        """The answers of the calls from ``begin`` to ``end`` as `scan` has used them: each follows what it sees."""
+        given, known = [x[begin:end].to(self.plan.wide, copy=True) for x in outputs], max(begin, 1)
+        if end > known:
+            by = slopes.reshape(-1, *[1] * (change.ndim - 1))[known:end] * change[known - 1 : end - 1]
+            for x in given:
+                x[known - begin :] += by
+        return given
+
     def _slopes(self, outputs: Sequence[torch.Tensor]) -> Array:
         """(W,): how each answer is taken to follow what the call sees: so that x0 stays if nothing is known of it.
 
         The secant along the line of a node's last two values: the diagonal of Broyden's method, node by node."""
         plan, calls = self.plan, self.calls
-        slopes, n = plan.still[calls].copy(), min([self.squares.shape[1], *map(len, self.answers)])
+        slopes, n = plan.frozen[calls].copy(), min([self.squares.shape[1], *map(len, self.answers)])
         if self.how.accelerate and n:
-            wide = ([x[:n].to(plan.wide) for x in rows] for rows in (outputs, self.answers))
+            wide = ([x[:n].to(plan.wide) for x in answers] for answers in (outputs, self.answers))
             change = sum(new - old for new, old in zip(*wide, strict=True))
-            along = host(torch.linalg.vecdot(self.dx[:n].flatten(1), change.flatten(1))).astype(np.float64)
+            along = to_numpy(torch.linalg.vecdot(self.dx[:n].flatten(1).double(), change.flatten(1).double()))
             square, scale = self.squares[:, :n]
             known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
-            along /= len(outputs) * np.where(known, square, 1.0)
+            along = along / (len(outputs) * np.where(known, square, 1.0))
             slopes[:n] = np.where(known, along.clip(*plan.slopes[:, calls.start : calls.start + n]), slopes[:n])
         return slopes
 
@@ -153,15 +155,14 @@ class PicardWindow:
 
 
 def leading(flags: Mask) -> int:
-    """How many come before the first that is False."""
+    """How many flags come before the first that is False."""
     return int(np.logical_and.accumulate(flags).sum())
 
 
-def host(x: torch.Tensor) -> np.ndarray:
+def to_numpy(x: torch.Tensor) -> np.ndarray:
     return x.cpu().numpy()
 
 
-def norms(rows: torch.Tensor) -> torch.Tensor:
-    """Of (W, 1, ...), fp64 (W,)."""
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    return torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=wide).double()
+def norms(nodes: torch.Tensor) -> torch.Tensor:
+    """The norm of each row of (W, 1, ...), fp64 (W,): in fp32 squares overflow beyond 1e19."""
+    return torch.linalg.vector_norm(nodes.flatten(1), dim=1, dtype=torch.float64)

@@ -30,8 +30,8 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """ValueError unless ``value`` is one of the names."""
     names = list(choices)
     if not isinstance(value, str) or value not in names:
-        told = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
-        raise ValueError(f"{name} must be {told}, not {value!r}")
+        several = f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
+        raise ValueError(f"{name} must be {several}, not {value!r}")
 
 
 def flag(name: str, value: Any) -> None:

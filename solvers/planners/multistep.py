@@ -28,6 +28,11 @@ Startup = Literal["ramp", "single-step"]
 Steps = np.ndarray[Any, np.dtype[np.intp]]
 
 
+def check_startup(startup: Any) -> None:
+    """Raise ValueError unless ``startup`` is "ramp" or "single-step"."""
+    choice("startup", startup, get_args(Startup))
+
+
 def _simplified(moments: Array) -> Array:
     """DPM-Solver++(2M) as published (Lu et al. 2022b, Algorithm 2; book Algorithm 7): the first moment of the
     exponential kernel is replaced by half its zeroth. Second order all the same."""
@@ -84,7 +89,7 @@ class Adams:
         count("order", self.order, most=8)
         choice("variable", self.variable, get_args(Variable))
         flag("corrector", self.corrector)
-        choice("startup", self.startup, get_args(Startup))
+        check_startup(self.startup)
         choice("moments", self.moments, ("exact", *SHIPPED))
         if self.moments != "exact" and (self.order != SHIPPED[self.moments][0] or self.corrector):
             raise ValueError(

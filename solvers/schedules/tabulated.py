@@ -187,7 +187,7 @@ class Custom(Schedule):
         object.__setattr__(self, "_zeros", (no_alpha, no_sigma))
 
     def _check_functions(self) -> None:
-        t = torch.linspace(*self.domain, 257, dtype=torch.float64)
+        t = torch.linspace(*self.domain, 257, dtype=torch.float64, device="cpu")
         alpha, sigma = self.alpha_function(t), self.sigma_function(t)
         for name, y in (("alpha", alpha), ("sigma", sigma)):
             if not (isinstance(y, torch.Tensor) and y.shape == t.shape and y.dtype == t.dtype):
@@ -219,7 +219,7 @@ class Custom(Schedule):
 
 
 def _by_torch(f: ScheduleFunction, t: Any) -> Any:
-    return f(t) if isinstance(t, torch.Tensor) else f(torch.tensor(t)).numpy()
+    return f(t) if isinstance(t, torch.Tensor) else f(torch.tensor(t, device="cpu")).numpy()
 
 
 def _derivative(f: ScheduleFunction) -> ScheduleFunction:
