@@ -10,8 +10,8 @@ from scipy.integrate import quad
 
 import logsnr
 from logsnr.analysis.explain import affine_map
-from logsnr.solvers.planners.gauges import EPS, VELOCITY, X0
 from logsnr.solvers import Adams, ExponentialRungeKutta
+from logsnr.solvers.planners.gauges import EPS, VELOCITY, X0
 from logsnr.solvers.planners.tableaux import two_stage
 
 SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]

@@ -161,7 +161,8 @@ def test_radius_of_the_wrong_time_is_found(order: int, sch: logsnr.Schedule) -> 
     for faulty, expected in ((False, order + 1), (True, 2)):
         slopes = local_order(Rotated(order, faulty), problem, sch).slopes  # the last ones are rounding
         assert np.median(slopes[-5:-1]) == pytest.approx(expected, abs=0.1)
-    found = [convergence_order(Rotated(order, faulty), problem, sch, startup="ramp", max_nfe=1000) for faulty in (False, True)]
+    right, wrong = Rotated(order, False), Rotated(order, True)
+    found = [convergence_order(method, problem, sch, startup="ramp", max_nfe=1000) for method in (right, wrong)]
     assert found[0].order > min(order, 2) - 0.1  # a ramp caps it, after many steps
     assert found[1].order == pytest.approx(1, abs=0.1)
     assert order == 1 or found[1].errors[-1] > 20 * found[0].errors[-1]
