@@ -27,14 +27,25 @@ def adaptive_solution(
     callback: Callback | None,
     trajectory: bool,
 ) -> Solution:
-    """An adaptive run from ``x``; ValueError for arguments that go with fixed steps only."""
+    """An adaptive run from ``x``; ValueError for arguments that go with fixed steps only.
+
+    A run to sigma = 0 takes adaptive steps down to the schedule's last level with noise, if it has one, and goes on
+    from there in one step of DDIM, one evaluation more.
+    """
     for name, value in (("steps", layout.steps), ("nfe", layout.nfe), ("parallel", parallel)):
         if value is not None:
             raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
     times = layout.span(den.schedule)
     times.setflags(write=False)
     rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
-    states, nfe = adaptive_solve(den, x, str(method.adaptive), times, rtol=rtol, atol=atol, count=bar.show)
+    sch, stops = den.schedule, times.copy()
+    if sch.last_level is not None and sch.sigma(times[-1]) == 0 and times[-2] > sch.last_level:
+        stops[-1] = sch.last_level
+    states, nfe = adaptive_solve(den, x, str(method.adaptive), stops, rtol=rtol, atol=atol, count=bar.show)
+    if stops[-1] != times[-1]:
+        end = float(sch.alpha(times[-1])) * den.x0(states[-1], stops[-1])
+        states = torch.cat([states[:-1], end[None]])
+        nfe += 1
     if callback:
         for node in range(1, len(times)):
             callback(node, float(times[node]), states[node])

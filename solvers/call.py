@@ -3,7 +3,9 @@
 Every field is checked here, whoever made it: a planner, a user or a file.
 """
 
+import hashlib
 import math
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,6 +20,7 @@ STATE = 0  # the slot of the state
 MAX_WRITES = 3
 MAX_SLOTS = 256
 MAX_STREAM = (1 << 32) - 1
+HASHED = 1 << 31  # streams from here on belong to keys; those below to starts and Brownian paths
 
 
 class NoiseKey(NamedTuple):
@@ -31,6 +34,17 @@ class NoiseKey(NamedTuple):
     s: float
     t: float
     stream: int = 0
+
+    @property
+    def address(self) -> tuple[int, int]:
+        """Interval and stream, 32 bits each, under which `kernels.normals` makes this normal.
+
+        They are a hash of the times and the stream: the same interval has the same normals in whatever program it
+        occurs, so that runs in pieces are the whole. The upper half of all streams is theirs.
+        """
+        words = hashlib.blake2b(struct.pack("<ddI", self.s + 0.0, self.t + 0.0, self.stream), digest_size=8).digest()
+        interval, stream = struct.unpack("<II", words)
+        return interval, stream | HASHED
 
     def __str__(self) -> str:
         visit = f", {self.stream}" if self.stream else ""

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from .catalogue_sde import STOCHASTIC
-from .names import nearest
+from .names import solver_hint
 from .planners.gauges import EPS, VELOCITY, X0
 from .planners.multistep import Adams
 from .planners.singlestep import ExponentialRungeKutta
@@ -110,7 +110,7 @@ def _named(name: Any) -> Solver:
         return _SOLVERS[name]
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
-    raise ValueError(f"solver = {name!r:.60} is unknown{nearest(name, _SOLVERS)}")
+    raise ValueError(f"solver = {name!r:.60} is unknown{solver_hint(name, _SOLVERS)}")
 
 
 def _label(value: Any) -> str:

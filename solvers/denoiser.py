@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from ..kernels import STATE_DTYPES, transformed
-from .heads import HEADS, Level, from_pair, to_pair
-from .names import nearest
-from .schedules.base import Schedule
+from .heads import HEADS, Level, from_pair, network_rate, to_pair
+from .names import head_hint, nearest
+from .schedules.base import Schedule, check_schedule
 
 CHANGED = "the model has changed x in place, which is the state itself; let it work on x.clone()"
 
@@ -45,10 +45,9 @@ class Denoiser:
     ) -> None:
         if not callable(model):
             raise TypeError(f"model must be a callable model(x, t), not {type(model).__name__}")
-        if not isinstance(schedule, Schedule):
-            raise TypeError(f"schedule must be a logsnr schedule, not {type(schedule).__name__}")
+        check_schedule(schedule)
         if prediction not in HEADS:
-            raise ValueError(f"prediction = {prediction!r} is not a head{nearest(prediction, HEADS)}")
+            raise ValueError(f"prediction = {prediction!r} is not a head{head_hint(prediction)}")
         if dtype is not None and dtype not in STATE_DTYPES:
             raise ValueError(f"dtype must be one of {STATE_DTYPES}, not {dtype}")
         self.model, self.schedule, self.prediction = model, schedule, prediction
@@ -87,12 +86,13 @@ class Denoiser:
         check_state(x)
         times = per_sample_times(t, x)
         output = self.predict(x.to(self.dtype(x)), self.model_times(times, x))
+        rate = network_rate(self.prediction, self.schedule)
         if name == self.prediction:
-            return output.to(x.dtype)
+            return rate * output.to(x.dtype)
         wide = torch.promote_types(x.dtype, torch.float32)
         a, b = convert(self.prediction, name, Level.at(self.schedule, times))
         a, b = (_column(c, x).to(wide) if isinstance(c, torch.Tensor) else c for c in (a, b))
-        state, answer = x.to(wide), output.to(wide)
+        state, answer = x.to(wide), rate * output.to(wide)
         return (b * answer if isinstance(a, float) and a == 0 else a * state + b * answer).to(x.dtype)
 
     def dtype(self, x: torch.Tensor) -> torch.dtype:
@@ -149,6 +149,13 @@ def check_state(x: torch.Tensor, name: str = "x") -> None:
     """Raise TypeError or ValueError unless ``x`` is a floating tensor with a batch dimension."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, not {type(x).__name__}")
+    if x.is_nested:
+        raise ValueError(f"{name} must be one dense tensor, not a nested one: run each of its tensors for itself")
+    if x.is_complex():
+        raise ValueError(
+            f"{name} is {x.dtype}, but must be real: give torch.view_as_real({name}) and a model of such tensors; "
+            "sigma is then the standard deviation of the real part and of the imaginary part, each"
+        )
     if x.dtype not in STATE_DTYPES:
         raise ValueError(f"{name} must be a float tensor (fp64, fp32, fp16 or bf16), not {x.dtype}")
     if x.layout is not torch.strided:
@@ -202,11 +209,11 @@ def time_map(time: str | TimeMap, sch: Schedule) -> TimeMap:
     if callable(time):
         return time
     maps: dict[str, TimeMap] = {
-        "t": lambda t: t,
-        "1000t": lambda t: 1000 * t,
+        "t": sch.clock,
+        "1000t": lambda t: 1000 * sch.clock(t),
         "sigma": sch.sigma,
         "c_noise": lambda t: -sch.half_logsnr(t) / 4,
-        "index": lambda t: t.round().to(torch.int64),
+        "index": lambda t: t.clamp(min=0).round().to(torch.int64),
     }
     if not isinstance(time, str) or time not in maps:
         raise ValueError(f"time = {time!r} is not a convention{nearest(time, maps)}; a callable is one too")

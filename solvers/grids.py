@@ -8,7 +8,7 @@ import torch
 
 from .arrays import Array
 from .names import nearest
-from .schedules.base import Schedule
+from .schedules.base import Schedule, check_schedule
 
 # Where a schedule itself does not end at a finite log-SNR: t from 0.999 to 0.001 for flow matching.
 WINDOW = 7.0
@@ -26,18 +26,22 @@ def grid(
     """``steps + 1`` times from t_start to t_end (by default the schedule's own span).
 
     kind: "logsnr" uniform in lam (Lu et al. 2022a); "karras" uniform in (sigma/alpha)^(1/7) (Karras et al.
-    2022, eq. 5); "time" uniform in t. Where an end has infinite lam, the first two are laid out up to the
-    schedule's default end (or |lam| = 7 where that is infinite too) and the outermost node moved to the true
-    end: the last step of such a grid is first order.
+    2022, eq. 5); "time" uniform in t. A grid to sigma = 0 is laid out down to the last level at which the network
+    is asked, with one step less, and goes on to the end in the last step (Karras et al. 2022, as other libraries).
+    Where there is no such level, or an end has alpha = 0, the first two kinds are laid out up to |lam| = 7 and the
+    outermost node is moved to the true end.
 
     Raises ValueError for steps < 1, unknown kinds and ends outside the schedule.
     """
-    _check_schedule(sch)
+    check_schedule(sch)
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"steps must be an integer of at least 1, not {steps!r}")
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"grid = {kind!r} is neither an array of times nor a known name{nearest(kind, _KINDS)}")
-    ends = _ends(sch, t_start, t_end)
+    ends, last = _ends(sch, t_start, t_end), sch.last_level
+    if last is not None and sch.sigma(ends[1]) == 0 and ends[0] > last:  # the last step goes on to sigma = 0
+        inner = grid(sch, steps - 1, kind, t_start=t_start, t_end=last) if steps > 1 else ends[:1]
+        return check_grid(sch, [*inner, ends[1]])
     times = _KINDS[kind](sch, int(steps), ends)
     times[0], times[-1] = ends  # exactly, whatever the inverse of lam rounds to
     return check_grid(sch, times)
@@ -66,7 +70,7 @@ def end_time(name: str, t: Any) -> float | None:
 
 def check_grid(sch: Schedule, times: Any) -> Array:
     """``times`` as a float64 array; ValueError unless it is 1-D, finite, strictly monotone and in the domain."""
-    _check_schedule(sch)
+    check_schedule(sch)
     if isinstance(times, torch.Tensor):
         times = times.detach().cpu().double().numpy()
     try:
@@ -93,11 +97,6 @@ def check_grid(sch: Schedule, times: Any) -> Array:
             f"the grid must be strictly monotone; grid[{i}] = {t[i]:.6g}, grid[{i + 1}] = {t[i + 1]:.6g} is {what}"
         )
     return t
-
-
-def _check_schedule(sch: Schedule) -> None:
-    if not isinstance(sch, Schedule):
-        raise TypeError(f"schedule must be a logsnr schedule, not {type(sch).__name__}")
 
 
 def _lam_window(sch: Schedule, ends: Array) -> tuple[float, float]:

@@ -41,6 +41,12 @@ def to_pair(head: str, level: Level) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     return _TO_PAIR[head](level)
 
 
+def network_rate(head: str, sch: Schedule) -> float:
+    """The factor that makes the network's answer ``head`` on the schedule's time: -1 for the velocity of a network whose
+    own time runs from noise to data, else 1."""
+    return sch.clock_rate if head == "velocity" else 1.0
+
+
 def from_pair(head: str, level: Level) -> tuple[Any, Any]:
     """``(p, q)`` with ``head = p x0 + q eps``."""
     return _FROM_PAIR[head](level)

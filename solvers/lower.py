@@ -10,7 +10,7 @@ import torch
 from ..kernels import Table, Update, Updates
 from .arrays import Array
 from .call import Call, prune
-from .heads import Level, to_pair
+from .heads import Level, network_rate, to_pair
 from .program import Program
 from .schedules.base import Schedule
 
@@ -69,7 +69,7 @@ def lower(
 
 
 def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
-    addresses = tuple((program.noises.index(key), 0) for key in call.noises)
+    addresses = tuple(key.address for key in call.noises)
     written = tuple(dtypes[k] for k in call.writes)
     return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix))
 
@@ -78,7 +78,8 @@ def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:
     """(n, 2, 2): x0 and eps as combinations of (x, prediction) at each call."""
     with np.errstate(divide="ignore", invalid="ignore"):  # infinities are refused where they are needed
         (a, b), (c, d) = to_pair(prediction, Level.at(sch, times))
-    flat = np.broadcast_arrays(a, b, c, d, times)[:4]
+    rate = network_rate(prediction, sch)
+    flat = np.broadcast_arrays(a, rate * b, c, rate * d, times)[:4]
     return np.stack(flat, axis=-1).reshape(-1, 2, 2)
 
 

@@ -9,3 +9,51 @@ def nearest(name: object, names: Iterable[str]) -> str:
     known = list(names)
     close = get_close_matches(str(name), known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else f"; choose from {', '.join(known)}"
+
+
+HEADS_ELSEWHERE = {
+    "epsilon": "eps", "noise": "eps", "sample": "x0", "x_start": "x0", "x": "x0", "data": "x0",
+    "v_prediction": "v", "vpred": "v", "flow": "velocity", "flow_prediction": "velocity", "u": "velocity",
+}  # fmt: skip
+SOLVERS_ELSEWHERE = {
+    "euler_ancestral": "euler-a", "euler_a": "euler-a", "dpmpp_2m": "dpmpp-2m", "dpmpp_2m_sde": "sde-dpmpp-2m",
+    "dpmpp_3m_sde": "sde-dpmpp-3m", "dpmpp_2s_ancestral": "dpmpp-2s-a", "dpm_2": "dpm-2", "dpm_2_ancestral": "dpm2-a",
+    "lms": "deis-rho-4", "deis": "deis-3", "sa_solver": "sa-3", "er_sde": "er-sde-3", "seeds_2": "seeds-2",
+    "dpm++ 2m": "dpmpp-2m", "dpm++ sde": "sde-dpmpp-2s", "dpm++ 2m sde": "sde-dpmpp-2m", "dpm++ 3m sde": "sde-dpmpp-3m",
+    "dpm++ 2s a": "dpmpp-2s-a", "euler a": "euler-a", "dpm2": "dpm-2", "dpm2 a": "dpm2-a",
+    "eulerdiscretescheduler": "euler", "dpmsolvermultistepscheduler": "dpmpp-2m", "ddimscheduler": "ddim",
+    "ddpmscheduler": "ddpm", "heundiscretescheduler": "heun", "eulerancestraldiscretescheduler": "euler-a",
+    "unipc": "dpmpp-3m", "uni_pc": "dpmpp-3m", "unipcmultistepscheduler": "dpmpp-3m",
+    "dopri": "dopri5", "rk45": "dopri5",
+}  # fmt: skip
+GRIDS_ELSEWHERE = {"karras": "karras", "exponential": "logsnr", "simple": "time", "normal": "time"}
+ARGUMENTS_ELSEWHERE = {
+    "num_inference_steps": "steps", "num_steps": "steps", "n_steps": "steps", "num_function_evaluations": "nfe",
+    "sigmas": "grid, an array of times; schedule.time(-log(sigma / alpha)) makes times of sigmas", "timesteps": "grid",
+    "times": "grid", "method": "solver", "sampler": "solver", "scheduler": "grid", "noise_sampler": "noise",
+    "s_churn": 'solver="edm-churn"', "eta": "a solver that has eta, as sde-dpmpp-2m or ddim-eta",
+}  # fmt: skip
+
+
+def head_hint(name: object) -> str:
+    """The end of a sentence about a head that does not exist."""
+    known = HEADS_ELSEWHERE.get(str(name).lower())
+    return f"; that is {known!r} here" if known else nearest(name, ("x0", "eps", "v", "velocity", "score"))
+
+
+def solver_hint(name: object, names: Iterable[str]) -> str:
+    """The end of a sentence about a solver that does not exist: what other libraries mean by the name."""
+    words = str(name).lower().strip().split()
+    grid = next((GRIDS_ELSEWHERE[word] for word in words[1:] if word in GRIDS_ELSEWHERE), None)
+    key = " ".join(word for word in words if grid is None or word not in GRIDS_ELSEWHERE)
+    known = SOLVERS_ELSEWHERE.get(key) or SOLVERS_ELSEWHERE.get(key.replace(" ", "_"))
+    if known is None:
+        return nearest(name, names)
+    nearby = "the nearest here is" if "unipc" in key or key == "uni_pc" else "that is"
+    return f"; {nearby} solver={known!r}" + (f" with grid={grid!r}" if grid else "")
+
+
+def argument_hint(names: Iterable[str]) -> str:
+    """The end of a sentence about arguments that other libraries have."""
+    told = [f"{name} is {ARGUMENTS_ELSEWHERE[name]} here" for name in names if name in ARGUMENTS_ELSEWHERE]
+    return f"; {', '.join(told)}" if told else ""

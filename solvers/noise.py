@@ -11,7 +11,7 @@ from ..kernels import STATE_DTYPES, Noise, Seeds, standard_normals, transformed
 from .brownian import BrownianNoise
 from .planners.stochasticity import Window
 from .program import NoiseKey, Program
-from .schedules.base import Schedule
+from .schedules.base import Schedule, check_schedule
 
 NoiseFunction = Callable[[NoiseKey, torch.Tensor], torch.Tensor]
 START = 2  # the stream of `randn`: runs draw from others
@@ -40,6 +40,27 @@ def randn(
     like = torch.empty(sizes, dtype=torch.float32, device=device)
     noise = Noise(*seeds_of(sizes[0], like.device, seed, sample_ids), ((0, START),))
     return standard_normals(noise, 0, like).to(dtype)
+
+
+def start(
+    schedule: Schedule,
+    shape: Sequence[int],
+    *,
+    seed: Seed,
+    t_start: float | None = None,
+    sample_ids: Iterable[int] | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> torch.Tensor:
+    """Pure noise to start a run from, (B, ...): sigma(t_start) times the normals of `randn`.
+
+    t_start: by default the schedule's own. On EDM's schedule the start has the standard deviation 80, not 1. Raises
+    what `randn` raises, and TypeError for what is no schedule.
+    """
+    check_schedule(schedule)
+    sigma = float(schedule.sigma(schedule.t_start if t_start is None else float(t_start)))
+    z = randn(shape, seed=seed, sample_ids=sample_ids, dtype=torch.promote_types(dtype, torch.float32), device=device)
+    return (sigma * z).to(dtype)
 
 
 def seeds_of(batch: int, device: torch.device, seed: Seed, sample_ids: Iterable[int] | None) -> Seeds:
@@ -119,19 +140,19 @@ def noise_source(
     seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
     if not brownian:
         return seeds
-    return _Path(program, BrownianNoise(sch, program.eta or Window(1.0), seeds))
+    return _Path(BrownianNoise(sch, program.eta or Window(1.0), seeds))
 
 
 class _Path:
     """Brownian increments for stream 0, addressed normals for all other streams."""
 
-    def __init__(self, program: Program, path: BrownianNoise) -> None:
-        self.numbers, self.path = {key: n for n, key in enumerate(program.noises)}, path
+    def __init__(self, path: BrownianNoise) -> None:
+        self.path = path
 
     def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
         if key.stream == 0:
             return self.path(key, like)
-        return standard_normals(Noise(*self.path.seeds, ((self.numbers[key], 0),)), 0, like)
+        return standard_normals(Noise(*self.path.seeds, (key.address,)), 0, like)
 
 
 class _Asked:

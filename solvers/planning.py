@@ -55,8 +55,10 @@ class Layout:
         """Whether neither a number of steps, nor a budget, nor an array of times is given."""
         return self.steps is None and self.nfe is None and self.named
 
-    def program(self, solver: str | Solver | Planner | Program, sch: Schedule) -> Program:
-        """The program that `solve` runs.
+    def program(
+        self, solver: str | Solver | Planner | Program, sch: Schedule, prediction: str | None = None
+    ) -> Program:
+        """The program that `solve` runs for a network that returns the head ``prediction``.
 
         A `Program` is its own layout: it is returned as it is, after a look at its times, and all fields must have
         their defaults. Raises ValueError for fields that do not fit together, and what `Solver.program` raises.
@@ -70,12 +72,12 @@ class Layout:
         if not isinstance(self.grid, str):
             if any(a is not None for a in (self.steps, self.nfe, self.t_start, self.t_end)):
                 raise ValueError("an array of times is the whole grid; leave out steps, nfe, t_start and t_end")
-            return method.program(sch, self.grid, startup=self.startup)
+            return method.program(sch, self.grid, startup=self.startup, prediction=prediction)
         name = self.grid
 
         def on(count: int) -> Program:
             times = make_grid(sch, count, name, t_start=self.t_start, t_end=self.t_end)
-            return method.program(sch, times, startup=self.startup)
+            return method.program(sch, times, startup=self.startup, prediction=prediction)
 
         if self.steps is not None and self.nfe is None:
             return on(self.steps)

@@ -119,12 +119,13 @@ class Program:
             pass
         return slots[STATE]
 
-    def renamed(self, name: str) -> "Program":
-        """The same numbers under another name."""
+    def renamed(self, name: str, *notes: str) -> "Program":
+        """The same numbers under another name, with further notes."""
         named = copy.copy(self)
         for kept in ("key", "_hash"):
             named.__dict__.pop(kept, None)
         object.__setattr__(named, "name", name)
+        object.__setattr__(named, "notes", (*self.notes, *notes))
         return named
 
     def __str__(self) -> str:

@@ -1,5 +1,6 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
+import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,12 +11,14 @@ from typing import Any
 
 import torch
 
+from ..kernels import transformed
 from .adaptive import adaptive_solution
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .denoiser import Denoiser, as_timesteps, check_state, time_map
 from .grids import end_time
 from .lower import Lowered, lower
+from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
@@ -26,6 +29,9 @@ from .schedules.base import Schedule
 from .solution import Solution
 from .solver import Planner
 from .watching import Bar, Callback, Observer
+
+PURE = 0.1  # alpha / sigma of a start that counts as pure noise
+FEW, FEWEST = 4096, 64  # elements whose spread is looked at, and that tell something
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -89,7 +95,7 @@ def solve(
     nobody can look at what it returns.
     """
     method = _method(solver, options)
-    _check(den, x, parallel, callback)
+    _check(den, x, parallel, callback, trajectory=trajectory, progress=progress, brownian=brownian)
     fields = steps, nfe, grid_key(grid), end_time("t_start", t_start), end_time("t_end", t_end), startup
     layout = _layout(*fields)
     watched = bool(trajectory or progress or callback)
@@ -97,6 +103,7 @@ def solve(
         with _recording(x), Bar(progress, f"{method.name}, evaluations", None) as bar:
             return adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
     lowered = _lowered(method, den, x, fields)
+    _warn_of_spread(x, lowered.program, den.schedule)
     program, grid_times = lowered.program, lowered.program.times
     source = None
     if program.noises:
@@ -136,10 +143,11 @@ def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
         unknown = options.keys() - set(method.options)
         arguments = [name for name, p in signature(solve).parameters.items() if p.kind is p.KEYWORD_ONLY]
         close = [near for name in unknown for near in get_close_matches(name, arguments, n=1, cutoff=0.7)]
-        raise ValueError(f"{error}; did you mean {' and '.join(close)}?" if close else str(error)) from None
+        hint = argument_hint(unknown) or (f"; did you mean {' and '.join(close)}?" if close else "")
+        raise ValueError(f"{error}{hint}") from None
 
 
-def _check(den: Any, x: Any, parallel: Any, callback: Any) -> None:
+def _check(den: Any, x: Any, parallel: Any, callback: Any, **flags: Any) -> None:
     """Raise TypeError or ValueError for a denoiser, a start and helpers that are none or do not fit."""
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
@@ -150,6 +158,9 @@ def _check(den: Any, x: Any, parallel: Any, callback: Any) -> None:
             raise ValueError(f"x is on {x.device}, but the model's parameters are on {parameter.device}")
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r:.60}")
     if parallel is not None and not isinstance(parallel, Picard):
         raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
 
@@ -161,6 +172,22 @@ def _is_adaptive(method: Solver | Program, layout: Layout, rtol: Any, atol: Any)
     if tolerant:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     return False
+
+
+def _warn_of_spread(x: torch.Tensor, program: Program, sch: Schedule) -> None:
+    """Warn where a run that starts in pure noise starts from another amount of it."""
+    t = program.grid[0]
+    sigma = float(sch.sigma(t))
+    if t < program.grid[-1] or float(sch.alpha(t)) > PURE * sigma or x.device.type != "cpu" or transformed():
+        return
+    some = x.detach()[:1].reshape(-1)[:FEW]
+    spread = float(torch.linalg.vector_norm(some, dtype=torch.float32)) / max(len(some), 1) ** 0.5
+    if len(some) >= FEWEST and not sigma / 2 < spread < 2 * sigma:
+        warnings.warn(
+            f"x has a root mean square of {spread:.3g}, but pure noise at t = {t:.6g} has {sigma:.3g}: "
+            "logsnr.start(schedule, shape, seed=...) makes it",
+            stacklevel=4,
+        )
 
 
 def _recording(x: torch.Tensor) -> Any:
@@ -205,7 +232,7 @@ def _planned(
     time: str | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
-    lowered = lower(Layout(*layout).program(method, sch), sch, prediction, state=state, model=model)
+    lowered = lower(Layout(*layout).program(method, sch, prediction), sch, prediction, state=state, model=model)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too

@@ -66,25 +66,29 @@ class Solver:
             return 0
         return int(replace(self.planner, eta=0.0).global_order)  # type: ignore[type-var, attr-defined]
 
-    def program(self, sch: Schedule, grid: Any, *, startup: str = "ramp") -> Program:
+    def program(self, sch: Schedule, grid: Any, *, startup: str = "ramp", prediction: str | None = None) -> Program:
         """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`).
 
-        startup: for planners that have such a field, "ramp" or "single-step". Raises ValueError for grids that are not
+        startup, prediction: for planners that have such fields: "ramp" or "single-step", and the head that the network
+        returns. Raises ValueError for grids that are not
         strictly monotone or leave the schedule, for grids of stochastic solvers that do not go from noise to data, and
         for adaptive-only methods; TypeError if the planner does not return a `Program`.
         """
         planner = self.planner
         if planner is None:
             raise ValueError(f"{self.name} chooses its own steps and has no program; give rtol and atol to solve")
-        if hasattr(planner, "startup") and planner.startup != startup:
-            planner = replace(planner, startup=startup)  # type: ignore[type-var]
+        given = {"startup": startup, "prediction": prediction}
+        if fields := {name: value for name, value in given.items() if hasattr(planner, name)}:
+            planner = replace(planner, **fields)  # type: ignore[type-var]
         times = check_grid(sch, grid)
         self._check_direction(times, self.stochastic)
         program = planner.plan(sch, times)
         if not isinstance(program, Program):
             raise TypeError(f"the planner of {self.name} must return a Program, not {type(program).__name__}")
         self._check_direction(times, bool(program.noises))
-        return program.renamed(self.name)
+        left = float(sch.sigma(times[-1])) if times[0] > times[-1] else 0.0
+        notes = [f"noise of sigma = {left:.3g} is left at t = {times[-1]:.6g}"] if left else []
+        return program.renamed(self.name, *notes)
 
     def _check_direction(self, times: Array, noisy: bool) -> None:
         if noisy and times[0] < times[-1]:

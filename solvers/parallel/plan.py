@@ -12,7 +12,7 @@ from ...kernels.recurrence import layout
 from ..arrays import Array
 from ..call import STATE
 from ..denoiser import Denoiser
-from ..heads import Level, from_pair, to_pair
+from ..heads import Level, from_pair, network_rate, to_pair
 from ..lower import Lowered
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # (x0, eps)
@@ -49,8 +49,9 @@ class Plan:
         with np.errstate(divide="ignore", invalid="ignore"):
             entries = [*to_pair(den.prediction, level), from_pair(den.prediction, level)]
             (a, b), (c, d), (p, q) = (np.broadcast_arrays(*row, times)[:2] for row in entries)
-            pair, answer = np.array([[a, b], [c, d]]), np.stack([p, q], axis=1)[:-1]
-            slopes = np.stack([q / level.sigma, p / level.alpha])[:, :-1]
+            rate = network_rate(den.prediction, den.schedule)
+            pair, answer = np.array([[a, rate * b], [c, rate * d]]), rate * np.stack([p, q], axis=1)[:-1]
+            slopes = rate * np.stack([q / level.sigma, p / level.alpha])[:, :-1]
         pair = np.where(np.isfinite(pair).all(axis=(0, 1)), pair, resting_pair(level.alpha, level.sigma))
         slopes[:, ~np.isfinite(slopes).all(axis=0)] = 0.0
         answer[~np.isfinite(answer).all(axis=1)] = 0.0

@@ -99,9 +99,12 @@ class Gauge(ABC):
         """Where no interpolation over the step is possible and the planners take the DDIM step, exact in the
         limit: it ends at sigma = 0, where no head is evaluated, or the path is infinitely long, or N is infinite (where
         sigma grows from 0 with infinite slope, as of VPLinear, dx/dt is 0 * inf at the start)."""
+        return self.endless(sch, s, t) | ~np.isfinite(self.columns(sch, s.t)).all(axis=1)
+
+    def endless(self, sch: Schedule, s: Nodes, t: Nodes) -> Mask:
+        """Where the path is infinitely long, or the step ends at sigma = 0."""
         with np.errstate(invalid="ignore"):
-            endless = np.isposinf(t.lam) | ~np.isfinite(self.path(s) - self.path(t))
-        return endless | ~np.isfinite(self.columns(sch, s.t)).all(axis=1)
+            return np.isposinf(t.lam) | ~np.isfinite(self.path(s) - self.path(t))
 
     def integrate(self, var: Variable, sch: Schedule, s: Nodes, t: Nodes, functions: Callable[[Array], Array]) -> Array:
         """``mu_t int_s^t f_j dE`` for every step: s, t of shape (n,), result (n, J).

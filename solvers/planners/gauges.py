@@ -29,7 +29,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, Mask
 from ..heads import Level, from_pair
 from ..names import nearest
 from ..schedules.base import Schedule
@@ -127,6 +127,10 @@ class VelocityGauge(VelocityLamGauge):
     def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
         with np.errstate(invalid="ignore"):
             return np.sqrt(self.eta.squared(s.lam) * np.asarray(sch.diffusion2(s.t)) * np.abs(t.t - s.t))
+
+    def endless(self, sch: Schedule, s: Nodes, t: Nodes) -> Mask:
+        """Nowhere along t, where dx/dt has a limit at sigma = 0, and no noise is to be added on the way there."""
+        return np.isposinf(t.lam) & (bool(self.eta) | ~np.isfinite(self.columns(sch, t.t)).all(axis=1))
 
     def path(self, at: Nodes) -> Array:
         return at.t

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import Array, Mask
 from ..call import STATE, Call, NoiseKey
+from ..heads import Level, to_pair
 from ..program import Program
 from ..schedules.base import Schedule
 from .gauges import X0, Gauge, Nodes, as_gauge
@@ -15,18 +16,23 @@ from .quadrature import powers
 from .stochasticity import NONE, Stochasticity, stochasticity
 from .tableaux import DDIM, Tableau
 
+ASKED = ("v", "velocity")  # heads that mean something at sigma = 0, and that networks are trained to give there
+
 
 @dataclass(frozen=True)
 class ExponentialRungeKutta:
     """One step of ``tableau`` per interval of the grid, in ``gauge``, a `Gauge` or its name.
 
-    With ``eta`` every stage has the noise that the SDE has gathered up to it (SEEDS, Gonzalez et al. 2023). Raises
-    ValueError, naming the field, for values that it cannot take.
+    With ``eta`` every stage has the noise that the SDE has gathered up to it (SEEDS, Gonzalez et al. 2023).
+    prediction: the head that the network returns, if it is known. The last step of a method that has a stage at its
+    end takes it at sigma = 0 only if this head says there what dx/dt is; else that step is DDIM's, of first order.
+    Raises ValueError, naming the field, for values that it cannot take.
     """
 
     tableau: Tableau = DDIM
     gauge: Gauge | str = X0
     eta: Stochasticity | float = NONE
+    prediction: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.tableau, Tableau):
@@ -52,7 +58,7 @@ class ExponentialRungeKutta:
         gauge = as_gauge(self.gauge).with_eta(stochasticity(self.eta))
         at = Nodes.at(schedule, grid)
         s, t = at[:-1], at[1:]
-        ddim = gauge.breaks(schedule, s, t)
+        ddim = gauge.breaks(schedule, s, t) | (np.isposinf(t.lam) & self._blind(schedule, float(at.t[-1])))
         whole = np.flatnonzero(~ddim)
         nodes = (whole + 1).tolist()
         staged = iter(stage_calls(self.tableau, gauge, schedule, s[whole], t[whole], nodes, first_slot=1))
@@ -62,6 +68,16 @@ class ExponentialRungeKutta:
             calls += ddim_calls(gauge, schedule, s[one], t[one], [n + 1]) if ddim[n] else next(staged)
         times = tuple(map(float, at.t))
         return Program("runge-kutta", self.global_order, times, tuple(calls), ddim_notes(ddim, at), gauge.eta or None)
+
+    def _blind(self, schedule: Schedule, end: float) -> bool:
+        """Whether a stage would ask the network at the time ``end`` for what its head does not say there."""
+        if 1 not in self.tableau.nodes[:-1]:
+            return False
+        if self.prediction not in ASKED:
+            return True
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pair = to_pair(self.prediction, Level.at(schedule, np.asarray(end)))
+        return not np.isfinite(np.array(pair, dtype=np.float64)).all()
 
 
 def weak(order: int, eta: object) -> int:

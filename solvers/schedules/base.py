@@ -46,9 +46,24 @@ class Schedule(ABC):
         return self.domain[0]
 
     @property
+    def last_level(self) -> float | None:
+        """The cleanest time at which a network is asked; a solve may go on from there to sigma = 0 in one more step.
+        None where `t_end` is at sigma = 0 without such a level before it."""
+        return self.t_end if self.sigma(self.t_end) > 0 else None
+
+    @property
     def domain(self) -> tuple[float, float]:
         """The closed interval of times for which the schedule is defined."""
         return 0.0, 1.0
+
+    def clock(self, t: ArrayT) -> ArrayT:
+        """The time on the network's own clock, which its velocity is the derivative with respect to."""
+        return t
+
+    @property
+    def clock_rate(self) -> float:
+        """Derivative of `clock`: -1 where the network's time runs from noise to data, else 1."""
+        return 1.0
 
     def alpha(self, t: ArrayT) -> ArrayT:
         """Scale of the data in x_t."""
@@ -152,3 +167,11 @@ class VariancePreserving(Schedule):
 
     def _diffusion2(self, t: Any, xp: Any) -> Any:
         return -2 * self._drift(t, xp)
+
+
+def check_schedule(schedule: Any) -> None:
+    """Raise TypeError unless ``schedule`` is one."""
+    if isinstance(schedule, type) and issubclass(schedule, Schedule):
+        raise TypeError(f"schedule must be an instance, {schedule.__name__}(), not the class {schedule.__name__}")
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a logsnr schedule, not {type(schedule).__name__}")

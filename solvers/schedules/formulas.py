@@ -159,8 +159,26 @@ class Trigonometric(VariancePreserving):
 class FlowMatching(Schedule):
     """The straight path, on [0, 1]: alpha = 1 - t, sigma = t, velocity eps - x0; noise at t = 1.
 
-    Lipman et al., arXiv:2210.02747, and Liu et al., arXiv:2209.03003 (both with time reversed).
+    data_at: the time at which the *network* has its data. 0, the default, as Stable Diffusion 3, Flux, SiT: it is told
+    t and returns eps - x0. 1, as Lipman et al., arXiv:2210.02747, and Liu et al., arXiv:2209.03003 have it: it is told
+    1 - t and its velocity is x0 - eps. Times of grids, t_start, t_end and callbacks are the schedule's either way, with
+    noise at t = 1. Raises ValueError for other numbers.
     """
+
+    data_at: int = 0
+
+    def __post_init__(self) -> None:
+        if self.data_at not in (0, 1):
+            raise ValueError(
+                f"data_at = {self.data_at!r} must be 0 or 1, the network's time at which there is no noise"
+            )
+
+    def clock(self, t: Any) -> Any:
+        return 1 - t if self.data_at else t
+
+    @property
+    def clock_rate(self) -> float:
+        return -1.0 if self.data_at else 1.0
 
     def _alpha(self, t: Any, xp: Any) -> Any:
         return 1 - t
@@ -203,21 +221,31 @@ class _VarianceExploding(Schedule):
 class VE(_VarianceExploding):
     """Variance exploding, geometric, on [0, 1]: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t.
 
-    Song et al., arXiv:2011.13456, app. C.
+    Song et al., arXiv:2011.13456, app. C. From t = 0 to -1 sigma falls in a line to 0: ``t_end=-1`` leaves no noise.
     Raises ValueError unless 0 < sigma_min < sigma_max, both finite.
     """
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
 
+    @property
+    def domain(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
+    @property
+    def t_end(self) -> float:
+        return 0.0
+
     def _sigma(self, t: Any, xp: Any) -> Any:
-        return self.sigma_min ** (1 - t) * self.sigma_max**t  # in this form exact at both ends
+        geometric = self.sigma_min ** (1 - t) * self.sigma_max**t  # in this form exact at both ends
+        return xp.where(t < 0, self.sigma_min * (1 + t), geometric)
 
     def _dsigma(self, t: Any, xp: Any) -> Any:
-        return math.log(self.sigma_max / self.sigma_min) * self._sigma(t, xp)
+        return xp.where(t < 0, self.sigma_min, math.log(self.sigma_max / self.sigma_min) * self._sigma(t, xp))
 
     def _time(self, lam: Any, xp: Any) -> Any:
-        return (-lam - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        left = -lam - math.log(self.sigma_min)
+        return xp.where(left < 0, xp.expm1(xp.clip(left, None, 0)), left / math.log(self.sigma_max / self.sigma_min))
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import torch
 from .base import Schedule, VariancePreserving
 from .roots import increasing_root
 from .splines import bernstein, binomials, monotone_slopes
+from .tables import as_table
 
 ROUNDING = float(np.finfo(np.float64).eps)
 
@@ -23,7 +24,12 @@ class Discrete(VariancePreserving):
     decreases strictly for every table, and so does lam; a table that ends in 0 (zero terminal SNR), or below 2^-104,
     whose root is a rounding beside sigma = 1, has alpha exactly 0 there. The entries of a smooth formula are joined
     so smoothly that solvers of order 4 and 5 keep their order down to rounding. A float32 table carries its rounding,
-    about 1e-7 / sigma^2 relative in sigma; pass float64 if you have it.
+    about 1e-7 / sigma^2 relative in sigma; pass float64 if you have it. One of the usual betas (linear, or linear in
+    their roots) is recognised and made again in float64; half precision is refused.
+
+    The first entry still has noise, 0.029 of Stable Diffusion's table. From t = 0 to -1 (sigma / alpha)^2 falls in a
+    line to 0, and a solve ends there, as that of other libraries does; the network is asked at t = 0 last.
+    ``t_end=0`` leaves the noise of the first entry.
 
     `alphas_cumprod`: list, array or tensor of shape (N,), N >= 2, strictly decreasing in [0, 1); kept as a
     read-only float64 array. Raises ValueError otherwise. Equal and hashed by the table's bytes.
@@ -35,9 +41,7 @@ class Discrete(VariancePreserving):
     _slopes: torch.Tensor  # likewise of -alpha', (N - 1, 5)
 
     def __init__(self, alphas_cumprod: Sequence[float] | np.ndarray | torch.Tensor) -> None:
-        if isinstance(alphas_cumprod, torch.Tensor):
-            alphas_cumprod = alphas_cumprod.detach().to("cpu", torch.float64).numpy()
-        table = np.array(alphas_cumprod, dtype=np.float64)
+        table = as_table(alphas_cumprod)
         _check_table(table)
         table[-1] *= table[-1] > ROUNDING**2
         table.setflags(write=False)
@@ -70,9 +74,20 @@ class Discrete(VariancePreserving):
 
     @property
     def domain(self) -> tuple[float, float]:
-        return 0.0, len(self.alphas_cumprod) - 1.0
+        return -1.0, len(self.alphas_cumprod) - 1.0
+
+    @property
+    def last_level(self) -> float:
+        return 0.0
+
+    def _tail(self, t: Any, xp: Any) -> tuple[Any, Any]:
+        """Below the first entry: alpha and sigma / alpha."""
+        first = float(self.alphas_cumprod[0])
+        rho = xp.sqrt((1 - first) / first * xp.clip(1 + t, 0, 1))
+        return 1 / xp.sqrt(1 + rho * rho), rho
 
     def _segment(self, t: Any, xp: Any) -> tuple[Any, Any]:
+        t = xp.clip(t, 0, None)
         k = xp.clip(xp.floor(t), 0, len(self._slopes) - 1)
         return k.astype(np.int64) if xp is np else k.long(), t - k
 
@@ -85,21 +100,32 @@ class Discrete(VariancePreserving):
         return bernstein(_rows(self._slopes, u, xp)[k], u, xp)
 
     def _alpha(self, t: Any, xp: Any) -> Any:
-        return self._both(*self._segment(t, xp), xp)[0]
+        return xp.where(t < 0, self._tail(t, xp)[0], self._both(*self._segment(t, xp), xp)[0])
 
     def _sigma(self, t: Any, xp: Any) -> Any:
-        alpha, gap = self._both(*self._segment(t, xp), xp)
-        return xp.sqrt(gap * (1 + alpha))
+        alpha, rho = self._tail(t, xp)
+        table_alpha, gap = self._both(*self._segment(t, xp), xp)
+        return xp.where(t < 0, alpha * rho, xp.sqrt(gap * (1 + table_alpha)))
 
     def _dalpha(self, t: Any, xp: Any) -> Any:
-        return -self._slope(*self._segment(t, xp), xp)
+        first = float(self.alphas_cumprod[0])
+        tail = -(1 - first) / first / 2 * self._tail(t, xp)[0] ** 3
+        return xp.where(t < 0, tail, -self._slope(*self._segment(t, xp), xp))
 
     def _dsigma(self, t: Any, xp: Any) -> Any:
         k, u = self._segment(t, xp)
         alpha, gap = self._both(k, u, xp)
-        return alpha * self._slope(k, u, xp) / xp.sqrt(gap * (1 + alpha))
+        table = alpha * self._slope(k, u, xp) / xp.sqrt(gap * (1 + alpha))
+        first = float(self.alphas_cumprod[0])
+        alpha, rho = self._tail(t, xp)
+        return xp.where(t < 0, (1 - first) / first / 2 * alpha**3 / rho, table)
 
     def _time(self, lam: Any, xp: Any) -> Any:
+        first = float(self.alphas_cumprod[0])
+        tail = xp.exp(-2 * lam) * first / (1 - first) - 1
+        return xp.where(tail < 0, tail, self._table_time(lam, xp))
+
+    def _table_time(self, lam: Any, xp: Any) -> Any:
         alpha = 1 / xp.sqrt(1 + xp.exp(-2 * lam))
         gap = 1 / ((1 + xp.exp(2 * lam)) * (1 + alpha))
         k = xp.clip(xp.searchsorted(_rows(self._fall, lam, xp), -lam, side="right") - 1, 0, len(self._slopes) - 1)
@@ -195,7 +221,10 @@ class Custom(Schedule):
             _refuse(~(torch.isfinite(y) & (y >= 0)), t, f"{name} must be finite and nonnegative")
         _refuse((alpha == 0) & (sigma == 0), t, "alpha and sigma must not both be 0")
         lam = torch.log(alpha / sigma)
-        _refuse(~(lam[1:] < lam[:-1]), t[1:], "the half-log-SNR log(alpha / sigma) must decrease strictly")
+        falls = "the half-log-SNR log(alpha / sigma) must decrease strictly: time grows with the noise"
+        _refuse(~(lam[1:] < lam[:-1]), t[1:], f"{falls} (where data is at t = 1, give functions of 1 - t)")
+        for name, function in (("alpha", self.alpha_function), ("sigma", self.sigma_function)):
+            _check_derivative(name, function, t)
 
     def _alpha(self, t: Any, xp: Any) -> Any:
         return xp.where(t >= self._zeros[0], 0.0, _by_torch(self.alpha_function, t))
@@ -216,6 +245,19 @@ class Custom(Schedule):
 
         start, stop = (xp.full_like(lam, end) for end in self.domain)
         return increasing_root(residual, start, stop, xp)
+
+
+def _check_derivative(name: str, f: ScheduleFunction, t: torch.Tensor) -> None:
+    """ValueError if autograd's derivative is not that of differences at most of the times: a detached function."""
+    h = float(t[1] - t[0]) / 64
+    inner = t[1:-1]
+    slope, differences = _derivative(f)(inner), (f(inner + h) - f(inner - h)) / (2 * h)
+    apart = (slope - differences).abs() > 0.1 * differences.abs() + 1e-6 * differences.abs().max()
+    if apart.float().mean() > 0.5:
+        raise ValueError(
+            f"at t = {inner[apart][0].item():.3g} the derivative of {name} is {slope[apart][0].item():.3g} by autograd, "
+            f"but {differences[apart][0].item():.3g} by differences: write it with torch operations on t, not detached"
+        )
 
 
 def _by_torch(f: ScheduleFunction, t: Any) -> Any:

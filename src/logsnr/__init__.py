@@ -10,7 +10,7 @@ from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
 from .solvers.grids import grid
-from .solvers.noise import randn
+from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
@@ -53,4 +53,5 @@ __all__ = [
     "solve",
     "solver",
     "solver_names",
+    "start",
 ]
