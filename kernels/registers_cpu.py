@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .combine_cpu import kernel, launch_combine
 from .pool import THREADED_BYTES, Loop, launch, shared
-from .registers import Scratch
+from .registers import Scratch, replace_state
 from .signature import signature
 from .table import ONE
 from .tensors import accumulation_dtype, plain
@@ -127,7 +127,7 @@ class CpuRegisters:
                 self.loops = [loops[kind] for kind in kinds]
         self.scratch = Scratch(state)
 
-    def hot(self, n: int, output: Any) -> int:
+    def step(self, n: int, output: Any) -> int:
         if (
             output.__class__ is Tensor
             and output.dtype is self.hot_dtype
@@ -155,6 +155,9 @@ class CpuRegisters:
     def _place(self, word: int, tensor: torch.Tensor, dtype: torch.dtype) -> None:
         """Write the address of ``tensor`` to the frame."""
         self.frame[word] = self.scratch.alike(word, tensor, dtype, plain(tensor)).data_ptr()
+
+    def replace(self, state: torch.Tensor) -> None:
+        replace_state(self.slots, state, self.plan.cast)
 
     def first_bad(self) -> int | None:
         return None  # `hot` and `update` have said so at once

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .combine_triton import Launch, on_device, prepare, start
 from .launch_triton import launchable, launcher, row
-from .registers import Scratch, first_true
+from .registers import Scratch, first_true, replace_state
 from .tensors import plain
 from .updates import STATE, Seeds, Updates
 
@@ -55,7 +55,7 @@ class TritonRegisters:
         if self.ready is not None:
             self.hot_dtype, self.rows, _ = self.ready
 
-    def hot(self, n: int, output: Any) -> int:
+    def step(self, n: int, output: Any) -> int:
         if (
             self.rows[n]
             and output.__class__ is Tensor
@@ -116,6 +116,9 @@ class TritonRegisters:
         if found is not None:
             self.ready.kept.append(found)
             self.rows[n] = found.buffer_info()[0]
+
+    def replace(self, state: torch.Tensor) -> None:
+        replace_state(self.slots, state, self.updates.cast)
 
     def first_bad(self) -> int | None:
         return first_true(self.flags)

@@ -8,11 +8,11 @@ import torch
 
 from .catalogue import Solver
 from .denoiser import Denoiser, convert
+from .finite import not_finite
 from .heads import Level
 from .planning import Layout
-from .run import not_finite
 from .solution import Solution
-from .watching import Bar, Callback
+from .watching import Bar, Callback, called, takes_x0
 
 
 def adaptive_solution(
@@ -47,8 +47,10 @@ def adaptive_solution(
         states = torch.cat([states[:-1], end[None]])
         nfe += 1
     if callback:
+        if takes_x0(callback):
+            raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
         for node in range(1, len(times)):
-            callback(node, float(times[node]), states[node])
+            called(callback, node, float(times[node]), states[node], None, changes=False)
     return Solution(states[-1].to(x.dtype), nfe, nfe, times, states.to(x.dtype) if trajectory else None)
 
 

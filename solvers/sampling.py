@@ -1,5 +1,6 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
+import math
 import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -30,8 +31,7 @@ from .solution import Solution
 from .solver import Planner
 from .watching import Bar, Callback, Observer
 
-PURE = 0.1  # alpha / sigma of a start that counts as pure noise
-FEW, FEWEST = 4096, 64  # elements whose spread is looked at, and that tell something
+FEW, FEWEST = 1 << 15, 64  # elements whose spread is looked at, and that tell something
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -103,7 +103,8 @@ def solve(
         with _recording(x), Bar(progress, f"{method.name}, evaluations", None) as bar:
             return adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
     lowered = _lowered(method, den, x, fields)
-    _warn_of_spread(x, lowered.program, den.schedule)
+    if lowered.pure_noise:
+        _warn_of_spread(x, lowered.program, lowered.pure_noise)
     program, grid_times = lowered.program, lowered.program.times
     source = None
     if program.noises:
@@ -116,13 +117,13 @@ def solve(
             end, count = run(lowered, den, x, noise=source)
         return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, grid_times, program=program)
     with _recording(x), Bar(progress, program.name, program.steps) as bar:
-        observer = Observer(program, den.state_dtype(x), x if trajectory else None, bar, callback)
+        observer = Observer(program, den.state_dtype(x), x if trajectory else None, bar, callback, parallel is None)
         if parallel is None:
-            end, count = run(lowered, den, x, noise=source, observe=observer.node)
+            end, count = run(lowered, den, x, noise=source, observe=observer)
             return Solution(end.to(x.dtype), count, count, grid_times, observer.stacked(x.dtype), program)
         found = picard(lowered, den, x, parallel, noise=source, keep=watched)
         if watched:
-            found.replay(observer.node)
+            found.replay(observer)
         states = observer.stacked(x.dtype)
         return Solution(found.x.to(x.dtype), found.nfe, found.rounds, grid_times, states, program, found.certificate)
 
@@ -174,17 +175,15 @@ def _is_adaptive(method: Solver | Program, layout: Layout, rtol: Any, atol: Any)
     return False
 
 
-def _warn_of_spread(x: torch.Tensor, program: Program, sch: Schedule) -> None:
-    """Warn where a run that starts in pure noise starts from another amount of it."""
-    t = program.grid[0]
-    sigma = float(sch.sigma(t))
-    if t < program.grid[-1] or float(sch.alpha(t)) > PURE * sigma or x.device.type != "cpu" or transformed():
+def _warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
+    """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``."""
+    if x.device.type != "cpu" or transformed():
         return
-    some = x.detach()[:1].reshape(-1)[:FEW]
-    spread = float(torch.linalg.vector_norm(some, dtype=torch.float32)) / max(len(some), 1) ** 0.5
-    if len(some) >= FEWEST and not sigma / 2 < spread < 2 * sigma:
+    some = x if x.numel() <= FEW else x[:1].reshape(-1)[:FEW]
+    spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5
+    if some.numel() >= FEWEST and not sigma / 2 < spread < 2 * sigma and spread < math.inf:
         warnings.warn(
-            f"x has a root mean square of {spread:.3g}, but pure noise at t = {t:.6g} has {sigma:.3g}: "
+            f"x has a root mean square of {spread:.3g}, but pure noise at t = {program.grid[0]:.6g} has {sigma:.3g}: "
             "logsnr.start(schedule, shape, seed=...) makes it",
             stacklevel=4,
         )

@@ -255,7 +255,7 @@ def _check_derivative(name: str, f: ScheduleFunction, t: torch.Tensor) -> None:
     apart = (slope - differences).abs() > 0.1 * differences.abs() + 1e-6 * differences.abs().max()
     if apart.float().mean() > 0.5:
         raise ValueError(
-            f"at t = {inner[apart][0].item():.3g} the derivative of {name} is {slope[apart][0].item():.3g} by autograd, "
+            f"the derivative of {name} at t = {inner[apart][0].item():.3g} is {slope[apart][0].item():.3g} by autograd "
             f"but {differences[apart][0].item():.3g} by differences: write it with torch operations on t, not detached"
         )
 
