@@ -174,7 +174,7 @@ class _Data:
     def of(cls, program: Program, sch: Schedule, stds: Any) -> "_Data":
         stds = positive("stds", np.atleast_1d(stds))
         lowered = lower(program, sch, "x0", state=torch.float64, model=torch.float64)
-        rec = recurrence(lowered.updates.calls)
+        rec = recurrence(lowered.updates)
         times = np.array([*lowered.times, program.grid[-1]])
         alpha, sigma = np.asarray(sch.alpha(times))[:, None], np.asarray(sch.sigma(times))[:, None]
         slopes = torch.from_numpy((alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, :, None])

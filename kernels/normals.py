@@ -95,7 +95,8 @@ def normals(
     device: torch.device | str | None = None,
 ) -> torch.Tensor:
     """Elements ``first`` to ``first + count - 1`` of one sample, fp32 (count,); of B samples, (B, count), if
-    ``seed`` or ``sample`` is an int64 tensor (B,). Of a tensor's numbers the lower 64 or 32 bits count.
+    ``seed`` or ``sample`` is an int64 tensor (B,). Of a tensor's numbers the lower 64 or 32 bits count. ``device``: by
+    default the CPU.
 
     Raises ValueError for an address out of range.
     """
@@ -104,6 +105,7 @@ def normals(
             raise ValueError(f"{name} must be from 0 to 2^{bits} - 1, not {value}")
     if first < 0 or count < 0 or first + count > 1 << 34:
         raise ValueError(f"elements are numbered from 0 to 2^34 - 1, not from {first} to {first + count - 1}")
+    device = "cpu" if device is None else device
     key = [_word(seed, shift, device) for shift in (0, 32)]
     blocks = torch.arange(first // 4, -(-(first + count) // 4), dtype=torch.int64, device=device)
     w0, w1, w2, w3 = philox([_word(interval, 0, device), blocks, *(_word(x, 0, device) for x in (sample, stream))], key)
@@ -111,7 +113,7 @@ def normals(
     return z[..., first % 4 : first % 4 + count]
 
 
-def _word(x: int | torch.Tensor, shift: int, device: torch.device | str | None) -> torch.Tensor:
+def _word(x: int | torch.Tensor, shift: int, device: torch.device | str) -> torch.Tensor:
     """32 bits of a number, of shape () or (B, 1), to broadcast against blocks."""
     if isinstance(x, int):
         return torch.tensor(x >> shift & MASK, dtype=torch.int64, device=device)

@@ -44,7 +44,7 @@ def run(
     calls, times, nodes = lowered.updates.calls, lowered.times, lowered.nodes
     memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None)
     told = told_times(lowered, den, x)
-    model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
+    model, slots, step, nfe = den.model, memory.slots, memory.step, 0
     version = written(slots[calls[0].at])
     for n, call in enumerate(calls):
         seen = slots[call.at]
@@ -52,7 +52,7 @@ def run(
         nfe += 1
         if not n and written(seen) != version and call.at != lowered.updates.cast:  # what it does once it does again
             raise ValueError(f"call 1 of {len(calls)}, t = {times[n]:.6g}: {CHANGED}")
-        status = hot(n, answer)
+        status = step(n, answer)
         if status < 0:
             outputs = _checked(answer, seen, call.models, n, len(calls), times[n])
             status = memory.update(n, outputs, _normals(noise, lowered.noises[n], seen))

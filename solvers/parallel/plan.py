@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ...kernels import Recurrence
+from ...kernels import Recurrence, recurrence
 from ...kernels.recurrence import layout
 from ...kernels.sums import weighted_sum
 from ..denoiser import Denoiser
@@ -57,7 +57,7 @@ class Plan:
         answer[~np.isfinite(answer).all(axis=1)] = 0.0
         told = den.model_times(torch.tensor(lowered.times, dtype=torch.float64), x).to(x.device)
         return cls(
-            lowered, lowered.updates.recurrence, dtypes[0], dtypes[-1], told, level.alpha, level.sigma,
+            lowered, recurrence(lowered.updates), dtypes[0], dtypes[-1], told, level.alpha, level.sigma,
             np.moveaxis(pair, -1, 0), answer, slopes[0], np.sort(slopes, axis=0),
         )  # fmt: skip
 

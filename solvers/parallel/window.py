@@ -162,6 +162,5 @@ def host(x: torch.Tensor) -> np.ndarray:
 
 
 def norms(rows: torch.Tensor) -> torch.Tensor:
-    """Of (W, 1, ...), fp64 (W,)."""
-    wide = torch.promote_types(rows.dtype, torch.float32)
-    return torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=wide).double()
+    """The norm of every row (W, 1, ...), fp64 (W,): squares of large fp32 numbers are beyond fp32."""
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.float64)
