@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ...kernels import Noise, Seeds, standard_normals, transformed
+from ...kernels import Noise, Seeds, recurrence, standard_normals, transformed
 from ..denoiser import Denoiser, check_output
 from ..lower import Lowered
 from ..noise import NoiseFunction
@@ -95,7 +95,7 @@ class Noises:
             raise ValueError("this program adds noise; give seed= or noise=")
         self.lowered, self.source, self.like = lowered, source, like
         self.keep = keep and not isinstance(source, Seeds)
-        self.columns = lowered.updates.recurrence.noises
+        self.columns = recurrence(lowered.updates).noises
         self.made: dict[int, list[torch.Tensor]] = {}
         self.next = 0
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ...kernels import Recurrence
+from ...kernels import Recurrence, recurrence
 from ...kernels.recurrence import layout
 from ..arrays import Array
 from ..call import STATE
@@ -57,7 +57,7 @@ class Plan:
         answer[~np.isfinite(answer).all(axis=1)] = 0.0
         called = torch.tensor(lowered.times, dtype=torch.float64, device="cpu")
         return cls(
-            lowered, lowered.updates.recurrence, dtypes[0], dtypes[-1], den.model_times(called, x).to(x.device),
+            lowered, recurrence(lowered.updates), dtypes[0], dtypes[-1], den.model_times(called, x).to(x.device),
             level.alpha, level.sigma, np.moveaxis(pair, -1, 0), answer, slopes[0], np.sort(slopes, axis=0),
         )  # fmt: skip
 
