@@ -18,7 +18,8 @@ from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.heads import HEADS
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
-from ..solvers.schedules.tabulated import Custom, Discrete
+from ..solvers.schedules.custom import Custom
+from ..solvers.schedules.tabulated import Discrete
 from .command import run_command
 from .work_precision import startups
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from .backends import choose
+from .buffers import first_true
 from .combine import combine
 from .normals import Noise
 from .tensors import cpu_refuses, dense, triton_refuses, vmapped
@@ -22,7 +23,7 @@ class Registers(Protocol):
 
     slots: list[torch.Tensor]
 
-    def hot(self, n: int, output: Any) -> int:
+    def step(self, n: int, output: Any) -> int:
         """Carry out call n if the model's output is an ordinary tensor laid out like the state: one compiled
         call. Returns 0, 1 if the output was not finite, or -1 if nothing was done and `update` is needed."""
 
@@ -30,18 +31,21 @@ class Registers(Protocol):
         """Carry out call n for any outputs of the state's shape; 1 if one is known not to be finite, else 0.
         ``noises``: what a call adds, where no seeds say it; else empty."""
 
+    def replace(self, state: torch.Tensor) -> None:
+        """Go on from another state: slot 0, and what the next call sees of it."""
+
     def first_bad(self) -> int | None:
         """At the end: the first call whose output was not finite, if any. Nobody can know under vmap, under
         torch.compile and while a CUDA graph is captured, where no value can be looked at."""
 
 
-def registers(updates: Updates, x: torch.Tensor, seeds: Seeds | None = None) -> Registers:
+def registers(updates: Updates, x: torch.Tensor, seeds: Seeds | None = None, *, functional: bool = False) -> Registers:
     """Memory for one run that starts from ``x``, dense or not: compiled where tensors are plain, torch elsewhere.
 
     seeds: the noises of the calls are then made as they are added; without, `Registers.update` is given them.
-    LOGSNR_BACKEND chooses as for `combine`.
+    functional: nothing is overwritten, as gradients want it. LOGSNR_BACKEND chooses as for `combine`.
     """
-    if torch.compiler.is_compiling():  # `combine` is one operator then, which chooses when it runs
+    if functional or torch.compiler.is_compiling():  # `combine` is one operator then, which chooses when it runs
         return TorchRegisters(updates, x, seeds)
     if torch.is_inference_mode_enabled():  # whose tensors do not count how often models write to them
         with torch.inference_mode(False), torch.no_grad():
@@ -70,7 +74,7 @@ class TorchRegisters:
             self.slots[updates.cast] = x.to(updates.dtypes[updates.cast])
         self.flags: list[torch.Tensor] = []
 
-    def hot(self, n: int, output: Any) -> int:
+    def step(self, n: int, output: Any) -> int:
         return -1
 
     def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
@@ -83,30 +87,10 @@ class TorchRegisters:
         self.flags.append(bad)
         return 0  # the flag is not read here: a GPU would have to stop
 
+    def replace(self, state: torch.Tensor) -> None:
+        self.slots[0] = state.to(self.updates.dtypes[0], copy=True)
+        if self.updates.cast is not None:
+            self.slots[self.updates.cast] = state.to(self.updates.dtypes[self.updates.cast])
+
     def first_bad(self) -> int | None:
         return None if torch.compiler.is_compiling() or vmapped() else first_true(torch.stack(self.flags))
-
-
-def first_true(flags: torch.Tensor) -> int | None:
-    """The index of the first row with a flag set, (n, ...), unless none can be looked at: it stops a GPU, once."""
-    if flags.is_cuda and torch.cuda.is_current_stream_capturing():
-        return None
-    found = flags.cpu()
-    return int(found.reshape(len(found), -1).any(1).nonzero()[0]) if bool(found.any()) else None
-
-
-class Scratch:
-    """Buffers for tensors that a kernel cannot take as they are, one for every place."""
-
-    def __init__(self, state: torch.Tensor) -> None:
-        self.state, self.buffers = state, dict[int, torch.Tensor]()
-
-    def alike(self, place: int, tensor: torch.Tensor, dtype: torch.dtype, plain: bool) -> torch.Tensor:
-        """``tensor`` if it is ``plain``, of ``dtype`` and laid out like the state, or else a copy that is."""
-        state = self.state
-        same = (tensor.is_contiguous() and state.is_contiguous()) or tensor.stride() == state.stride()
-        if same and plain and tensor.dtype is dtype:
-            return tensor
-        if place not in self.buffers or self.buffers[place].dtype is not dtype:
-            self.buffers[place] = torch.empty_like(state, dtype=dtype)
-        return self.buffers[place].copy_(tensor)

@@ -42,8 +42,8 @@ def to_pair(head: str, level: Level) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
 
 
 def network_rate(head: str, sch: Schedule) -> float:
-    """The factor that makes the network's answer ``head`` on the schedule's time: -1 for the velocity of a network whose
-    own time runs from noise to data, else 1."""
+    """The factor that makes the network's answer ``head`` on the schedule's time: -1 for the velocity of a network
+    whose own time runs from noise to data, else 1."""
     return sch.clock_rate if head == "velocity" else 1.0
 
 

@@ -14,18 +14,22 @@ from .heads import Level, network_rate, to_pair
 from .program import Program
 from .schedules.base import Schedule
 
+PURE = 0.1  # alpha / sigma of a start that counts as pure noise
+
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
     """A program ready to run: calls whose model columns are what the network returns.
 
-    program: the table; entry n of ``updates`` is what its call n does with memory. timesteps: (n, 1), the
+    program: the table; entry n of ``updates`` is what its call n does with memory. pure_noise: sigma at the start of
+    a run from the noisy end of a schedule, where there is hardly anything else; else 0. timesteps: (n, 1), the
     times as the model wants to be told them, where that depends on nothing else. local: what one thread's runs share,
     see `run.timesteps`.
     """
 
     program: Program
     updates: Updates
+    pure_noise: float = 0.0
     timesteps: torch.Tensor | None = None
     local: threading.local = field(default_factory=threading.local, init=False)
 
@@ -65,7 +69,9 @@ def lower(
         if (largest := np.abs(call.matrix).max()) > torch.finfo(state).max:
             raise ValueError(f"a coefficient at t = {call.t:.6g} is {largest:.3g}, too large for a state in {state}")
     updates = tuple(_update(call, program, dtypes) for call in calls)
-    return Lowered(program, Updates(updates, tuple(dtypes), cast))
+    level = Level.at(sch, program.grid[0])
+    pure = program.grid[0] >= sch.t_start and level.alpha <= PURE * level.sigma
+    return Lowered(program, Updates(updates, tuple(dtypes), cast), float(level.sigma) if pure else 0.0)
 
 
 def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:

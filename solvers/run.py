@@ -1,29 +1,35 @@
 """The sequential executor: one model call and one fused update per entry of the program, nothing else."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from ..kernels import Seeds, registers, transformed
-from .denoiser import CHANGED, Denoiser, check_output, written
+from .call import STATE, Call, NoiseKey
+from .denoiser import CHANGED, Denoiser, check_output, convert
+from .finite import NonFiniteError, not_finite
+from .heads import Level, network_rate
 from .lower import Lowered
 from .noise import NoiseFunction
-from .program import NoiseKey
 
-Observe = Callable[[int, float, torch.Tensor], None]
+__all__ = ["NonFiniteError", "Observe", "not_finite", "run", "timesteps"]
+
+
+class Observe(Protocol):
+    """Who watches a run."""
+
+    wants_x0: bool
+
+    def node(self, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
+        """Called when the state has reached a grid node: it may edit the state, or return a new one. x0: the model's
+        estimate of the clean data at the call before, if it is wanted."""
+
+
 KEPT_TIMES = 1 << 18  # numbers that a thread keeps for a plan
-
-
-class NonFiniteError(FloatingPointError):
-    """The model returned an infinity or a NaN. ``call`` counts from 0; ``t`` is the schedule's time."""
-
-    def __init__(self, call: int, calls: int, t: float) -> None:
-        super().__init__(call, calls, t)  # what pickle calls it with again, in the parent of a worker process
-        self.call, self.calls, self.t = call, calls, float(t)
-
-    def __str__(self) -> str:
-        return f"the model returned a non-finite value at call {self.call + 1} of {self.calls}, t = {self.t:.6g}"
+# Calls of a model's first run of a plan, after which a few elements are compared: torch counts no writes by .data.
+LOOKED_AT, FEW = 2, 1024
 
 
 def run(
@@ -33,44 +39,95 @@ def run(
     *,
     noise: NoiseFunction | Seeds | None = None,
     observe: Observe | None = None,
+    functional: bool = False,
+    keep: bool = False,
 ) -> tuple[torch.Tensor, int]:
     """Run a lowered program from ``x`` (B, ...); returns the final state, at least fp32, and the NFE counted.
 
-    noise: of programs that add some, the seeds of every sample, or noise(key, like): standard normals like ``like``.
-    observe(node, t, state) is called when the state has reached a grid node; the tensor is overwritten later.
+    noise:      of programs that add some, the seeds of every sample, or noise(key, like): standard normals.
+    observe:    sees the state at every grid node, and may change it; the tensor is overwritten later.
+    functional: nothing is overwritten, so that gradients are recorded.
+    keep:       go on where the model's answer is not finite: its samples stay so, the others do not notice.
+
     The state handed to the model is overwritten by later steps too: a model that keeps it must clone it.
     Raises NonFiniteError, or ValueError if x itself was not finite, and what `check_output` raises with the
     call and time added.
     """
     calls, rows = lowered.updates.calls, lowered.program.calls
-    memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None)
+    memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None, functional=functional)
     told = timesteps(lowered, den, x)
-    model, slots, hot, nfe = den.model, memory.slots, memory.hot, 0
-    version = written(slots[calls[0].at])
+    model, slots, step, nfe = den.model, memory.slots, memory.step, 0
+    watched, casts = not transformed(), lowered.updates.cast
+    looked_at = _unknown_calls(lowered, model) if watched else 0
     for n, call in enumerate(calls):
         seen = slots[call.at]
+        version = writes(seen) if watched else 0
+        some = _some(seen) if watched and n < looked_at else None
+        before = None if some is None else some.clone()
         answer = model(seen, told[n])
         nfe += 1
-        if not n and written(seen) != version and call.at != lowered.updates.cast:  # what it does once it does again
-            raise ValueError(f"call 1 of {len(calls)}, t = {rows[n].t:.6g}: {CHANGED}")
-        status = hot(n, answer)
+        if watched and call.at != casts and (writes(seen) != version or _differ(some, before)):
+            raise ValueError(f"call {n + 1} of {len(calls)}, t = {rows[n].t:.6g}: {CHANGED}")
+        reached = observe is not None and rows[n].node is not None
+        x0 = _estimate(den, rows[n], seen, answer) if observe and reached and observe.wants_x0 else None
+        status = step(n, answer)
         if status < 0:
             outputs = _checked(answer, seen, call.models, n, len(calls), rows[n].t)
             status = memory.update(n, outputs, _normals(noise, rows[n].noises, seen))
-        if status:
-            raise not_finite(x, n, len(calls), rows[n].t)
-        if observe is not None and (node := rows[n].node) is not None:
-            observe(node, lowered.program.grid[node], slots[0])
-    if (bad := memory.first_bad()) is not None:
+        if status and not keep:
+            answers = answer if call.models > 1 else (answer,)
+            raise not_finite(x, n, len(calls), rows[n].t, [*answers])
+        if observe is not None and reached:
+            _observe(observe, lowered, memory, n, x0)
+    if not keep and (bad := memory.first_bad()) is not None:
         raise not_finite(x, bad, len(calls), rows[bad].t)
-    return slots[0], nfe
+    return slots[STATE], nfe
 
 
-def not_finite(x: torch.Tensor, n: int, calls: int, t: float) -> Exception:
-    """Whose fault it is: x is looked at only now, as reading it before would cost a pass and stop a GPU."""
-    if not bool(torch.isfinite(x).all()):
-        return ValueError("x holds infinities or NaNs")
-    return NonFiniteError(n, calls, t)
+def writes(x: torch.Tensor) -> int:
+    """How often torch has written to ``x``; it does not count for tensors made in inference mode."""
+    return 0 if x.is_inference() else x._version
+
+
+def _unknown_calls(lowered: Lowered, model: Any) -> int:
+    """How many calls to look at: none if a run of this plan in this thread has looked at the model before."""
+    known = getattr(lowered.local, "model", None) == id(model)
+    lowered.local.model = id(model)
+    return 0 if known else LOOKED_AT
+
+
+def _some(seen: torch.Tensor) -> torch.Tensor | None:
+    """A view of a few elements of what the model sees, on the CPU: a GPU would have to stop."""
+    return seen.detach().view(-1)[:FEW] if seen.is_cpu and seen.is_contiguous() else None
+
+
+def _differ(now: torch.Tensor | None, before: torch.Tensor | None) -> bool:
+    if now is None or before is None or torch.equal(now, before):
+        return False
+    return not torch.allclose(now, before, rtol=0, atol=0, equal_nan=True)
+
+
+def _observe(observe: Observe, lowered: Lowered, memory: Any, n: int, x0: torch.Tensor | None) -> None:
+    """Show the state that call n has reached, and take over what has become of it."""
+    state, program = memory.slots[STATE], lowered.program
+    version = writes(state)
+    new = observe.node(program.calls[n].node, program.grid[program.calls[n].node or 0], state, x0)
+    if new is None and writes(state) == version:
+        return
+    if n + 1 < len(program) and program.calls[n + 1].at != STATE:
+        raise ValueError(f"{program.name} does not go on from the state of its nodes: a callback cannot change it")
+    memory.replace(state if new is None else new)
+
+
+def _estimate(den: Denoiser, call: Call, seen: torch.Tensor, answer: Any) -> torch.Tensor:
+    """E[x0] at a call, of what it has seen and its answer; infinite or NaN where the head does not say."""
+    first = answer if isinstance(answer, torch.Tensor) else answer[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        level = Level.at(den.schedule, np.asarray(call.t))
+        a, b = (float(c) for c in convert(den.prediction, "x0", level))
+    wide = torch.promote_types(seen.dtype, torch.float32)
+    rate = network_rate(den.prediction, den.schedule)
+    return a * seen.to(wide) + rate * b * check_output(first, seen).to(wide)
 
 
 def timesteps(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torch.Tensor]:

@@ -1,13 +1,15 @@
 """Those who watch a run: progress bars, trajectories, callbacks."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
 
+from .denoiser import written
 from .program import Program
 
-Callback = Callable[[int, float, torch.Tensor], Any]
+Callback = Callable[..., Any]  # callback(node, t, state) or callback(node, t, state, x0)
 
 
 class Bar:
@@ -40,12 +42,18 @@ class Bar:
 class Observer:
     """Trajectory, progress bar and callback, all fed by the executor at grid nodes.
 
-    start: the first state of the trajectory, if one is wanted. Raises ValueError for a program whose calls do not say
-    when the state has reached a node.
+    start: the first state of the trajectory, if one is wanted. changes: whether a callback may change the state. Raises
+    ValueError for a program whose calls do not say when the state has reached a node.
     """
 
     def __init__(
-        self, program: Program, state: torch.dtype, start: torch.Tensor | None, bar: Bar, callback: Callback | None
+        self,
+        program: Program,
+        state: torch.dtype,
+        start: torch.Tensor | None,
+        bar: Bar,
+        callback: Callback | None,
+        changes: bool = True,
     ) -> None:
         reached = sum(call.node is not None for call in program)
         if reached < program.steps and (start is not None or callback):
@@ -54,14 +62,49 @@ class Observer:
                 "trajectory and callback need all"
             )
         self.states = None if start is None else [start.to(state, copy=True)]
-        self.bar, self.callback = bar, callback
+        self.bar, self.callback, self.changes = bar, callback, changes
+        self.wants_x0 = callback is not None and takes_x0(callback)
 
-    def node(self, node: int, t: float, state: torch.Tensor) -> None:
-        if self.states is not None:
-            self.states.append(state.clone())
+    def node(self, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
+        """Show the state to the callback; what it makes of it is kept in the trajectory."""
         self.bar.show(node)
+        new = None
         if self.callback:
-            self.callback(node, float(t), state)
+            new = called(self.callback, node, t, state, x0, self.changes)
+        if self.states is not None:
+            self.states.append((state if new is None else new).to(self.states[0].dtype, copy=True))
+        return new
 
     def stacked(self, dtype: torch.dtype) -> torch.Tensor | None:
         return None if self.states is None else torch.stack(self.states).to(dtype)
+
+
+def takes_x0(callback: Callback) -> bool:
+    """Whether a callback has a fourth argument, for the x0 estimate."""
+    try:
+        parameters = signature(callback).parameters.values()
+    except (TypeError, ValueError):  # some builtins
+        return False
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return len(places) >= 4 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+
+
+def called(
+    callback: Callback, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None, changes: bool
+) -> torch.Tensor | None:
+    """The state that a callback returns, or None. ValueError for one that does not fit, and, where ``changes`` is
+    False, for a callback that changes the state in any way."""
+    version = written(state)
+    new = callback(node, t, state) if x0 is None else callback(node, t, state, x0)
+    new = new if isinstance(new, torch.Tensor) and new is not state else None
+    if new is not None and (new.shape != state.shape or new.device != state.device or new.is_complex()):
+        raise ValueError(
+            f"the callback returned {tuple(new.shape)} on {new.device} at node {node}; a new state must have the shape "
+            f"{tuple(state.shape)} on {state.device}"
+        )
+    if not changes and (new is not None or written(state) != version):
+        raise ValueError(
+            "the callback has changed the state, which parallel and adaptive runs cannot take over; run with fixed "
+            "steps, one after the other, or let it work on a clone"
+        )
+    return new

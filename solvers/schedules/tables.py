@@ -31,8 +31,8 @@ def as_table(alphas_cumprod: Any) -> Array:
 
 def _half(dtype: str) -> str:
     return (
-        f"alphas_cumprod has half precision, {dtype}, in which sigma at the clean end is off by 7 % and entries are equal; "
-        "make it in float64 from the betas: numpy.cumprod(1 - betas)"
+        f"alphas_cumprod has half precision, {dtype}, in which sigma at the clean end is off by 7 % and entries are "
+        "equal; make it in float64 from the betas: numpy.cumprod(1 - betas)"
     )
 
 

@@ -10,9 +10,8 @@ from scipy.integrate import quad
 
 import logsnr
 from logsnr.analysis.explain import affine_map
+from logsnr.solvers import Adams, ExponentialRungeKutta
 from logsnr.solvers.planners.gauges import EPS, VELOCITY, X0
-from logsnr.solvers.planners.multistep import multistep
-from logsnr.solvers.planners.singlestep import single_step
 from logsnr.solvers.planners.tableaux import two_stage
 
 SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]
@@ -157,8 +156,7 @@ def test_edm_heun_is_dpm_solver_2_with_gamma_1(sch: logsnr.Schedule) -> None:
         slope = net(x, s)
         slope = (slope + net((z + step * slope) * c, t)) / 2
         x = (z + step * slope) * c
-    plan = lambda sch, grid, startup: single_step(sch, grid, name="heun", gauge=EPS, tableau=two_stage(1))  # noqa: E731
-    close(run(sch, logsnr.Solver("edm-heun", 2, "", 2, plan), grid, "eps"), x)
+    close(run(sch, ExponentialRungeKutta(two_stage(1), EPS), grid, "eps"), x)
     if isinstance(sch, logsnr.EDM):
         close(run(sch, "heun", grid, "eps"), x)
 
@@ -192,11 +190,11 @@ def test_any_gauge_and_variable_gives_a_method() -> None:
     """Adams-Bashforth 2 on dx/dt, a planner setting without a name, has the textbook weights 3/2 and -1/2."""
     sch = logsnr.FlowMatching()
     grid = np.linspace(0.9, 0.1, 5)
-    program = multistep(sch, grid, "ramp", name="ab2", order=2, gauge=VELOCITY, var="t")
+    program = Adams(VELOCITY, 2, "t").plan(sch, grid)
     newest, older = program.calls[2].matrix[0, :2], program.calls[2].matrix[0, 3]
     np.testing.assert_allclose(newest, -0.2 * 1.5 * np.array([-1, 1]), rtol=1e-13)
     assert older == pytest.approx(0.2 * 0.5, rel=1e-13)
-    rho = multistep(sch, grid, "ramp", name="x0-rho", order=3, gauge=X0, var="rho")
+    rho = Adams(X0, 3, "rho").plan(sch, grid)
     assert np.isfinite(rho.calls[-1].matrix).all()
 
 

@@ -149,8 +149,7 @@ def run(case: Case, program: logsnr.Program, trajectory: bool = False) -> logsnr
     den = logsnr.Denoiser(model, case.sch, case.prediction, dtype=case.model)
     alpha, sigma = case.sch.alpha(program.grid[0]), case.sch.sigma(program.grid[0])
     x = (alpha * MEAN + np.hypot(alpha * STD, sigma) * NOISE).to(case.state)
-    planned = replace(logsnr.solver(case.solver), planner=lambda *_: program)
-    return logsnr.solve(den, x, solver=planned, grid=program.grid, trajectory=trajectory)
+    return logsnr.solve(den, x, solver=program, trajectory=trajectory)
 
 
 def outgrown(case: Case, program: logsnr.Program) -> bool:

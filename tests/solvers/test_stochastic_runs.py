@@ -10,6 +10,7 @@ from kolmogorov import backward, expectation
 import logsnr
 from logsnr.analysis import Gaussian, GaussianMixture, sampler_moments
 from logsnr.solvers.brownian import BrownianNoise
+from logsnr.solvers.planners.stochasticity import Window
 from logsnr.solvers.program import NoiseKey
 
 SCH = logsnr.VPLinear()
@@ -74,7 +75,7 @@ def test_paths_do_not_know_the_batch_or_the_order() -> None:
     key = [NoiseKey(0.9, 0.5), NoiseKey(0.5, 0.2)]
     like = torch.empty(5, 3)
     seeds = logsnr.kernels.Seeds(torch.full((5,), 3), torch.arange(5))
-    path = BrownianNoise(SCH, logsnr.solver("sde-dpmpp-1").eta, seeds)  # type: ignore[arg-type]
+    path = BrownianNoise(SCH, Window(1.0), seeds)
     forwards = [path(k, like) for k in key]
     backwards = [path(k, like) for k in key[::-1]][::-1]
     one = BrownianNoise(SCH, path.eta, logsnr.kernels.Seeds(seeds.seeds[2:3], seeds.samples[2:3]))
