@@ -6,7 +6,7 @@ from functools import cache, partial
 from itertools import product
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -21,12 +21,14 @@ from ..solvers.planning import largest_within, plan_program
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
+from .layout import LayoutOptions
 from .moments import propagate
 from .problem import parameter
 from .rounding import execute, positive
 
 SAMPLES = 32  # draws per mode behind an error measured in a dtype
 MAX_NFE = 100  # where the search for a target gives up unless nfe= says otherwise
+LONGEST = 1000  # evaluations: all solvers on all grids then take a quarter of a minute
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +82,10 @@ def transfer(
     sch: Schedule,
     stds: Any = None,
     *,
-    steps: int | None = None,
-    nfe: int | None = None,
-    grid: str | Any = "logsnr",
-    t_start: float | None = None,
-    t_end: float | None = None,
-    startup: Startup = "ramp",
     dtype: torch.dtype | None = None,
     prediction: str = "eps",
     seed: int = 0,
+    **layout: Unpack[LayoutOptions],
 ) -> Transfer:
     """The transfer function of ``solver`` on a grid, exactly, or of its execution in ``dtype``.
 
@@ -96,10 +93,10 @@ def transfer(
     dtype: runs the executor with the exact denoiser rounded to this dtype, the head ``prediction``, on 32
            draws per std (``seed``); gain is then the least-squares slope. Without it both are of no effect.
 
-    Other options are as in `logsnr.solve`; a `Program` is taken as it is. Raises ValueError for options that
-    do not fit, and with a dtype for programs that add noise.
+    layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`; a `Program` is taken as it is.
+    Raises ValueError for options that do not fit, and with a dtype for programs that add noise.
     """
-    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
+    program = plan_program(solver, sch, **layout)
     stds = positive("stds", np.geomspace(1e-3, 10.0, 121) if stds is None else stds)
     first, last = program.grid[0], program.grid[-1]
     start, end = (np.hypot(sch.alpha(t) * stds, sch.sigma(t)) for t in (first, last))
@@ -149,7 +146,7 @@ def rank(
     target takes errors to fall with NFE; where they do not, it may miss a smaller NFE that reaches it too.
 
     Solvers that are other names for the same numbers are listed once. Raises ValueError for a spectrum or
-    weights that are not one, for nfe or best < 1, and if neither nfe nor target is given.
+    weights that are not one, for nfe or best < 1, nfe > 1000, and if neither nfe nor target is given.
     """
     stds = positive("stds", stds)
     weights = _weights(weights, stds)
@@ -157,6 +154,8 @@ def rank(
         raise ValueError("give nfe (a budget), target (a relative error), or both")
     if nfe is not None and not nfe >= 1:
         raise ValueError(f"nfe must be at least 1, not {nfe}")
+    if nfe is not None and nfe > LONGEST:
+        raise ValueError(f"nfe = {nfe} takes too long to rank; at most {LONGEST}")
     if target is not None and not target > 0:
         raise ValueError(f"target must be positive, not {target}")
 

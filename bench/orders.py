@@ -18,7 +18,9 @@ from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.heads import HEADS
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
-from ..solvers.schedules.tabulated import Custom, Discrete
+from ..solvers.schedules.custom import Custom
+from ..solvers.schedules.tabulated import Discrete
+from .command import run_command
 from .work_precision import startups
 
 SPAN = 0.69  # half-log-SNR from -0.69 to 0.69: every schedule reaches it
@@ -124,4 +126,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -19,6 +19,7 @@ from .results import Case, Row, versions
 
 ALL = "all"  # instead of names: every solver
 NFES = (5, 6, 8, 10, 15, 20, 40)
+MAX_NFE = 10_000
 RTOLS = (1e-2, 1e-3, 1e-4, 1e-5)
 LAW_SOLVERS = ("ddim", "dpmpp-2m", "ddpm", "sde-dpmpp-2m", "er-sde-2", "edm-churn")  # if none are named
 LAW_GRIDS = ("logsnr",)
@@ -57,7 +58,7 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise ValueError for numbers that are not positive, seeds out of range, and unknown grids and solvers."""
+    """Raise ValueError for numbers that are not positive or too large, and unknown grids and solvers."""
     numbers = {
         "nfe": plan.nfes,
         "rtol": plan.rtols,
@@ -67,6 +68,8 @@ def check_plan(plan: Plan) -> None:
         for value in values:
             if not value > 0:
                 raise ValueError(f"{name} = {value} must be positive")
+    if max(plan.nfes, default=1) > MAX_NFE:
+        raise ValueError(f"nfe = {max(plan.nfes)} takes too long; at most {MAX_NFE}")
     for kind in plan.grids:
         if kind not in GRIDS:
             raise ValueError(f"grid = {kind!r} is unknown{nearest(kind, GRIDS)}")

@@ -1,39 +1,57 @@
 """Runs that stop being finite: where that began, and in which samples."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 MANY = 8  # samples that an error names
 
 
 class NonFiniteError(FloatingPointError):
-    """The model returned an infinity or a NaN, or the state overflowed.
+    """The model returned an infinity or a NaN, or the state or the result stopped being finite.
 
-    call: counts from 0. calls: of the program. t: the schedule's time of the call. samples: those that are not finite,
-    as far as that is known. state: whether it was the state, and not the model's answer.
+    call: the number of the call, from 0, if it is known. t: the schedule's time of it. samples: those that are not
+    finite, as far as that is known.
     """
 
-    def __init__(
-        self, call: int, calls: int, t: float, samples: Sequence[int] = (), batch: int = 0, state: bool = False
-    ) -> None:
-        super().__init__(call, calls, t, tuple(samples), batch, state)  # what pickle makes it again with
-        self.call, self.calls, self.t = call, calls, float(t)
-        self.samples, self.batch, self.state = tuple(samples), batch, state
+    def __init__(self, text: str, call: int | None = None, t: float | None = None, samples: Sequence[int] = ()) -> None:
+        super().__init__(text, call, t, tuple(samples))  # what pickle makes it again with
+        self.call, self.t, self.samples = call, t, tuple(samples)
 
     def __str__(self) -> str:
-        what = "the state is no longer finite" if self.state else "the model returned a non-finite value"
-        return f"{what} at call {self.call + 1} of {self.calls}, t = {self.t:.6g}{named(self.samples, self.batch)}"
+        return str(self.args[0])
+
+    @classmethod
+    def at(
+        cls, call: int, calls: int, t: float, samples: Sequence[int], batch: int, *, state: bool = False
+    ) -> "NonFiniteError":
+        """At call number ``call`` of ``calls``; ``state``: it was the state, and not the model's answer."""
+        what = "the state is no longer finite" if state else "the model returned a non-finite value"
+        text = f"{what} at call {call + 1} of {calls}, t = {t:.6g}{named(samples, batch)}"
+        return cls(text, call, float(t), samples)
 
 
-def named(samples: Sequence[int], batch: int) -> str:
-    """The end of a sentence about some samples of a batch."""
+def named(samples: Sequence[int], batch: int, *, hint: bool = True) -> str:
+    """The end of a sentence about some samples of a batch, with what to do about them."""
     if not samples:
         return ""
     more = f" and {len(samples) - MANY} more" if len(samples) > MANY else ""
     listed = ", ".join(map(str, samples[:MANY]))
-    hint = '; on_nan="keep" returns the others' if len(samples) < batch else ""
-    return f", in sample{'s' * (len(samples) > 1)} {listed}{more} of {batch}{hint}"
+    advice = '; on_nan="keep" returns the others' if hint and len(samples) < batch else ""
+    return f", in sample{'s' * (len(samples) > 1)} {listed}{more} of {batch}{advice}"
+
+
+def all_finite(x: torch.Tensor) -> bool:
+    """Whether all elements are finite; on the CPU without torch's threads, which a forked child would wait for."""
+    x = x.detach()
+    if not x.is_cpu:
+        return math.isfinite(float(x.sum())) or bool(x.isfinite().all())
+    if x.dtype is torch.bfloat16:
+        return not ((x.view(torch.int16).numpy() & 0x7F80) == 0x7F80).any()
+    with np.errstate(all="ignore"):  # a finite sum has no infinity and no NaN in it
+        return math.isfinite(x.numpy().sum()) or bool(np.isfinite(x.numpy()).all())
 
 
 def broken_samples(*tensors: torch.Tensor) -> tuple[int, ...]:
@@ -45,13 +63,18 @@ def broken_samples(*tensors: torch.Tensor) -> tuple[int, ...]:
 
 
 def not_finite(
-    x: torch.Tensor, call: int, calls: int, t: float, answers: Sequence[torch.Tensor] = ()
+    x: torch.Tensor,
+    call: int,
+    calls: int,
+    t: float,
+    answers: Sequence[torch.Tensor] = (),
+    samples: Sequence[int] = (),
 ) -> ValueError | NonFiniteError:
-    """The error for call number ``call``, whose ``answers`` are looked at, if they are known, for the samples.
+    """The error for call number ``call`` and these ``samples``, or those in which its ``answers`` are not finite.
 
     x is looked at only now, as reading it before would cost a pass and stop a GPU.
     """
     if found := broken_samples(x):
         return ValueError(f"x holds infinities or NaNs{named(found, len(x))}")
-    samples = broken_samples(*answers) if answers else ()
-    return NonFiniteError(call, calls, t, samples, len(x), state=bool(answers) and not samples)
+    samples = samples or (broken_samples(*answers) if answers else ())
+    return NonFiniteError.at(call, calls, t, samples, len(x), state=bool(answers) and not samples)

@@ -23,15 +23,16 @@ from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
+from .planners.checks import choice
 from .planning import Layout, grid_key
 from .program import Program
 from .run import run
 from .schedules.base import Schedule
-from .solution import Solution
+from .solution import Solution, finished
 from .solver import Planner
 from .watching import Bar, Callback, Observer
 
-FEW, FEWEST = 1 << 15, 64  # elements whose spread is looked at, and that tell something
+FEW, FEWEST = 1 << 14, 64  # elements whose spread is looked at, and that tell something
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -61,6 +62,8 @@ def solve(
     progress: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
+    grad: bool = False,
+    on_nan: str = "raise",
     **options: Any,
 ) -> Solution:
     """Solve the PF-ODE, or a reverse SDE, from ``x`` at t_start to t_end.
@@ -87,45 +90,51 @@ def solve(
               ignore all of these.
     parallel: a `Picard`: evaluate windows of calls at once, until they agree.
     options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
-    progress: show a bar. callback(node, t, state) after every grid step; clone the state to keep it.
+    progress: show a bar.
+    callback: callback(node, t, state), or callback(node, t, state, x0) with the model's estimate of the clean data at
+              the call before, after every grid step; clone the state to keep it. It may edit the state or return a new
+              one, from which the run goes on; parallel and adaptive runs refuse that, and so do solvers that go on from
+              elsewhere (restarts).
+    grad:     record gradients to the model's weights, too; those to x are recorded where it requires them.
+    on_nan:   "raise", or "keep": samples that stop being finite stay so, a warning and `Solution.failed` name them,
+              and the others are returned as they would be alone.
 
-    The state is fp32, or fp64 if x or the model is. Gradients are recorded if x requires them,
-    otherwise the model runs without. Raises ValueError or TypeError for arguments that do not fit, before the
-    first model call, and NonFiniteError if the model returns an infinity or a NaN; inside torch.compile and vmap
-    nobody can look at what it returns.
+    The state is fp32, or fp64 if x or the model is. The model runs without recording gradients unless x or ``grad``
+    asks for them. Raises ValueError or TypeError for arguments that do not fit, before the
+    first model call, and NonFiniteError if the model's answer, the state or the result stops being finite; inside
+    torch.compile and vmap nobody can look at them.
     """
     method = _method(solver, options)
-    _check(den, x, parallel, callback, trajectory=trajectory, progress=progress, brownian=brownian)
+    _check(
+        den, x, parallel, callback, on_nan, trajectory=trajectory, progress=progress, brownian=brownian, grad=grad
+    )  # fmt: skip
     fields = steps, nfe, grid_key(grid), end_time("t_start", t_start), end_time("t_end", t_end), startup
-    layout = _layout(*fields)
-    watched = bool(trajectory or progress or callback)
+    layout, keep = _layout(*fields), on_nan == "keep"
     if _is_adaptive(method, layout, rtol, atol):
-        with _recording(x), Bar(progress, f"{method.name}, evaluations", None) as bar:
-            return adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
+        with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
+            found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
+            return finished(found, x, keep)
     lowered = _lowered(method, den, x, fields)
     if lowered.pure_noise:
         _warn_of_spread(x, lowered.program, lowered.pure_noise)
-    program, grid_times = lowered.program, lowered.program.times
-    source = None
+    program, source, observer = lowered.program, None, None
     if program.noises:
         source = noise_source(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
             noise=noise,
         )  # fmt: skip
-    if parallel is None and not watched:
-        with _recording(x):
-            end, count = run(lowered, den, x, noise=source)
-        return Solution(end if end.dtype is x.dtype else end.to(x.dtype), count, count, grid_times, program=program)
-    with _recording(x), Bar(progress, program.name, program.steps) as bar:
-        observer = Observer(program, den.state_dtype(x), x if trajectory else None, bar, callback, parallel is None)
+    with _recording(x, grad), Bar(progress, program.name, program.steps) as bar:
+        if trajectory or progress or callback:
+            start = x if trajectory else None
+            observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
         if parallel is None:
-            end, count = run(lowered, den, x, noise=source, observe=observer)
-            return Solution(end.to(x.dtype), count, count, grid_times, observer.stacked(x.dtype), program)
-        found = picard(lowered, den, x, parallel, noise=source, keep=watched)
-        if watched:
-            found.replay(observer)
-        states = observer.stacked(x.dtype)
-        return Solution(found.x.to(x.dtype), found.nfe, found.rounds, grid_times, states, program, found.certificate)
+            end, count = run(lowered, den, x, noise=source, observe=observer, functional=grad, keep=keep)
+            found = Solution(end, count, count, program.times, program=program)
+        else:
+            found = picard(lowered, den, x, parallel, noise=source, keep=keep, observe=observer)
+        if trajectory and observer:
+            found = replace(found, trajectory=observer.stacked(x.dtype))
+        return finished(found, x, keep)
 
 
 def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
@@ -148,7 +157,7 @@ def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
         raise ValueError(f"{error}{hint}") from None
 
 
-def _check(den: Any, x: Any, parallel: Any, callback: Any, **flags: Any) -> None:
+def _check(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, **flags: Any) -> None:
     """Raise TypeError or ValueError for a denoiser, a start and helpers that are none or do not fit."""
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
@@ -162,6 +171,9 @@ def _check(den: Any, x: Any, parallel: Any, callback: Any, **flags: Any) -> None
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {value!r:.60}")
+    choice("on_nan", on_nan, ("raise", "keep"))
+    if parallel is not None and flags["grad"]:
+        raise ValueError("grad = True does not go with parallel=, which records no gradients")
     if parallel is not None and not isinstance(parallel, Picard):
         raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
 
@@ -189,8 +201,10 @@ def _warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
         )
 
 
-def _recording(x: torch.Tensor) -> Any:
-    """Gradients only where ``x`` asks for them. Half the time of no_grad, which counts: it is a third of a step."""
+def _recording(x: torch.Tensor, grad: bool) -> Any:
+    """Gradients only where they are asked for. Half the time of no_grad, which counts: it is a third of a step."""
+    if grad:
+        return torch.enable_grad()
     return nullcontext() if x.requires_grad else torch.set_grad_enabled(False)
 
 

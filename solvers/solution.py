@@ -1,10 +1,14 @@
-"""What a run returns."""
+"""What a run returns, and the last look at it."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from ..kernels import combine, transformed
+from ..kernels.table import ONE
+from .finite import NonFiniteError, all_finite, broken_samples, named
 from .parallel.common import Certificate
 from .program import Program
 
@@ -18,6 +22,7 @@ class Solution:
     read-only.
     trajectory: (steps + 1, B, ...), the state at every time, if it was asked for. program: the table, if any.
     certificate: of a parallel run, how far it is from the sequential one; nfe is then of the sample that took most.
+    failed: the samples that stopped being finite, of a run with ``on_nan="keep"``.
     """
 
     x: torch.Tensor
@@ -27,3 +32,35 @@ class Solution:
     trajectory: torch.Tensor | None = None
     program: Program | None = None
     certificate: Certificate | None = None
+    failed: tuple[int, ...] = ()
+
+
+def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
+    """``found`` in the dtype of the start ``x``, after a last look: NonFiniteError, or a warning with ``keep``.
+
+    Nobody can look under transforms and while a CUDA graph is captured.
+    """
+    end = found.x if found.x.dtype is x.dtype else _cast(found.x, x.dtype)
+    blind = transformed() or (end.is_cuda and torch.cuda.is_current_stream_capturing()) or end.is_meta
+    if blind or all_finite(end):
+        return found if end is found.x else replace(found, x=end)
+    failed = broken_samples(end)
+    if keep:
+        warnings.warn(f"the result is not finite{named(failed, len(x), hint=False)}", stacklevel=3)
+        return replace(found, x=end, failed=failed)
+    if start := broken_samples(x):
+        raise ValueError(f"x holds infinities or NaNs{named(start, len(x))}")
+    if not broken_samples(found.x):
+        largest = float(found.x.detach().abs().max())
+        raise NonFiniteError(
+            f"the result reaches {largest:.3g}, more than {x.dtype} holds{named(failed, len(x))}; give x in float32"
+        )
+    calls = len(found.program) if found.program else found.nfe
+    raise NonFiniteError.at(calls - 1, calls, float(found.times[-1]), failed, len(x), state=True)
+
+
+def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``x`` rounded, without torch's threads where there is compiled code: a forked child would wait for them."""
+    if x.requires_grad or transformed():
+        return x.to(dtype)
+    return combine([x], ONE, dtypes=[dtype])[0][0]

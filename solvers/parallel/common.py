@@ -1,17 +1,16 @@
 """What parallel runs share: what they return, how they ask the model, and the noise of their calls."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 
-from ...kernels import Noise, Seeds, standard_normals, transformed
+from ...kernels import Noise, Seeds, recurrence, standard_normals, transformed
 from ..denoiser import Denoiser, check_output
 from ..lower import Lowered
 from ..noise import NoiseFunction
 from ..program import NoiseKey
-from ..run import Observe
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +35,6 @@ class Certificate:
     nfe: torch.Tensor
 
 
-class Outcome(NamedTuple):
-    """x: the final state. nfe: the evaluations of the sample that took most, rounds: of batched calls. replay: lets an
-    observer see the states of the run, if they were to be kept."""
-
-    x: torch.Tensor
-    nfe: int
-    rounds: int
-    certificate: Certificate
-    replay: Callable[[Observe], None]
-
-
 def check_start(x: torch.Tensor) -> None:
     """Raise ValueError for what parallel runs cannot start from."""
     if x.requires_grad or transformed():
@@ -63,7 +51,7 @@ def evaluate(
     """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
     size, kept = batch or len(nodes), list[torch.Tensor]()
     for k, (part, timesteps) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
-        answer: Any = den.model(part, timesteps)
+        answer = asked(den.model, part, timesteps)
         answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
         if len(answers) != models:
             raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
@@ -71,6 +59,28 @@ def evaluate(
         for rows, a in zip(kept, answers, strict=True):
             rows[k * size : k * size + len(part)] = a  # a copy: models may use their memory again
     return kept
+
+
+def asked(model: Any, nodes: torch.Tensor, timesteps: torch.Tensor) -> Any:
+    """The model's answer; errors say that there are more rows than samples."""
+    try:
+        return model(nodes, timesteps)
+    except Exception as error:
+        error.add_note(
+            f"a parallel run has given the model {len(nodes)} rows, samples times calls of the window: conditions "
+            "that it has caught in a closure do not follow"
+        )
+        raise
+
+
+def check_conditions(model: Any, batch: int) -> None:
+    """ValueError for a `functools.partial` with tensors that look like one row per sample, of several."""
+    given = [*model.args, *model.keywords.values()] if isinstance(model, partial) else []
+    if batch > 1 and any(isinstance(y, torch.Tensor) and y.ndim and len(y) == batch for y in given):
+        raise ValueError(
+            f"the model is a partial with a tensor of {batch} rows, as many as there are samples; a parallel run asks "
+            "for samples times calls of the window at once, which conditions do not follow: run without parallel="
+        )
 
 
 class Noises:
@@ -85,7 +95,7 @@ class Noises:
             raise ValueError("this program adds noise; give seed= or noise=")
         self.lowered, self.source, self.like = lowered, source, like
         self.keep = keep and not isinstance(source, Seeds)
-        self.columns = lowered.updates.recurrence.noises
+        self.columns = recurrence(lowered.updates).noises
         self.made: dict[int, list[torch.Tensor]] = {}
         self.next = 0
 

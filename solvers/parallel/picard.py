@@ -16,10 +16,12 @@ import torch
 
 from ...kernels import Seeds
 from ..denoiser import Denoiser
+from ..finite import not_finite
 from ..lower import Lowered
 from ..noise import NoiseFunction
-from ..run import Observe, not_finite, run
-from .common import Certificate, Noises, Outcome, check_start, evaluate
+from ..run import Observe, run
+from ..solution import Solution
+from .common import Certificate, Noises, check_conditions, check_start, evaluate
 from .plan import Plan
 from .ranks import Evaluate, check_ranks, shared
 from .settings import Picard
@@ -34,8 +36,10 @@ def picard(
     *,
     noise: NoiseFunction | Seeds | None = None,
     keep: bool = False,
-) -> Outcome:
-    """Run a lowered program from ``x`` (B, ...), windows of its calls at a time. ``noise`` as for `run.run`.
+    observe: Observe | None = None,
+) -> Solution:
+    """Run a lowered program from ``x`` (B, ...), windows of its calls at a time. The other arguments are
+    as for `run.run`; ``observe`` sees the states after the run, and cannot change them.
 
     Every sample has its own window, which moves on when its own nodes have converged: a sample's answer does not
     depend on its batch, as far as the model's does not. The nodes of all windows make one batch.
@@ -43,20 +47,24 @@ def picard(
     infinity or a NaN for a call whose inputs have converged (others are tried again), and what `check_output` raises.
     """
     check_start(x)
-    x = x.contiguous()
+    check_conditions(den.model, len(x))
+    x, record = x.contiguous(), observe is not None
     plan = Plan.of(lowered, den, x)
-    noises = Noises(lowered, noise, x.to(plan.seen), keep)
+    noises = Noises(lowered, noise, x.to(plan.seen), record)
     ask: Evaluate = partial(evaluate, den, how.batch, plan.recurrence.models)
     if how.ranks:
         check_ranks(x, noise)
         ask = shared(ask)
-    windows = [PicardWindow(plan, x[b : b + 1], how, keep=keep) for b in range(len(x))]
+    windows = [PicardWindow(plan, x[b : b + 1], how, record=record) for b in range(len(x))]
     rounds = 0
     while active := {b: window for b, window in enumerate(windows) if len(window)}:
         noises.drop(min(window.first for window in active.values()))
-        bad = _round(active, plan, noises, ask)
-        if bad is not None:
-            raise not_finite(x, bad, len(plan), lowered.times[bad])
+        failed = _round(active, plan, noises, ask)
+        for b in failed:
+            if not keep:
+                bad = windows[b].first
+                raise not_finite(x, bad, len(plan), lowered.times[bad], samples=failed)
+            windows[b].fail()
         rounds += 1
     end = torch.cat([window.state for window in windows]) if windows else x.to(plan.wide, copy=True)
     certificate = Certificate(
@@ -66,21 +74,20 @@ def picard(
         torch.tensor([w.nfe for w in windows], dtype=torch.int64, device="cpu"),
     )
     most = int(certificate.nfe.max()) if windows else 0
-    outputs = _joined(windows) if keep else []
-    return Outcome(end, most, rounds, certificate, partial(_replay, lowered, den, x, outputs, noises.again()))
+    if observe is not None:
+        _replay(lowered, den, x, _joined(windows), noises.again(), keep, observe)
+    return Solution(end, most, rounds, lowered.program.times, program=lowered.program, certificate=certificate)
 
 
-def _round(active: dict[int, PicardWindow], plan: Plan, noises: Noises, ask: Evaluate) -> int | None:
-    """One batch for all windows; the call of a window whose first answer was not finite, if there is one."""
+def _round(active: dict[int, PicardWindow], plan: Plan, noises: Noises, ask: Evaluate) -> list[int]:
+    """One batch for all windows; the samples of those whose first answer was not finite."""
     added = [noises.rows(window.calls, b) for b, window in active.items()]
     seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
     timesteps = torch.cat([plan.timesteps[window.calls] for window in active.values()])
     answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], timesteps)
     parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
-    for window, outputs, rows in zip(active.values(), parts, added, strict=True):
-        if not window.sweep(outputs, rows):
-            return window.first
-    return None
+    swept = zip(active.items(), parts, added, strict=True)
+    return [b for (b, window), outputs, rows in swept if not window.sweep(outputs, rows)]
 
 
 def _joined(windows: Sequence[PicardWindow]) -> list[torch.Tensor]:
@@ -95,6 +102,7 @@ def _replay(
     x: torch.Tensor,
     outputs: Sequence[torch.Tensor],
     noise: NoiseFunction | Seeds | None,
+    keep: bool,
     observe: Observe,
 ) -> None:
     """Let ``observe`` see the states of a parallel run, by running the program with the outputs that it has kept."""
@@ -107,4 +115,4 @@ def _replay(
         return answers if len(answers) > 1 else answers[0]
 
     again = Denoiser(model, den.schedule, den.prediction, time=den.time, dtype=den.dtype(x))
-    run(lowered, again, x, noise=noise, observe=observe)
+    run(lowered, again, x, noise=noise, observe=observe, keep=keep)

@@ -1,11 +1,13 @@
 """One sample's window of a parallel run: what its calls see, how they follow the model, and how it moves on."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from ...kernels import advance, scan
+from ...kernels.devices import in_float64
 from ..arrays import Array, Mask
 from .plan import Pair, Plan, resting_pair, rows
 from .settings import Picard
@@ -19,10 +21,10 @@ class PicardWindow:
     """The calls from ``first`` on of one sample. ``nodes[k]`` is what call ``first + k + 1`` is thought to see, or the
     result. ``slots`` are those before call ``first``: accepted.
 
-    how: the `Picard` settings. keep: whether the answers that calls were carried out with are kept.
+    how: the `Picard` settings. record: whether the answers that calls were carried out with are kept.
     """
 
-    def __init__(self, plan: Plan, x: torch.Tensor, how: Picard, *, keep: bool = False) -> None:
+    def __init__(self, plan: Plan, x: torch.Tensor, how: Picard, *, record: bool = False) -> None:
         self.plan, self.how, self.size = plan, how, how.window or len(plan)
         self.first, self.rounds, self.nfe = 0, 0, 0
         self.slots = plan.start(x)
@@ -35,7 +37,7 @@ class PicardWindow:
         self.moved = np.full(len(plan), np.nan)
         self.change = np.zeros(len(plan))
         self.distance = 0.0
-        self.kept: list[list[torch.Tensor]] | None = [] if keep else None
+        self.kept: list[list[torch.Tensor]] | None = [] if record else None
 
     def __len__(self) -> int:
         return min(self.size, len(self.plan) - self.first)
@@ -87,7 +89,7 @@ class PicardWindow:
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
         plan, first, size, old = self.plan, self.first, len(self), self.nodes
         self.rounds, self.nfe = self.rounds + 1, self.nfe + size
-        slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots)
+        slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots.dtype).to(self.slots.device)
         outputs = [x.unsqueeze(1) for x in outputs]
         new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
         squares, scales = to_numpy(torch.stack([squared[:, 0], norms(new)]))
@@ -116,6 +118,14 @@ class PicardWindow:
         self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
         return True
 
+    def fail(self) -> None:
+        """Give up: the sample is not finite from here on."""
+        self.slots = torch.full_like(self.slots, math.nan)
+        if self.kept is not None:
+            left = self.slots[:1].expand(len(self.plan) - self.first, *self.slots.shape[1:])
+            self.kept.append([left] * self.plan.recurrence.models)
+        self.first, self.distance = len(self.plan), math.nan
+
     def _followed(
         self, outputs: Sequence[torch.Tensor], slopes: torch.Tensor, change: torch.Tensor, begin: int, end: int
     ) -> list[torch.Tensor]:
@@ -136,7 +146,7 @@ class PicardWindow:
         if self.how.accelerate and n:
             wide = ([x[:n].to(plan.wide) for x in answers] for answers in (outputs, self.answers))
             change = sum(new - old for new, old in zip(*wide, strict=True))
-            along = to_numpy(torch.linalg.vecdot(self.dx[:n].flatten(1).double(), change.flatten(1).double()))
+            along = to_numpy(torch.linalg.vecdot(in_float64(self.dx[:n].flatten(1)), in_float64(change.flatten(1))))
             square, scale = self.squares[:, :n]
             known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
             along = along / (len(outputs) * np.where(known, square, 1.0))
@@ -165,4 +175,4 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
 
 def norms(nodes: torch.Tensor) -> torch.Tensor:
     """The norm of each row of (W, 1, ...), fp64 (W,): in fp32 squares overflow beyond 1e19."""
-    return torch.linalg.vector_norm(nodes.flatten(1), dim=1, dtype=torch.float64)
+    return torch.linalg.vector_norm(in_float64(nodes.flatten(1)), dim=1)

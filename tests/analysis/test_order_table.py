@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mutants import altered
 
 import logsnr
 from logsnr.analysis.orders import two_gaussians
 from logsnr.bench.orders import PROBLEM, measured, methods, nodes, schedules
 from logsnr.solvers import heads
+from logsnr.solvers.call import Call
 from logsnr.solvers.heads import HEADS, Level
 
 DOCS = Path(__file__).parents[2] / "docs" / "orders.md"
@@ -99,16 +101,12 @@ def test_mutant_of_a_head_fails(head: str, name: str, monkeypatch: pytest.Monkey
 def off_by_a_thousandth(method: logsnr.Solver, column: int) -> logsnr.Solver:
     """The solver with entry ``column`` of what every call makes of the state times 1.001."""
 
-    def plan(sch: logsnr.Schedule, grid: np.ndarray, startup: str) -> logsnr.Program:
-        program = method.program(sch, grid, startup=startup)  # type: ignore[arg-type]
-        calls = []
-        for call in program:
-            matrix = np.array(call.matrix)
-            matrix[0, column : column + 1] *= 1.001
-            calls.append(replace(call, matrix=matrix))
-        return logsnr.Program(program.name, program.order, program.grid, tuple(calls))
+    def change(call: Call) -> np.ndarray:
+        matrix = np.array(call.matrix)
+        matrix[0, column : column + 1] *= 1.001
+        return matrix
 
-    return replace(method, planner=plan)
+    return altered(method, change)
 
 
 MULTISTEP = ("ddim", "deis-2", "dpmpp-2m", "deis-rho-3", "dpmpp-3m", "deis-4", "deis-rho-4")

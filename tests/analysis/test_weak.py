@@ -1,15 +1,16 @@
 """Every stochastic solver has the weak order it declares, and the right limit; every mutant is caught."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+from kolmogorov import mixture_order
+from mutants import altered
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments, two_gaussians, warped_grid, weak_order
-from logsnr.analysis.moments import at_nodes
+from logsnr.analysis.moments import after_each_call
 from logsnr.bench.orders import schedules
 from logsnr.solvers.planners.stochasticity import Window
 from logsnr.solvers.program import Call
@@ -56,15 +57,6 @@ def test_noise_in_a_window(name: str) -> None:
     argument = {logsnr.solver(name).options[0].name: Window(1.0, -1.0, 1.3)}
     found = measured(logsnr.solver(name, **argument), 256)
     assert np.log2(found.errors[0] / found.errors[-1]) / (len(found.errors) - 1) > 1.6, found
-
-
-def altered(method: logsnr.Solver, change: Callable[[Call], np.ndarray]) -> logsnr.Solver:
-    def plan(sch: logsnr.Schedule, grid: np.ndarray, startup: str) -> logsnr.Program:
-        program = method.program(sch, grid, startup=startup)  # type: ignore[arg-type]
-        calls = tuple(replace(call, matrix=change(call)) for call in program)
-        return logsnr.Program(program.name, program.order, program.grid, calls)
-
-    return replace(method, planner=plan)
 
 
 def scaled(call: Call, part: str, factor: float) -> np.ndarray:
@@ -141,7 +133,8 @@ def test_the_marginal_at_every_node(name: str) -> None:
         program = logsnr.solver(name).program(SCH, grid := warped_grid(SCH, steps))
         c = data.variances.numpy()
         alpha, sigma = (f(grid)[1:, None] for f in (SCH.alpha, SCH.sigma))
-        states = at_nodes(program, SCH, c)
+        after = zip(program, after_each_call(program, SCH, c), strict=True)
+        states = [state for call, state in after if call.node is not None]
         assert len(states) == steps
         start = (SCH.alpha(grid[0]) ** 2 * c) + SCH.sigma(grid[0]) ** 2
         mean, variance = np.array([s.mean for s in states]), np.array([s.variance(start) for s in states])
@@ -173,8 +166,7 @@ def test_mutant_on_a_mixture_fails() -> None:
 
 
 def mixed(method: logsnr.Solver, steps: int = 32) -> logsnr.analysis.Convergence:
-    grids = partial(warped_grid, SCH, lam_start=-0.8, lam_end=0.8)
-    return weak_order(method, two_gaussians(), SCH, grids=grids, max_nfe=steps * method.evaluations)
+    return mixture_order(method, SCH, max_nfe=steps * method.evaluations)
 
 
 def test_solvers_with_noise_have_no_path_to_follow() -> None:

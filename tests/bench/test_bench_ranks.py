@@ -17,8 +17,8 @@ pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs to
 SCRIPT = Path(__file__).with_name("bench_rank.py")
 TIMES = {"seconds", "overhead_us_per_step"}
 ASKED = (
-    *("--problem", "digits", "mixture", "--solvers", "ddim", "sde-dpmpp-2m", "--nfe", "4", "5", "6"),
-    *("--grid", "time", "--samples", "8"),
+    *("--problem", "digits", "--problem", "mixture", "--solvers", "ddim", "--solvers", "sde-dpmpp-2m"),
+    *("--nfe", "4", "--nfe", "5", "--nfe", "6", "--grid", "time", "--samples", "8"),
 )
 
 

@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from logsnr.kernels import STATE_DTYPES, Noise, Table, combine, combine_cpu, normals
-from logsnr.kernels.combine_cpu import FAR_BYTES, kernel
+from logsnr.kernels import STATE_DTYPES, Table, combine, normals
+from logsnr.kernels.combine_cpu import prepare
 from logsnr.kernels.pool import THREADED_BYTES
-from logsnr.kernels.signature import signature
 from logsnr.kernels.tensors import accumulation_dtype
 
 F64, F32, F16, BF16 = STATE_DTYPES
@@ -72,56 +71,6 @@ def test_dtypes_and_sizes(read: torch.dtype, written: torch.dtype, size: int) ->
     """For every dtype in and out and around every block size compiled code equals torch bit for bit."""
     inputs = [random(size, read, 1), random(size, F32, 2)]
     assert_backends_agree(inputs, matrix(2, 2), [written, F32])
-
-
-def far(prepared: Table) -> set[bool]:
-    """Whether the loops that were made for these coefficients write past the caches."""
-    return {found[0].past_caches for found in prepared.kept.values() if isinstance(found, tuple) and len(found) == 4}
-
-
-@pytest.mark.parametrize("written", STATE_DTYPES)
-@pytest.mark.parametrize("shape", [(1,), (7,), (1023,), (4097,), (3, 64), (2, 192), (2, 4, 1000)])
-def test_outputs_written_past_the_caches(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], written: torch.dtype
-) -> None:
-    """They hold the same bits, of every dtype, with tails, noise and coefficients by element."""
-    monkeypatch.setattr(combine_cpu, "FAR_BYTES", 0)
-    inputs = [random(shape, F16, 1), random(shape, F32, 2)]
-    samples = torch.arange(shape[0])
-    event = matrix(2, 2 * (elements := int(np.prod(shape[1:])))).reshape(2, 2, *shape[1:])
-    for coefs, noise in (
-        (matrix(2, 2), None),
-        (event, None),
-        (matrix(2, 3), Noise(samples, samples + 9, ((5, 1),))),
-    ):
-        prepared = Table(coefs)
-        found, _ = combine(inputs, prepared, dtypes=[written, F32], noise=noise, backend="cpu")
-        wanted, _ = combine(inputs, prepared, dtypes=[written, F32], noise=noise, backend="torch")
-        for one, other in zip(found, wanted, strict=True):
-            assert_equal(one, other)
-        assert far(prepared) == {elements % 64 == 0 or (noise is None and coefs.ndim == 2)}
-
-
-def test_what_is_written_past_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large outputs that begin with a line, and no input: read lines are in the cache already."""
-    count = FAR_BYTES // 4
-    whole = random(count + 32, F32, 1)
-    x, y = whole[:count], random(count, F32, 2)
-    begin = -whole.data_ptr() // 4 % 16  # the first element of a line
-    kinds: dict[str, tuple[list[torch.Tensor], torch.Tensor, bool]] = {
-        "new": ([x, y], torch.empty(count), True),
-        "begins with a line": ([y], whole[begin : begin + count], True),
-        "begins behind it": ([y], whole[begin + 1 : begin + 1 + count], False),
-        "an input": ([x, y], y, False),
-        "small": ([x[:-1], y[:-1]], torch.empty(count - 1), False),
-    }
-    for name, (inputs, out, expected) in kinds.items():
-        prepared = Table(matrix(1, len(inputs)))
-        inputs = [z[: out.numel()] for z in inputs]
-        wanted = combine(inputs, prepared, backend="torch")[0][0]
-        combine(inputs, prepared, out=[out], backend="cpu")
-        assert torch.equal(out, wanted), name
-        assert far(prepared) == {expected}, name
 
 
 @pytest.mark.parametrize(("count", "rows"), [(k, 1 + k % 3) for k in range(1, 13)])
@@ -267,13 +216,12 @@ def test_more_than_two_to_the_31_elements(noises: int) -> None:
     begin = count - part
     x, y = random(part, F32, 0), torch.full((part,), float("nan"))
     coefs = Table(matrix(1, 1 + noises))
-    found = kernel(signature([F32], [F32], coefs, 1))
+    found = prepare([F32], [F32], coefs, 1, [(3, 0)] * noises, (), [0], [1], 2)
     seeds = torch.tensor([5, 7])
     frame = array("q", [t.data_ptr() - 4 * begin for t in (x, y)])
     frame.extend([count, seeds.data_ptr(), seeds.data_ptr() + 8])
-    row = array("q", [coefs.rounded(F32, ()).ctypes.data, 0, 0, 1, 2, 3, 0])
-    assert found(frame.buffer_info()[0], row.buffer_info()[0], begin, count) == 0
-    wanted = coefs.rounded(F32, ())[0, 0] * x
+    assert found.loop(frame.buffer_info()[0], found.row.buffer_info()[0], begin, count) == 0
+    wanted = found.matrix[0, 0] * x
     if noises:
-        wanted = wanted + coefs.rounded(F32, ())[0, 1] * normals(5, 7, 3, part, first=begin)
+        wanted = wanted + found.matrix[0, 1] * normals(5, 7, 3, part, first=begin)
     assert_equal(y, wanted)

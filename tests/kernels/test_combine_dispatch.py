@@ -204,8 +204,7 @@ def test_read_only_coefficients_do_not_warn(recwarn: pytest.WarningsRecorder) ->
 def test_old_processors_take_the_torch_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where compiled code could not convert fp16, calls are served by torch and give the same numbers."""
     x = torch.ones(3, dtype=torch.float16)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("logsnr.kernels.native.features", lambda: "+sse2,-f16c")
+    monkeypatch.setattr("logsnr.kernels.compiled.target", lambda: ("x86_64-unknown-linux-gnu", "any", "+sse2,-f16c"))
     processor_refuses.cache_clear()
     try:
         assert "fp16" in str(cpu_refuses([x]))

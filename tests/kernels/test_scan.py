@@ -35,7 +35,7 @@ def one_by_one(low: Lowered, x: torch.Tensor, outputs: torch.Tensor) -> torch.Te
     memory, seen = registers(low.updates, x), []
     for n, call in enumerate(low.updates.calls):
         seen.append(memory.slots[call.at].clone())
-        if memory.hot(n, outputs[n]) < 0:
+        if memory.step(n, outputs[n]) < 0:
             memory.update(n, [outputs[n]], [])
     return torch.stack([*seen[1:], memory.slots[0].clone()])
 

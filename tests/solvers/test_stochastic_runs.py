@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from kolmogorov import backward, expectation
 
 import logsnr
-from logsnr.analysis import Gaussian, GaussianMixture, expectation, sampler_moments
-from logsnr.analysis.expectation import backward
+from logsnr.analysis import Gaussian, GaussianMixture, sampler_moments
 from logsnr.solvers.brownian import BrownianNoise
 from logsnr.solvers.planners.stochasticity import Window
 from logsnr.solvers.program import NoiseKey
