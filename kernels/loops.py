@@ -175,10 +175,10 @@ def combine(f, row, begin, end, like, wide):
     # Of two rows, of which one begins as the other, both sums are taken at once.
     a, b = (1, 0) if rows == 2 and word(used, 1) > word(used, 0) else (0, 1)
     more = word(used, b) if rows == 2 else 0
-    two = direct and 0 < more and word(used, a) <= GROUP
+    two = direct and more > 0 and word(used, a) <= GROUP
     two = two and begins_with(names + 8 * a * count, word(used, a), names + 8 * b * count, more)
     direct = direct and (rows == 1 or two)
-    first = 0 < word(used, 0) and word(names, 0) == 0  # whether sums tell if input 0 is finite
+    first = word(used, 0) > 0 and word(names, 0) == 0  # whether sums tell if input 0 is finite
 
     bad, lo = False, begin
     while lo < end:
