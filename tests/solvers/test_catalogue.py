@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from loops import by_schedule, inside, levels
 from scipy.integrate import quad
 
 import logsnr
@@ -14,9 +15,7 @@ from logsnr.solvers import Adams, ExponentialRungeKutta
 from logsnr.solvers.planners.gauges import EPS, VELOCITY, X0
 from logsnr.solvers.planners.tableaux import two_stage
 
-SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]
 X = torch.linspace(-2, 2, 7, dtype=torch.float64)
-by_schedule = pytest.mark.parametrize("sch", SCHEDULES, ids=lambda s: type(s).__name__)
 
 
 def net(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -24,19 +23,9 @@ def net(x: torch.Tensor, t: float) -> torch.Tensor:
     return torch.sin(2 * x + t) + 0.3 * x
 
 
-def inside(sch: logsnr.Schedule, steps: int = 6) -> np.ndarray:
-    """A non-uniform grid with finite log-SNR at both ends."""
-    x = np.linspace(0, 1, steps + 1)
-    return np.asarray(sch.time(-1.5 + 3.5 * (x + 0.2 * np.sin(3 * x))))
-
-
 def run(sch: logsnr.Schedule, solver: object, grid: np.ndarray, prediction: str, **options: object) -> torch.Tensor:
     den = logsnr.Denoiser(lambda x, t: net(x, float(t[0])), sch, prediction, dtype=torch.float64)
     return logsnr.sample(den, X, solver=solver, grid=grid, **options)
-
-
-def levels(sch: logsnr.Schedule, t: float) -> tuple[float, float, float]:
-    return float(sch.alpha(t)), float(sch.sigma(t)), float(sch.half_logsnr(t))
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tol: float = 1e-12) -> None:

@@ -24,7 +24,7 @@ SCH = logsnr.VPLinear()
 def test_half_a_second_difference_is_found(compat: bool, order: int) -> None:
     """DPM-Solver++(3M) with half the weight on its second difference measures order 2, not 3, and one step 3, not 4."""
     claimed = replace(logsnr.solver("dpmpp-3m", compat=compat), order=3)  # as it is labelled elsewhere
-    measured = convergence_order(claimed, two_gaussians(), SCH, max_nfe=1000)
+    measured = convergence_order(claimed, two_gaussians(), SCH, max_nfe=500)
     assert measured.order == pytest.approx(order, abs=0.1)
     assert measured.declared == 3
     assert local_order(claimed, two_gaussians(), SCH).order == pytest.approx(order + 1, abs=0.1)
@@ -151,8 +151,7 @@ class Rotated:
         return rotated(schedule, grid, order=self.global_order, faulty=self.faulty)
 
 
-@pytest.mark.parametrize("sch", [SCH, logsnr.EDM(), logsnr.FlowMatching()], ids=repr)
-@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(("order", "sch"), [(1, logsnr.FlowMatching()), (2, SCH), (3, logsnr.EDM())], ids=str)
 def test_radius_of_the_wrong_time_is_found(order: int, sch: logsnr.Schedule) -> None:
     """Adams in the rotated gauge gains an order with every value; with sigma_s for sigma_t in one place one step is of
     order 2, and the whole of order 1, whatever is declared."""
@@ -162,7 +161,7 @@ def test_radius_of_the_wrong_time_is_found(order: int, sch: logsnr.Schedule) -> 
         slopes = local_order(Rotated(order, faulty), problem, sch).slopes  # the last ones are rounding
         assert np.median(slopes[-5:-1]) == pytest.approx(expected, abs=0.1)
     right, wrong = Rotated(order, False), Rotated(order, True)
-    found = [convergence_order(method, problem, sch, startup="ramp", max_nfe=1000) for method in (right, wrong)]
+    found = [convergence_order(method, problem, sch, startup="ramp", max_nfe=300) for method in (right, wrong)]
     assert found[0].order > min(order, 2) - 0.1  # a ramp caps it, after many steps
     assert found[1].order == pytest.approx(1, abs=0.1)
     assert order == 1 or found[1].errors[-1] > 20 * found[0].errors[-1]

@@ -63,12 +63,12 @@ def test_a_planner_is_a_solver() -> None:
     options, and it is told the startup if it has one."""
     found = logsnr.solve(DEN, X, solver=Two(), steps=8)
     assert (found.nfe, found.program.name, found.program.order) == (16, "Two", 2)
-    assert found.program.notes == ("ramp",)
+    assert found.program.notes == ("ramp", "noise of sigma = 0.0105 is left at t = 0.001")
     assert logsnr.solve(DEN, X, solver=Two(), nfe=9).nfe == 8
     assert torch.equal(logsnr.sample(DEN, X, solver=Two(), grid=logsnr.grid(SCH, 8)), found.x)
     assert torch.equal(logsnr.sample(DEN, X, solver=Two(), steps=8, parallel=logsnr.Picard(tol=0)), found.x)
     assert torch.equal(logsnr.sample(DEN, X, solver=Program.from_json(found.program.to_json())), found.x)
-    assert plan_program(Two(), SCH, steps=3, startup="single-step").notes == ("single-step",)
+    assert plan_program(Two(), SCH, steps=3, startup="single-step").notes[0] == "single-step"
     assert not torch.equal(logsnr.sample(DEN, X, solver=Two(0.9), steps=8), found.x)
     named = logsnr.solver(Two())
     assert (named.name, named.order, named.evaluations, named.stochastic, named.options) == ("Two", 2, 2, False, ())

@@ -196,7 +196,7 @@ def mutated(draw: st.DrawFn) -> str:
 @cache
 def seeds() -> list[str]:
     names = "dpmpp-2m", "seeds-2", "sa-2", "edm-churn", "ald"
-    return [good(), *(logsnr.solver(name).program(SCH, logsnr.grid(SCH, 3)).to_json() for name in names)]
+    return [good(), *(logsnr.solver(name).program(SCH, logsnr.grid(SCH, 2)).to_json() for name in names)]
 
 
 def test_mutations_are_programs_or_errors() -> None:
@@ -205,7 +205,7 @@ def test_mutations_are_programs_or_errors() -> None:
     den, x = logsnr.Denoiser(lambda x, t: torch.tanh(x), SCH, "v"), torch.linspace(-1, 1, 6).reshape(2, 3)
     ran = list[bool]()
 
-    @settings(max_examples=300, database=None)
+    @settings(max_examples=200, database=None)
     @given(mutated())
     def all_hold(text: str) -> None:
         try:
@@ -222,4 +222,4 @@ def test_mutations_are_programs_or_errors() -> None:
             assert any(word in str(error) for word in ("outside", "too large", "non-finite", "samples of shape")), error  # noqa: PT017
 
     all_hold()
-    assert 50 < sum(ran) < len(ran) - 50
+    assert 30 < sum(ran) < len(ran) - 30

@@ -49,8 +49,8 @@ def test_a_program_runs_as_its_name_does(name: str) -> None:
         assert found.nfe == len(program)
         assert torch.equal(found.trajectory, wanted.trajectory)
         assert torch.equal(run(program), wanted.x)
-        assert torch.equal(run(program, parallel=exact()), wanted.x)
-        assert torch.equal(run(program, brownian=True), path)
+    assert torch.equal(run(program, parallel=exact()), wanted.x)
+    assert torch.equal(run(program, brownian=True), path)
 
 
 @pytest.mark.parametrize("eta", [0.5, Window(2.0, 0.0, 2.0), er_sde])
