@@ -90,7 +90,7 @@ def check_length(steps: int) -> None:
 
 
 def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
-    """When the model is called, and what becomes of the state, for any model: every slot is a linear
+    """The times of the calls, and the linear map that the program is, for any model: every slot is a linear
     combination of the start, of the x0 that the calls return and of the noises, (calls + 1, 1 + calls + noises).
     Row n is the state that call n sees, the last row the result.
 

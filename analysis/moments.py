@@ -119,8 +119,8 @@ def after_each_call(
 
 
 class Units(Mapping[NoiseKey, Array]):
-    """By key, slots that hold one noise alone, (2 + noises, N): row 0 is for the mean and row 1 for the start. Each is
-    made when it is asked for, as all of them are as many numbers as there are noises, squared."""
+    """Slots that hold one noise alone, by its key, (2 + noises, N): row 0 is for the mean and row 1 for the start. Each
+    is made when it is asked for: all of them are as many numbers as there are noises, squared."""
 
     def __init__(self, program: Program, zero: Array) -> None:
         self.rows, self.zero = {key: 2 + k for k, key in enumerate(program.noises)}, zero

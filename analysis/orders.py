@@ -165,8 +165,8 @@ def refine(
 
 
 def _floor(errors: list[float], slopes: list[float], declared: int) -> float | None:
-    """Where a refinement gained less than half of what it should have, below 1e-9: above it a small slope is a
-    method's own."""
+    """The error at which a refinement gained less than half of what it should have, below 1e-9: above that a small
+    slope is a method's own."""
     stalled = bool(slopes) and slopes[-1] < declared / 2 and errors[-2] < 1e-9
     return max(errors[-2:]) if stalled else None
 

@@ -105,8 +105,8 @@ def _measure_all(
 
 
 def _cost(case: Case) -> tuple[bool, float]:
-    """What to sort cases by, so that those that ranks measure at the same time take equally long: as they are planned,
-    one solver at all budgets, four ranks would wait half the time for the largest."""
+    """The key by which cases are sorted. Cases that ranks measure at the same time then take equally long; in the
+    planned order, one solver at all budgets, four ranks would wait half the time for the largest."""
     return case.nfe is None, case.nfe or -(case.rtol or 0.0)
 
 

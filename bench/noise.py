@@ -112,7 +112,7 @@ def distribution(draws: int) -> list[Figure]:
 
 
 def correlations(draws: int) -> list[Figure]:
-    """Of z and of z^2 - 1 with the neighbours'."""
+    """Correlations of z and of z^2 - 1 with the neighbours'."""
     sums: dict[str, np.ndarray] = {}
     for sample, count in parts(draws):
         z = draw(count, sample=sample).astype(np.float64)

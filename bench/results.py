@@ -26,8 +26,8 @@ STATISTICS: dict[Compared, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked for: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`, and what its
-    samples are compared with."""
+    """One thing to measure: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`, and what
+    its samples are compared with."""
 
     problem: str
     solver: str
@@ -42,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out.
+    """One measurement.
 
     nfe_used: model evaluations per sample; an adaptive solver's are those of its one batch.
     statistics: by name, those that `STATISTICS` has for what was compared. Of paths:

@@ -49,6 +49,7 @@ def _compile(function: Callable[..., Any]) -> Loop:
         loop.compile(SIGNATURE)
     except Exception:
         loop = numba.njit(SIGNATURE, nogil=True)(function)
+    loop.disable_compile()  # for arguments of other types
     return loop  # type: ignore[no-any-return]
 
 

@@ -6,7 +6,7 @@ These few functions write LLVM's instructions. All else that is compiled for the
 # numba gives its intrinsics the types of their arguments, and what LLVM writes has no annotations.
 # mypy: disable-error-code="no-untyped-def"
 
-from itertools import product
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -107,14 +107,13 @@ def either(typing, x, y):
 
 
 @intrinsic
-def add_columns(typing, like, rows, count, first, columns, coefs, masks, stride, sums, targets, n):
-    """``targets[r][i] = sums[r][i] + sum_j coefs[r, j] columns[j][i]`` for i < n, from left to right, each product and
-    sum rounded; True if ``first`` and a number of the first column is not finite.
+def add_columns(typing, like, count, more, columns, coefs, others, total, target, second, n):
+    """``target[i] = total[i] + sum_j coefs[j] columns[j][i]`` for i < n, from left to right, each product and sum
+    rounded; True if a number of the first column is not finite.
 
-    All are int64: numbers, or addresses of arrays of numbers like ``like``, of addresses, or of masks, int64.
-    rows: 1 or 2. count: of the columns, 0 to GROUP. first: 1 if there are no ``sums`` yet. A column is first taken
-    bit by bit with its mask, -1 or 0: a coefficient -0 with the mask 0 leaves every sum as it is, whatever the column
-    holds. Of one row no masks are read. stride: from a row of coefs and masks to the next.
+    All are int64: numbers, or addresses of numbers like ``like``, or, of columns, of their addresses. count: of the
+    columns, 0 to GROUP. total: 0 where sums begin with the first product. more: if not 0, also
+    ``second[i] = sum_j others[j] columns[j][i]`` over the first ``more`` columns; there is no total then.
 
     A target may be a column: numbers are read before those of the same place are written, and LLVM is told that
     places do not depend on each other, so that it makes vectors of them.
@@ -127,16 +126,12 @@ def add_columns(typing, like, rows, count, first, columns, coefs, masks, stride,
     def item(b, items, *place):
         return b.load(b.gep(items, place))
 
-    def loop(b, given, rows, count, first, head, end):
+    def loop(b, given, count, more, begun, head, end):
         """One loop; returns its last block and the flag."""
-        columns, coefs, masks, stride, sums, targets, n = given
+        columns, coefs, others, total, target, second, n = given
         group = Distinct(b.module)
-        at = [[b.add(b.mul(stride, I64(r)), I64(j)) for j in range(count)] for r in range(rows)]
-        weights = [[item(b, coefs, place) for place in row] for row in at]
-        kept = [[b.trunc(item(b, masks, place), whole) if whole is I32 else item(b, masks, place) for place in row]
-                for row in at] if rows > 1 else []  # fmt: skip
+        rows = [[item(b, weights, I64(j)) for j in range(k)] for weights, k in ((coefs, count), (others, more))]
         xs = [array(b, item(b, columns, I64(j)), wide) for j in range(count)]
-        before, after = ([array(b, item(b, a, I64(r)), wide) for r in range(rows)] for a in (sums, targets))
         body = b.append_basic_block()
         b.branch(body)
         b.position_at_end(body)
@@ -149,20 +144,14 @@ def add_columns(typing, like, rows, count, first, columns, coefs, masks, stride,
             return access
 
         values = [of_group(item(b, x, i)) for x in xs]
-        found = b.or_(flag, _beyond(b, values[0], whole, exponent, lowest)) if first and count else flag
-        totals = []
-        for r in range(rows):
-            terms = values
-            if rows > 1:
-                terms = [b.bitcast(b.and_(b.bitcast(x, whole), m), wide) for x, m in zip(values, kept[r], strict=True)]
-            terms = [b.fmul(c, x) for c, x in zip(weights[r], terms, strict=True)]
-            terms = terms if first else [of_group(item(b, before[r], i)), *terms]
-            total = terms[0] if terms else wide(0.0)
-            for term in terms[1:]:
-                total = b.fadd(total, term)
-            totals.append(total)
-        for target, total in zip(after, totals, strict=True):
-            of_group(b.store(total, b.gep(target, [i])))
+        found = b.or_(flag, _beyond(b, values[0], whole, exponent, lowest)) if count and not begun else flag
+        sums = []
+        for weights in rows[: 1 + (more > 0)]:
+            terms = [of_group(item(b, total, i))] if begun else []
+            terms += [b.fmul(c, x) for c, x in zip(weights, values, strict=False)]
+            sums.append(reduce(b.fadd, terms) if terms else wide(0.0))
+        for place, result in zip((target, second), sums, strict=False):
+            of_group(b.store(result, b.gep(place, [i])))
         following = b.add(i, I64(1), flags=["nuw", "nsw"])
         i.add_incoming(following, body)
         flag.add_incoming(found, body)
@@ -171,29 +160,29 @@ def add_columns(typing, like, rows, count, first, columns, coefs, masks, stride,
         return body, found
 
     def emit(context, b, _, given):
-        _, rows, count, first, columns, coefs, masks, *rest = given
-        stride, sums, targets, n = rest
-        given = (array(b, columns, I64), array(b, coefs, wide), array(b, masks, I64), stride,
-                 array(b, sums, I64), array(b, targets, I64), n)  # fmt: skip
+        _, count, more, columns, coefs, others, total, target, second, n = given
+        begun = b.zext(b.icmp_signed("!=", total, I64(0)), I64)
+        case = b.add(b.mul(b.add(b.mul(count, I64(GROUP + 1)), more), I64(2)), begun)
+        arrays = [array(b, address, wide) for address in (coefs, others, total, target, second)]
+        given = (array(b, columns, I64), *arrays, n)
         end, nothing = b.append_basic_block(), b.append_basic_block()
-        case = b.add(b.mul(b.add(b.mul(rows, I64(GROUP + 1)), count), I64(2)), first)
         switch = b.switch(case, nothing)
         b.position_at_end(nothing)
         b.branch(end)
         ends = [(nothing, whole(0))]
-        for r, k, f in product((1, 2), range(GROUP + 1), (0, 1)):
-            if k or f:
-                head = b.append_basic_block()
-                switch.add_case(I64((r * (GROUP + 1) + k) * 2 + f), head)
-                b.position_at_end(head)
-                ends.append(loop(b, given, r, k, f, head, end))
+        cases = [(k, m, 0) for k in range(GROUP + 1) for m in range(k + 1)] + [(k, 0, 1) for k in range(1, GROUP + 1)]
+        for k, m, old in cases:
+            head = b.append_basic_block()
+            switch.add_case(I64((k * (GROUP + 1) + m) * 2 + old), head)
+            b.position_at_end(head)
+            ends.append(loop(b, given, k, m, old, head, end))
         b.position_at_end(end)
         flag = b.phi(whole)
-        for block, found in reversed(ends):
+        for block, found in ends:
             flag.add_incoming(found, block)
         return b.icmp_signed("<", flag, whole(0))
 
-    return types.boolean(like, *[types.int64] * 10), emit
+    return types.boolean(like, *[types.int64] * 9), emit
 
 
 class Distinct(MDValue):

@@ -91,38 +91,44 @@ def not_finite(x, n, like):
 
 
 @part
-def choose(coefs, rows, count, names, chosen, masks, like):
-    """How many of ``count`` columns one or two rows of coefficients use, and which, for `add_columns`."""
-    used, first, second = 0, False, rows < 2
+def choose(coefs, count, names, chosen, like):
+    """How many of ``count`` coefficients are not 0, which, and their values."""
+    used = 0
     for j in range(count):
-        a, b = load(coefs, j, like), load(coefs, count + j, like) if rows == 2 else like
-        if a != 0 or b != 0:
+        c = load(coefs, j, like)
+        if c != 0:
             store(names, used, INT + j)
-            store(chosen, used, a if a != 0 else -like)
-            store(masks, used, INT - (a != 0))
-            if rows == 2:
-                store(chosen, count + used, b if b != 0 else -like)
-                store(masks, count + used, INT - (b != 0))
-            used, first, second = used + 1, first or a != 0, second or b != 0
-    if not first:  # a sum of nothing is 0, not -0
-        store(chosen, INT, like)
-    if not second:
-        store(chosen, count, like)
+            store(chosen, used, c)
+            used += 1
     return used
 
 
 @part
-def add_chosen(rows, used, count, names, chosen, masks, columns, picked, sums, targets, n, size, like):
-    """One or two rows of a product with ``used`` of ``count`` columns; whether the first of them is not finite."""
+def begins_with(names, k, others, m):
+    """Whether k numbers begin with m others."""
+    same = m <= k
+    for j in range(m if same else 0):
+        same = same and word(names, j) == word(others, j)
+    return same
+
+
+@part
+def pick(used, names, columns, picked):
+    """Lay the chosen columns' addresses side by side."""
     for j in range(used):
         store(picked, j, word(columns, word(names, j)))
-    bad = False
+
+
+@part
+def add_row(used, chosen, picked, total, target, n, size, like):
+    """The sum of ``used`` columns, of any number, over a tile ``total``; whether the first of them is not finite."""
+    bad, none = False, INT
     for j in range(0, max(used, 1), GROUP):
-        to = targets if j + GROUP >= used else sums
+        to = target if j + GROUP >= used else total
+        begun = total if j else none
         bad |= add_columns(
-            like, rows, min(used - j, GROUP), INT + (j == 0), picked + 8 * j, chosen + size * j, masks + 8 * j, count,
-            sums, to, n,
-        )  # fmt: skip
+            like, min(used - j, GROUP), none, picked + 8 * j, chosen + size * j, none, begun, to, none, n
+        )
     return bad
 
 
@@ -148,30 +154,31 @@ def add_by_element(uses, coefs, step, count, columns, total, n, like):
 def combine(f, row, begin, end, like, wide):
     """`combine_cpu.prepare` says what is read. Returns 1 if a checked input was not finite, else 0."""
     rows, inputs, noises, checked, tabled = word(row, 0), word(row, 1), word(row, 2), word(row, 3), word(row, 4)
-    coefs, more, reads = word(row, 5), word(row, 6), row + 56
+    coefs, samples, reads = word(row, 5), word(row, 6), row + 56
     kinds, writes, made = reads + 8 * inputs, reads + 16 * inputs, reads + 16 * inputs + 8 * rows
     count, size = inputs + noises, size_of(wide)
     uses = made + 8 * rows
     addresses = uses + 8 * rows * count
-    span = word(f, more) if noises or tabled else end
+    span = word(f, samples) if noises or tabled else end
 
     step = (TILE + 16) * size  # bytes of a tile: noise needs some elements more
-    memory = np.empty(12 * count + 24 + (count + rows + 2) * step // 8, np.int64)
+    memory = np.empty(2 * count + 2 * rows * count + 32 + (count + rows + 2) * step // 8, np.int64)
     columns = address_of(memory)
-    picked, names, masks, chosen = columns + 8 * count, columns + 16 * count, columns + 32 * count, columns + 64 * count
-    sums = columns + 96 * count
-    targets, used, tile = sums + 32, sums + 64, sums + 144 & -64  # a cache line begins there
-    direct = rows <= 2 and not tabled
+    picked, names, chosen = columns + 8 * count, columns + 16 * count, columns + (16 + 8 * rows) * count
+    used = chosen + 8 * rows * count
+    tile = used + 95 & -64  # a cache line begins there
+    direct = not tabled
     for r in range(rows):
         direct = direct and word(made, r) == wide
-        store(sums, r, tile + (count + r) * step)
-    for r in range(0, 0 if tabled else rows, 2):
-        p = 4 * r * count
-        found = choose(
-            coefs + size * r * count, min(2, rows - r), count, names + p, chosen + 2 * p, masks + 2 * p, like
-        )
-        store(used, r, INT + found)
-    first = not tabled and word(used, 0) > 0 and word(names, 0) == 0  # whether sums tell if input 0 is finite
+        p = r * count
+        store(used, r, INT + (0 if tabled else choose(coefs + size * p, count, names + 8 * p, chosen + size * p, like)))
+    # Of two rows, of which one begins as the other, both sums are taken at once.
+    a, b = (1, 0) if rows == 2 and word(used, 1) > word(used, 0) else (0, 1)
+    more = word(used, b) if rows == 2 else 0
+    two = direct and more > 0 and word(used, a) <= GROUP
+    two = two and begins_with(names + 8 * a * count, word(used, a), names + 8 * b * count, more)
+    direct = direct and (rows == 1 or two)
+    first = word(used, 0) > 0 and word(names, 0) == 0  # whether sums tell if input 0 is finite
 
     bad, lo = False, begin
     while lo < end:
@@ -192,28 +199,34 @@ def combine(f, row, begin, end, like, wide):
             work, place = tile + (count + rows) * step, tile + k * step
             z = place if wide == FLOAT else work + step
             z = normals(
-                word(word(f, more + 1), sample), word(word(f, more + 2), sample), word(addresses, 2 * j),
+                word(word(f, samples + 1), sample), word(word(f, samples + 2), sample), word(addresses, 2 * j),
                 word(addresses, 2 * j + 1), inside, n, z, work,
             )  # fmt: skip
             if wide == DOUBLE:
                 read(FLOAT, z, place, n, like)
                 z = place
             store(columns, k, z)
-        for r in range(rows):
-            store(targets, r, word(f, word(writes, r)) + lo * size if direct else word(sums, r))
-            if tabled:
-                start, p = coefs + (r * count * span + inside) * size, 8 * r * count
-                add_by_element(uses + p, start, span * size, count, columns, word(sums, r), n, like)
-        for r in range(0, 0 if tabled else rows, 2):
-            p = 4 * r * count
-            found = add_chosen(
-                min(2, rows - r), word(used, r), count, names + p, chosen + 2 * p, masks + 2 * p, columns, picked,
-                sums + 8 * r, targets + 8 * r, n, size, like,
+        found, old = False, tile + count * step
+        if two:
+            pick(word(used, a), names + 8 * a * count, columns, picked)
+            found = add_columns(
+                like, word(used, a), more, picked, chosen + size * a * count, chosen + size * b * count, INT,
+                word(f, word(writes, a)) + lo * size, word(f, word(writes, b)) + lo * size, n,
             )  # fmt: skip
-            bad |= found and r == 0 and first and checked > 0
+        for r in range(0 if two else rows):
+            p, own = r * count, old + r * step
+            to = word(f, word(writes, r)) + lo * size if direct else own
+            if tabled:
+                start = coefs + (p * span + inside) * size
+                add_by_element(uses + 8 * p, start, span * size, count, columns, own, n, like)
+            else:
+                pick(word(used, r), names + 8 * p, columns, picked)
+                bad_row = add_row(word(used, r), chosen + size * p, picked, own, to, n, size, like)
+                found |= bad_row and r == 0
+        bad |= found and first and checked > 0
         for r in range(0 if direct else rows):
             code = word(made, r)
-            write(code, word(sums, r), word(f, word(writes, r)) + lo * size_of(code), n, like)
+            write(code, old + r * step, word(f, word(writes, r)) + lo * size_of(code), n, like)
         lo += n
     return INT + bad
 

@@ -17,7 +17,7 @@ from numba import njit
 
 from .compiled import compiled
 from .intrinsics import address_of, load, part, store
-from .loops import CODES, DOUBLE, F32, F64, FLOAT, INT, TILE, add_chosen, choose, read, size_of, word, write
+from .loops import CODES, DOUBLE, F32, F64, FLOAT, INT, TILE, add_row, choose, pick, read, size_of, word, write
 from .pool import launch
 from .recurrence import Recurrence
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
@@ -103,17 +103,15 @@ def scan(f, row, begin, end, like, wide):
     )  # fmt: skip
     count, size, stride = models + slots + noises, size_of(wide), batch * elements
     step = TILE * size
-    memory = np.empty(10 * count + 2 * STRANDS + 32 + TILE + (count + slots + 6) * step // 8, np.int64)
+    memory = np.empty(4 * count + STRANDS + 32 + TILE + (count + slots + 4) * step // 8, np.int64)
     columns = address_of(memory)
-    picked, names, masks, chosen = columns + 8 * count, columns + 16 * count, columns + 24 * count, columns + 40 * count
-    sums, targets, total = columns + 56 * count, columns + 56 * count + 16, columns + 56 * count + 32
+    picked, names, chosen = columns + 8 * count, columns + 16 * count, columns + 24 * count
+    total = columns + 32 * count
     squares = total + 8 * STRANDS + 63 & -64
     tile = squares + 8 * TILE
     now, then, spare = tile, tile + slots * step, tile + 2 * slots * step  # slots before and after a call
     change, old, stored = spare, spare + step, spare + 2 * step
-    store(sums, 0, spare + 3 * step)
-    store(sums, 1, spare + 4 * step)
-    terms = spare + 5 * step  # outputs and noises in the dtype of the slots
+    terms = spare + 3 * step  # outputs and noises in the dtype of the slots
 
     for piece in range(begin, end):
         several = piece // chunks
@@ -140,14 +138,11 @@ def scan(f, row, begin, end, like, wide):
             for s in range(slots):
                 store(columns, models + s, now + s * step)
             matrix = word(f, 1) + k * slots * count * size
-            for s in range(0, slots, 2):
-                rows = min(2, slots - s)
-                used = choose(matrix + s * count * size, rows, count, names, chosen, masks, like)
-                for r in range(rows):
-                    store(targets, r, then + (s + r) * step)
-                add_chosen(
-                    rows, used, count, names, chosen, masks, columns, picked, sums, targets, n, size, like
-                )  # fmt: skip
+            for s in range(slots):
+                used = choose(matrix + s * count * size, count, names, chosen, like)
+                pick(used, names, columns, picked)
+                new = then + s * step
+                add_row(used, chosen, picked, new, new, n, size, like)
             now, then = then, now
             if nodes:
                 where = place * size_of(node)

@@ -92,7 +92,7 @@ def _mean_after(
     sch: Schedule,
     normals: Sequence[int],
 ) -> Callable[[Slots], Array]:
-    """From memory before a step, slots of values (P,), to the mean over the step's noise of ``after``: (P, J)."""
+    """The map from memory before a step, slots of values (P,), to the mean of ``after`` over its noise, (P, J)."""
     keys = list(dict.fromkeys(key for call in calls for key in call.noises))
     if len(keys) >= len(normals):
         raise ValueError(f"a step adds {len(keys)} normals; at most {len(normals) - 1} can be integrated over")

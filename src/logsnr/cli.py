@@ -37,6 +37,7 @@ def options(
     """Sample from diffusion and flow models by solving their differential equations."""
 
 
+LONGEST_RANKED = 1000  # evaluations: all solvers on all grids then take a quarter of a minute
 RAMP_NOTE = (
     "--startup ramp begins with lower orders: no evaluations more, but a global order of at most 2; "
     "--startup single-step begins with Runge-Kutta steps, whose evaluations count, and keeps the order."
@@ -54,7 +55,7 @@ def bench(
     grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all, in law logsnr.")] = None,
     rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers; 1e-2 to 1e-5 if none.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the starts and of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the starts and of all noise.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")] = Path(
         "report"
     ),
@@ -158,7 +159,7 @@ def explain(
 @interruptible()
 def rank(
     stds: Annotated[
-        list[float] | None, typer.Option(help="Standard deviations of the data along its axes; the digits'.")
+        list[float] | None, typer.Option(help="Standard deviations along the data's axes; those of the digits if none.")
     ] = None,
     nfe: Annotated[int | None, typer.Option(help="A budget of model evaluations.")] = None,
     target: Annotated[float | None, typer.Option(help="A relative error to reach.")] = None,
@@ -173,6 +174,8 @@ def rank(
     from .analysis.transfer import rank as ranked
     from .solvers.schedules.formulas import VPLinear
 
+    if nfe is not None and nfe > LONGEST_RANKED:
+        raise ValueError(f"nfe = {nfe} takes too long to rank; at most {LONGEST_RANKED}")
     spectrum = stds or _digit_stds()
     choices = ranked(spectrum, VPLinear(), nfe=nfe, target=target, best=best)
     if not choices:

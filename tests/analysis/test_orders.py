@@ -41,16 +41,18 @@ def test_compat_formulas_have_the_order_they_declare(name: str) -> None:
 
 @pytest.mark.parametrize("name", FIXED)
 def test_mutant_fails(name: str) -> None:
-    """One weight that is off by 1e-3 at every step brings the measured order down to 0."""
+    """One weight that is off by 1e-3 at every step (1e-1 for the first order, whose errors are as large) brings the
+    measured order down to 0."""
+    factor = 1.1 if logsnr.solver(name).order == 1 else 1.001
 
     def off(call: Call) -> np.ndarray:
         matrix = np.array(call.matrix)
         if call.node is not None:
-            matrix[call.writes.index(0), :2] *= 1.001
+            matrix[call.writes.index(0), :2] *= factor
         return matrix
 
     solver = altered(logsnr.solver(name), off)
-    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=1600 if solver.order == 1 else 400)
+    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=400)
     assert abs(measured.order - measured.declared) > 0.1, measured
 
 

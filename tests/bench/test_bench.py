@@ -163,17 +163,24 @@ def damaged(text, how):
 
 
 @pytest.mark.parametrize("how", ["a torn line", "an open quote", "no text", "the head"])
-def test_a_damaged_csv_is_told_kept_aside_and_gone_on_with(how, report, tmp_path):
+def test_a_damaged_csv_is_told_and_kept_aside(how, report, tmp_path):
     """One line says where the damage is; the file as it was is kept, never over another, and other rows are used."""
-    text = (report[0] / "results.csv").read_text()
+    text, path = (report[0] / "results.csv").read_text(), tmp_path / "results.csv"
     number = 1 if how == "the head" else 4
     for aside in ("results.damaged.csv", "results.damaged-2.csv"):
-        (tmp_path / "results.csv").write_text(damaged(text, how))
-        said = " ".join(bench(tmp_path).split())
-        assert f"results.csv: no row in line {number}, which is left out; {aside} is the file as it was" in said
+        path.write_text(damaged(text, how))
+        results = Results(path)
+        assert results.notes == [f"{path}: no row in line {number}, which is left out; {aside} is the file as it was"]
         assert (tmp_path / aside).read_text() == damaged(text, how)
-        assert len(rows(tmp_path)) == 12
-    assert "no row" not in bench(tmp_path)
+        assert len(results._rows) == 12 - (how != "the head")
+    assert not Results(path).notes
+
+
+def test_a_bench_goes_on_with_a_damaged_csv(report, tmp_path):
+    """What the damage has taken is measured again, and the line is shown."""
+    (tmp_path / "results.csv").write_text(damaged((report[0] / "results.csv").read_text(), "an open quote"))
+    assert "no row in line 4" in " ".join(bench(tmp_path).split())
+    assert len(rows(tmp_path)) == 12
 
 
 @pytest.mark.parametrize("name", ["results.csv", "index.html"])

@@ -106,8 +106,8 @@ def blended(images: Tensor) -> Tensor:
 
 
 def test_it_generates_digits_of_every_class() -> None:
-    """Thirty DDIM steps from noise give 200 images near real digits of all ten classes, as real ones are; blends of two
-    digits are not."""
+    """Thirty DDIM steps from noise give 200 images as near to the training digits as unseen digits are, and no nearer:
+    they are not learnt by heart. All ten classes are there, and blends of two digits are farther away."""
     net = load_digits_net()
     x = torch.randn(200, 1, 8, 8)
     times = SCHEDULE.time(np.linspace(SCHEDULE.half_logsnr(1.0), SCHEDULE.half_logsnr(1e-3), 31))
@@ -120,7 +120,7 @@ def test_it_generates_digits_of_every_class() -> None:
     apart = torch.cdist(x.flatten(1).double(), seen.flatten(1))
     assert torch.bincount(labels[apart.argmin(1)], minlength=10).amin() >= 8
     real, blends = (torch.cdist(y.flatten(1), seen.flatten(1)).amin(1).median() for y in (unseen, blended(unseen)))
-    assert apart.amin(1).median() < 1.1 * real < blends
+    assert 0.9 * real < apart.amin(1).median() < 1.1 * real < blends / 1.2
 
 
 def test_other_shapes_are_refused() -> None:

@@ -1,7 +1,6 @@
 """combine: compiled code equals the torch specification bit by bit, and both a float64 sum within
 rounding."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -65,12 +64,16 @@ def assert_backends_agree(inputs: list[torch.Tensor], coefs: np.ndarray, dtypes:
         assert_sum(found, inputs, row, accumulation_dtype(dtypes))
 
 
-@pytest.mark.parametrize(("read", "written"), list(itertools.product(STATE_DTYPES, repeat=2)))
-@pytest.mark.parametrize("size", [0, 1, 7, 15, 16, 17, 31, 32, 33, 1023, 4097])
-def test_dtypes_and_sizes(read: torch.dtype, written: torch.dtype, size: int) -> None:
-    """For every dtype in and out and around every block size compiled code equals torch bit for bit."""
-    inputs = [random(size, read, 1), random(size, F32, 2)]
-    assert_backends_agree(inputs, matrix(2, 2), [written, F32])
+SIZES = [0, 1, 7, 8, 9, 15, 17, 31, 32, 33, 1023, 1024, 1025, 4097]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_dtypes_and_sizes(size: int) -> None:
+    """Around every size of vectors and tiles compiled code equals torch bit for bit, for every dtype in or out, and
+    over all sizes for every pair of them."""
+    for k, read in enumerate(STATE_DTYPES):
+        inputs = [random(size, read, 1), random(size, F32, 2)]
+        assert_backends_agree(inputs, matrix(2, 2), [STATE_DTYPES[(k + SIZES.index(size)) % 4], F32])
 
 
 @pytest.mark.parametrize(("count", "rows"), [(k, 1 + k % 3) for k in range(1, 13)])
@@ -182,12 +185,55 @@ def test_inputs_with_coefficient_zero_are_left_out(backend: str) -> None:
     """0 times an infinity or a NaN is no part of a sum, and a row of zeros gives zeros."""
     x, poisoned = random(37, F32, 1), torch.full((37,), torch.inf)
     poisoned[::2] = torch.nan
-    coefs = np.array([[0.5, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1e-60]])  # 1e-60 is 0 in fp32
+    coefs = np.array([[0.5, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1e-60, 0.0]])  # 1e-60 is 0 in fp32
     (first, second, third), bad = combine([x, poisoned, x], coefs, checked=1, backend=backend)
     assert_equal(first, 1.5 * x)
-    assert not second.any()
-    assert not third.any()
+    for zero in (second, third):
+        assert_equal(zero, torch.zeros(37))  # not -0
     assert not bad
+    for rows in ([0, 1], [1, 0], [0, 2], [0], [1]):
+        for found, k in zip(combine([x, poisoned, x], coefs[rows], backend=backend)[0], rows, strict=True):
+            assert_equal(found, (first, second, third)[k])
+
+
+PATTERNS = [
+    (0b111, 0b001),
+    (0b111, 0b011),
+    (0b011, 0b111),
+    (0b111, 0b111),
+    (0b101, 0b011),
+    (0b110, 0b001),
+    (0b110, 0b111),
+]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 9])
+@pytest.mark.parametrize("patterns", PATTERNS)
+def test_rows_that_use_other_columns(patterns: tuple[int, int], count: int) -> None:
+    """Two sums are taken side by side where one row's columns are the first of the other's, and else in turn; the
+    outputs take the places of inputs. What is left out holds infinities."""
+    coefs = matrix(2, count)
+    for row, pattern in zip(coefs, patterns, strict=True):
+        row[:3] *= [pattern & 1, pattern >> 1 & 1, pattern >> 2 & 1]
+    for out in ((1, 2), (0, count - 1), (2, 0)):
+        inputs = [random(2500, F32, j) for j in range(count)]
+        for j in np.flatnonzero((coefs == 0).all(axis=0)):
+            inputs[j][:] = torch.inf
+        want, wanted = combine([x.clone() for x in inputs], coefs, checked=2, backend="torch")
+        found, bad = combine(inputs, coefs, out=[inputs[j] for j in out], checked=2, backend="cpu")
+        assert bool(bad) == bool(wanted)
+        for a, b in zip(found, want, strict=True):
+            assert_equal(a, b)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_sums_are_of_the_widest_dtype_of_the_outputs(backend: str) -> None:
+    """Whichever output it is: 2^-30 is lost in fp32, and all sums of a call are fp64 if one output is."""
+    inputs, row = [torch.ones(9), torch.full((9,), 2.0**-30), torch.ones(9)], [1.0, 1.0, -1.0]
+    for dtypes in ([F32, F64], [F64, F32], [BF16, F16, F64]):
+        for y in combine(inputs, np.array([row] * len(dtypes)), dtypes=dtypes, backend=backend)[0]:  # type: ignore[arg-type]
+            assert (y == torch.tensor(2.0**-30).to(y.dtype)).all()
+    assert not combine(inputs, np.array([row]), dtypes=[F32], backend=backend)[0][0].any()  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -81,6 +81,12 @@ def test_overlapping_output_is_not_compiled() -> None:
     x, out = torch.randn(5), torch.empty(5)
     with pytest.raises(RuntimeError, match="overlaps"):
         combine([x, x], COEFS, out=[out, out.view(5)], backend="cpu")
+    for j in range(3):  # whichever input it is, whichever output
+        inputs = [torch.randn(100) for _ in range(3)]
+        inputs[j] = buffer[1:]
+        for outs in ([buffer[:-1], torch.empty(100)], [torch.empty(100), buffer[:-1]]):
+            with pytest.raises(RuntimeError, match="overlaps"):
+                combine(inputs, np.ones((2, 3)), out=outs, backend="cpu")
 
 
 def test_outputs_are_the_tensors_given() -> None:

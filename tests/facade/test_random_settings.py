@@ -1,8 +1,7 @@
-"""Random settings end in a finite answer or in a clear refusal; `python -m logsnr.bench.settings` tries more."""
+"""Random settings end in a finite answer or in a clear refusal; `python tests/random_settings.py` tries more."""
 
 import pytest
-
-from logsnr.bench.settings import fault
+from random_settings import fault
 
 
 @pytest.mark.filterwarnings("ignore")
