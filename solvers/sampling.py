@@ -189,7 +189,7 @@ def _warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
     """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``."""
     if x.device.type != "cpu" or transformed():
         return
-    some = x if x.numel() <= FEW else x[:1].reshape(-1)[:FEW]
+    some = x if x.numel() <= FEW else x[: max(FEW * len(x) // x.numel(), 1)].reshape(-1)[:FEW]
     spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5
     if some.numel() >= FEWEST and not sigma / 2 < spread < 2 * sigma and spread < math.inf:
         warnings.warn(
