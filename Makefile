@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make bench   NFE against error of every solver on real data, into report/
-#   make test    the tests
-# PYTHON=python3.12 picks another interpreter; ARGS="--nfe 5 10" is handed on to the command.
+#   make test    the tests; make test-all adds the slow ones
+# PYTHON=python3.12 picks another interpreter; ARGS="--nfe 5 --nfe 10" is handed on to the command.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,13 +10,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 WHEEL := build/wheel
 
-.PHONY: bench test lint types format clean
+.PHONY: bench test test-all lint types format clean
 
 bench: $(VENV)/.ready
 	$(BIN)/logsnr bench --out report $(ARGS)
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+test-all: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "" $(ARGS)
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

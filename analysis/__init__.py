@@ -1,9 +1,8 @@
 """Problems with exact answers, references, and what is measured and proved with them."""
 
 from .digits import load_digits
-from .discrepancies import energy_distance, energy_distance2, mmd, mmd2
+from .discrepancies import energy_distance, mmd
 from .empirical import Empirical
-from .expectation import expectation
 from .explain import Explanation, explain
 from .gaussian import Gaussian
 from .metrics import kl_gaussian, sliced_w2, w2_gaussian
@@ -37,14 +36,11 @@ __all__ = [
     "WorkPrecision",
     "convergence_order",
     "energy_distance",
-    "energy_distance2",
-    "expectation",
     "explain",
     "kl_gaussian",
     "load_digits",
     "local_order",
     "mmd",
-    "mmd2",
     "picard_sweeps",
     "picard_work",
     "rank",

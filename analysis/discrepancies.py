@@ -1,14 +1,9 @@
 """How far apart two samples are in law, by means over pairs: energy distance and maximum mean discrepancy.
 
 Both are D^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y) for a kernel k, with X' and Y' independent copies:
-k(a, b) = -|a - b| gives the energy distance (Szekely and Rizzo 2013), a Gaussian k the MMD (Gretton et al. 2012). Of
-each there are two estimates, with other means over pairs within a sample:
-
-energy_distance, mmd    over all pairs, each point with itself too (the V-statistic): the distance D >= 0 between the
-                        two empirical laws. Of independent samples of one law it is not 0: D^2 is too large by about
-                        (k(0, 0) - E k) (1/N + 1/M).
-energy_distance2, mmd2  over pairs of different points (the U-statistic): without bias for D^2, and so negative about
-                        half of the time where the laws agree.
+k(a, b) = -|a - b| gives the energy distance (Szekely and Rizzo 2013), a Gaussian k the MMD (Gretton et al. 2012). The
+means are over all pairs, each point with itself too (the V-statistic): the distance D >= 0 between the two empirical
+laws. Of independent samples of one law it is not 0: D^2 is too large by about (k(0, 0) - E k) (1/N + 1/M).
 """
 
 import math
@@ -36,14 +31,6 @@ def energy_distance(x: Any, y: Any) -> float:
     return _distance(x, y, torch.Tensor.neg_)
 
 
-def energy_distance2(x: Any, y: Any) -> float:
-    """The unbiased estimate of D^2, which may be negative; arguments and errors as in `energy_distance`.
-
-    Raises ValueError for samples of a single point, too.
-    """
-    return _squared(x, y, torch.Tensor.neg_)
-
-
 def mmd(x: Any, y: Any, *, bandwidth: float | None = None) -> float:
     """The MMD, not squared, between the empirical laws of samples; the kernel is exp(-|a - b|^2 / (2 bandwidth^2)).
 
@@ -54,14 +41,6 @@ def mmd(x: Any, y: Any, *, bandwidth: float | None = None) -> float:
     not positive.
     """
     return _distance(x, y, _gaussian(y, bandwidth))
-
-
-def mmd2(x: Any, y: Any, *, bandwidth: float | None = None) -> float:
-    """The unbiased estimate of the squared MMD, which may be negative; arguments and errors as in `mmd`.
-
-    Raises ValueError for samples of a single point, too.
-    """
-    return _squared(x, y, _gaussian(y, bandwidth))
 
 
 def median_distance(y: Any) -> float:
@@ -91,19 +70,8 @@ def _distance(x: Any, y: Any, kernel: Kernel) -> float:
     return math.sqrt(max(squared, 0.0))  # below 0 by rounding only: both kernels are (conditionally) positive definite
 
 
-def _squared(x: Any, y: Any, kernel: Kernel) -> float:
-    x, y = samples(x, y)
-    n, m = len(x), len(y)
-    if min(n, m) < 2:
-        raise ValueError(f"x and y must have two points or more, not {n} and {m}")
-    itself = float(kernel(torch.zeros(1, dtype=torch.float64)))
-    one = (_sum(x, x, kernel) - n * itself) / (n * (n - 1))
-    other = (_sum(y, y, kernel) - m * itself) / (m * (m - 1))
-    return one + other - 2 * _sum(x, y, kernel) / (n * m)
-
-
 def _sum(x: torch.Tensor, y: torch.Tensor, kernel: Kernel) -> float:
-    """Of the kernel over all pairs; distances as sums of squares of differences, in which nothing cancels."""
+    """The kernel summed over all pairs; distances are sums of squares of differences, in which nothing cancels."""
     parts = x.split(max(1, CHUNK_ELEMENTS // len(y)))
     exact = "donot_use_mm_for_euclid_dist"
     return sum(float(kernel(torch.cdist(part, y, compute_mode=exact)).sum()) for part in parts)

@@ -14,6 +14,7 @@ from ..solvers.program import STATE, Program
 from ..solvers.schedules.base import Schedule
 from .stability import LONGEST, SETTLED, stability, stable_step
 
+MAX_STEPS = 1000  # which take a quarter of a minute and fill a thousand lines
 SAME = 1e-12  # relative difference of two maps that are equal up to rounding
 
 
@@ -58,7 +59,9 @@ class Explanation:
 
 
 def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup = "ramp") -> Explanation:
-    """Plan ``name`` on ``grid`` and say what came out. Raises what `Solver.program` raises."""
+    """Plan ``name`` on ``grid`` and say what came out. Raises ValueError for more than 1000 steps, and what
+    `Solver.program` raises."""
+    check_length(len(grid) - 1)
     method = find_solver(name)
     program = method.program(sch, grid, startup=startup)
     mine = affine_map(program, sch)
@@ -80,26 +83,30 @@ def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup 
     return Explanation(method, program, tuple(equals), _extrapolation(program, sch), stable, longest, growth)
 
 
+def check_length(steps: int) -> None:
+    """Raise ValueError if so many steps would take too long."""
+    if steps > MAX_STEPS:
+        raise ValueError(f"steps = {steps} is too long to explain; at most {MAX_STEPS}")
+
+
 def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
-    """When the model is called, and what becomes of the state, for any model: every slot is a linear
+    """The times of the calls, and the linear map that the program is, for any model: every slot is a linear
     combination of the start, of the x0 that the calls return and of the noises, (calls + 1, 1 + calls + noises).
     Row n is the state that call n sees, the last row the result.
 
     The pair (x0, eps) of a call is one unknown: eps = (x - alpha x0) / sigma, or x0 from eps at sigma = 0.
     """
     units = np.eye(1 + len(program) + len(program.noises))
-    noises = dict(zip(program.noises, units[1 + len(program) :], strict=True))
-    slots: dict[int, Array] = {STATE: units[0]}
-    seen, times = [], []
-    for unknown, call in zip(units[1:], program, strict=False):
-        x = slots[call.at]
+    unknowns, seen = iter(units[1:]), list[Array]()
+
+    def model(x: Array, t: float) -> tuple[Array, Array]:
+        unknown, alpha, sigma = next(unknowns), float(sch.alpha(t)), float(sch.sigma(t))
         seen.append(x)
-        times.append(call.t)
-        alpha, sigma = float(sch.alpha(call.t)), float(sch.sigma(call.t))
-        pair = (unknown, (x - alpha * unknown) / sigma) if sigma else (x / alpha, unknown)
-        columns = np.stack([*pair, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)])
-        slots.update(zip(call.writes, call.matrix @ columns, strict=True))
-    return np.array(times), np.stack([*seen, slots[STATE]])
+        return (unknown, (x - alpha * unknown) / sigma) if sigma else (x / alpha, unknown)
+
+    noises = dict(zip(program.noises, units[1 + len(program) :], strict=True))
+    end = program.interpret(units[0], model, noises)
+    return np.array([call.t for call in program]), np.stack([*seen, end])
 
 
 def _same(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:

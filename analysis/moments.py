@@ -9,20 +9,21 @@ sigma^2, a slot a m + g (x_start - alpha_start m) + sum_k n_k xi_k has
 so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a sampler costs as much as its table is long.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
 
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
-from ..solvers.planners.multistep import Startup
+from ..solvers.interpret import PairModel, carry_out
 from ..solvers.planning import plan_program
-from ..solvers.program import STATE, Program
+from ..solvers.program import STATE, NoiseKey, Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
+from .layout import LayoutOptions
 from .metrics import kl_gaussian, w2_gaussian
 
 
@@ -63,26 +64,20 @@ def sampler_moments(
     solver: str | Solver | Program,
     gaussian: Gaussian,
     sch: Schedule,
-    *,
-    steps: int | None = None,
-    nfe: int | None = None,
-    grid: str | Any = "logsnr",
-    t_start: float | None = None,
-    t_end: float | None = None,
-    startup: Startup = "ramp",
+    **layout: Unpack[LayoutOptions],
 ) -> Moments:
     """The exact mean and covariance of what ``solver`` generates, without samples and without a network.
 
     The start is the exact marginal N(alpha m, alpha^2 cov + sigma^2 I) at the first time of the grid, the
-    denoiser that of ``gaussian``. All else is as in `logsnr.solve`; a `Program` is taken as it is. Noises
-    with different keys are independent, those with the same key are the same.
+    denoiser that of ``gaussian``. layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`; a
+    `Program` is taken as it is. Noises with different keys are independent, those with the same key are the same.
 
     Raises TypeError for other data, ValueError for options that do not fit, and for per-element coefficients that
     are not of the event's shape or do not commute with the covariance (a full one).
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian of logsnr.analysis, not {type(gaussian).__name__}")
-    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
+    program = plan_program(solver, sch, **layout)
     shaped = _per_element(program, gaussian)
     c = gaussian.cov if gaussian.cov.ndim == 0 and not shaped else gaussian.variances  # one mode, or many
     start, exact = (sch.alpha(t) ** 2 * c + sch.sigma(t) ** 2 for t in (program.grid[0], program.grid[-1]))
@@ -109,43 +104,60 @@ def propagate(
     return end
 
 
-def at_nodes(program: Program, sch: Schedule, variances: Array) -> list[Affine]:
-    """The state at every node of the grid but the first, as `propagate` gives it at the last."""
-    states = after_each_call(program, sch, variances)
-    return [state for call, state in zip(program, states, strict=True) if call.node is not None]
-
-
 def after_each_call(
     program: Program, sch: Schedule, variances: Array, *, lift: Callable[[Array], Array] = np.asarray
 ) -> Iterator[Affine]:
     """The state, slot 0, after every call; arguments as of `propagate`."""
-    row = {key: 2 + k for k, key in enumerate(program.noises)}
-    times = np.array([call.t for call in program])
-    alphas, sigmas, c = (lift(np.asarray(a)) for a in (sch.alpha(times), sch.sigma(times), variances))
-    zero = lift(np.zeros((2 + len(row), len(variances))))
-    slots = {STATE: _unit(zero, 1)}
-    slots[STATE][0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
-    alphas, sigmas = alphas[:, None], sigmas[:, None]
-    r2 = alphas * alphas * c + sigmas * sigmas
-    r2 = np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
-    for call, whole, share, scaled, sigma in zip(program, r2, alphas / r2, alphas * c, sigmas, strict=True):
-        d = slots[call.at] / whole
-        d[0] -= share
-        x0 = scaled * d
-        x0[0] += 1
-        noises = (_unit(zero, row[key]) for key in call.noises)
-        read = np.array([x0, sigma * d, *(slots[k] for k in call.reads), *noises])
-        matrix = lift(call.matrix)
-        matrix = matrix.reshape(*matrix.shape[:2], -1) if matrix.ndim > 2 else matrix
-        slots.update(zip(call.writes, np.einsum("rc...,cf...->rf...", matrix, read), strict=True))
+    units = Units(program, lift(np.zeros((2 + len(program.noises), len(variances)))))
+    start = units.at(1)
+    start[0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
+    slots = {STATE: start}
+    matrices = [lift(call.matrix.reshape(*call.matrix.shape[:2], *[-1] * (call.matrix.ndim > 2))) for call in program]
+    for _ in carry_out(program, slots, _exact_model(program, sch, variances, lift), units, matrices):
         form = slots[STATE]
         yield Affine(form[0], form[1], form[2:])
 
 
-def _unit(zero: Array, row: int) -> Array:
-    form: Array = zero.copy()
-    form[row] += 1
-    return form
+class Units(Mapping[NoiseKey, Array]):
+    """Slots that hold one noise alone, by its key, (2 + noises, N): row 0 is for the mean and row 1 for the start. Each
+    is made when it is asked for: all of them are as many numbers as there are noises, squared."""
+
+    def __init__(self, program: Program, zero: Array) -> None:
+        self.rows, self.zero = {key: 2 + k for k, key in enumerate(program.noises)}, zero
+
+    def __getitem__(self, key: NoiseKey) -> Array:
+        return self.at(self.rows[key])
+
+    def __iter__(self) -> Iterator[NoiseKey]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, row: int) -> Array:
+        form: Array = self.zero.copy()
+        form[row] += 1
+        return form
+
+
+def _exact_model(program: Program, sch: Schedule, variances: Array, lift: Callable[[Array], Array]) -> PairModel:
+    """The exact (x0, eps) of a slot (rows, N) at a time of the program, see the head of this module."""
+    times = np.array([call.t for call in program])
+    alphas, sigmas, c = (lift(np.asarray(a)) for a in (sch.alpha(times), sch.sigma(times), variances))
+    alphas, sigmas = alphas[:, None], sigmas[:, None]
+    r2 = alphas * alphas * c + sigmas * sigmas
+    r2 = np.where(r2 > 0, r2, 1)  # R = 0: nothing deviates, and x says nothing about eps
+    at = dict(zip(times.tolist(), zip(r2, alphas / r2, alphas * c, sigmas, strict=True), strict=True))
+
+    def model(slot: Array, t: float) -> tuple[Array, Array]:
+        whole, share, scaled, sigma = at[t]
+        d = slot / whole
+        d[0] -= share
+        x0 = scaled * d
+        x0[0] += 1
+        return x0, sigma * d
+
+    return model
 
 
 def _per_element(program: Program, gaussian: Gaussian) -> bool:

@@ -4,10 +4,9 @@ The asymptotic window and the round-off floor are found in the measurements, not
 sign, and grids are non-uniform. A slope alone proves little: an order test also needs a mutant that fails.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ import torch
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
+from ..solvers.interpret import carry_out
 from ..solvers.planners.multistep import Startup
-from ..solvers.program import STATE, NoiseKey, Program
+from ..solvers.program import STATE
 from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture
@@ -124,32 +124,13 @@ def local_order(
         times = np.asarray(sch.time(lam))
         exact = [problem.reference(x, sch, first, float(t)) for t in times]
         program = method.program(sch, times, startup="ramp")
-        return len(program), _rms(interpret(program, problem, sch, exact[0], exact) - exact[-1])
+        slots = {STATE: exact[0]}
+        for call in carry_out(program, slots, problem.pair(sch)):
+            if call.node is not None and call.node < program.steps:
+                slots[STATE] = exact[call.node]
+        return len(program), _rms(slots[STATE] - exact[-1])
 
     return refine(run, method.name, method.order + 1, "exact", 2**16, local=True)
-
-
-def interpret(
-    program: Program,
-    problem: Problem,
-    sch: Schedule,
-    x: torch.Tensor,
-    exact: list[torch.Tensor] | None = None,
-    noises: Mapping[NoiseKey, torch.Tensor] = MappingProxyType({}),
-) -> torch.Tensor:
-    """Run a program entry by entry in float64 with the problem's own x0 and eps: slow, and independent of the
-    executor and its kernels. ``exact``, states by grid node, replace the state at every inner node; ``noises`` are the
-    normals of a program that has some."""
-    slots = {STATE: x}
-    for call in program:
-        seen = slots[call.at]
-        pair = problem.posterior(seen, float(sch.alpha(call.t)), float(sch.sigma(call.t)))
-        columns = [*pair, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
-        rows = [sum(c * v for c, v in zip(row, columns, strict=True)) for row in call.matrix.tolist()]
-        slots.update(zip(call.writes, rows, strict=True))
-        if exact is not None and call.node is not None and call.node < program.steps:
-            slots[STATE] = exact[call.node]
-    return slots[STATE]
 
 
 def refine(
@@ -184,8 +165,8 @@ def refine(
 
 
 def _floor(errors: list[float], slopes: list[float], declared: int) -> float | None:
-    """Where a refinement gained less than half of what it should have, below 1e-9: above it a small slope is a
-    method's own."""
+    """The error at which a refinement gained less than half of what it should have, below 1e-9: above that a small
+    slope is a method's own."""
     stalled = bool(slopes) and slopes[-1] < declared / 2 and errors[-2] < 1e-9
     return max(errors[-2:]) if stalled else None
 

@@ -16,24 +16,25 @@ hardly on the number of steps.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 
-from ..kernels import Recurrence, recurrence, scan
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.lower import lower
 from ..solvers.parallel.picard import picard
 from ..solvers.parallel.plan import resting_pair
 from ..solvers.parallel.settings import Picard
-from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
+from .layout import LayoutOptions
+from .moments import Units
 from .rounding import positive
 
 
@@ -66,55 +67,60 @@ class Sweeps:
 
 
 def picard_sweeps(
-    solver: str | Solver | Program,
-    sch: Schedule,
-    stds: Any,
-    *,
-    sweeps: int = 30,
-    steps: int | None = None,
-    nfe: int | None = None,
-    grid: str | Any = "logsnr",
-    t_start: float | None = None,
-    t_end: float | None = None,
-    startup: Startup = "ramp",
+    solver: str | Solver | Program, sch: Schedule, stds: Any, *, sweeps: int = 30, **layout: Unpack[LayoutOptions]
 ) -> Sweeps:
     """Sweeps of ``logsnr.Picard(accelerate=None)`` over all calls of a program, exactly, in float64, from the first
     guess of that: the line of constant (x0, eps), or what a program that adds noise makes of its x0.
 
-    stds: (N,) or a number, positive. Other options are as in `logsnr.solve`; a `Program` is taken as it is. The start
-    and the noises are independent normals, and norms are root mean squares over them: those of a sample of many
-    elements, from which those of few scatter. (Without noise they are the same for every sample.)
-    Raises ValueError for options that do not fit, and what `recurrence` raises.
+    stds: (N,) or a number, positive. layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`; a
+    `Program` is taken as it is. The start and the noises are independent normals, and norms are root mean squares over
+    them: those of a sample of many elements, from which those of few scatter. (Without noise they are the same for
+    every sample.) Raises ValueError for options that do not fit.
     """
-    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
-    data = _Data.of(program, sch, stds)
-    stds, alpha, sigma, nodes = data.stds, data.alpha, data.sigma, data.guess()
+    program, stds = plan_program(solver, sch, **layout), positive("stds", np.atleast_1d(stds))
+    times = np.array([*(call.t for call in program), program.grid[-1]])
+    alpha, sigma = (np.asarray(f(times))[:, None] for f in (sch.alpha, sch.sigma))
+    units = Units(program, np.zeros((2 + len(program.noises), len(stds))))
+    start = units.at(1) * np.hypot(alpha[0] * stds, sigma[0])
+
+    def sweep(x0: Sequence[Array]) -> Array:
+        """What the calls see, and the end, if they answer these x0: (calls + 1, rows, N)."""
+        answers, seen = zip(x0, alpha, sigma, strict=False), list[Array]()
+
+        def model(x: Array, t: float) -> tuple[Array, Array]:
+            answer, a, s = next(answers)
+            seen.append(x)
+            return answer, (x - a * answer) / s
+
+        end = program.interpret(start, model, units)
+        return np.stack([*seen, end])
+
+    (x0, _), (eps, _) = resting_pair(alpha[0], sigma[0])
+    line = (alpha * x0 + sigma * eps)[..., None] * start
+    nodes = sweep([x0 * start] * len(program)) if program.noises else line
+    slopes = (alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, None]
     ends, changes = [], []
-    for _ in range(max(sweeps, 1) + len(nodes)):
-        new = data.sweep(nodes)
+    for _ in range(max(sweeps, 1) + len(program)):
+        new = sweep(slopes * np.concatenate([start[None], nodes[1:-1]]))
         ends.append(new[-1])
-        changes.append(_changes(new, nodes).max(axis=0))
-        if torch.equal(new, nodes):
+        changes.append(_changes(new[1:], nodes[1:]).max(axis=0))
+        if np.array_equal(new, nodes):
             break
         nodes = new
-    first, last = (np.log(np.hypot(alpha[k] * stds, sigma[k]) / sigma[k]) for k in (0, -1))
-    growth, k = last - first, np.arange(1, sweeps + 1)[:, None]
+    growth, k = np.diff(np.log(np.hypot(alpha * stds, sigma) / sigma)[[0, -1]], axis=0)[0], np.arange(1, sweeps + 1)
     from scipy.special import gammainc  # a third of a second, for those who need it
 
-    reached = torch.stack(ends)
-    errors = _changes(ends[-1].expand_as(reached), reached)
-    return Sweeps(
-        stds,
-        growth,
-        errors[:sweeps],
-        np.array(changes)[:sweeps],
-        np.array(gammainc(k + 1, growth), dtype=np.float64),
-        program,
-    )
+    errors, tails = _changes(ends[-1], np.stack(ends)), np.asarray(gammainc(k[:, None] + 1, growth))
+    return Sweeps(stds, growth, errors[:sweeps], np.array(changes)[:sweeps], tails, program)
+
+
+def _changes(new: Array, old: Array) -> Array:
+    """How much slots (..., rows, N) have changed, relative to the new: (..., N)."""
+    return np.asarray(np.linalg.norm(new - old, axis=-2) / np.linalg.norm(new, axis=-2))
 
 
 def picard_work(
-    solver: str | Solver | Program, sch: Schedule, stds: Any, windows: Any, tol: float, **options: Any
+    solver: str | Solver | Program, sch: Schedule, stds: Any, windows: Any, tol: float, **layout: Unpack[LayoutOptions]
 ) -> tuple[Array, Array]:
     """How many rounds and evaluations of the model ``logsnr.Picard(window, tol, accelerate=None)`` takes, (M, N) each,
     for M windows and Gaussian data of N standard deviations.
@@ -122,10 +128,9 @@ def picard_work(
     A run is linear in the normals that it starts from and adds, so the executor itself is run in float64 on their
     coefficients: norms are then root mean squares over the normals, those of a sample of many elements.
 
-    windows: (M,) or a number, at least 1. tol: positive. Other options are as in `picard_sweeps`, and raise what they
-    do.
+    windows: (M,) or a number, at least 1. tol: positive. layout: as of `picard_sweeps`, and raises what it does.
     """
-    program = plan_program(solver, sch, **options)
+    program = plan_program(solver, sch, **layout)
     stds, sizes = positive("stds", np.atleast_1d(stds)), np.atleast_1d(windows)
     if not (sizes.dtype.kind == "i" and (sizes >= 1).all()):
         raise ValueError(f"windows must be integers of at least 1, not {windows}")
@@ -146,58 +151,3 @@ def picard_work(
 
     found = np.array([[counts(size, std) for std in stds.tolist()] for size in sizes.tolist()])
     return found[..., 0], found[..., 1]
-
-
-def _changes(new: torch.Tensor, old: torch.Tensor) -> Array:
-    """(W, N): how much rows (W, N, normals) have changed, relative to the new."""
-    return np.asarray(torch.linalg.vector_norm(new - old, dim=2) / torch.linalg.vector_norm(new, dim=2))
-
-
-@dataclass(frozen=True, eq=False)
-class _Data:
-    """Gaussian data of N standard deviations ``stds``, and the calls of a program. All is linear in independent
-    normals, the first of which makes the start and the others are the program's noises: values are their coefficients,
-    (N, normals). alpha, sigma: (calls + 1, 1), when calls are made and at the end; slopes: (calls, N, 1), x0 of what
-    they see; start: the slots before the first call, (S, N, normals); noises: what calls add, (calls, N, normals) for
-    every column."""
-
-    rec: Recurrence
-    stds: Array
-    alpha: Array
-    sigma: Array
-    slopes: torch.Tensor
-    start: torch.Tensor
-    noises: list[torch.Tensor]
-
-    @classmethod
-    def of(cls, program: Program, sch: Schedule, stds: Any) -> "_Data":
-        stds = positive("stds", np.atleast_1d(stds))
-        lowered = lower(program, sch, "x0", state=torch.float64, model=torch.float64)
-        rec = recurrence(lowered.updates.calls)
-        times = np.array([*lowered.times, program.grid[-1]])
-        alpha, sigma = np.asarray(sch.alpha(times))[:, None], np.asarray(sch.sigma(times))[:, None]
-        slopes = torch.from_numpy((alpha * stds**2 / (alpha**2 * stds**2 + sigma**2))[:-1, :, None])
-        values = torch.zeros(rec.slots, len(stds), 1 + len(program.noises), dtype=torch.float64)
-        start, noises = values.clone(), values.new_zeros(rec.noises, len(rec), *values.shape[1:])
-        start[..., 0] = torch.from_numpy(np.hypot(alpha[0] * stds, sigma[0]))
-        for n, keys in enumerate(call.noises for call in program):
-            for column, key in enumerate(keys):
-                noises[column, n, :, 1 + program.noises.index(key)] = 1.0
-        return cls(rec, stds, alpha, sigma, slopes, start, list(noises))
-
-    def guess(self) -> torch.Tensor:
-        """The first nodes, (calls, N, normals), as the executor has them."""
-        (x0, _), (eps, _) = resting_pair(self.alpha[0], self.sigma[0])
-        alpha, sigma = (torch.from_numpy(level[1:, None]) for level in (self.alpha, self.sigma))
-        nodes = (alpha * float(x0[0]) + sigma * float(eps[0])) * self.start[0]
-        if self.noises:  # as the executor adds it to its guess
-            nodes = self._scan((float(x0[0]) * self.start[0]).expand_as(nodes).contiguous(), nodes)
-        return nodes
-
-    def sweep(self, nodes: torch.Tensor) -> torch.Tensor:
-        """New nodes."""
-        seen = self.start[int(self.rec.at[0])]
-        return self._scan(self.slopes * torch.cat([seen[None], nodes[:-1]]), nodes)
-
-    def _scan(self, outputs: torch.Tensor, nodes: torch.Tensor) -> torch.Tensor:
-        return scan(self.start, [outputs], nodes, self.rec, noises=self.noises)[0]

@@ -8,6 +8,7 @@ import torch
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import Level, from_pair
+from ..solvers.interpret import PairModel
 from ..solvers.schedules.base import Schedule
 from .reference import reference_flow
 
@@ -49,6 +50,10 @@ class Problem(ABC):
         float64, to about 1e-10; `reference_flow` tells the error and takes another tolerance.
         """
         return reference_flow(self, x, sch, s, t).x
+
+    def pair(self, sch: Schedule) -> PairModel:
+        """The model that `Program.interpret` calls: from (x, t) to the exact (x0, eps)."""
+        return lambda x, t: self.posterior(x, float(sch.alpha(t)), float(sch.sigma(t)))
 
     def denoiser(self, sch: Schedule, prediction: str = "x0") -> Denoiser:
         """The exact denoiser for `sch`, evaluated in float64 for x of any dtype, as a network that returns the

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -12,12 +12,12 @@ from ..solvers.catalogue import Solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import Level, from_pair
 from ..solvers.lower import lower
-from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.run import run
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
+from .layout import LayoutOptions
 from .moments import propagate
 from .problem import parameter
 
@@ -67,14 +67,9 @@ def rounding(
     stds: Any = None,
     mean: float = 0.0,
     prediction: str = "eps",
-    steps: int | None = None,
-    nfe: int | None = None,
-    grid: str | Any = "logsnr",
-    t_start: float | None = None,
-    t_end: float | None = None,
-    startup: Startup = "ramp",
     samples: int = 32,
     seed: int = 0,
+    **layout: Unpack[LayoutOptions],
 ) -> Rounding:
     """Run a program in ``dtype``, in float64 and with 50 digits, on data N(mean, std^2) for each of ``stds``.
 
@@ -84,10 +79,10 @@ def rounding(
     execution, not of planning. All runs start from the same states, draws from the marginal.
 
     stds: (N,), positive, by default 25 from 1e-3 to 10. A ``mean`` away from 0 shows what data off centre
-    costs. Other options are as in `logsnr.solve`. Raises ValueError for options that do not fit, for programs
-    that add noise, and for a head that says too little on the span.
+    costs. layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`. Raises ValueError for options
+    that do not fit, for programs that add noise, and for a head that says too little on the span.
     """
-    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
+    program = plan_program(solver, sch, **layout)
     c = positive("stds", np.geomspace(1e-3, 10.0, 25) if stds is None else stds) ** 2
     data = Gaussian(np.full_like(c, mean), c)
     first, last = program.grid[0], program.grid[-1]

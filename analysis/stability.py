@@ -12,6 +12,7 @@ mode passes from kappa = 0 to 1 within a few units of lam, so growth that lasts 
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
+from ..solvers.interpret import carry_out
 from ..solvers.program import STATE, Call, Program
 from ..solvers.schedules.formulas import EDM
 from .problem import parameter
@@ -113,35 +115,42 @@ def _growth(method: Solver, h: float, kappa: Array) -> Array:
     program = method.program(sch, np.exp(-lam))
     if any(key.stream for key in program.noises):
         raise ValueError(f"{method.name} does more than step along its grid: there is no growth per step")
-    steps = _by_step(program)
+    steps = by_step(program)
     # History is a ring of slots: only after a few steps has every slot its old part again.
-    slots = [[(call.at, call.reads, call.writes) for call in step] for step in steps]
-    period = next(p for p in range(1, DEPTH) if slots[DEPTH] == slots[DEPTH + p])
-    sizes = np.ones((program.slots, 1)) * program.grid[0] ** (1 - kappa)  # along the exact solution
-    memory: Array = np.zeros((program.slots, *sizes.shape))
-    before: Array = sizes
+    layout = [[(call.at, call.reads, call.writes) for call in step] for step in steps]
+    period = next(p for p in range(1, DEPTH) if layout[DEPTH] == layout[DEPTH + p])
+
+    def model(x: Array, t: float) -> tuple[Array, Array]:
+        return kappa * x, (1 - kappa) / t * x
+
+    def sized(x: Array, t: float) -> tuple[Array, Array]:  # along the exact solution
+        return t ** (1 - kappa), t ** (1 - kappa) / t
+
+    quiet = dict.fromkeys(program.noises, 0.0)
+    slots = range(program.slots)
+    sizes = {k: program.grid[0] ** (1 - kappa) for k in slots}
+    before: Array = np.empty(0)
+    memory: dict[int, Array] = {}
     for n in range(DEPTH + period):
         if n == DEPTH:
-            before = sizes.copy()
-            memory = np.eye(program.slots)[:, :, None] * np.ones_like(kappa)
-        for call in steps[n]:
-            matrix = call.matrix[:, : 2 + len(call.reads)]
-            x, seen = call.t ** (1 - kappa), memory[call.at]
-            read = np.array([kappa * seen, (1 - kappa) / call.t * seen, *(memory[k] for k in call.reads)])
-            size = np.array([x, x / call.t, *(sizes[k] for k in call.reads)])
-            memory[list(call.writes)] = np.einsum("rc,cfm->rfm", matrix, read)
-            sizes[list(call.writes)] = np.abs(matrix) @ size
+            before = np.stack([sizes[k] for k in slots])
+            memory = {k: unit[:, None] * np.ones_like(kappa) for k, unit in enumerate(np.eye(program.slots))}
+        if memory:
+            deque(carry_out(steps[n], memory, model, quiet), 0)
+        deque(carry_out(steps[n], sizes, sized, quiet, [np.abs(call.matrix).tolist() for call in steps[n]]), 0)
         sizes[STATE] = program.grid[n + 1] ** (1 - kappa)
     # In units of these sizes the exact solution does not change, and steps with equal coefficients are equal.
-    step = np.moveaxis(memory * before / sizes[:, None], -1, 0)
+    after, step = np.stack([sizes[k] for k in slots]), np.stack([memory[k] for k in slots])
+    step = np.moveaxis(step * before / after[:, None], -1, 0)
     radius: Array = np.abs(np.linalg.eigvals(step)).max(axis=1) ** (1 / period)
     return radius * np.exp(-(1 - kappa) * h)
 
 
-def _by_step(program: Program) -> list[list[Call]]:
+def by_step(program: Program) -> list[list[Call]]:
+    """The calls of each step of the grid: the last of a step is the one that reaches its node."""
     steps: list[list[Call]] = [[]]
     for call in program:
         steps[-1].append(call)
         if call.node is not None:
             steps.append([])
-    return steps
+    return steps[:-1]

@@ -42,24 +42,24 @@ class Target:
     seed: int
 
     def w2(self, y: torch.Tensor) -> Estimate:
-        """Between the Gaussians fitted to the end states y and to the exact ends."""
+        """The distance between the Gaussians fitted to the end states y and to the exact ends."""
         return jackknife(lambda kept: w2_fitted(y[kept], self.end[kept]), len(y))
 
     def sliced_w2(self, y: torch.Tensor) -> Estimate:
-        """Between the end states y and the exact ends."""
+        """The sliced distance between the end states y and the exact ends."""
         a, b = (_slices(z, self.seed) for z in (y, self.end))
         return jackknife(lambda kept: slices_w2(a[:, kept], b[:, kept]), len(y))
 
 
 class Noise(NamedTuple):
-    """What `w2` and `sliced_w2` say of two independent exact samples."""
+    """The noise level: `w2` and `sliced_w2` between two independent exact samples."""
 
     w2: float
     sliced_w2: float
 
     @classmethod
     def between(cls, ones: Sequence[torch.Tensor], others: Sequence[torch.Tensor], seed: int) -> "Noise":
-        """The root mean square over pairs."""
+        """The level as the root mean square over pairs of samples."""
         pairs = list(zip(ones, others, strict=True))
         gaussian = [w2_fitted(one, other) for one, other in pairs]
         sliced = [slices_w2(_slices(one, seed), _slices(other, seed)) for one, other in pairs]

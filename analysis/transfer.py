@@ -1,12 +1,12 @@
 """Transfer functions: what a solver and a grid do to data of every scale, and which to choose for it."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import product
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ from ..solvers.catalogue import solver as find_solver
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
 from ..solvers.planners.multistep import Startup
-from ..solvers.planning import largest_within, plan_program
+from ..solvers.planning import Layout, largest_within, plan_program
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
+from .layout import LayoutOptions
 from .moments import propagate
 from .problem import parameter
 from .rounding import execute, positive
@@ -80,15 +81,10 @@ def transfer(
     sch: Schedule,
     stds: Any = None,
     *,
-    steps: int | None = None,
-    nfe: int | None = None,
-    grid: str | Any = "logsnr",
-    t_start: float | None = None,
-    t_end: float | None = None,
-    startup: Startup = "ramp",
     dtype: torch.dtype | None = None,
     prediction: str = "eps",
     seed: int = 0,
+    **layout: Unpack[LayoutOptions],
 ) -> Transfer:
     """The transfer function of ``solver`` on a grid, exactly, or of its execution in ``dtype``.
 
@@ -96,10 +92,10 @@ def transfer(
     dtype: runs the executor with the exact denoiser rounded to this dtype, the head ``prediction``, on 32
            draws per std (``seed``); gain is then the least-squares slope. Without it both are of no effect.
 
-    Other options are as in `logsnr.solve`; a `Program` is taken as it is. Raises ValueError for options that
-    do not fit, and with a dtype for programs that add noise.
+    layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`; a `Program` is taken as it is.
+    Raises ValueError for options that do not fit, and with a dtype for programs that add noise.
     """
-    program = plan_program(solver, sch, steps=steps, nfe=nfe, grid=grid, t_start=t_start, t_end=t_end, startup=startup)
+    program = plan_program(solver, sch, **layout)
     stds = positive("stds", np.geomspace(1e-3, 10.0, 121) if stds is None else stds)
     first, last = program.grid[0], program.grid[-1]
     start, end = (np.hypot(sch.alpha(t) * stds, sch.sigma(t)) for t in (first, last))
@@ -155,8 +151,9 @@ def rank(
     weights = _weights(weights, stds)
     if nfe is None and target is None:
         raise ValueError("give nfe (a budget), target (a relative error), or both")
-    if nfe is not None and not nfe >= 1:
-        raise ValueError(f"nfe must be at least 1, not {nfe}")
+    for name, value in (("nfe", nfe), ("best", best)):
+        if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
+            raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
     if target is not None and not target > 0:
         raise ValueError(f"target must be positive, not {target}")
 
@@ -165,13 +162,12 @@ def rank(
         size = weights * ((sch.alpha(last) * stds) ** 2 + sch.sigma(last) ** 2)
         return float(np.sqrt((size * transfer(program, sch, stds).error ** 2).sum() / size.sum()))
 
-    if best is not None and (not isinstance(best, (int, np.integer)) or best < 1):
-        raise ValueError(f"best must be an integer of at least 1, not {best!r}")
     choices: list[Choice] = []
     limit = MAX_NFE if nfe is None else nfe
     names = _deterministic() if solvers is None else solvers
     for kind, (method, startup) in product(grids, list(_settings(sch, names))[::-1]):  # the simplest are named first
-        on = cache(partial(_planned, method, startup, kind, sch=sch, t_start=t_start, t_end=t_end))
+        layout = Layout(grid=kind, t_start=t_start, t_end=t_end, startup=startup)
+        on = cache(partial(_planned, layout, method, sch))
         program = None
         if len(on(1)) <= limit:
             program = largest_within(on, limit) if target is None else _reaching(on, error, target, limit)
@@ -187,17 +183,8 @@ def _deterministic() -> list[str]:
     return [m.name for m in map(find_solver, solver_names()) if m.planner and not m.stochastic]
 
 
-def _planned(
-    method: Solver,
-    startup: Startup,
-    kind: str,
-    steps: int,
-    *,
-    sch: Schedule,
-    t_start: float | None,
-    t_end: float | None,
-) -> Program:
-    return method.program(sch, make_grid(sch, steps, kind, t_start=t_start, t_end=t_end), startup=startup)
+def _planned(layout: Layout, method: Solver, sch: Schedule, steps: int) -> Program:
+    return replace(layout, steps=steps).program(method, sch)
 
 
 def _settings(sch: Schedule, names: Iterable[str]) -> Iterator[tuple[Solver, Startup]]:

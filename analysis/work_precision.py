@@ -108,7 +108,7 @@ def least_nfe(method: Solver, sch: Schedule, **options: Any) -> int:
 def _measure(
     pairs: list[tuple[Solver, int]], target: Target, repeats: int, options: dict[str, Any]
 ) -> tuple[WorkPrecisionRow, ...]:
-    """In rounds over all pairs, so that a machine that is slow for a while is slow for all alike."""
+    """The rows, measured in rounds over all pairs: a machine that is slow for a while is slow for all alike."""
     found: list[tuple[Any, ...]] = []
     times = np.empty((2, repeats, len(pairs)))
     for k in range(repeats):

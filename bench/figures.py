@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from ..analysis.stability import Stability, stability
 from ..analysis.transfer import Transfer, transfer
 from ..solvers.schedules.formulas import VPLinear
+from .command import run_command
 from .plots import COLOURS
 
 STDS = np.geomspace(1e-3, 10.0, 81)
@@ -101,4 +102,4 @@ def main(out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Pat
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,6 +1,6 @@
 """The main job: measure everything, show the tables, write the page."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..solvers.catalogue import solver
 from .problems import BenchProblem, load_problem
 from .ranks import leads, on_first, shared
 from .references import load_reference
-from .report import Section, write_report
+from .report import Section, check_page, write_report
 from .results import Case, Results, Row
 from .sheets import take_pictures
 from .tables import FIRST, WORDS, Board, adaptive_lines, legend, terminal_table
@@ -32,15 +32,18 @@ def run_bench(
 
     Rows that are in the CSV already, from the same code, are not measured again unless `fresh`, and others stay; so an
     interrupted bench goes on where it stopped. The ranks of a process group share the measurements; the first alone
-    prints and writes. Raises ValueError for unknown problems, solvers and grids, for numbers that are not positive and
-    budgets that allow nothing, before any work, and RuntimeError where another rank has failed.
+    prints and writes. Raises ValueError for unknown problems, solvers and grids, for numbers that are not positive,
+    budgets that allow nothing and files in ``out`` that are not this bench's, before any work, and RuntimeError where
+    another rank has failed.
     """
     check_plan(plan)
     chosen = [load_problem(name) for name in problems]
     planned = [cases(problem, plan) for problem in chosen]
     again = frozenset(chain.from_iterable(planned)) if fresh else ()
-    results = on_first(lambda: Results(out / CSV, drop=again))
+    results = on_first(lambda: _opened(out, again))
     console = console if leads() else Console(quiet=True)
+    for note in results.notes:
+        console.print(note, style="yellow", highlight=False, soft_wrap=True)
     sections = []
     with _one_thread(), _progress(console) as progress:
         task = progress.add_task("", total=sum(map(len, planned)))
@@ -57,6 +60,11 @@ def run_bench(
     if leads():
         write_report(out / PAGE, sections, command, CSV)
     console.print(f"written: {out / PAGE} and {out / CSV}", highlight=False, soft_wrap=True)
+
+
+def _opened(out: Path, drop: Collection[Case]) -> Results:
+    check_page(out / PAGE)
+    return Results(out / CSV, drop=drop)
 
 
 @contextmanager
@@ -97,8 +105,8 @@ def _measure_all(
 
 
 def _cost(case: Case) -> tuple[bool, float]:
-    """What to sort cases by, so that those that ranks measure at the same time take equally long: as they are planned,
-    one solver at all budgets, four ranks would wait half the time for the largest."""
+    """The key by which cases are sorted. Cases that ranks measure at the same time then take equally long; in the
+    planned order, one solver at all budgets, four ranks would wait half the time for the largest."""
     return case.nfe is None, case.nfe or -(case.rtol or 0.0)
 
 

@@ -19,6 +19,7 @@ from scipy import special, stats
 
 from ..kernels import Noise, combine
 from .clock import best_of
+from .command import run_command
 
 LENGTH = 1 << 22  # of a sample: draws are the elements of one sample after the other
 SEED, SAMPLE, INTERVAL, STREAM = 8, 4, 2, 1
@@ -111,7 +112,7 @@ def distribution(draws: int) -> list[Figure]:
 
 
 def correlations(draws: int) -> list[Figure]:
-    """Of z and of z^2 - 1 with the neighbours'."""
+    """Correlations of z and of z^2 - 1 with the neighbours'."""
     sums: dict[str, np.ndarray] = {}
     for sample, count in parts(draws):
         z = draw(count, sample=sample).astype(np.float64)
@@ -158,4 +159,4 @@ def main(draws: Annotated[int, typer.Option(min=10**5, help="Normals in every te
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -17,8 +17,10 @@ from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.heads import HEADS
 from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.custom import Custom
 from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
-from ..solvers.schedules.tabulated import Custom, Discrete
+from ..solvers.schedules.tabulated import Discrete
+from .command import run_command
 from .work_precision import startups
 
 SPAN = 0.69  # half-log-SNR from -0.69 to 0.69: every schedule reaches it
@@ -68,7 +70,7 @@ def schedules() -> dict[str, Schedule]:
 
 
 def measured(method: Solver, sch: Schedule, head: str, problem: Problem = PROBLEM) -> Convergence:
-    """What stands behind one number of docs/orders.md."""
+    """The measurement behind one number of docs/orders.md."""
     grids = partial(nodes, sch)
     return convergence_order(
         method, problem, sch, prediction=head, grids=grids, max_nfe=longest(method), samples=SAMPLES
@@ -131,4 +133,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

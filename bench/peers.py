@@ -31,6 +31,7 @@ from ..solvers.denoiser import Denoiser
 from ..solvers.sampling import sample
 from ..solvers.schedules.formulas import EDM
 from .clock import LARGE, SMALL, best_of
+from .command import run_command
 
 SIGMA_MAX, SIGMA_MIN = 14.6, 0.03
 MEAN, VARIANCE = 0.7, 0.25  # of the Gaussian data
@@ -209,6 +210,10 @@ def main(
     where: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Microseconds a step with a free model, as ratios to this library's, and how far the ends are apart."""
+    try:
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError) as error:  # unknown, or not there
+        raise ValueError(f"device = {where!r}: {str(error).splitlines()[0]}") from None
     console, there = Console(), []
     for library in LIBRARIES:
         if (reason := installed(library)) is None:
@@ -241,4 +246,4 @@ def _described(where: str) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

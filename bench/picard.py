@@ -23,6 +23,7 @@ from ..solvers.denoiser import Denoiser
 from ..solvers.names import nearest
 from ..solvers.parallel.settings import Picard
 from ..solvers.sampling import Solution, solve
+from .command import run_command
 from .problems import load_problem
 
 FLAT = 64  # nodes that cost as much as one
@@ -77,7 +78,7 @@ def main(
     window: Annotated[list[int] | None, typer.Option(help="64 and the whole grid (0) if none.")] = None,
     method: Annotated[list[str] | None, typer.Option(help=f"{', '.join(METHODS)}; secant if none.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Each is run alone; medians are shown.")] = 5,
-    latency: Annotated[float, typer.Option(help="Seconds of the flat clock.")] = 0.05,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds of the flat clock.")] = 0.05,
 ) -> None:
     """Parallel runs against sequential ones: medians over samples that run one by one."""
     for name in method or ():
@@ -131,4 +132,4 @@ def _add(table: Table, alone: list[Run], runs: list[Run], setting: tuple[str, ..
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -44,7 +44,7 @@ class BenchProblem:
     denoiser: what the solvers are given. precise: the same in float64, for references and their check.
     exact: from x at the schedule's t_start, float64, to the PF-ODE's endpoint at its t_end. law: of these endpoints.
     dtype: of the state. samples: how many by default; the dearer the reference, the fewer.
-    images: whether the samples are digits, to be looked at and judged by a classifier.
+    images: whether the samples are digits, to be looked at.
     """
 
     name: str

@@ -16,7 +16,7 @@ Found = TypeVar("Found")
 
 @contextmanager
 def launched_ranks() -> Iterator[None]:
-    """In it there is a process group, if the environment says that this process is one of several. Results are Python
+    """A context with a process group, if the environment says that this process is one of several. Results are Python
     objects and so go by gloo, whatever the models run on. Raises ValueError if the environment says too little."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
@@ -41,12 +41,12 @@ def leads() -> bool:
 
 
 def on_first(function: Callable[[], Found]) -> Found:
-    """What the function returns on the first rank, on all; errors as in `shared`."""
+    """The function's result on the first rank, given to all; errors as in `shared`."""
     return next(shared(lambda _: function(), (0,)))
 
 
 def shared(function: Callable[[Item], Found], items: Sequence[Item]) -> Iterator[Found]:
-    """``function`` of every item, in order, on all ranks, which must all ask for the same.
+    """The results of ``function`` for every item, in order, on all ranks, which must all ask for the same.
 
     Each calls it for one item of a round, and a round is known to all before the next begins: a stop loses one round.
     An error on one rank is a RuntimeError with its words on the others.

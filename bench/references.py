@@ -36,7 +36,7 @@ class Reference(ABC):
 
     @abstractmethod
     def statistics(self, end: torch.Tensor) -> dict[str, float]:
-        """Of end states, by the name of their column; infinite where a solver diverged."""
+        """The statistics of end states, by the name of their column; infinite where a solver diverged."""
 
 
 @dataclass(frozen=True)

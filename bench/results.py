@@ -3,11 +3,13 @@
 import csv
 import hashlib
 import os
+import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
+from itertools import chain, count
 from pathlib import Path
 from typing import Literal, cast
 
@@ -24,8 +26,8 @@ STATISTICS: dict[Compared, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked for: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`, and what its
-    samples are compared with."""
+    """One thing to measure: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`, and what
+    its samples are compared with."""
 
     problem: str
     solver: str
@@ -40,7 +42,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What came out.
+    """One measurement.
 
     nfe_used: model evaluations per sample; an adaptive solver's are those of its one batch.
     statistics: by name, those that `STATISTICS` has for what was compared. Of paths:
@@ -97,21 +99,32 @@ COLUMNS = (
 
 
 class Results:
-    """The CSV at `path`. Opening drops the rows of other versions of the code, and those of the cases ``drop``."""
+    """The CSV at `path`. Its rows of these versions of the code and of torch are used, but for the cases ``drop``,
+    which opening takes out; rows of other versions stay in it.
+
+    notes: what was found that a user should know. Lines that are no rows are left out, and the file as it was is kept
+    beside it. Raises ValueError for a file without a single line that this bench could have written.
+    """
 
     def __init__(self, path: Path, *, drop: Collection[Case] = ()) -> None:
-        self.path = path
-        self.versions = versions()
-        self._rows: dict[Case, Row] = {}
-        if path.exists():
-            kept = [row for row in _load(path) if row.versions == self.versions and row.case not in drop]
-            self._rows = {row.case: row for row in kept}
+        self.path, self.versions, self.notes = path, versions(), list[str]()
+        rows, damaged = _load(path) if path.exists() else ([], [])
+        if damaged:
+            aside = _unused(path.with_suffix(".damaged.csv"))
+            shutil.copyfile(path, aside)
+            told = ", ".join(map(str, damaged[:5])) + " ..." * (len(damaged) > 5)
+            self.notes.append(f"{path}: no row in line {told}, which is left out; {aside.name} is the file as it was")
+        others = [row for row in rows if row.versions != self.versions]
+        if others:
+            told = ", ".join(sorted({_changed(row.versions, self.versions) for row in others}))
+            self.notes.append(f"{path}: {len(others)} rows of other versions ({told}) stay in it and are not used")
+        self._rows = {row.case: row for row in rows if row.versions == self.versions and row.case not in drop}
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".tmp")  # replaced in one move: a stop in between loses no rows
+        whole = path.with_name(f".{path.name}.tmp")  # replaced in one move: a stop in between loses no rows
         with whole.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
-            writer.writerows(row.record() for row in self._rows.values())
+            writer.writerows(row.record() for row in [*others, *self._rows.values()])
         os.replace(whole, path)
 
     def get(self, case: Case) -> Row | None:
@@ -123,15 +136,37 @@ class Results:
             csv.DictWriter(file, COLUMNS).writerow(row.record())
 
 
-def _load(path: Path) -> list[Row]:
-    rows = []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for record in csv.DictReader(file):
-            try:
-                rows.append(Row.parse(record))
-            except (KeyError, TypeError, ValueError):
-                continue  # the line that an interrupt tore, or another format: it is measured again
-    return rows
+def _load(path: Path) -> tuple[list[Row], list[int]]:
+    """The rows, and the numbers of the lines that are none. A quote that is left open ends with its line."""
+    rows, damaged = list[Row](), list[int]()
+    text = path.read_bytes().decode("utf-8", "replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if number == 1 and line == ",".join(COLUMNS):
+            continue
+        try:
+            (cells,) = csv.reader([line])
+            rows.append(Row.parse(dict(zip(COLUMNS, cells, strict=True))))
+        except (KeyError, TypeError, ValueError, csv.Error):
+            damaged.append(number)
+    if text and not rows and 1 in damaged:
+        raise ValueError(
+            f"{path} was not written by this bench: it begins with {text.splitlines()[0][:40]!r}; "
+            "move it away, or give another folder"
+        )
+    return rows, damaged
+
+
+def _unused(path: Path) -> Path:
+    """The path, or where that is taken the same with a number."""
+    numbered = (path.with_stem(f"{path.stem}-{n}") for n in count(2))
+    return next(p for p in chain([path], numbered) if not p.exists())
+
+
+def _changed(theirs: str, mine: str) -> str:
+    """The parts of a line of `versions` that differ: torch 2.9.0."""
+    words = theirs.replace("(", "").replace(")", "").split()
+    parts = [f"{name} {number}" for name, number in zip(words[::2], words[1::2], strict=False)]
+    return " ".join(part for part in parts if part not in mine.replace("(", "").replace(")", "")) or theirs
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Contact sheets: what the solvers' digits look like at each budget, and what a classifier makes of them."""
+"""Contact sheets: what the solvers' digits look like at each budget."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 
 from ..solvers.sampling import sample
-from .classify import Verdict, judge
 from .plots import data_uri
 from .problems import BenchProblem
 from .references import Reference
@@ -20,19 +19,15 @@ ACROSS, DOWN = 4, 2  # digits in one cell of a sheet
 SCALE = 3  # pixels of the page per pixel of a digit
 LEFT, TOP = 110, 30  # for the names, in pixels of the page
 PAPER, INK = 1.0, 0.0
-JUDGED = 64  # samples of each solver that the classifier sees
 ANSWERS: dict[Compared, str] = {"path": "exact", "law": "real"}
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the solvers made of the same noise, each on its best grid, and the reference's answer: (n, 1, 8, 8)."""
+    """What the solvers made of the same noise, each on its best grid, and the reference's answer, (n, 1, 8, 8) each."""
 
     made: Mapping[tuple[Line, int], torch.Tensor]
     answer: torch.Tensor
-
-    def verdicts(self) -> dict[tuple[Line, int], Verdict]:
-        return {at: judge(images) for at, images in self.made.items()}
 
 
 def take_pictures(
@@ -40,10 +35,11 @@ def take_pictures(
 ) -> Pictures:
     """The first images of the best row of every line and budget: its end states, or if not at hand made once more:
     addressed noise makes the same, but for the network's rounding in another batch."""
-    start = reference.start[:JUDGED].to(problem.dtype)
+    shown = ACROSS * DOWN
+    start = reference.start[:shown].to(problem.dtype)
 
     def images(case: Case) -> torch.Tensor:
-        return ends[case][:JUDGED] if case in ends else sample(problem.denoiser, start, **options(case)).double()
+        return ends[case][:shown] if case in ends else sample(problem.denoiser, start, **options(case)).double()
 
     return Pictures({at: images(row.case) for at, row in board.best.items()}, reference.answer)
 

@@ -78,7 +78,7 @@ class Board:
 
     @property
     def grids(self) -> tuple[str, ...]:
-        """Of the rows shown."""
+        """The grids of the rows shown."""
         return tuple(kind for kind in GRIDS if any(row.case.grid == kind for row in self.best.values()))
 
     def winner(self, nfe: int) -> Row:
@@ -86,7 +86,7 @@ class Board:
         return min((row for (_, n), row in self.best.items() if n == nfe), key=self.error)
 
     def good(self) -> set[tuple[Line, int]]:
-        """Where to look: the winners of every budget; of laws, all that are no farther than exact samples are."""
+        """The cells to mark: the winners of every budget; of laws, all that are no farther than exact samples are."""
         if self.exact is None:
             return {(line_of(row), nfe) for nfe in self.nfes for row in [self.winner(nfe)]}
         return {at for at, row in self.best.items() if self.error(row) <= self.exact.high}

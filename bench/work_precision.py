@@ -19,6 +19,7 @@ from .results import Case, Row, versions
 
 ALL = "all"  # instead of names: every solver
 NFES = (5, 6, 8, 10, 15, 20, 40)
+MAX_NFE = 10_000
 RTOLS = (1e-2, 1e-3, 1e-4, 1e-5)
 LAW_SOLVERS = ("ddim", "dpmpp-2m", "ddpm", "sde-dpmpp-2m", "er-sde-2", "edm-churn")  # if none are named
 LAW_GRIDS = ("logsnr",)
@@ -26,7 +27,7 @@ LAW_GRIDS = ("logsnr",)
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. samples None is each problem's own number.
+    """What a bench is to measure. samples None is each problem's own number.
 
     solvers: deterministic ones are measured path by path. If a stochastic one is among them, all are measured in law,
     but for those that only have adaptive steps. ("all",) is every solver, one of each set of equal ones. Empty: every
@@ -57,7 +58,7 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise ValueError for numbers that are not positive, seeds out of range, and unknown grids and solvers."""
+    """Raise ValueError for numbers that are not positive or too large, and unknown grids and solvers."""
     numbers = {
         "nfe": plan.nfes,
         "rtol": plan.rtols,
@@ -67,6 +68,8 @@ def check_plan(plan: Plan) -> None:
         for value in values:
             if not value > 0:
                 raise ValueError(f"{name} = {value} must be positive")
+    if max(plan.nfes, default=1) > MAX_NFE:
+        raise ValueError(f"nfe = {max(plan.nfes)} takes too long; at most {MAX_NFE}")
     for kind in plan.grids:
         if kind not in GRIDS:
             raise ValueError(f"grid = {kind!r} is unknown{nearest(kind, GRIDS)}")
@@ -79,7 +82,7 @@ def check_plan(plan: Plan) -> None:
 
 
 def cases(problem: BenchProblem, plan: Plan) -> list[Case]:
-    """All that `plan` asks of this problem and that is possible; ValueError if nothing is."""
+    """The cases that `plan` asks of this problem and that are possible; ValueError if none is."""
     sch, named = problem.denoiser.schedule, _named(plan)
     fixed = Case(problem.name, "", "ramp", "", None, None, plan.samples or problem.samples, plan.seed)
     found = []
@@ -110,7 +113,7 @@ def _named(plan: Plan) -> list[str]:
 
 
 def _compared_in_law(named: Iterable[str]) -> list[str]:
-    """All with fixed steps, if one is stochastic."""
+    """The named solvers with fixed steps if one of them is stochastic, else none."""
     methods = [solver(name) for name in named]
     stochastic = any(method.stochastic for method in methods)
     return [method.name for method in methods if method.planner and stochastic]
@@ -150,7 +153,7 @@ def measure(problem: BenchProblem, case: Case, reference: Reference) -> tuple[Ro
 
 
 def options(case: Case) -> dict[str, Any]:
-    """What the case is to `logsnr.solve`."""
+    """The arguments of `logsnr.solve` for this case."""
     if case.nfe is None:
         return dict(solver=case.solver, rtol=case.rtol, atol=case.rtol)
     return dict(solver=case.solver, nfe=case.nfe, grid=case.grid, startup=case.startup, seed=case.seed)

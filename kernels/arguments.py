@@ -1,4 +1,4 @@
-"""What `combine` and `combine_norm` ask of their tensors."""
+"""What `combine` asks of its tensors."""
 
 from collections.abc import Sequence
 
@@ -41,6 +41,12 @@ def check_tensors(
         if dtype not in STATE_DTYPES:
             raise ValueError(f"dtypes must be fp64, fp32, fp16 or bf16, not {dtype}")
     return tuple(kinds)
+
+
+def check_event(given: Sequence[int], event: Sequence[int]) -> None:
+    """Raise ValueError where coefficients by element, of the shape ``given``, do not go with samples of ``event``."""
+    if len(given) > len(event) or any(e not in (1, n) for e, n in zip(given[::-1], event[::-1], strict=False)):
+        raise ValueError(f"per-element coefs of shape {(*given,)} do not broadcast against {tuple(event)}")
 
 
 def _name(j: int, inputs: Sequence[torch.Tensor]) -> str:

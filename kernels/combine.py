@@ -9,11 +9,10 @@ from functools import cache, reduce
 import numpy as np
 import torch
 
-from .arguments import MAX_OUTPUTS, check_tensors, copied
+from .arguments import MAX_OUTPUTS, check_event, check_tensors, copied
 from .backends import Backend, choose
 from .combine_op import traced
 from .normals import Noise, normals
-from .sums import numbers
 from .table import ONE, Table, table
 from .tensors import accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
@@ -26,7 +25,6 @@ def combine(
     out: Sequence[torch.Tensor] | None = None,
     checked: int = 0,
     noise: Noise | None = None,
-    limits: Sequence[float | None] | None = None,
     backend: Backend | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """Linear combinations of ``inputs``, every input read once and every output written once.
@@ -45,8 +43,6 @@ def combine(
              the accumulation dtype.
     noise:   standard normals that enter as more inputs, after the others: K counts them too. They are made in
              the same pass and never stored; `normals` says which they are.
-    limits:  by output, None or the bound L >= 0 to which its sum is clamped, into [-L, L], before it is rounded;
-             NaN stays NaN.
     backend: "torch", "cpu" (compiled) or "triton"; by default the environment variable LOGSNR_BACKEND, or else
              the fastest that can serve these tensors.
 
@@ -69,18 +65,23 @@ def combine(
         raise ValueError(f"checked must be from 0 to {len(inputs)}, the number of inputs, not {checked}")
     if noise is not None:
         noise.check(inputs[0])
-    bounds = _bounds(limits, len(kinds))
     if isinstance(prepared, torch.Tensor):
-        results, bad = traced(inputs, prepared, kinds, checked, noise, bounds, backend)
+        results, bad = traced(inputs, prepared, kinds, checked, noise, backend)
         return copied(results, out), bad
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
     if recorded and backend is None and out is None and not functional():
-        return traced(inputs, prepared.tensor, kinds, checked, noise, bounds, None)
-    return execute(inputs, prepared, kinds, out, checked, noise, bounds, backend)
+        return traced(inputs, prepared.tensor, kinds, checked, noise, None)
+    return execute(inputs, prepared, kinds, out, checked, noise, backend)
 
 
 def _tensor(coefs: torch.Tensor | np.ndarray | Table) -> torch.Tensor:
-    return coefs.tensor if isinstance(coefs, Table) else torch.as_tensor(coefs, dtype=torch.float64)
+    return (
+        coefs.tensor
+        if isinstance(coefs, Table)
+        else coefs.double()
+        if isinstance(coefs, torch.Tensor)
+        else table(coefs).tensor
+    )
 
 
 def execute(
@@ -90,7 +91,6 @@ def execute(
     out: Sequence[torch.Tensor] | None,
     checked: int,
     noise: Noise | None,
-    limits: Sequence[float] | None,
     backend: str | None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """`combine` after its checks: on the backend that serves these tensors."""
@@ -101,9 +101,9 @@ def execute(
     }
     chosen = choose(backend, inputs[0].device, refusals)
     if chosen == "torch":
-        return combine_reference(inputs, coefs, dtypes, out=out, checked=checked, noise=noise, limits=limits)
+        return combine_reference(inputs, coefs, dtypes, out=out, checked=checked, noise=noise)
     results = tuple(out) if out is not None else tuple(torch.empty_like(inputs[0], dtype=d) for d in dtypes)
-    return results, _launcher(chosen)(inputs, coefs, results, checked, noise, limits)
+    return results, _launcher(chosen)(inputs, coefs, results, checked, noise)
 
 
 @cache
@@ -123,7 +123,6 @@ def combine_reference(
     out: Sequence[torch.Tensor] | None = None,
     checked: int = 0,
     noise: Noise | None = None,
-    limits: Sequence[float] | None = None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """The specification, in plain torch: differentiable, and on any device."""
     prepared, wide, device = table(coefs), accumulation_dtype(dtypes), inputs[0].device
@@ -142,11 +141,6 @@ def combine_reference(
     for row, used in zip(weights, prepared.used(wide), strict=True):
         products = [weight * term for weight, term, use in zip(row, columns, used, strict=True) if use]
         sums.append(reduce(torch.add, products) if products else torch.zeros_like(terms[0]))
-    if limits is not None:
-        bounds = numbers(limits, wide)
-        sums = [
-            total if bound == np.inf else total.clamp(-bound, bound) for total, bound in zip(sums, bounds, strict=True)
-        ]
     results = tuple(total.to(dtype) for total, dtype in zip(sums, dtypes, strict=True))
     bad = torch.zeros((), dtype=torch.bool, device=device)
     for term in terms[:checked]:
@@ -161,30 +155,15 @@ def standard_normals(noise: Noise, column: int, like: torch.Tensor) -> torch.Ten
     chosen = choose(None, z.device, {"cpu": lambda: cpu_refuses([z]), "triton": lambda: triton_refuses([z])})
     if chosen != "torch":
         one = Noise(noise.seeds, noise.samples, noise.columns[column : column + 1])
-        _launcher(chosen)([], ONE, [z], 0, one, None)
+        _launcher(chosen)([], ONE, [z], 0, one)
         return z
     interval, stream = noise.columns[column]
     values = normals(noise.seeds, noise.samples, interval, elements(like), stream=stream, device=like.device)
     return values.reshape(like.shape)
 
 
-def _bounds(limits: Sequence[float | None] | None, outputs: int) -> tuple[float, ...] | None:
-    if limits is None or all(bound is None for bound in limits):
-        return None
-    if len(limits) != outputs:
-        raise ValueError(f"limits must have an entry for each of the {outputs} outputs, not {len(limits)}")
-    bounds = tuple(np.inf if bound is None else float(bound) for bound in limits)
-    if not all(bound >= 0 for bound in bounds):
-        raise ValueError(f"limits must be None or at least 0, not {tuple(limits)}")
-    return bounds
-
-
 def _check(shape: Sequence[int], columns: int, event: Sequence[int]) -> None:
     """Raise ValueError where coefficients of this shape do not fit ``columns`` of samples of shape ``event``."""
     if len(shape) < 2 or shape[1] != columns or not 1 <= shape[0] <= MAX_OUTPUTS:
         raise ValueError(f"coefs must have shape (R, {columns}) with R from 1 to {MAX_OUTPUTS}, not {(*shape,)}")
-    given = shape[2:]
-    if not given:
-        return
-    if len(given) > len(event) or any(e not in (1, n) for e, n in zip(given[::-1], event[::-1], strict=False)):
-        raise ValueError(f"per-element coefs of shape {(*given,)} do not broadcast against {tuple(event)}")
+    check_event(shape[2:], event)

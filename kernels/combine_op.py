@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from .normals import Noise
@@ -14,7 +13,7 @@ from .tensors import STATE_DTYPES
 _LIBRARY = torch.library.Library("logsnr", "DEF")  # the registrations live as long as this object
 _LIBRARY.define(
     "combine(Tensor[] inputs, Tensor coefs, int[] dtypes, int checked, Tensor? seeds, Tensor? samples, "
-    "int[] columns, float[] limits, str? backend) -> Tensor[]"
+    "int[] columns, str? backend) -> Tensor[]"
 )
 
 
@@ -24,7 +23,6 @@ def traced(
     dtypes: Sequence[torch.dtype],
     checked: int,
     noise: Noise | None,
-    limits: Sequence[float] | None,
     backend: str | None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """`logsnr.kernels.combine.execute` through the operator; ``coefs`` float64."""
@@ -38,7 +36,6 @@ def traced(
         seeds,
         samples,
         words,
-        list(limits or ()),
         backend,
     )
     return tuple(results), bad
@@ -52,7 +49,6 @@ def _run(
     seeds: torch.Tensor | None,
     samples: torch.Tensor | None,
     columns: list[int],
-    limits: list[float],
     backend: str | None,
 ) -> list[torch.Tensor]:
     from .combine import execute
@@ -61,7 +57,7 @@ def _run(
     if seeds is not None and samples is not None:
         noise = Noise(seeds, samples, tuple(zip(columns[::2], columns[1::2], strict=True)))
     kinds = [STATE_DTYPES[k] for k in dtypes]
-    results, bad = execute(inputs, table(coefs), kinds, None, checked, noise, limits or None, backend)
+    results, bad = execute(inputs, table(coefs), kinds, None, checked, noise, backend)
     return [*results, bad]
 
 
@@ -73,31 +69,27 @@ def _fake(inputs: list[torch.Tensor], coefs: torch.Tensor, dtypes: list[int], *_
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: list[torch.Tensor]) -> None:
-    xs, coefs, _, _, _, _, columns, limits, backend = inputs
-    ctx.dtypes, ctx.columns, ctx.limits, ctx.backend = [x.dtype for x in xs], columns, limits, backend
-    ctx.save_for_backward(coefs, *(y for y, limit in zip(output, limits, strict=False) if limit != np.inf))
+    xs, coefs, _, _, _, _, columns, backend = inputs
+    ctx.dtypes, ctx.columns, ctx.backend = [x.dtype for x in xs], columns, backend
+    ctx.save_for_backward(coefs)
 
 
 def _backward(ctx: Any, grads: list[torch.Tensor]) -> tuple[Any, ...]:
-    """The transposed map, three inputs at a time. A clamped output passes nothing on where it is at its limit."""
-    coefs, *clamped = ctx.saved_tensors
+    """The transposed map, three inputs at a time."""
+    (coefs,) = ctx.saved_tensors
     grads = grads[:-1]  # the flag has none
-    for r, limit in enumerate(ctx.limits):
-        if limit != np.inf:
-            grads[r] = torch.where(clamped.pop(0).abs() < limit, grads[r], 0)
     found: list[torch.Tensor] = []
     for j in range(0, len(ctx.dtypes), 3):
         kinds = ctx.dtypes[j : j + 3]
         rows = coefs[:, j : j + len(kinds)].transpose(0, 1)
-        found += traced(grads, rows, kinds, 0, None, None, ctx.backend)[0]
+        found += traced(grads, rows, kinds, 0, None, ctx.backend)[0]
     # The structure of the inputs, of which an empty list counts as one of tensors.
-    numbers: list[Any] = [None if given else [] for given in (ctx.columns, ctx.limits)]
-    return found, None, None, None, None, None, *numbers, None
+    return found, None, None, None, None, None, None if ctx.columns else [], None
 
 
 def _vmap(info: Any, in_dims: Any, inputs: list[torch.Tensor], coefs: torch.Tensor, *rest: Any) -> tuple[Any, Any]:
     """The mapped dimension becomes part of the batch."""
-    dtypes, checked, seeds, samples, columns, limits, backend = rest
+    dtypes, checked, seeds, samples, columns, backend = rest
     if seeds is not None:
         raise ValueError("combine adds no noise under vmap: give it as a tensor")
     batched = [
@@ -106,7 +98,7 @@ def _vmap(info: Any, in_dims: Any, inputs: list[torch.Tensor], coefs: torch.Tens
     ]
     inner = batched[0].shape[1:]
     flat = [x.flatten(0, 1) if inner else x for x in batched]
-    *results, bad = torch.ops.logsnr.combine(flat, coefs, dtypes, checked, seeds, samples, columns, limits, backend)
+    *results, bad = torch.ops.logsnr.combine(flat, coefs, dtypes, checked, seeds, samples, columns, backend)
     unflat = [y.unflatten(0, (info.batch_size, inner[0])) if inner else y for y in results]
     return [*unflat, bad], [*(0 for _ in unflat), None]
 

@@ -6,10 +6,8 @@ Launched with ``enable_fp_fusion=False``: products and sums are rounded one by o
 # mypy: disable-error-code="no-untyped-def, assignment"
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
@@ -26,14 +24,14 @@ WIDE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 @triton.jit
 def combine_kernel(
-    inputs, outputs, table, limits, flag, seeds, samples, words, size,
-    USED: tl.constexpr, FIRST: tl.constexpr, CHECKED: tl.constexpr, CLAMPED: tl.constexpr, NOISES: tl.constexpr,
+    inputs, outputs, table, flag, seeds, samples, words, size,
+    USED: tl.constexpr, FIRST: tl.constexpr, CHECKED: tl.constexpr, NOISES: tl.constexpr,
     TABLED: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One block of one sample; where nothing depends on the sample, the batch is one.
 
-    inputs, outputs: tuples of pointers. table: (R, K) or (R, K, size) in the dtype WIDE, as limits (R,). flag: set
-    if a checked input was not finite. words: interval and stream of every noise. size: elements in a sample.
+    inputs, outputs: tuples of pointers. table: (R, K) or (R, K, size) in the dtype WIDE. flag: set if a checked input
+    was not finite. words: interval and stream of every noise. size: elements in a sample.
     USED: by output, which columns enter its sum; FIRST: the first of them.
     """
     R: tl.constexpr = len(outputs)
@@ -68,10 +66,6 @@ def combine_kernel(
                     total = c * columns[j]
                 else:
                     total = total + c * columns[j]
-        if CLAMPED[r]:
-            high = tl.load(limits + r)
-            total = tl.where(total < -high, -high, total)
-            total = tl.where(total > high, high, total)
         if outputs[r].dtype.element_ty == tl.float16 or outputs[r].dtype.element_ty == tl.bfloat16:
             total = total.to(tl.float32)  # as torch rounds
         tl.store(outputs[r] + base + local, total.to(outputs[r].dtype.element_ty), mask=inside)
@@ -83,21 +77,13 @@ def first_used(used: Sequence[Sequence[bool]]) -> tuple[int, ...]:
 
 
 class Launch(NamedTuple):
-    """What one combination needs besides its tensors: coefficients on the device and compile-time arguments.
-
-    compiled: kernels for tensors aligned to 16 bytes, by what else Triton specialises for; finding one again takes
-    Triton longer than launching it.
-    """
+    """What one combination needs besides its tensors: coefficients and the words of noises on the device, and
+    compile-time arguments."""
 
     table: torch.Tensor
+    words: torch.Tensor | None
     constants: dict[str, Any]
     by_sample: bool
-    compiled: dict[tuple[Any, ...], Any]
-
-    def grid(self, x: torch.Tensor) -> tuple[int, int]:
-        """For tensors like ``x``: the elements that the kernel counts as one sample, and its number of blocks."""
-        size = elements(x) if self.by_sample else x.numel()
-        return size, pieces(size, BLOCK) * (len(x) if self.by_sample else 1)
 
 
 def prepare(
@@ -106,23 +92,28 @@ def prepare(
     event: Sequence[int],
     device: torch.device,
     checked: int,
-    noises: int,
-    clamped: Sequence[bool] | None = None,
+    noises: Sequence[tuple[int, int]],
 ) -> Launch:
-    """``event``: the shape of a sample; ``noises``: how many columns the kernel makes."""
-    wide = accumulation_dtype(outputs)
-    used = coefs.used(wide)
-    constants = {
-        "USED": used,
-        "FIRST": first_used(used),
-        "CHECKED": checked,
-        "CLAMPED": tuple(clamped or (False,) * len(used)),
-        "NOISES": noises,
-        "TABLED": coefs.by_element,
-        "WIDE": WIDE[wide],
-        "BLOCK": BLOCK,
-    }
-    return Launch(coefs.on(device, wide, event), constants, coefs.by_element or noises > 0, {})
+    """``event``: the shape of a sample; ``noises``: interval and stream of the columns that the kernel makes. Kept, as
+    a copy to the device makes the host wait."""
+    key = "triton", tuple(outputs), device, checked, tuple(noises), (*event,) if coefs.by_element else None
+    found = coefs.kept.get(key)
+    if found is None:
+        wide = accumulation_dtype(outputs)
+        used = coefs.used(wide)
+        constants = {
+            "USED": used,
+            "FIRST": first_used(used),
+            "CHECKED": checked,
+            "NOISES": len(noises),
+            "TABLED": coefs.by_element,
+            "WIDE": WIDE[wide],
+            "BLOCK": BLOCK,
+        }
+        words = torch.tensor(tuple(noises), dtype=torch.int64, device=device) if noises else None
+        found = Launch(coefs.on(device, wide, event), words, constants, coefs.by_element or words is not None)
+        coefs.kept[key] = found
+    return found  # type: ignore[no-any-return]
 
 
 def start(
@@ -130,34 +121,23 @@ def start(
     inputs: Sequence[torch.Tensor],
     outputs: Sequence[torch.Tensor],
     flag: torch.Tensor,
-    limits: torch.Tensor | None = None,
     seeds: torch.Tensor | None = None,
     samples: torch.Tensor | None = None,
-    words: torch.Tensor | None = None,
-) -> Any:
-    """Run the kernel on tensors laid out densely and alike; nothing is allocated, nothing is waited for. Returns what
-    Triton compiled if that serves all tensors of these dtypes and sizes that are aligned to 16 bytes, else None.
+) -> None:
+    """Run the kernel on tensors laid out densely and alike; nothing is allocated, nothing is waited for.
 
-    flag: bool, set if a checked input was not finite. limits: (R,) in the accumulation dtype. seeds, samples,
-    words: for noises; words (noises, 2), int64, are their intervals and streams.
+    flag: bool, set if a checked input was not finite. seeds, samples: for noises.
     """
-    if not outputs[0].numel():
-        return None
-    size, blocks = launch.grid(outputs[0])
-    unused = launch.table  # where the kernel reads nothing
-    others = tuple(unused if x is None else x for x in (limits, flag, seeds, samples, words))
-    given = (tuple(inputs), tuple(outputs), launch.table, *others, size)
-    grid = (blocks, 1, 1)
-    aligned = not any(x.data_ptr() % 16 for x in (*inputs, *outputs, *others))
-    key = size, *(x.dtype for x in inputs), *(x.dtype for x in outputs)
-    if aligned and (known := launch.compiled.get(key)) is not None:
-        known[grid](*given, *launch.constants.values())
-        return known
-    kernel = combine_kernel[grid](*given, **launch.constants, num_warps=WARPS, enable_fp_fusion=False)
-    if not aligned or kernel is None:  # the interpreter has none
-        return None
-    launch.compiled[key] = kernel
-    return kernel
+    x = outputs[0]
+    if not x.numel():
+        return
+    size = elements(x) if launch.by_sample else x.numel()
+    blocks = pieces(size, BLOCK) * (len(x) if launch.by_sample else 1)
+    others = (launch.table if given is None else given for given in (seeds, samples, launch.words))  # if not read
+    combine_kernel[(blocks,)](
+        tuple(inputs), tuple(outputs), launch.table, flag, *others, size, **launch.constants, num_warps=WARPS,
+        enable_fp_fusion=False,
+    )  # fmt: skip
 
 
 def launch_combine(
@@ -166,25 +146,11 @@ def launch_combine(
     outputs: Sequence[torch.Tensor],
     checked: int,
     noise: Noise | None,
-    limits: Sequence[float] | None,
 ) -> torch.Tensor:
     """`combine` of tensors that Triton can serve; returns its flag."""
     first, device = outputs[0], outputs[0].device
-    kinds, event = tuple(x.dtype for x in outputs), first.shape[1:]
-    clamped = None if limits is None else tuple(bound != np.inf for bound in limits)
-    noises = len(noise.columns) if noise else 0
-    key = "triton", kinds, device, checked, noises, clamped, event if coefs.by_element else None
-    if key not in coefs.kept:
-        coefs.kept[key] = prepare(coefs, kinds, event, device, checked, noises, clamped)
+    columns = noise.columns if noise else ()
+    launch = prepare(coefs, [x.dtype for x in outputs], first.shape[1:], device, checked, columns)
     flag = torch.zeros((), dtype=torch.bool, device=device)
-    bounds = None if limits is None else on_device(tuple(limits), accumulation_dtype(kinds), device)
-    words = on_device(noise.columns, torch.int64, device) if noise else None
-    seeds, samples = (noise.seeds, noise.samples) if noise else (None, None)
-    start(coefs.kept[key], inputs, outputs, flag, bounds, seeds, samples, words)
+    start(launch, inputs, outputs, flag, *((noise.seeds, noise.samples) if noise else ()))
     return flag
-
-
-@lru_cache(maxsize=1024)  # a copy to the device makes the host wait
-def on_device(numbers: tuple[Any, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """What the kernel reads: limits, or the intervals and streams of noises."""
-    return torch.tensor(numbers, dtype=dtype, device=device)

@@ -28,6 +28,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .devices import float64_device
+
 Words = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 ROUNDS = 10
@@ -95,7 +97,8 @@ def normals(
     device: torch.device | str | None = None,
 ) -> torch.Tensor:
     """Elements ``first`` to ``first + count - 1`` of one sample, fp32 (count,); of B samples, (B, count), if
-    ``seed`` or ``sample`` is an int64 tensor (B,). Of a tensor's numbers the lower 64 or 32 bits count.
+    ``seed`` or ``sample`` is an int64 tensor (B,). Of a tensor's numbers the lower 64 or 32 bits count. ``device``: by
+    default the CPU.
 
     Raises ValueError for an address out of range.
     """
@@ -104,14 +107,16 @@ def normals(
             raise ValueError(f"{name} must be from 0 to 2^{bits} - 1, not {value}")
     if first < 0 or count < 0 or first + count > 1 << 34:
         raise ValueError(f"elements are numbered from 0 to 2^34 - 1, not from {first} to {first + count - 1}")
-    key = [_word(seed, shift, device) for shift in (0, 32)]
-    blocks = torch.arange(first // 4, -(-(first + count) // 4), dtype=torch.int64, device=device)
-    w0, w1, w2, w3 = philox([_word(interval, 0, device), blocks, *(_word(x, 0, device) for x in (sample, stream))], key)
+    device = torch.device("cpu" if device is None else device)
+    home = float64_device(device)
+    key = [_word(seed, shift, home) for shift in (0, 32)]
+    blocks = torch.arange(first // 4, -(-(first + count) // 4), dtype=torch.int64, device=home)
+    w0, w1, w2, w3 = philox([_word(interval, 0, home), blocks, *(_word(x, 0, home) for x in (sample, stream))], key)
     z = torch.stack((*box_muller(w0, w1), *box_muller(w2, w3)), -1).flatten(-2)
-    return z[..., first % 4 : first % 4 + count]
+    return z[..., first % 4 : first % 4 + count].to(device)
 
 
-def _word(x: int | torch.Tensor, shift: int, device: torch.device | str | None) -> torch.Tensor:
+def _word(x: int | torch.Tensor, shift: int, device: torch.device | str) -> torch.Tensor:
     """32 bits of a number, of shape () or (B, 1), to broadcast against blocks."""
     if isinstance(x, int):
         return torch.tensor(x >> shift & MASK, dtype=torch.int64, device=device)

@@ -1,112 +1,80 @@
-"""The normals of `normals.py` as LLVM IR, for loops that make their noise in registers.
+"""The normals of `normals.py` for compiled loops: whole blocks into a tile."""
+# What numba compiles has no annotations.
+# mypy: disable-error-code="no-untyped-def"
 
-No floating-point instruction carries a fast-math flag, so LLVM neither fuses nor reorders them; what is fused is so by
-the specification. A zmm register has two ports, so the number of instructions is what counts: 3 for a normal.
-"""
+from math import sqrt
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import numpy as np
 
-from llvmlite import ir
-
-from .lanes import I32, LANES, constant, intrinsic, shuffle, splat
-from .native import I64
+from .intrinsics import bits_of, fma, load, of_bits, part, store
 from .normals import COS, LN2_TWICE, LOG, MASK, MULTIPLIERS, ROUNDS, SIN, TWO_THIRDS, WEYL
 
-# Philox blocks, of four normals each, that a loop makes at a time. The chain of operations behind one normal is
-# 200 cycles long: 32 blocks have enough independent chains to hide it, and a normal costs a sixth less than with 16.
-# For what is left at the end of a loop there are short vectors.
-BLOCKS, FEW = 32, 4
+_F = np.float32
+_L0, _L1, _L2, _L3, _L4, _L5, _L6, _L7, _L8 = map(_F, LOG)
+_S0, _S1, _S2, _S3 = map(_F, SIN)
+_C0, _C1, _C2, _C3 = map(_F, COS)
+_LN2, _TINY, _HALF_TINY = _F(-LN2_TWICE), _F(2.0**-32), _F(2.0**-33)
+_ONE, _INT = _F(1), np.int32(0)
+_M0, _M1 = map(np.uint64, MULTIPLIERS)
+_W0, _W1 = map(np.uint64, WEYL)
+_MASK, _HIGH = np.uint64(MASK), np.uint64(32)
 
-F32 = ir.FloatType()
-EXPONENT = -1 << 23  # the bits of sign and exponent
+
+@part
+def philox(seed, sample, interval, stream, block, blocks, radius, angle):
+    """The words of as many Philox blocks from ``block`` on, words 0 and 2 of each at the address ``radius``, 1 and 3 at
+    ``angle``."""
+    key0, key1 = np.uint64(seed) & _MASK, np.uint64(seed) >> _HIGH
+    start0, start2, start3 = np.uint64(interval) & _MASK, np.uint64(sample) & _MASK, np.uint64(stream) & _MASK
+    for i in range(blocks):
+        c0, c1, c2, c3 = start0, np.uint64(block + i), start2, start3
+        k0, k1 = key0, key1
+        for _ in range(ROUNDS):
+            p0, p1 = (c0 & _MASK) * _M0, (c2 & _MASK) * _M1
+            c0, c1, c2, c3 = (
+                (p1 >> _HIGH) ^ c1 ^ (k0 & _MASK),
+                p1 & _MASK,
+                (p0 >> _HIGH) ^ c3 ^ (k1 & _MASK),
+                p0 & _MASK,
+            )
+            k0, k1 = k0 + _W0, k1 + _W1
+        store(radius, 2 * i, np.uint32(c0))
+        store(radius, 2 * i + 1, np.uint32(c2))
+        store(angle, 2 * i, np.uint32(c1))
+        store(angle, 2 * i + 1, np.uint32(c3))
 
 
-class Normals:
-    """Emits ``4 * blocks`` consecutive normals at a time, ``lanes`` in a vector."""
+@part
+def box_muller(radius, angle, pairs, z):
+    """The steps of `normals.box_muller`, on words at two addresses, as signed numbers."""
+    for i in range(pairs):
+        w, a = load(radius, i, _INT), load(angle, i, _INT)
+        d = fma(_F(w), _TINY, _HALF_TINY)
+        bits = bits_of(_ONE + d if d < 0 else d)
+        e = np.int32(np.int32(bits - np.int32(TWO_THIRDS)) >> 23)
+        m = of_bits(np.int32(bits - np.int32(e << 23)))
+        f = d if e == 0 else m - _ONE
+        log = fma(fma(fma(fma(f, _L8, _L7), f, _L6), f, _L5), f, _L4)
+        log = fma(fma(fma(fma(log, f, _L3), f, _L2), f, _L1), f, _L0)
+        r = sqrt(fma(f, log, _F(e) * _LN2))
 
-    def __init__(self, builder: Any, blocks: int = BLOCKS) -> None:
-        self.b, self.blocks, self.lanes = builder, blocks, min(2 * blocks, LANES)
+        t = _F(np.int32(np.int32(a << 2) | 2)) * _F(2.0**-31)
+        s = t * t
+        sine = t * fma(fma(fma(s, _S3, _S2), s, _S1), s, _S0)
+        cosine = fma(fma(fma(s, _C3, _C2), s, _C1), s, _C0)
+        cosine = -cosine if a < 0 else cosine
+        swap = a & 0x40000000 != 0
+        store(z, 2 * i, r * (sine if swap else cosine))
+        store(z, 2 * i + 1, r * (cosine if swap else sine))
 
-    def emit(self, where: Sequence[Any], first: Any) -> list[Any]:
-        """Elements ``first`` to ``first + 4 * blocks - 1``, as vectors of float. ``where`` is seed, sample,
-        interval and stream; all are scalar i64, and ``first`` is a multiple of 4."""
-        b, n, (seed, sample, interval, stream) = self.b, self.blocks, where
-        group = self.lanes // 2  # blocks are numbered so that `_blocks` leaves them in order
-        order = [g + i % 2 * (group // 2) + i // 2 for g in range(0, n, group) for i in range(group)]
-        index = b.add(splat(b, b.lshr(first, I64(2)), n), ir.Constant(ir.VectorType(I64, n), order))
-        interval, sample, stream = (splat(b, b.and_(x, I64(MASK)), n) for x in (interval, sample, stream))
-        radius, angle = self.philox([interval, index, sample, stream], (b.and_(seed, I64(MASK)), b.lshr(seed, I64(32))))
-        halves = self.box_muller(radius, angle)
-        return [z for g in range(0, 2 * n, self.lanes) for z in self._blocks(halves, g)]
 
-    def philox(self, counter: Sequence[Any], key: Sequence[Any]) -> tuple[Any, Any]:
-        """Philox4x32-10 of i64 words: the product of two is one instruction, which takes no notice of what is above
-        their lower 32 bits. Returns vectors of i32, of words 0 and 2 by turns, and of words 1 and 3."""
-        b, (c0, c1, c2, c3) = self.b, counter
-        upper = constant(c0.type, 32)
-        for i in range(ROUNDS - 1):
-            k0, k1 = (splat(b, b.add(k, I64(i * w)), self.blocks) for k, w in zip(key, WEYL, strict=True))
-            p0, p1 = self._products(c0, c2)
-            c0, c1 = b.xor(b.lshr(p1, upper), b.xor(c1, k0)), p1
-            c2, c3 = b.xor(b.lshr(p0, upper), b.xor(c3, k1)), p0
-        k0, k1 = (splat(b, b.add(k, I64((ROUNDS - 1) * w)), self.blocks) for k, w in zip(key, WEYL, strict=True))
-        p0, p1 = self._products(c0, c2)
-        keys, before = self._halves(k0, k1, 0), self._halves(c1, c3, 0)
-        return b.xor(self._halves(p1, p0, 1), b.xor(before, keys)), self._halves(p1, p0, 0)
-
-    def _products(self, *words: Any) -> list[Any]:
-        kind, b = words[0].type, self.b
-        masked = [b.and_(word, constant(kind, MASK)) for word in words]
-        return [b.mul(word, constant(kind, m)) for word, m in zip(masked, MULTIPLIERS, strict=True)]
-
-    def _halves(self, x: Any, y: Any, half: int) -> Any:
-        """The lower or upper halves of two vectors of i64, as i32, by turns."""
-        n = self.blocks
-        x, y = (self.b.bitcast(words, ir.VectorType(I32, 2 * n)) for words in (x, y))
-        return shuffle(self.b, x, y, [2 * i + half + k for i in range(n) for k in (0, 2 * n)])
-
-    def box_muller(self, radius: Any, angle: Any) -> tuple[Any, Any]:
-        """Two vectors of normals from two of i32 words; the steps are those of `normals.box_muller`, except that d
-        and u are 2^32 times as large, and e is 2^23 times as large."""
-        b, i32 = self.b, radius.type
-        f32 = ir.VectorType(F32, i32.count)
-        d = b.fadd(b.sitofp(radius, f32), constant(f32, 0.5))
-        upper = b.fcmp_ordered("<", d, constant(f32, 0.0))
-        u = b.bitcast(b.select(upper, b.fadd(d, constant(f32, 2.0**32)), d), i32)
-        e = b.and_(b.sub(u, constant(i32, TWO_THIRDS + (32 << 23))), constant(i32, EXPONENT))
-        m = b.bitcast(b.sub(u, e), f32)
-        near = b.icmp_signed("==", e, constant(i32, 0))
-        scale = constant(f32, 2.0**-32)  # products with it are exact: to fuse them changes nothing
-        f = b.select(near, b.fmul(d, scale), self._fma(m, scale, -1.0))
-
-        t = intrinsic(b, "llvm.fshl", i32, angle, constant(i32, -1 << 31), constant(i32, 2))  # 4 angle + 2
-        t = b.fmul(b.sitofp(t, f32), constant(f32, 2.0**-31))
-        z = b.fmul(t, t)
-        log, sine, cosine = self._polynomials((LOG, f), (SIN, z), (COS, z))
-        square = self._fma(f, log, b.fmul(b.sitofp(e, f32), constant(f32, -LN2_TWICE * 2.0**-23)))
-        r = intrinsic(b, "llvm.sqrt", f32, square)
-        sine = b.fmul(t, sine)
-        cosine = b.bitcast(b.xor(b.bitcast(cosine, i32), b.and_(angle, constant(i32, -1 << 31))), f32)
-        swap = b.icmp_signed("!=", b.and_(angle, constant(i32, 1 << 30)), constant(i32, 0))
-        return b.fmul(r, b.select(swap, sine, cosine)), b.fmul(r, b.select(swap, cosine, sine))
-
-    def _polynomials(self, *todo: tuple[Sequence[float], Any]) -> list[Any]:
-        """Step by step side by side, as a step waits for the one before."""
-        totals = [constant(x.type, coefs[-1]) for coefs, x in todo]
-        for k in range(2, max(len(coefs) for coefs, _ in todo) + 1):
-            for j, (coefs, x) in enumerate(todo):
-                if k <= len(coefs):
-                    totals[j] = self._fma(totals[j], x, coefs[-k])
-        return totals
-
-    def _fma(self, x: Any, y: Any, z: Any) -> Any:
-        addend = constant(x.type, z) if isinstance(z, float) else z
-        return intrinsic(self.b, "llvm.fma", x.type, x, y, addend)
-
-    def _blocks(self, halves: Sequence[Any], first: int) -> Iterator[Any]:
-        """The normals of the lanes from ``first`` on, as many as a vector has, in order: by turns from both halves."""
-        x, y = (shuffle(self.b, z, z, range(first, first + self.lanes)) for z in halves)
-        for two in (0, 2):
-            pairs = [q + two + i for q in range(0, self.lanes, 4) for i in (0, 1)]
-            yield shuffle(self.b, x, y, [i + k for i in pairs for k in (0, self.lanes)])
+@part
+def normals(seed, sample, interval, stream, first, n, tile, work):
+    """Elements ``first`` to ``first + n - 1``; returns their address, which is that of the tile or a little behind it.
+    Both addresses have room for n numbers of 32 bits, and 8 more."""
+    skipped = first % 4
+    blocks = (skipped + n + 3) // 4
+    angle = work + 8 * blocks
+    philox(seed, sample, interval, stream, first // 4, blocks, work, angle)
+    box_muller(work, angle, 2 * blocks, tile)
+    return tile + 4 * skipped

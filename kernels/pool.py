@@ -1,55 +1,57 @@
-"""Runs a compiled loop over its elements: in this thread alone, or, where it is worth it, with others."""
+"""Runs a compiled loop over its elements: in this thread, or, from some megabytes on, in parts by several."""
 
 import os
 from collections.abc import Callable
-from functools import lru_cache, partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import torch
 
-from .native import address_of
-from .team import board, share
-
 Loop = Callable[[int, int, int, int], int]
 
-# What a thread must have to do for it to be asked, in bytes moved, or what takes as long: 10 microseconds. One that is
-# awake comes within 1 microsecond; to wake one costs 3, and the next loop then finds it awake.
-SHARE_BYTES = 256 << 10
-THREADED_BYTES = 2 * SHARE_BYTES
-CHUNK_BYTES = 1 << 20  # of a part, at most: small enough that a thread that comes late leaves its share to the others
-PARTS = 4  # of each thread, as long as they are not smaller than half a share
+THREADED_BYTES = 4 << 20  # moved by a loop, or as long as that takes: less is done before a thread has woken up
+PARTS = 4  # of each thread, so that one that comes late leaves its share to the others
+_HELPERS: dict[tuple[int, int], ThreadPoolExecutor] = {}  # by process, as a forked child has none, and number
 
 
-def launch(
-    function: Loop, frame: int, row: int, count: int, size: int, *, period: int | None = None, multiple: int = 128
-) -> int:
-    """``function(frame, row, 0, count)`` by as many threads as it is worth; see `shared`."""
-    return shared(function, count, size, period=period, multiple=multiple)(frame, row, 0, count) if count else 0
-
-
-def shared(function: Loop, count: int, size: int, *, period: int | None = None, multiple: int = 128) -> Loop:
-    """``function(frame, row, begin, end)`` for ``count`` elements, with others' help where that is worth it; it
-    returns all that the parts return, by or, when all are done.
+def launch(loop: Loop, frame: int, row: int, count: int, size: int, *, multiple: int = 128) -> int:
+    """``loop(frame, row, 0, count)``, in parts where that is worth it: all that they return, by or.
 
     size:     bytes moved for an element; arithmetic counts as the bytes that take as long.
-    period:   of a function that counts elements by sample, their number in one: parts begin where a sample does,
-              or whole multiples behind it.
-    multiple: what numbers of elements in a part are multiples of: whole vectors and cache lines. 1 if what the
-              function counts are larger things.
+    multiple: what numbers of elements in a part are multiples of: whole vectors and cache lines.
     """
-    everybody = torch.get_num_threads()
-    threads = min(everybody, count * size // SHARE_BYTES)
-    if threads < 2:
-        return function
-    return _divided(function, count, size, period or count, multiple, threads, everybody, os.getpid())
+    threads = torch.get_num_threads()
+    if threads < 2 or count * size < THREADED_BYTES:
+        return loop(frame, row, 0, count) if count else 0
+    length = -(-count // (PARTS * threads * multiple)) * multiple
+    begins = list(range(0, count, length))[::-1]
+
+    def work() -> int:
+        found = 0
+        with suppress(IndexError):  # nothing is left to do
+            while True:
+                begin = begins.pop()
+                found |= loop(frame, row, begin, min(begin + length, count))
+        return found
+
+    asked: list[Future[int]] = []
+    with suppress(RuntimeError):  # no thread can be started, or the interpreter ends
+        helpers = _helpers(threads - 1)
+        asked.extend(helpers.submit(work) for _ in range(threads - 1))
+    found = work()
+    for future in asked:
+        if not future.cancel():  # else it has not begun, and nothing is left
+            found |= future.result()
+    return found
 
 
-@lru_cache(maxsize=1024)
-def _divided(
-    function: Loop, count: int, size: int, period: int, multiple: int, threads: int, everybody: int, process: int
-) -> Loop:
-    """For the team of this process, as a forked child has its own."""
-    part = min(CHUNK_BYTES, max(SHARE_BYTES // 2, count * size // (PARTS * threads)))
-    length = -(-part // (size * multiple)) * multiple
-    if period < length:  # several whole samples
-        length, period = length - length % period, count
-    return partial(share(), board(everybody), address_of(function), threads, period, length)
+def _helpers(count: int) -> ThreadPoolExecutor:
+    """``count`` threads; those of another number are let go."""
+    key = os.getpid(), count
+    helpers = _HELPERS.get(key)
+    if helpers is None:
+        for old in [k for k in _HELPERS if k != key]:
+            with suppress(KeyError):
+                _HELPERS.pop(old).shutdown(wait=False) if old[0] == key[0] else _HELPERS.pop(old)
+        helpers = _HELPERS.setdefault(key, ThreadPoolExecutor(count, thread_name_prefix="logsnr"))
+    return helpers

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from .updates import STATE, Update
+from .updates import STATE, Update, Updates
 
 # How often a coefficient is used over all calls of a recurrence: compiled code is made for this.
 NEVER, ALWAYS, SOMETIMES = range(3)
@@ -20,8 +20,9 @@ Pattern = tuple[tuple[int, ...], ...]
 class Recurrence:
     """``slots <- matrices[n] @ (outputs of call n, slots, noises of call n)`` for calls n = 0, 1, ...
 
-    matrices: (calls, S, M + S + Z) float64: S slots, M model outputs, Z noises. As in `combine`, a column whose
-              coefficient is 0 is left out of the sum, whatever it holds.
+    matrices: (calls, S, M + S + Z) float64: S slots, M model outputs, Z noises; or (calls, S, M + S + Z, *event), by
+              element of a sample, which torch carries out. As in `combine`, a column whose coefficients are 0 is left
+              out of the sum, whatever it holds.
     at:       (calls + 1,): the slot on which call n evaluates the model, and last the one that holds the result.
     models:   M.
 
@@ -31,7 +32,7 @@ class Recurrence:
     matrices: np.ndarray
     at: np.ndarray
     models: int
-    made: dict[tuple[torch.dtype, torch.device], torch.Tensor] = field(default_factory=dict, init=False, repr=False)
+    kept: dict[tuple[torch.dtype, torch.device], torch.Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, dtype in (("matrices", np.float64), ("at", np.int64)):
@@ -39,7 +40,7 @@ class Recurrence:
             values.setflags(write=False)
             object.__setattr__(self, name, values)
         shape = self.matrices.shape
-        if len(shape) != 3 or not 0 < shape[1] <= shape[2] - self.models or self.models < 1:
+        if len(shape) < 3 or not 0 < shape[1] <= shape[2] - self.models or self.models < 1:
             raise ValueError(f"matrices must have shape (calls, S, {self.models} + S + noises), not {shape}")
         if not np.isfinite(self.matrices).all():
             raise ValueError("matrices must be finite")
@@ -48,6 +49,10 @@ class Recurrence:
 
     def __len__(self) -> int:
         return len(self.matrices)
+
+    @property
+    def by_element(self) -> bool:
+        return self.matrices.ndim > 3
 
     @property
     def slots(self) -> int:
@@ -71,12 +76,12 @@ class Recurrence:
         return self._on(device, torch.int64, self.at)
 
     def _on(self, device: torch.device, dtype: torch.dtype, values: np.ndarray) -> torch.Tensor:
-        """Copied once: a copy to a GPU makes the host wait."""
+        """Copied once: a copy to a GPU makes the host wait. Kept by dtype and device, of which there are few."""
         key = dtype, device
-        if key not in self.made:
+        if key not in self.kept:
             with torch.inference_mode(False):  # for runs outside it too
-                self.made.setdefault(key, torch.tensor(values, dtype=dtype, device=device))
-        return self.made[key]
+                self.kept.setdefault(key, torch.tensor(values, dtype=dtype, device=device))
+        return self.kept[key]
 
     def pattern(self, dtype: torch.dtype) -> Pattern:
         """(S, M + S + Z): NEVER, ALWAYS or SOMETIMES. A coefficient that ``dtype`` rounds to 0 is not used."""
@@ -93,19 +98,26 @@ def _pattern(used: np.ndarray) -> Pattern:
     return tuple(map(tuple, often.tolist()))
 
 
-def recurrence(calls: Sequence[Update]) -> Recurrence:
-    """The recurrence of consecutive calls of a program, up to its end.
+def recurrence(calls: Updates | Sequence[Update]) -> Recurrence:
+    """The recurrence of consecutive calls of a program, up to its end; made once for `Updates`.
 
     A slot of the recurrence is not always the same slot of the program: before every call its reads come first,
     in their order, then what later calls still need. So sums are taken in the order of the sequential executor,
     a ring of history becomes a shift, and there are no more slots than are alive at a time. At the beginning of
     a program and after its end slot 0 is the state.
 
-    Raises ValueError for calls with different numbers of model columns and for coefficients by element.
+    Raises ValueError for calls with different numbers of model columns.
     """
+    if not isinstance(calls, Updates):
+        return _recurrence(calls)
+    found: Recurrence | None = calls.kept.get("recurrence")
+    if found is None:
+        found = calls.kept["recurrence"] = _recurrence(calls.calls)
+    return found
+
+
+def _recurrence(calls: Sequence[Update]) -> Recurrence:
     for n, call in enumerate(calls):
-        if call.table.by_element:
-            raise ValueError(f"calls must have scalar coefficients; call {n} has a table of shape {call.table.shape}")
         if call.models != calls[0].models:
             raise ValueError(
                 f"calls must have {calls[0].models} model column(s), as the first; call {n} has {call.models}"
@@ -113,13 +125,15 @@ def recurrence(calls: Sequence[Update]) -> Recurrence:
     orders = layout(calls)
     slots, models = max(map(len, orders)), max((call.models for call in calls), default=1)
     noises = max((len(call.noises) for call in calls), default=0)
-    matrices = np.zeros((len(calls), slots, models + slots + noises))
+    event = np.broadcast_shapes(*(call.table.shape[2:] for call in calls))
+    matrices = np.zeros((len(calls), slots, models + slots + noises, *event))
     at = [order.index(call.at) for call, order in zip(calls, orders, strict=False)]
     for matrix, call, (before, after) in zip(matrices, calls, pairwise(orders), strict=True):
-        m, r = models, len(call.reads)
+        m, r, own = models, len(call.reads), call.table.shape[2:]
+        coefs = call.table.coefs.reshape(*call.table.shape[:2], *[1] * (len(event) - len(own)), *own)
         for row, slot in zip(matrix, after, strict=False):
             if slot in call.writes:
-                given = call.table.coefs[call.writes.index(slot)]
+                given = coefs[call.writes.index(slot)]
                 row[:m], row[m : m + r] = given[:m], given[m : m + r]
                 row[m + slots : m + slots + len(call.noises)] = given[m + r :]
             else:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from .backends import choose
+from .buffers import first_true
 from .combine import combine
 from .normals import Noise
 from .tensors import cpu_refuses, dense, triton_refuses, vmapped
@@ -93,36 +94,3 @@ class TorchRegisters:
 
     def first_bad(self) -> int | None:
         return None if torch.compiler.is_compiling() or vmapped() else first_true(torch.stack(self.flags))
-
-
-def replace_state(slots: Sequence[torch.Tensor], state: torch.Tensor, cast: int | None) -> None:
-    """Write ``state`` to slot 0, and to the slot of the cast that the model reads."""
-    if state is not slots[0]:
-        slots[0].copy_(state)
-    if cast is not None:
-        slots[cast].copy_(state)
-
-
-def first_true(flags: torch.Tensor) -> int | None:
-    """The index of the first row with a flag set, (n, ...), unless none can be looked at: it stops a GPU, once."""
-    if flags.is_cuda and torch.cuda.is_current_stream_capturing():
-        return None
-    found = flags.cpu()
-    return int(found.reshape(len(found), -1).any(1).nonzero()[0]) if bool(found.any()) else None
-
-
-class Scratch:
-    """Buffers for tensors that a kernel cannot take as they are, one for every place."""
-
-    def __init__(self, state: torch.Tensor) -> None:
-        self.state, self.buffers = state, dict[int, torch.Tensor]()
-
-    def alike(self, place: int, tensor: torch.Tensor, dtype: torch.dtype, plain: bool) -> torch.Tensor:
-        """``tensor`` if it is ``plain``, of ``dtype`` and laid out like the state, or else a copy that is."""
-        state = self.state
-        same = (tensor.is_contiguous() and state.is_contiguous()) or tensor.stride() == state.stride()
-        if same and plain and tensor.dtype is dtype:
-            return tensor
-        if place not in self.buffers or self.buffers[place].dtype is not dtype:
-            self.buffers[place] = torch.empty_like(state, dtype=dtype)
-        return self.buffers[place].copy_(tensor)

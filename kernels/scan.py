@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 
+from .arguments import check_event
 from .backends import Backend, choose
+from .devices import float64_device, in_float64
 from .recurrence import Recurrence
 from .sums import numbers, sum_squares, weighted_sum
+from .table import used_columns
 from .tensors import STATE_DTYPES, cpu_refuses, overlap, triton_refuses
 
 Tensors = Sequence[torch.Tensor]
@@ -75,7 +79,7 @@ def scan(
         if slopes.shape != shape or slopes.device != start.device or slopes.dtype != start.dtype:
             raise ValueError(f"{_unlike('slopes', slopes, shape, start.device)}, and the dtype {start.dtype}")
         slopes = slopes.contiguous()
-    compiled = _compiled(backend, [nodes, start, *outputs, *noises], [] if out is None else [out])
+    compiled = _compiled(backend, recurrence, [nodes, start, *outputs, *noises], [] if out is None else [out])
     if compiled is None:
         return scan_reference(start, outputs, nodes, recurrence, first=first, noises=noises, slopes=slopes, out=out)
     out = torch.empty_like(nodes) if out is None else out
@@ -98,7 +102,7 @@ def advance(
     _check(start, outputs, recurrence, first, noises)
     if out is not None and (out.shape, out.dtype, out.device) != (start.shape, start.dtype, start.device):
         raise ValueError(f"{_unlike('out', out, start.shape, start.device)}, and its dtype {start.dtype}")
-    compiled = _compiled(backend, [start, *outputs, *noises], [] if out is None else [out])
+    compiled = _compiled(backend, recurrence, [start, *outputs, *noises], [] if out is None else [out])
     if compiled is None:
         slots = start.unbind(0)
         for k in range(len(outputs[0])):
@@ -122,14 +126,14 @@ def scan_reference(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The specification, in plain torch: differentiable, and on any device that has fp64."""
     slots, news = start.unbind(0), []
-    changes = [start.new_zeros((0, start.shape[1]), dtype=torch.float64)]
+    changes = [torch.zeros((0, start.shape[1]), dtype=torch.float64, device=float64_device(start.device))]
     change = torch.zeros_like(start[0])
     for k, old in enumerate(nodes):
         follow = None if slopes is None else slopes[k].reshape(-1, *[1] * (start.ndim - 2)) * change
         slots = _call(slots, outputs, noises, recurrence, first, k, follow)
         new = slots[recurrence.at[first + k + 1]].to(nodes.dtype)
         change = new.to(start.dtype) - old.to(start.dtype)
-        changes.append(sum_squares(change.double().reshape(len(old), prod(old.shape[1:])))[None])
+        changes.append(sum_squares(in_float64(change).reshape(len(old), prod(old.shape[1:])))[None])
         news.append(new)
     result = torch.stack(news) if news else nodes.clone()
     return result if out is None else out.copy_(result), torch.cat(changes)
@@ -148,13 +152,25 @@ def _call(
     wide = slots[0].dtype
     answers = [x[k].to(wide) if follow is None else x[k].to(wide) + follow for x in outputs]
     terms = [*answers, *slots, *(x[k].to(wide) for x in noises)]
-    return tuple(weighted_sum(row, terms) for row in numbers(recurrence.matrices[first + k], wide))
+    matrix = recurrence.matrices[first + k]
+    if not recurrence.by_element:
+        return tuple(weighted_sum(row, terms) for row in numbers(matrix, wide))
+    used = used_columns(matrix if wide is torch.float64 else matrix.astype(np.float32))
+    table = recurrence.table(wide, slots[0].device)[first + k]
+    return tuple(
+        weighted_sum([c if use else 0.0 for c, use in zip(row, columns, strict=True)], terms)
+        for row, columns in zip(table, used, strict=True)
+    )
 
 
-def _compiled(backend: Backend | None, tensors: Tensors, out: Tensors) -> Callable[..., Any] | None:
+def _compiled(
+    backend: Backend | None, recurrence: Recurrence, tensors: Tensors, out: Tensors
+) -> Callable[..., Any] | None:
     """The compiled code that serves a call; None for torch."""
 
     def unfit() -> str | None:
+        if recurrence.by_element:
+            return "the coefficients vary over the elements"
         if not all(x.is_contiguous() for x in (*tensors, *out)):
             return "the tensors are not contiguous"
         return overlap(tensors, out)
@@ -184,6 +200,7 @@ def _compiled(backend: Backend | None, tensors: Tensors, out: Tensors) -> Callab
 def _check(start: torch.Tensor, outputs: Tensors, recurrence: Recurrence, first: int, noises: Tensors) -> None:
     if start.ndim < 2 or len(start) != recurrence.slots:
         raise ValueError(f"start must have shape ({recurrence.slots}, B, ...), not {tuple(start.shape)}")
+    check_event(recurrence.matrices.shape[3:], start.shape[2:])
     if start.dtype not in (torch.float64, torch.float32):
         raise ValueError(f"start must be fp64 or fp32, not {start.dtype}")
     for name, tensors, count in (("outputs", outputs, recurrence.models), ("noises", noises, recurrence.noises)):

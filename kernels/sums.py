@@ -22,9 +22,9 @@ def numbers(values: Any, wide: torch.dtype) -> Any:
     return np.asarray(values, dtype=np.float64 if wide is torch.float64 else np.float32).tolist()
 
 
-def weighted_sum(weights: Sequence[float], terms: Sequence[torch.Tensor]) -> torch.Tensor:
-    """``sum_j w_j x_j`` as `combine` takes it: from left to right, without the terms whose weight is 0."""
-    products = [w * x for w, x in zip(weights, terms, strict=True) if w]
+def weighted_sum(weights: Sequence[float | torch.Tensor], terms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """``sum_j w_j x_j`` as `combine` takes it: from left to right, without the terms whose weight is the number 0."""
+    products = [w * x for w, x in zip(weights, terms, strict=True) if isinstance(w, torch.Tensor) or w]
     return reduce(torch.add, products) if products else torch.zeros_like(terms[0])
 
 

@@ -1,11 +1,23 @@
 """The coefficients of `combine`, prepared once for whatever runs them."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+
+
+class Recent(OrderedDict[Any, Any]):
+    """A dictionary that forgets the oldest of more than ``MOST``, as shapes and intervals come without end."""
+
+    MOST = 64
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        while len(self) > self.MOST:
+            self.popitem(last=False)
 
 
 class Table:
@@ -20,32 +32,33 @@ class Table:
             self.tensor = torch.from_numpy(self.coefs)
         self.coefs.setflags(write=False)
         self.shape, self.by_element = self.coefs.shape, self.coefs.ndim > 2
-        self.kept: dict[Any, Any] = {}  # results of the methods, and the loops of `combine_cpu`
+        self.kept = Recent()  # results of the methods, and what the backends prepare
 
     def rounded(self, wide: torch.dtype, event: Sequence[int]) -> np.ndarray:
         """In the dtype in which sums are taken: (R, K), or (R, K, elements of the event); contiguous."""
         key = wide, (*event,) if self.by_element else None
-        if key not in self.kept:
+        found: np.ndarray | None = self.kept.get(key)
+        if found is None:
             kind = np.float64 if wide is torch.float64 else np.float32
-            self.kept[key] = np.array(_by_element(self.coefs, event), dtype=kind, order="C")
-        found: np.ndarray = self.kept[key]
+            found = self.kept[key] = np.array(_by_element(self.coefs, event), dtype=kind, order="C")
         return found
 
     def used(self, wide: torch.dtype) -> tuple[tuple[bool, ...], ...]:
         """By output, which columns enter its sum: those with a coefficient other than 0 in the dtype ``wide``."""
         key = "used", wide
-        if key not in self.kept:
-            self.kept[key] = used_columns(self.coefs if wide is torch.float64 else self.coefs.astype(np.float32))
-        found: tuple[tuple[bool, ...], ...] = self.kept[key]
+        found: tuple[tuple[bool, ...], ...] | None = self.kept.get(key)
+        if found is None:
+            narrow = self.coefs if wide is torch.float64 else self.coefs.astype(np.float32)
+            found = self.kept[key] = used_columns(narrow)
         return found
 
     def on(self, device: torch.device, wide: torch.dtype, event: Sequence[int]) -> torch.Tensor:
         """`rounded` as a tensor on ``device``: copied there at most once."""
         key = device, wide, (*event,) if self.by_element else None
-        if key not in self.kept:
+        found: torch.Tensor | None = self.kept.get(key)
+        if found is None:
             with torch.inference_mode(False):
-                self.kept[key] = torch.from_numpy(self.rounded(wide, event)).to(device)
-        found: torch.Tensor = self.kept[key]
+                found = self.kept[key] = torch.from_numpy(self.rounded(wide, event)).to(device)
         return found
 
 

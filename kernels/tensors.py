@@ -1,7 +1,6 @@
 """What a kernel must know of tensors before it may touch their memory."""
 
 import os
-import platform
 from collections.abc import Sequence
 from functools import cache
 from math import prod
@@ -58,11 +57,12 @@ def _refuses(tensors: Sequence[torch.Tensor], device: str, contiguous: bool) -> 
 
 @cache
 def processor_refuses() -> str | None:
-    from .native import features  # loads the compiler, so only when a CPU tensor asks
-
-    if platform.machine() in ("aarch64", "arm64") or "+f16c" in features():
-        return None
-    return f"compiled code for {platform.machine()} without F16C would lack instructions that convert fp16"
+    """Why there is no compiled code for the CPU, or None if there is."""
+    try:
+        from .compiled import unfit  # loads the compiler, so only when a CPU tensor asks
+    except ImportError as error:
+        return f"numba is not there: {error}"
+    return unfit()
 
 
 @cache

@@ -1,17 +1,12 @@
 """What the calls of a program do with the memory of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from .table import Table
-
-if TYPE_CHECKING:
-    from .recurrence import Recurrence
-    from .registers_cpu import CpuPlan
-    from .registers_triton import Ready
+from .table import Recent, Table
 
 STATE = 0  # the slot of the state
 Column = tuple[int, int]  # interval and stream of a noise, see `normals`
@@ -47,16 +42,28 @@ class Updates:
 
     dtypes: of every slot. Slot 0 is the state and starts as a copy of x; a last slot of the model's
     dtype, where the state's differs, holds the cast that the model reads (``cast``).
+    kept: what those who run it prepare for the next run.
     """
 
     calls: tuple[Update, ...]
     dtypes: tuple[torch.dtype, ...]
     cast: int | None
+    kept: Recent = field(default_factory=Recent, init=False, repr=False)
 
     def read(self, n: int, output: torch.dtype) -> list[torch.dtype]:
         """The dtypes of what call n reads, noises left out, where the model returns ``output``."""
         call = self.calls[n]
         return [output] * call.models + [self.dtypes[k] for k in call.reads]
+
+    @cached_property
+    def seen(self) -> tuple[int, ...]:
+        """The slots that a model or an observer sees: the state, the cast, and what calls evaluate the model at."""
+        return tuple(sorted({STATE, *(call.at for call in self.calls), *([] if self.cast is None else [self.cast])}))
+
+    @cached_property
+    def hidden(self) -> tuple[int, ...]:
+        """The others."""
+        return tuple(k for k in range(len(self.dtypes)) if k not in self.seen)
 
     @cached_property
     def models(self) -> int:
@@ -72,20 +79,3 @@ class Updates:
     def by_element(self) -> bool:
         """Whether the coefficients of a call vary over the elements."""
         return any(call.table.by_element for call in self.calls)
-
-    @cached_property
-    def recurrence(self) -> "Recurrence":
-        from .recurrence import recurrence  # which is made of updates
-
-        return recurrence(self.calls)
-
-    @cached_property
-    def plan(self) -> "CpuPlan":
-        from .registers_cpu import CpuPlan  # loads the compiler
-
-        return CpuPlan(self)
-
-    @cached_property
-    def ready(self) -> "dict[tuple[Any, ...], Ready]":
-        """What runs on a GPU keep for those after them."""
-        return {}

@@ -71,7 +71,8 @@ def adaptive_solve(
     head does not determine the velocity (sigma = 0 or alpha = 0), NonFiniteError if the model returns a
     non-finite value, RuntimeError if the tolerances cannot be met.
     """
-    from torchdiffeq import odeint
+    with torch.device("cpu"):  # where its tables are made, at its first import
+        from torchdiffeq import odeint
 
     _check_positive(rtol=rtol, atol=atol)
     state = x.to(den.state_dtype(x))
@@ -107,7 +108,8 @@ def adaptive_solve(
     # interpolate the others by a quartic, which is less exact than its steps are.
     options = {"step_t": grid[1:]}
     try:
-        states = odeint(velocity, state, grid, rtol=rtol, atol=atol, method=method, options=options)
+        with torch.device(x.device):  # torchdiffeq names no device for some of its tensors
+            states = odeint(velocity, state, grid, rtol=rtol, atol=atol, method=method, options=options)
     except AssertionError as error:  # what torchdiffeq says when a step gets too short to change t
         raise RuntimeError(
             f"{method} cannot meet rtol = {rtol}, atol = {atol} in {state.dtype} ({error}); ask for less"

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ..kernels import Noise, Seeds, combine
+from ..kernels.devices import float64_device
 from .arrays import Array
 from .planners.stochasticity import Stochasticity
 from .program import NoiseKey
@@ -44,12 +45,13 @@ class BrownianNoise:
         """
         form = self.increment(key)
         dtype = torch.promote_types(like.dtype, torch.float32)
-        total = torch.zeros(like.shape, dtype=torch.float64, device=like.device)
+        home = float64_device(like.device)
+        total, seeds = torch.zeros(like.shape, dtype=torch.float64, device=home), [s.to(home) for s in self.seeds]
         terms = iter(form.items())
         while part := tuple(islice(terms, TOGETHER)):
-            noise = Noise(*self.seeds, tuple((place, STREAM) for place, _ in part))
+            noise = Noise(*seeds, tuple((place, STREAM) for place, _ in part))
             combine([total], np.array([[1.0, *(weight for _, weight in part)]]), noise=noise, out=[total])
-        return total.to(dtype)
+        return total.to(dtype).to(like.device)
 
     def increment(self, key: NoiseKey) -> Form:
         """As a sum of normals."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..kernels import STATE_DTYPES, transformed
+from ..kernels.devices import float64_device
 from .heads import HEADS, Level, from_pair, network_rate, to_pair
 from .names import head_hint, nearest
 from .schedules.base import Schedule, check_schedule
@@ -85,13 +86,13 @@ class Denoiser:
             raise ValueError(f"{name!r} is not a head{nearest(name, HEADS)}")
         check_state(x)
         times = per_sample_times(t, x)
-        output = self.predict(x.to(self.dtype(x)), self.model_times(times, x))
+        output = self.predict(x.to(self.dtype(x)), self.model_times(times, x).to(x.device))
         rate = network_rate(self.prediction, self.schedule)
         if name == self.prediction:
             return rate * output.to(x.dtype)
         wide = torch.promote_types(x.dtype, torch.float32)
         a, b = convert(self.prediction, name, Level.at(self.schedule, times))
-        a, b = (_column(c, x).to(wide) if isinstance(c, torch.Tensor) else c for c in (a, b))
+        a, b = (_column(c, x).to(x.device, wide) if isinstance(c, torch.Tensor) else c for c in (a, b))
         state, answer = x.to(wide), rate * output.to(wide)
         return (b * answer if isinstance(a, float) and a == 0 else a * state + b * answer).to(x.dtype)
 
@@ -188,8 +189,8 @@ def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def per_sample_times(t: Any, x: torch.Tensor) -> torch.Tensor:
-    """``t`` as float64 times (B,) on x's device."""
-    times = torch.as_tensor(t, dtype=torch.float64, device=x.device)
+    """``t`` as float64 times (B,) on x's device, or on the host if that has no float64."""
+    times = torch.as_tensor(t, dtype=torch.float64, device=float64_device(x.device))
     if times.dim() > 1 or (times.dim() == 1 and times.shape[0] not in (1, x.shape[0])):
         raise ValueError(f"t must be a number or have shape ({x.shape[0]},), not {tuple(times.shape)}")
     return times.expand(x.shape[0])

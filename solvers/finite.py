@@ -1,7 +1,9 @@
 """Runs that stop being finite: where that began, and in which samples."""
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 MANY = 8  # samples that an error names
@@ -39,6 +41,17 @@ def named(samples: Sequence[int], batch: int, *, hint: bool = True) -> str:
     listed = ", ".join(map(str, samples[:MANY]))
     advice = '; on_nan="keep" returns the others' if hint and len(samples) < batch else ""
     return f", in sample{'s' * (len(samples) > 1)} {listed}{more} of {batch}{advice}"
+
+
+def all_finite(x: torch.Tensor) -> bool:
+    """Whether all elements are finite; on the CPU without torch's threads, which a forked child would wait for."""
+    x = x.detach()
+    if not x.is_cpu:
+        return math.isfinite(float(x.sum())) or bool(x.isfinite().all())
+    if x.dtype is torch.bfloat16:
+        return not ((x.view(torch.int16).numpy() & 0x7F80) == 0x7F80).any()
+    with np.errstate(all="ignore"):  # a finite sum has no infinity and no NaN in it
+        return math.isfinite(x.numpy().sum()) or bool(np.isfinite(x.numpy()).all())
 
 
 def broken_samples(*tensors: torch.Tensor) -> tuple[int, ...]:

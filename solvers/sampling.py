@@ -32,7 +32,7 @@ from .solution import Solution, finished
 from .solver import Planner
 from .watching import Bar, Callback, Observer
 
-FEW, FEWEST = 1 << 15, 64  # elements whose spread is looked at, and that tell something
+FEW, FEWEST = 1 << 14, 64  # elements whose spread is looked at, and that tell something
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:

@@ -1,14 +1,14 @@
 """What a run returns, and the last look at it."""
 
-import math
 import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from ..kernels import transformed
-from .finite import NonFiniteError, broken_samples, named
+from ..kernels import combine, transformed
+from ..kernels.table import ONE
+from .finite import NonFiniteError, all_finite, broken_samples, named
 from .parallel.common import Certificate
 from .program import Program
 
@@ -40,11 +40,11 @@ def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
 
     Nobody can look under transforms and while a CUDA graph is captured.
     """
-    end = found.x if found.x.dtype is x.dtype else found.x.to(x.dtype)
+    end = found.x if found.x.dtype is x.dtype else _cast(found.x, x.dtype)
     blind = transformed() or (end.is_cuda and torch.cuda.is_current_stream_capturing()) or end.is_meta
-    # a finite sum has no infinity and no NaN in it
-    if blind or math.isfinite(float(end.detach().sum())) or not (failed := broken_samples(end)):
+    if blind or all_finite(end):
         return found if end is found.x else replace(found, x=end)
+    failed = broken_samples(end)
     if keep:
         warnings.warn(f"the result is not finite{named(failed, len(x), hint=False)}", stacklevel=3)
         return replace(found, x=end, failed=failed)
@@ -57,3 +57,10 @@ def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
         )
     calls = len(found.program) if found.program else found.nfe
     raise NonFiniteError.at(calls - 1, calls, float(found.times[-1]), failed, len(x), state=True)
+
+
+def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``x`` rounded, without torch's threads where there is compiled code: a forked child would wait for them."""
+    if x.requires_grad or transformed():
+        return x.to(dtype)
+    return combine([x], ONE, dtypes=[dtype])[0][0]

@@ -1,6 +1,9 @@
-"""Running a stochastic program and a loop written by hand with the same normals; shared by tests of samplers."""
+"""Running a stochastic program and a loop written by hand with the same normals, and mixing what multiplies; shared by
+tests of samplers."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,17 @@ from logsnr.solvers.program import NoiseKey, Program
 SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]
 X = np.linspace(-2, 2, 7)
 by_schedule = pytest.mark.parametrize("sch", SCHEDULES, ids=lambda s: type(s).__name__)
+
+
+def mixed(*axes: Sequence[Any], least: int = 2) -> list[tuple[Any, ...]]:
+    """Cases in place of all combinations: one value of each axis, every value in ``least`` cases at least, the same
+    ones every time."""
+    count, rng = least * max(map(len, axes)), random.Random(0)
+    columns = []
+    for axis in axes:
+        rounds = -(-count // len(axis))
+        columns.append([axis[i] for _ in range(rounds) for i in rng.sample(range(len(axis)), len(axis))][:count])
+    return list(zip(*columns, strict=True))
 
 
 def net(x: np.ndarray, t: float) -> np.ndarray:
@@ -31,14 +45,12 @@ def normals(program: Program) -> dict[NoiseKey, np.ndarray]:
 
 def play(program: Program, sch: logsnr.Schedule, noises: dict[NoiseKey, np.ndarray]) -> np.ndarray:
     """The table carried out entry by entry, with the x0 of `net`."""
-    slots = {0: X}
-    for call in program:
-        seen = slots[call.at]
-        x0 = net(seen, call.t)
-        eps = (seen - sch.alpha(call.t) * x0) / sch.sigma(call.t)
-        columns = [x0, eps, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
-        slots.update(zip(call.writes, call.matrix @ np.stack(columns), strict=True))
-    return slots[0]
+
+    def model(x: np.ndarray, t: float) -> tuple[np.ndarray, np.ndarray]:
+        x0 = net(x, t)
+        return x0, (x - sch.alpha(t) * x0) / sch.sigma(t)
+
+    return program.interpret(X, model, noises)
 
 
 def check(name: str | logsnr.Solver, sch: logsnr.Schedule, loop: Callable, *, tol: float = 1e-12) -> Program:

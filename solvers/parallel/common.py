@@ -1,11 +1,12 @@
 """What parallel runs share: what they return, how they ask the model, and the noise of their calls."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from ...kernels import Noise, Seeds, standard_normals, transformed
+from ...kernels import Noise, Seeds, recurrence, standard_normals, transformed
 from ..denoiser import Denoiser, check_output
 from ..lower import Lowered
 from ..noise import NoiseFunction
@@ -50,7 +51,7 @@ def evaluate(
     """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
     size, kept = batch or len(nodes), list[torch.Tensor]()
     for k, (part, timesteps) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
-        answer: Any = den.model(part, timesteps)
+        answer = asked(den.model, part, timesteps)
         answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
         if len(answers) != models:
             raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
@@ -58,6 +59,28 @@ def evaluate(
         for rows, a in zip(kept, answers, strict=True):
             rows[k * size : k * size + len(part)] = a  # a copy: models may use their memory again
     return kept
+
+
+def asked(model: Any, nodes: torch.Tensor, timesteps: torch.Tensor) -> Any:
+    """The model's answer; errors say that there are more rows than samples."""
+    try:
+        return model(nodes, timesteps)
+    except Exception as error:
+        error.add_note(
+            f"a parallel run has given the model {len(nodes)} rows, samples times calls of the window: conditions "
+            "that it has caught in a closure do not follow"
+        )
+        raise
+
+
+def check_conditions(model: Any, batch: int) -> None:
+    """ValueError for a `functools.partial` with tensors that look like one row per sample, of several."""
+    given = [*model.args, *model.keywords.values()] if isinstance(model, partial) else []
+    if batch > 1 and any(isinstance(y, torch.Tensor) and y.ndim and len(y) == batch for y in given):
+        raise ValueError(
+            f"the model is a partial with a tensor of {batch} rows, as many as there are samples; a parallel run asks "
+            "for samples times calls of the window at once, which conditions do not follow: run without parallel="
+        )
 
 
 class Noises:
@@ -72,7 +95,7 @@ class Noises:
             raise ValueError("this program adds noise; give seed= or noise=")
         self.lowered, self.source, self.like = lowered, source, like
         self.keep = keep and not isinstance(source, Seeds)
-        self.columns = lowered.updates.recurrence.noises
+        self.columns = recurrence(lowered.updates).noises
         self.made: dict[int, list[torch.Tensor]] = {}
         self.next = 0
 

@@ -21,7 +21,7 @@ from ..lower import Lowered
 from ..noise import NoiseFunction
 from ..run import Observe, run
 from ..solution import Solution
-from .common import Certificate, Noises, check_start, evaluate
+from .common import Certificate, Noises, check_conditions, check_start, evaluate
 from .plan import Plan
 from .ranks import Evaluate, check_ranks, shared
 from .settings import Picard
@@ -47,6 +47,7 @@ def picard(
     infinity or a NaN for a call whose inputs have converged (others are tried again), and what `check_output` raises.
     """
     check_start(x)
+    check_conditions(den.model, len(x))
     x, record = x.contiguous(), observe is not None
     plan = Plan.of(lowered, den, x)
     noises = Noises(lowered, noise, x.to(plan.seen), record)

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ...kernels import Recurrence
+from ...kernels import Recurrence, recurrence
 from ...kernels.recurrence import layout
 from ..arrays import Array
 from ..call import STATE
@@ -57,7 +57,7 @@ class Plan:
         answer[~np.isfinite(answer).all(axis=1)] = 0.0
         called = torch.tensor(lowered.times, dtype=torch.float64, device="cpu")
         return cls(
-            lowered, lowered.updates.recurrence, dtypes[0], dtypes[-1], den.model_times(called, x).to(x.device),
+            lowered, recurrence(lowered.updates), dtypes[0], dtypes[-1], den.model_times(called, x).to(x.device),
             level.alpha, level.sigma, np.moveaxis(pair, -1, 0), answer, slopes[0], np.sort(slopes, axis=0),
         )  # fmt: skip
 
@@ -108,7 +108,7 @@ class Plan:
     def slots_of(self, n: int, pair: Pair) -> torch.Tensor:
         """The slots before call n on the line of (x0, eps), tensors (1, ...): (S, 1, ...)."""
         x0, eps = pair
-        a, s = torch.from_numpy(np.moveaxis(self.line[n], 1, 0)[:, :, None]).to(x0)
+        a, s = torch.from_numpy(np.moveaxis(self.line[n], 1, 0)[:, :, None]).to(x0.dtype).to(x0.device)
         shape = (-1, *[1] * (x0.ndim + 1 - a.ndim), *a.shape[1:])
         return a.reshape(shape) * x0 + s.reshape(shape) * eps
 
@@ -121,4 +121,9 @@ def resting_pair(alpha: Array, sigma: Array) -> Array:
 
 def rows(values: Array, like: torch.Tensor) -> torch.Tensor:
     """(W,) as (W, 1, ...), to go with rows like ``like`` (W, ...), in its dtype."""
-    return torch.from_numpy(np.ascontiguousarray(values)).to(like).reshape(-1, *[1] * (like.ndim - 1))
+    return (
+        torch.from_numpy(np.ascontiguousarray(values))
+        .to(like.dtype)
+        .to(like.device)
+        .reshape(-1, *[1] * (like.ndim - 1))
+    )

@@ -27,6 +27,8 @@ class Picard:
                 `solve` with the same arguments, a seed included; each gets the answer. A rank that is lost ends the
                 others with the error that the group gives, at its timeout at the latest.
 
+    The model is asked for all nodes of a round at once: rows are samples times calls of the window, and fewer as
+    samples converge. Conditions that it has caught in a closure do not follow.
     Raises ValueError for numbers out of range and unknown names.
     """
 

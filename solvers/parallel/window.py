@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ...kernels import advance, scan
+from ...kernels.devices import in_float64
 from ..arrays import Array, Mask
 from .plan import Pair, Plan, resting_pair, rows
 from .settings import Picard
@@ -88,7 +89,7 @@ class PicardWindow:
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
         plan, first, size, old = self.plan, self.first, len(self), self.nodes
         self.rounds, self.nfe = self.rounds + 1, self.nfe + size
-        slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots)
+        slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots.dtype).to(self.slots.device)
         outputs = [x.unsqueeze(1) for x in outputs]
         new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
         squares, scales = to_numpy(torch.stack([squared[:, 0], norms(new)]))
@@ -145,7 +146,7 @@ class PicardWindow:
         if self.how.accelerate and n:
             wide = ([x[:n].to(plan.wide) for x in answers] for answers in (outputs, self.answers))
             change = sum(new - old for new, old in zip(*wide, strict=True))
-            along = to_numpy(torch.linalg.vecdot(self.dx[:n].flatten(1).double(), change.flatten(1).double()))
+            along = to_numpy(torch.linalg.vecdot(in_float64(self.dx[:n].flatten(1)), in_float64(change.flatten(1))))
             square, scale = self.squares[:, :n]
             known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
             along = along / (len(outputs) * np.where(known, square, 1.0))
@@ -174,4 +175,4 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
 
 def norms(nodes: torch.Tensor) -> torch.Tensor:
     """The norm of each row of (W, 1, ...), fp64 (W,): in fp32 squares overflow beyond 1e19."""
-    return torch.linalg.vector_norm(nodes.flatten(1), dim=1, dtype=torch.float64)
+    return torch.linalg.vector_norm(in_float64(nodes.flatten(1)), dim=1)

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from ...kernels.devices import in_float64
+
 ArrayT = TypeVar("ArrayT", float, np.ndarray, torch.Tensor)
 
 # How far outside the reachable range `time` lets a float stray, relative to 1 + |lam|: a rounding to float32.
@@ -153,7 +155,8 @@ class Schedule(ABC):
 def _elementwise(f: Callable[[Any, Any], Any], t: Any) -> Any:
     """f(t, xp) in float64, answered in the kind of t."""
     if isinstance(t, torch.Tensor):
-        return f(t.to(torch.float64), torch).to(t.dtype if t.is_floating_point() else torch.float64)
+        y = f(in_float64(t), torch)
+        return y.to(t.device, t.dtype) if t.is_floating_point() else y
     with np.errstate(all="ignore"):  # 1 / 0 and log(0) are the limits we want
         y = f(np.asarray(t, dtype=np.float64), np)
     return np.asarray(y) if isinstance(t, np.ndarray) or np.ndim(y) else float(y)

@@ -16,8 +16,9 @@ from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
 from .solvers.sampling import sample, solve
 from .solvers.schedules.base import Schedule
+from .solvers.schedules.custom import Custom
 from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
-from .solvers.schedules.tabulated import Custom, Discrete
+from .solvers.schedules.tabulated import Discrete
 from .solvers.solution import Solution
 
 

@@ -3,14 +3,14 @@
 import gc
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
-from typer.core import TyperCommand
 
 from ._version import __version__
+from .bench.command import interruptible, run_app
 from .solvers.planners.multistep import Startup
 
 app = typer.Typer(
@@ -37,51 +37,25 @@ def options(
     """Sample from diffusion and flow models by solving their differential equations."""
 
 
+LONGEST_RANKED = 1000  # evaluations: all solvers on all grids then take a quarter of a minute
 RAMP_NOTE = (
     "--startup ramp begins with lower orders: no evaluations more, but a global order of at most 2; "
     "--startup single-step begins with Runge-Kutta steps, whose evaluations count, and keeps the order."
 )
 
 
-class SeveralValues(TyperCommand):
-    """Lets an option that may be repeated take all its values at once: `--nfe 5 6 8` or `--nfe 5,6,8`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        repeatable = {name for p in self.params if getattr(p, "multiple", False) for name in p.opts}
-        return super().parse_args(ctx, spread_values(args, repeatable))
-
-
-def spread_values(args: list[str], repeatable: set[str]) -> list[str]:
-    """`--nfe 5 6,8` becomes `--nfe 5 --nfe 6 --nfe 8`; options that are not repeatable stay as they are."""
-    groups: list[list[str]] = [[]]
-    for arg in args:
-        if arg.startswith("-") and not arg[1:2].isdecimal():  # -1 is a value
-            groups.append([])
-        groups[-1].append(arg)
-    spread = groups[0]
-    for head, *values in groups[1:]:
-        name, _, value = head.partition("=")
-        if name not in repeatable:
-            spread += [head, *values]
-            continue
-        several = [each for word in [value, *values] for each in word.split(",") if each]
-        if not several:
-            raise typer.BadParameter(f"{name} needs at least one value")
-        spread += [word for each in several for word in (name, each)]
-    return spread
-
-
-@app.command(cls=SeveralValues)
+@app.command()
+@interruptible("stopped; the same command goes on from here")
 def bench(
     problem: Annotated[
-        list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if not given.")
+        list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if none.")
     ] = None,
     solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them, or all.")] = None,
-    nfe: Annotated[list[int] | None, typer.Option(help="Budgets of model evaluations: 5 6 8 10 15 20 40.")] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8, 10, 15, 20 and 40 if none.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all, in law logsnr.")] = None,
-    rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers: 1e-2 1e-3 1e-4 1e-5.")] = None,
+    rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers; 1e-2 to 1e-5 if none.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the starts and of all noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the starts and of all noise.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for index.html, results.csv and the cached references.")] = Path(
         "report"
     ),
@@ -91,7 +65,7 @@ def bench(
 
     Stochastic solvers are measured by the law of what they generate, and deterministic ones named with them in both
     ways. Without --solvers that is all deterministic ones, and a few in law on digits and digits-net; --solvers all is
-    all of both. Options may take several values: --nfe 5 6 8.
+    all of both. Options that take several values are repeated: --nfe 5 --nfe 8.
 
     Several processes share the work and find the same: torchrun --nproc-per-node 4 -m logsnr.cli bench. Times are then
     those of processes that run side by side.
@@ -111,12 +85,8 @@ def bench(
     )
     names = list(dict.fromkeys(problem or PROBLEMS))
     command = ["logsnr", *sys.argv[1:]]
-    try:
-        with launched_ranks():
-            run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the same command goes on from here")
-        raise typer.Exit(130) from None
+    with launched_ranks():
+        run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
 
 
 @app.command("solvers")
@@ -132,6 +102,7 @@ def list_solvers() -> None:
 
 
 @app.command()
+@interruptible()
 def order(
     name: Annotated[str, typer.Argument(help="A solver.")],
     startup: Annotated[str, typer.Option(help="single-step or ramp: how multistep solvers start.")] = "single-step",
@@ -165,6 +136,7 @@ def order(
 
 
 @app.command()
+@interruptible()
 def explain(
     name: Annotated[str, typer.Argument(help="A solver.")],
     steps: Annotated[int, typer.Option(help="Steps of the grid.")] = 5,
@@ -172,19 +144,22 @@ def explain(
     startup: Annotated[str, typer.Option(help="ramp or single-step.")] = "ramp",
 ) -> None:
     """Print a solver's table on VPLinear, its order and cost, and the solvers it equals."""
+    from .analysis.explain import check_length
     from .analysis.explain import explain as explained
     from .solvers.grids import grid as make_grid
     from .solvers.schedules.formulas import VPLinear
 
+    check_length(steps)
     sch = VPLinear()
     found = explained(name, sch, make_grid(sch, steps, grid), startup=cast(Startup, startup))
     Console(highlight=False, soft_wrap=True).print(str(found), markup=False)
 
 
-@app.command(cls=SeveralValues)
+@app.command()
+@interruptible()
 def rank(
     stds: Annotated[
-        list[float] | None, typer.Option(help="Standard deviations of the data along its axes; the digits'.")
+        list[float] | None, typer.Option(help="Standard deviations along the data's axes; those of the digits if none.")
     ] = None,
     nfe: Annotated[int | None, typer.Option(help="A budget of model evaluations.")] = None,
     target: Annotated[float | None, typer.Option(help="A relative error to reach.")] = None,
@@ -192,13 +167,15 @@ def rank(
 ) -> None:
     """Which solver and grid suits data with this spectrum, by exact moments: no network, no sampling.
 
-    --stds 0.01 0.1 1 --nfe 10 ranks by error; --target 1e-2 by evaluations. Exact for Gaussian data on VPLinear; data
-    with several modes may rank otherwise: `logsnr bench` measures those.
+    --stds 0.1 --stds 1 --nfe 10 ranks by error; --target 1e-2 by evaluations. Exact for Gaussian data on VPLinear;
+    data with several modes may rank otherwise: `logsnr bench` measures those.
     """
     from .analysis.transfer import MAX_NFE
     from .analysis.transfer import rank as ranked
     from .solvers.schedules.formulas import VPLinear
 
+    if nfe is not None and nfe > LONGEST_RANKED:
+        raise ValueError(f"nfe = {nfe} takes too long to rank; at most {LONGEST_RANKED}")
     spectrum = stds or _digit_stds()
     choices = ranked(spectrum, VPLinear(), nfe=nfe, target=target, best=best)
     if not choices:
@@ -213,7 +190,7 @@ def rank(
 
 
 def _digit_stds() -> list[float]:
-    """Of the embedded digits along their principal axes, less the axes in which they do not vary."""
+    """The standard deviations of the embedded digits along their principal axes, but for those that are 0."""
     import torch
 
     from .analysis.digits import load_digits
@@ -223,13 +200,9 @@ def _digit_stds() -> list[float]:
 
 
 def main() -> None:
-    """The console command: errors in what was asked for are one line, not a traceback."""
+    """The console command."""
     gc.freeze()  # torch is a million objects that stay: collections take half a second less without them
-    try:
-        app()
-    except (ValueError, TypeError, OSError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
-        sys.exit(2)
+    run_app(app)
 
 
 if __name__ == "__main__":

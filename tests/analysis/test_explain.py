@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from sampled import sampled
 
 import logsnr
 from logsnr.analysis.explain import affine_map, explain
@@ -75,7 +76,7 @@ def test_stability_is_told_of_the_step_and_of_the_grid() -> None:
     assert "all steps of this grid start or end at an infinite lam" in " ".join(str(whole).split())
 
 
-@pytest.mark.parametrize("name", [n for n in logsnr.solver_names() if logsnr.solver(n).planner])
+@pytest.mark.parametrize("name", sampled([n for n in logsnr.solver_names() if logsnr.solver(n).planner], every=4))
 def test_the_text_fits_80_columns(name: str) -> None:
     """No line of an explanation is longer than a terminal of 80 columns."""
     for startup in ("ramp", "single-step"):

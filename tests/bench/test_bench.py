@@ -110,19 +110,24 @@ def test_an_interrupted_run_goes_on_where_it_stopped(report, tmp_path, monkeypat
     assert len(rows(tmp_path)) == len(lines) - 1
 
 
-@pytest.mark.parametrize("stale", ["other code", "fresh"])
-def test_rows_of_other_code_or_with_fresh_are_measured_again(report, tmp_path, stale):
-    """Numbers of another version of the code, or when asked for fresh ones, are not used."""
+def test_rows_of_other_versions_stay_and_are_not_used(report, tmp_path):
+    """Numbers of another torch are kept in the file, a line says so, and all is measured again."""
     text = (report[0] / "results.csv").read_text()
-    if stale == "other code":
-        text = text.replace("logsnr ", "logsnr 0.0 ")
-    (tmp_path / "results.csv").write_text(text)
-    found = Results(tmp_path / "results.csv")
-    cases = list(found._rows)
-    assert bool(cases) == (stale == "fresh")
-    for drop in (cases[:3], cases[1:], cases):  # the others stay
-        (tmp_path / "results.csv").write_text(text)
-        assert set(Results(tmp_path / "results.csv", drop=drop)._rows) == set(cases) - set(drop)
+    (tmp_path / "results.csv").write_text(text.replace("torch ", "torch 0."))
+    said = bench(tmp_path)
+    assert re.search(r"12 rows of other versions \(torch 0\.\S+\) stay in it and are not used", " ".join(said.split()))
+    assert len(rows(tmp_path)) == 24
+    assert [row["versions"] for row in rows(tmp_path)].count(rows(report[0])[0]["versions"]) == 12
+
+
+def test_opening_takes_out_the_cases_that_are_dropped(report, tmp_path):
+    """The cases named are measured again, the others stay."""
+    path, text = tmp_path / "results.csv", (report[0] / "results.csv").read_text()
+    path.write_text(text)
+    cases = list(Results(path)._rows)
+    for drop in (cases[:3], cases[1:], cases):
+        path.write_text(text)
+        assert set(Results(path, drop=drop)._rows) == set(cases) - set(drop)
 
 
 def test_fresh_keeps_what_is_not_asked_for(tmp_path):
@@ -135,16 +140,57 @@ def test_fresh_keeps_what_is_not_asked_for(tmp_path):
     assert sorted(tuple(r[k] for k in key) for r in after) == sorted(tuple(r[k] for k in key) for r in before)
 
 
-def test_damaged_files_are_made_again(report, tmp_path):
-    """A reference that is no archive is computed again, and bytes that are no text are no rows."""
+def test_a_damaged_reference_is_made_again(report, tmp_path):
+    """A reference that is no archive is computed again."""
     shutil.copytree(report[0], tmp_path / "out")
     for path in (tmp_path / "out" / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    wanted = rows(tmp_path / "out")
-    with (tmp_path / "out" / "results.csv").open("ab") as file:
-        file.write(b"\xff\xfe\x00")
-    bench(tmp_path / "out")
-    assert len(rows(tmp_path / "out")) == len(wanted)
+    bench(tmp_path / "out", fresh=True)
+    assert [r["median"] for r in rows(tmp_path / "out")] == [r["median"] for r in rows(report[0])]
+
+
+def damaged(text, how):
+    lines = text.splitlines(keepends=True)
+    if how == "a torn line":
+        lines[3] = lines[3][:40] + "\n"
+    elif how == "an open quote":
+        lines[3] = '"' + lines[3]
+    elif how == "no text":
+        lines[3] = "\x00\ufffd,\n"
+    else:
+        lines[0] = "problem,sol\n"
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("how", ["a torn line", "an open quote", "no text", "the head"])
+def test_a_damaged_csv_is_told_and_kept_aside(how, report, tmp_path):
+    """One line says where the damage is; the file as it was is kept, never over another, and other rows are used."""
+    text, path = (report[0] / "results.csv").read_text(), tmp_path / "results.csv"
+    number = 1 if how == "the head" else 4
+    for aside in ("results.damaged.csv", "results.damaged-2.csv"):
+        path.write_text(damaged(text, how))
+        results = Results(path)
+        assert results.notes == [f"{path}: no row in line {number}, which is left out; {aside} is the file as it was"]
+        assert (tmp_path / aside).read_text() == damaged(text, how)
+        assert len(results._rows) == 12 - (how != "the head")
+    assert not Results(path).notes
+
+
+def test_a_bench_goes_on_with_a_damaged_csv(report, tmp_path):
+    """What the damage has taken is measured again, and the line is shown."""
+    (tmp_path / "results.csv").write_text(damaged((report[0] / "results.csv").read_text(), "an open quote"))
+    assert "no row in line 4" in " ".join(bench(tmp_path).split())
+    assert len(rows(tmp_path)) == 12
+
+
+@pytest.mark.parametrize("name", ["results.csv", "index.html"])
+def test_files_of_others_are_not_overwritten(name, tmp_path):
+    """A table or a page that this bench has not written is refused by its name, and stays."""
+    (tmp_path / name).write_text("year,rain\n1998,3\n")
+    with pytest.raises(ValueError, match=rf"{name} (was|is) not .*; move it away, or give another folder"):
+        bench(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "year,rain\n1998,3\n"
 
 
 def test_solvers_that_fit_no_budget_are_told(tmp_path):

@@ -30,27 +30,6 @@ def assert_figures(
     return found
 
 
-def test_norms() -> None:
-    """Four inputs and an output, one or two accesses each; narrow are 12 weights and 2 tolerances, and the sum of a
-    block. Half the warps for fp32 spill, so that spills are seen."""
-    wanted = {
-        "fp32": (4, 1, 14, 1, 40), "bf16": (4, 1, 14, 1, 56), "fp64": (8, 2, 14, 1, 72), "mean": (0, 0, 8, 1, 32),
-        "fp32, half the warps": (8, 2, 14, 1, 56),
-    }  # fmt: skip
-    spilling = {(target, "fp32, half the warps") for target in ("sm_90", "sm_100")}
-    assert_figures("norms", wanted, spilling)
-
-
-def test_threshold() -> None:
-    """Narrow are what is known of the digits, or bound and factor; counts of digits are added to memory."""
-    wanted = {
-        "count 16": (1, 0, 1, 0, 80), "count 32": (2, 0, 1, 0, 80), "count 64": (4, 0, 1, 0, 168),
-        "digit": (1, 1, 2, 2, 64), "last digit": (1, 1, 4, 2, 64),
-        "clip fp32": (2, 2, 2, 0, 32), "clip bf16": (1, 1, 2, 0, 32),
-    }  # fmt: skip
-    assert_figures("threshold", wanted)
-
-
 def test_scan() -> None:
     """Wide are the slots of the start, and outputs and nodes before the loop and in it; narrow are coefficients and
     the place of what is seen, and a block's sum of squares, which needs no shared memory."""

@@ -1,7 +1,6 @@
 """combine: compiled code equals the torch specification bit by bit, and both a float64 sum within
 rounding."""
 
-import itertools
 import os
 import subprocess
 import sys
@@ -12,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from logsnr.kernels import STATE_DTYPES, Noise, Table, combine, combine_cpu, normals
-from logsnr.kernels.combine_cpu import FAR_BYTES, kernel
+from logsnr.kernels import STATE_DTYPES, Table, combine, normals
+from logsnr.kernels.combine_cpu import prepare
 from logsnr.kernels.pool import THREADED_BYTES
-from logsnr.kernels.signature import signature
 from logsnr.kernels.tensors import accumulation_dtype
 
 F64, F32, F16, BF16 = STATE_DTYPES
@@ -66,62 +64,16 @@ def assert_backends_agree(inputs: list[torch.Tensor], coefs: np.ndarray, dtypes:
         assert_sum(found, inputs, row, accumulation_dtype(dtypes))
 
 
-@pytest.mark.parametrize(("read", "written"), list(itertools.product(STATE_DTYPES, repeat=2)))
-@pytest.mark.parametrize("size", [0, 1, 7, 15, 16, 17, 31, 32, 33, 1023, 4097])
-def test_dtypes_and_sizes(read: torch.dtype, written: torch.dtype, size: int) -> None:
-    """For every dtype in and out and around every block size compiled code equals torch bit for bit."""
-    inputs = [random(size, read, 1), random(size, F32, 2)]
-    assert_backends_agree(inputs, matrix(2, 2), [written, F32])
+SIZES = [0, 1, 7, 8, 9, 15, 17, 31, 32, 33, 1023, 1024, 1025, 4097]
 
 
-def far(prepared: Table) -> set[bool]:
-    """Whether the loops that were made for these coefficients write past the caches."""
-    return {found[0].past_caches for found in prepared.kept.values() if isinstance(found, tuple) and len(found) == 4}
-
-
-@pytest.mark.parametrize("written", STATE_DTYPES)
-@pytest.mark.parametrize("shape", [(1,), (7,), (1023,), (4097,), (3, 64), (2, 192), (2, 4, 1000)])
-def test_outputs_written_past_the_caches(
-    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...], written: torch.dtype
-) -> None:
-    """They hold the same bits, of every dtype, with tails, noise and coefficients by element."""
-    monkeypatch.setattr(combine_cpu, "FAR_BYTES", 0)
-    inputs = [random(shape, F16, 1), random(shape, F32, 2)]
-    samples = torch.arange(shape[0])
-    event = matrix(2, 2 * (elements := int(np.prod(shape[1:])))).reshape(2, 2, *shape[1:])
-    for coefs, noise in (
-        (matrix(2, 2), None),
-        (event, None),
-        (matrix(2, 3), Noise(samples, samples + 9, ((5, 1),))),
-    ):
-        prepared = Table(coefs)
-        found, _ = combine(inputs, prepared, dtypes=[written, F32], noise=noise, backend="cpu")
-        wanted, _ = combine(inputs, prepared, dtypes=[written, F32], noise=noise, backend="torch")
-        for one, other in zip(found, wanted, strict=True):
-            assert_equal(one, other)
-        assert far(prepared) == {elements % 64 == 0 or (noise is None and coefs.ndim == 2)}
-
-
-def test_what_is_written_past_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Large outputs that begin with a line, and no input: read lines are in the cache already."""
-    count = FAR_BYTES // 4
-    whole = random(count + 32, F32, 1)
-    x, y = whole[:count], random(count, F32, 2)
-    begin = -whole.data_ptr() // 4 % 16  # the first element of a line
-    kinds: dict[str, tuple[list[torch.Tensor], torch.Tensor, bool]] = {
-        "new": ([x, y], torch.empty(count), True),
-        "begins with a line": ([y], whole[begin : begin + count], True),
-        "begins behind it": ([y], whole[begin + 1 : begin + 1 + count], False),
-        "an input": ([x, y], y, False),
-        "small": ([x[:-1], y[:-1]], torch.empty(count - 1), False),
-    }
-    for name, (inputs, out, expected) in kinds.items():
-        prepared = Table(matrix(1, len(inputs)))
-        inputs = [z[: out.numel()] for z in inputs]
-        wanted = combine(inputs, prepared, backend="torch")[0][0]
-        combine(inputs, prepared, out=[out], backend="cpu")
-        assert torch.equal(out, wanted), name
-        assert far(prepared) == {expected}, name
+@pytest.mark.parametrize("size", SIZES)
+def test_dtypes_and_sizes(size: int) -> None:
+    """Around every size of vectors and tiles compiled code equals torch bit for bit, for every dtype in or out, and
+    over all sizes for every pair of them."""
+    for k, read in enumerate(STATE_DTYPES):
+        inputs = [random(size, read, 1), random(size, F32, 2)]
+        assert_backends_agree(inputs, matrix(2, 2), [STATE_DTYPES[(k + SIZES.index(size)) % 4], F32])
 
 
 @pytest.mark.parametrize(("count", "rows"), [(k, 1 + k % 3) for k in range(1, 13)])
@@ -233,12 +185,55 @@ def test_inputs_with_coefficient_zero_are_left_out(backend: str) -> None:
     """0 times an infinity or a NaN is no part of a sum, and a row of zeros gives zeros."""
     x, poisoned = random(37, F32, 1), torch.full((37,), torch.inf)
     poisoned[::2] = torch.nan
-    coefs = np.array([[0.5, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1e-60]])  # 1e-60 is 0 in fp32
+    coefs = np.array([[0.5, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1e-60, 0.0]])  # 1e-60 is 0 in fp32
     (first, second, third), bad = combine([x, poisoned, x], coefs, checked=1, backend=backend)
     assert_equal(first, 1.5 * x)
-    assert not second.any()
-    assert not third.any()
+    for zero in (second, third):
+        assert_equal(zero, torch.zeros(37))  # not -0
     assert not bad
+    for rows in ([0, 1], [1, 0], [0, 2], [0], [1]):
+        for found, k in zip(combine([x, poisoned, x], coefs[rows], backend=backend)[0], rows, strict=True):
+            assert_equal(found, (first, second, third)[k])
+
+
+PATTERNS = [
+    (0b111, 0b001),
+    (0b111, 0b011),
+    (0b011, 0b111),
+    (0b111, 0b111),
+    (0b101, 0b011),
+    (0b110, 0b001),
+    (0b110, 0b111),
+]
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 9])
+@pytest.mark.parametrize("patterns", PATTERNS)
+def test_rows_that_use_other_columns(patterns: tuple[int, int], count: int) -> None:
+    """Two sums are taken side by side where one row's columns are the first of the other's, and else in turn; the
+    outputs take the places of inputs. What is left out holds infinities."""
+    coefs = matrix(2, count)
+    for row, pattern in zip(coefs, patterns, strict=True):
+        row[:3] *= [pattern & 1, pattern >> 1 & 1, pattern >> 2 & 1]
+    for out in ((1, 2), (0, count - 1), (2, 0)):
+        inputs = [random(2500, F32, j) for j in range(count)]
+        for j in np.flatnonzero((coefs == 0).all(axis=0)):
+            inputs[j][:] = torch.inf
+        want, wanted = combine([x.clone() for x in inputs], coefs, checked=2, backend="torch")
+        found, bad = combine(inputs, coefs, out=[inputs[j] for j in out], checked=2, backend="cpu")
+        assert bool(bad) == bool(wanted)
+        for a, b in zip(found, want, strict=True):
+            assert_equal(a, b)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_sums_are_of_the_widest_dtype_of_the_outputs(backend: str) -> None:
+    """Whichever output it is: 2^-30 is lost in fp32, and all sums of a call are fp64 if one output is."""
+    inputs, row = [torch.ones(9), torch.full((9,), 2.0**-30), torch.ones(9)], [1.0, 1.0, -1.0]
+    for dtypes in ([F32, F64], [F64, F32], [BF16, F16, F64]):
+        for y in combine(inputs, np.array([row] * len(dtypes)), dtypes=dtypes, backend=backend)[0]:  # type: ignore[arg-type]
+            assert (y == torch.tensor(2.0**-30).to(y.dtype)).all()
+    assert not combine(inputs, np.array([row]), dtypes=[F32], backend=backend)[0][0].any()  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -267,13 +262,12 @@ def test_more_than_two_to_the_31_elements(noises: int) -> None:
     begin = count - part
     x, y = random(part, F32, 0), torch.full((part,), float("nan"))
     coefs = Table(matrix(1, 1 + noises))
-    found = kernel(signature([F32], [F32], coefs, 1))
+    found = prepare([F32], [F32], coefs, 1, [(3, 0)] * noises, (), [0], [1], 2)
     seeds = torch.tensor([5, 7])
     frame = array("q", [t.data_ptr() - 4 * begin for t in (x, y)])
     frame.extend([count, seeds.data_ptr(), seeds.data_ptr() + 8])
-    row = array("q", [coefs.rounded(F32, ()).ctypes.data, 0, 0, 1, 2, 3, 0])
-    assert found(frame.buffer_info()[0], row.buffer_info()[0], begin, count) == 0
-    wanted = coefs.rounded(F32, ())[0, 0] * x
+    assert found.loop(frame.buffer_info()[0], found.row.buffer_info()[0], begin, count) == 0
+    wanted = found.matrix[0, 0] * x
     if noises:
-        wanted = wanted + coefs.rounded(F32, ())[0, 1] * normals(5, 7, 3, part, first=begin)
+        wanted = wanted + found.matrix[0, 1] * normals(5, 7, 3, part, first=begin)
     assert_equal(y, wanted)

@@ -81,6 +81,12 @@ def test_overlapping_output_is_not_compiled() -> None:
     x, out = torch.randn(5), torch.empty(5)
     with pytest.raises(RuntimeError, match="overlaps"):
         combine([x, x], COEFS, out=[out, out.view(5)], backend="cpu")
+    for j in range(3):  # whichever input it is, whichever output
+        inputs = [torch.randn(100) for _ in range(3)]
+        inputs[j] = buffer[1:]
+        for outs in ([buffer[:-1], torch.empty(100)], [torch.empty(100), buffer[:-1]]):
+            with pytest.raises(RuntimeError, match="overlaps"):
+                combine(inputs, np.ones((2, 3)), out=outs, backend="cpu")
 
 
 def test_outputs_are_the_tensors_given() -> None:
@@ -204,8 +210,7 @@ def test_read_only_coefficients_do_not_warn(recwarn: pytest.WarningsRecorder) ->
 def test_old_processors_take_the_torch_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where compiled code could not convert fp16, calls are served by torch and give the same numbers."""
     x = torch.ones(3, dtype=torch.float16)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("logsnr.kernels.native.features", lambda: "+sse2,-f16c")
+    monkeypatch.setattr("logsnr.kernels.compiled.target", lambda: ("x86_64-unknown-linux-gnu", "any", "+sse2,-f16c"))
     processor_refuses.cache_clear()
     try:
         assert "fp16" in str(cpu_refuses([x]))

@@ -48,14 +48,14 @@ def test_dtypes_and_sizes(read: torch.dtype, written: torch.dtype, size: int) ->
 
 @interpreted
 def test_everything_at_once() -> None:
-    """Mixed dtypes, coefficients by element, columns of zeros, noise, limits and in-place outputs agree with the
+    """Mixed dtypes, coefficients by element, columns of zeros, noise and in-place outputs agree with the
     compiled CPU code."""
     inputs = [random((3, 5, 7), d, seed) for seed, d in enumerate((F16, F32, F64, BF16))]
     noise = Noise(torch.arange(3) + (1 << 40), torch.arange(3), ((2, 0), (7, 1)))
     for coefs in (matrix(3, 6), matrix(3, 6, 5, 1), matrix(3, 6, 5, 7)):
         coefs[0, 1] = coefs[1, 0] = coefs[1, 4] = 0
-        options = {"noise": noise, "limits": [1.0, None, 0.5], "checked": 2}
-        inputs[0][0, 0, 0] = float("nan")  # left out of row 1, clamped to NaN in the others
+        options = {"noise": noise, "checked": 2}
+        inputs[0][0, 0, 0] = float("nan")  # left out of row 1
         found, bad = combine(inputs, coefs, dtypes=[F32, F64, F16], backend="triton", **options)  # type: ignore[arg-type]
         wanted, _ = combine(inputs, coefs, dtypes=[F32, F64, F16], backend="cpu", **options)  # type: ignore[arg-type]
         assert bad
@@ -152,13 +152,12 @@ def test_compiled_code_keeps_everything_in_registers(target: str) -> None:
 @pytest.mark.parametrize("target", NVIDIA)
 def test_every_operand_is_moved_once(target: str) -> None:
     """Three inputs are read and two outputs written, 128 bits at a time and once; beside them there are only the
-    coefficients in use, the flag, and what noise and limits need. Coefficients by element are read as inputs are."""
+    coefficients in use, the flag, and what noise needs. Coefficients by element are read as inputs are."""
     for case, width in WIDTH.items():
         kernel = kernels()[target, case]
         assert kernel.accesses == (3 * width, 2 * width), case
         assert kernel.narrow == (5, 1), case
-    for case, extra in {"noise": 6, "clamped": 1}.items():  # 2 coefficients, seed, sample, interval, stream; a limit
-        kernel = kernels()[target, case]
-        assert (kernel.accesses, kernel.narrow) == ((6, 4), (5 + extra, 1)), case
+    kernel = kernels()[target, "noise"]  # 2 coefficients, seed, sample, interval, stream
+    assert (kernel.accesses, kernel.narrow) == ((6, 4), (5 + 6, 1))
     assert kernels()[target, "by element"].accesses == (6 + 10, 4)
     assert kernels()[target, "by element"].narrow == (0, 1)

@@ -1,22 +1,17 @@
 """Kernels inside of torch.compile and torch.func: the specification is traced, with the same results."""
 
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from checks import dense_recurrence, random
 
-from logsnr.kernels import dynamic_threshold, error_norm, scan
+from logsnr.kernels import scan
 
-ROWS: dict[str, Any] = {"error": [1e-3, 2e-3], "scale": np.eye(2), "rtol": 1e-3, "atol": 1e-4}
 CALLS = dense_recurrence(2, 2)
 
 # By name a function, and the shapes of its tensors.
 KERNELS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]] = {
-    "error_norm": (lambda x, y: error_norm([x, y], **ROWS), [(3, 9), (3, 9)]),
-    "dynamic_threshold": (lambda x: dynamic_threshold(x, quantile=0.9, limit=0.1)[0], [(3, 9)]),
     "scan": (lambda start, outputs, nodes: scan(start, [outputs], nodes, CALLS)[0], [(2, 3, 9)] * 3),
 }
 

@@ -85,7 +85,6 @@ BAD = {
     "matrices must be finite": lambda: Recurrence(np.full((3, 2, 3), math.nan), np.zeros(4, int), 1),
     "at must name 4 slots": lambda: Recurrence(np.zeros((3, 2, 3)), np.zeros(3, int), 1),
     "from 0 to 1": lambda: Recurrence(np.zeros((3, 2, 3)), np.full(4, 2), 1),
-    "call 0 has a table": lambda: recurrence([update(2, (0,), (0,), np.ones((1, 3, 5)))]),
     "call 1 has 1": lambda: recurrence([update(m, (0,), (0,), np.ones((1, m + 1))) for m in (2, 1)]),
 }
 

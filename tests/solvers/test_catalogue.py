@@ -6,18 +6,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from loops import by_schedule, inside, levels
 from scipy.integrate import quad
 
 import logsnr
 from logsnr.analysis.explain import affine_map
+from logsnr.solvers import Adams, ExponentialRungeKutta
 from logsnr.solvers.planners.gauges import EPS, VELOCITY, X0
-from logsnr.solvers.planners.multistep import multistep
-from logsnr.solvers.planners.singlestep import single_step
 from logsnr.solvers.planners.tableaux import two_stage
 
-SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]
 X = torch.linspace(-2, 2, 7, dtype=torch.float64)
-by_schedule = pytest.mark.parametrize("sch", SCHEDULES, ids=lambda s: type(s).__name__)
 
 
 def net(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -25,19 +23,9 @@ def net(x: torch.Tensor, t: float) -> torch.Tensor:
     return torch.sin(2 * x + t) + 0.3 * x
 
 
-def inside(sch: logsnr.Schedule, steps: int = 6) -> np.ndarray:
-    """A non-uniform grid with finite log-SNR at both ends."""
-    x = np.linspace(0, 1, steps + 1)
-    return np.asarray(sch.time(-1.5 + 3.5 * (x + 0.2 * np.sin(3 * x))))
-
-
 def run(sch: logsnr.Schedule, solver: object, grid: np.ndarray, prediction: str, **options: object) -> torch.Tensor:
     den = logsnr.Denoiser(lambda x, t: net(x, float(t[0])), sch, prediction, dtype=torch.float64)
     return logsnr.sample(den, X, solver=solver, grid=grid, **options)
-
-
-def levels(sch: logsnr.Schedule, t: float) -> tuple[float, float, float]:
-    return float(sch.alpha(t)), float(sch.sigma(t)), float(sch.half_logsnr(t))
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tol: float = 1e-12) -> None:
@@ -157,8 +145,7 @@ def test_edm_heun_is_dpm_solver_2_with_gamma_1(sch: logsnr.Schedule) -> None:
         slope = net(x, s)
         slope = (slope + net((z + step * slope) * c, t)) / 2
         x = (z + step * slope) * c
-    plan = lambda sch, grid, startup: single_step(sch, grid, name="heun", gauge=EPS, tableau=two_stage(1))  # noqa: E731
-    close(run(sch, logsnr.Solver("edm-heun", 2, "", 2, plan), grid, "eps"), x)
+    close(run(sch, ExponentialRungeKutta(two_stage(1), EPS), grid, "eps"), x)
     if isinstance(sch, logsnr.EDM):
         close(run(sch, "heun", grid, "eps"), x)
 
@@ -192,11 +179,11 @@ def test_any_gauge_and_variable_gives_a_method() -> None:
     """Adams-Bashforth 2 on dx/dt, a planner setting without a name, has the textbook weights 3/2 and -1/2."""
     sch = logsnr.FlowMatching()
     grid = np.linspace(0.9, 0.1, 5)
-    program = multistep(sch, grid, "ramp", name="ab2", order=2, gauge=VELOCITY, var="t")
+    program = Adams(VELOCITY, 2, "t").plan(sch, grid)
     newest, older = program.calls[2].matrix[0, :2], program.calls[2].matrix[0, 3]
     np.testing.assert_allclose(newest, -0.2 * 1.5 * np.array([-1, 1]), rtol=1e-13)
     assert older == pytest.approx(0.2 * 0.5, rel=1e-13)
-    rho = multistep(sch, grid, "ramp", name="x0-rho", order=3, gauge=X0, var="rho")
+    rho = Adams(X0, 3, "rho").plan(sch, grid)
     assert np.isfinite(rho.calls[-1].matrix).all()
 
 

@@ -28,7 +28,7 @@ def loop(solver: str, model: Callable[..., torch.Tensor] = net, **options: objec
 
 
 @one_graph
-@pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-4", "dpmpp-3s", "heun"])
+@pytest.mark.parametrize("solver", ["deis-4", "heun"])
 def test_a_loop_is_one_graph(solver: str) -> None:
     """A loop compiles with fullgraph=True to one graph with one update a model call; its results, and the gradients
     with respect to the start, are those of the loop itself, bit for bit."""
@@ -84,21 +84,21 @@ def test_the_operator() -> None:
     """torch.library's own checks hold: schema, fake kernel, autograd registration and traceability."""
     x, y = torch.randn(2, 5, requires_grad=True), torch.randn(2, 5, dtype=torch.float64)
     coefs = torch.from_numpy(COEFS[:, :2].copy())
-    arguments = ([x, y], coefs, [1, 2], 1, None, None, [], [float("inf"), 1.0], None)
+    arguments = ([x, y], coefs, [1, 2], 1, None, None, [], None)
     torch.library.opcheck(torch.ops.logsnr.combine.default, arguments)
     made = _fake(*arguments[:3])
     assert [(m.shape, m.dtype) for m in made] == [((2, 5), torch.float32), ((2, 5), torch.float16), ((), torch.bool)]
 
 
 def test_backward_is_the_transposed_map() -> None:
-    """First and second derivatives of recorded combinations are right, also where outputs are clamped and noise is
-    added; gradients have the dtypes of their inputs."""
+    """First and second derivatives of recorded combinations are right, also where noise is added; gradients have the
+    dtypes of their inputs."""
     xs = [torch.randn(2, 5, dtype=torch.float64, requires_grad=True) for _ in range(3)]
     noise = Noise(torch.arange(2), torch.arange(2), ((1, 0),))
     coefs = np.concatenate([COEFS, [[1.5], [0.25]]], axis=1)
 
     def outputs(*xs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return combine(xs, coefs, noise=noise, limits=[None, 1.0])[0]
+        return combine(xs, coefs, noise=noise)[0]
 
     assert type(outputs(*xs)[0].grad_fn).__name__.startswith("Generated")  # of the operator, not of its parts
     assert torch.autograd.gradcheck(outputs, xs)

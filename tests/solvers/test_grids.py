@@ -1,6 +1,8 @@
 """Grids: uniform in what they say, exact at the ends, finite where the log-SNR is not; bad grids are
 refused."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -29,8 +31,9 @@ INFINITE = [
 def test_uniform_in_what_they_say(sch: logsnr.Schedule, span: tuple[float, float], steps: int) -> None:
     """ "logsnr" is uniform in lam, "karras" in (sigma/alpha)^(1/7), "time" in t, between exactly the ends
     asked for, in either direction."""
-    low, high = sch.domain
+    low, high = max(sch.domain[0], 0.0), sch.domain[1]
     start, end = (None if f is None else low + f * (high - low) for f in span)
+    end = 0.0 if end is None and isinstance(sch, logsnr.Discrete) else end  # which ends at sigma = 0
     for kind, u in [
         ("logsnr", sch.half_logsnr),
         ("karras", lambda t: np.exp(-sch.half_logsnr(t) / 7)),
@@ -43,6 +46,20 @@ def test_uniform_in_what_they_say(sch: logsnr.Schedule, span: tuple[float, float
         assert t[-1] == (sch.t_end if end is None else end)
         gaps = np.diff(u(t))
         np.testing.assert_allclose(gaps, gaps.mean(), rtol=1e-8)
+
+
+TO_CLEAN = [(FINITE[-1], -1.0), (logsnr.VE(), -1.0), (logsnr.EDM(), 0.0), (logsnr.VPLinear(), 0.0)]
+
+
+@pytest.mark.parametrize(("sch", "end"), TO_CLEAN, ids=str)
+@pytest.mark.parametrize("kind", GRIDS)
+def test_the_last_step_goes_on_to_sigma_0(kind: str, sch: logsnr.Schedule, end: float) -> None:
+    """A grid to sigma = 0 is that of one step less to the last level at which the network is asked, and the end."""
+    assert sch.sigma(end) == 0 < sch.sigma(sch.last_level)
+    inner = logsnr.grid(sch, 6, kind, t_end=sch.last_level)
+    np.testing.assert_array_equal(logsnr.grid(sch, 7, kind, t_end=end), [*inner, end])
+    assert logsnr.grid(sch, 1, kind, t_end=end).tolist() == [sch.t_start, end]
+    assert logsnr.grid(sch, 2, kind, t_end=end).tolist() == [sch.t_start, sch.last_level, end]
 
 
 def test_karras_is_the_papers() -> None:
@@ -160,8 +177,16 @@ def test_bad_requests(arguments: tuple, options: dict, message: str) -> None:
 
 def test_schedules_that_are_none() -> None:
     """A name or a class in place of a schedule is refused as such."""
-    for wrong in ("vp", logsnr.VPLinear):
-        with pytest.raises(TypeError, match="schedule must be a logsnr schedule, not"):
-            logsnr.grid(wrong, 3)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="schedule must be a logsnr schedule, not"):
-            logsnr.solver("ddim").program(wrong, [1.0, 0.5])  # type: ignore[arg-type]
+    wrongs: list[tuple[Any, str]] = [
+        ("vp", "be a logsnr schedule, not str"),
+        (logsnr.VPLinear, "not the class VPLinear"),
+    ]
+    for wrong, message in wrongs:
+        for use in (
+            lambda wrong=wrong: logsnr.grid(wrong, 3),
+            lambda wrong=wrong: logsnr.solver("ddim").program(wrong, [1.0, 0.5]),
+            lambda wrong=wrong: logsnr.Denoiser(lambda x, t: x, wrong),
+            lambda wrong=wrong: logsnr.start(wrong, (2, 3), seed=0),
+        ):
+            with pytest.raises(TypeError, match=f"schedule must .*{message}"):
+                use()

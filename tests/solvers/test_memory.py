@@ -6,6 +6,7 @@ from itertools import accumulate
 
 import pytest
 import torch
+from loops import mixed
 from torch.profiler import ProfilerActivity, profile
 
 import logsnr
@@ -35,22 +36,21 @@ def loop(solver: str, prediction: str, dtype: torch.dtype) -> Callable[[], objec
     return lambda: logsnr.sample(den, x, solver=solver, steps=20)
 
 
-@pytest.mark.parametrize("dtype", [F32, F16])
-@pytest.mark.parametrize("prediction", ["x0", "eps"])
-@pytest.mark.parametrize(
-    ("solver", "states"),
-    [
-        ("ddim", 1),
-        ("dpmpp-2m", 2),  # and one output of the model
-        ("deis-4", 4),  # and three outputs
-        ("dpmpp-2s", 2),  # and a stage
-        ("dpmpp-3s", 3),  # and a stage and the first output of the step
-        ("heun", 3),
-    ],
-)
-def test_peak_memory(solver: str, states: int, prediction: str, dtype: torch.dtype) -> None:
+STATES = {
+    "ddim": 1,
+    "dpmpp-2m": 2,  # and one output of the model
+    "deis-4": 4,  # and three outputs
+    "dpmpp-2s": 2,  # and a stage
+    "dpmpp-3s": 3,  # and a stage and the first output of the step
+    "heun": 3,
+}
+
+
+@pytest.mark.parametrize(("solver", "prediction", "dtype"), mixed([*STATES], ["x0", "eps"], [F32, F16]), ids=str)
+def test_peak_memory(solver: str, prediction: str, dtype: torch.dtype) -> None:
     """At its peak a run holds the state and its solver's history or stages, the input of a model in half precision
     beside them, and 1 % of a state more."""
+    states = STATES[solver]
     cast = 0 if dtype is F32 else STATE // 2
     assert STATE * states <= peak(loop(solver, prediction, dtype)) - cast <= STATE * (states + 0.01)
 

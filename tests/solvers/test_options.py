@@ -1,27 +1,22 @@
-"""What all stochastic solvers have in common: options, infinite ends, budgets, and the executor."""
-
-import pickle
-from itertools import product
+"""What all stochastic solvers have in common: options, infinite ends, budgets."""
 
 import numpy as np
 import pytest
-import torch
-from loops import SCHEDULES
+from loops import SCHEDULES, mixed
 
 import logsnr
-from logsnr.analysis import Gaussian, sampler_moments, two_gaussians
-from logsnr.analysis.orders import interpret
+from logsnr.analysis import Gaussian, sampler_moments
 from logsnr.solvers.grids import GRIDS
-from logsnr.solvers.lower import lower
 from logsnr.solvers.planners.stochasticity import er_sde
 from logsnr.solvers.planning import plan_program
-from logsnr.solvers.run import run
 
 STOCHASTIC = [n for n in logsnr.solver_names() if logsnr.solver(n).stochastic]
 
 
-@pytest.mark.parametrize("name", STOCHASTIC)
-@pytest.mark.parametrize("sch", [logsnr.FlowMatching(), logsnr.Trigonometric(), logsnr.VPCosine()], ids=repr)
+INFINITE = [logsnr.FlowMatching(), logsnr.Trigonometric(), logsnr.VPCosine()]
+
+
+@pytest.mark.parametrize(("name", "sch"), mixed(STOCHASTIC, INFINITE), ids=str)
 def test_infinite_ends(name: str, sch: logsnr.Schedule) -> None:
     """From pure noise (alpha = 0) to data (sigma = 0) all is finite, and the last step is x0 without noise."""
     program = logsnr.solver(name).program(sch, logsnr.grid(sch, 6, t_start=sch.domain[1], t_end=0.0))
@@ -47,7 +42,7 @@ def test_grids_from_data_to_noise_are_refused(name: str) -> None:
         ("sde-dpmpp-2m", {"eta": -1}, "eta = -1 must be a number of at least 0"),
         ("sde-dpmpp-2m", {"eta": 1e200}, r"eta = 1e\+200 must be a number .* at most 1e\+150"),
         ("sde-dpmpp-2m", {"eta": 10**400}, "eta = 1000* must be a number"),
-        ("sa-2", {"tau": "1"}, "tau = '1' must be a number of at least 0"),
+        ("sa-2", {"tau": "1"}, "^tau: eta = '1' must be a number of at least 0"),
         ("sa-2", {"eta": 1.0}, "eta = 1.0 is not an option of sa-2: it has tau"),
         ("dpmpp-2m", {"eta": 1.0}, "eta = 1.0 is not an option of dpmpp-2m: it has no options"),
         ("ddim-eta", {"eta": 1.1}, "eta = 1.1 must be a number from 0"),
@@ -64,15 +59,6 @@ def test_options_that_cannot_be(name: str, options: dict[str, object], message: 
     """Options that a solver does not have, and values that they cannot take, are named with what would be right."""
     with pytest.raises(ValueError, match=message):
         logsnr.solver(name, **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", logsnr.solver_names())
-def test_solvers_go_to_other_processes(name: str) -> None:
-    """What pickle brings back plans the same program."""
-    again = pickle.loads(pickle.dumps(logsnr.solver(name)))
-    if again.planner:
-        sch = SCHEDULES[0]
-        assert again.program(sch, logsnr.grid(sch, 3)) == logsnr.solver(name).program(sch, logsnr.grid(sch, 3))
 
 
 def test_equal_settings_are_one_solver() -> None:
@@ -95,27 +81,12 @@ def test_budgets_are_kept(name: str) -> None:
     assert len(program) <= 41 < len(plan_program(name, sch, steps=program.steps + 1))
 
 
-@pytest.mark.parametrize("name", STOCHASTIC)
-def test_the_executor_is_the_table(name: str) -> None:
-    """Given the same normals, `run` ends where the table carried out entry by entry does; a model of half precision
-    fits into the format too."""
-    sch, data = logsnr.VPLinear(), two_gaussians()
-    x = torch.linspace(-1.5, 1.5, 9, dtype=torch.float64)
-    for startup in ("ramp", "single-step"):
-        program = logsnr.solver(name).program(sch, logsnr.grid(sch, 7), startup=startup)  # type: ignore[arg-type]
-        generator = torch.Generator().manual_seed(1)
-        noises = {key: torch.randn(9, dtype=torch.float64, generator=generator) for key in program.noises}
-        want = interpret(program, data, sch, x, noises=noises)
-        low = lower(program, sch, "x0", state=torch.float64, model=torch.float64)
-        end = run(low, data.denoiser(sch), x, noise=lambda key, like, noises=noises: noises[key])[0]
-        torch.testing.assert_close(end, want, rtol=1e-9, atol=1e-9)
-        assert len(lower(program, sch, "eps", state=torch.float32, model=torch.float16).updates.calls) == len(program)
+ANY = [logsnr.EDM(), logsnr.VE(), logsnr.FlowMatching(), logsnr.VPLinear()]
 
 
-@pytest.mark.parametrize("sch", [logsnr.EDM(), logsnr.VE(), logsnr.FlowMatching(), logsnr.VPLinear()], ids=repr)
-@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize(("name", "sch"), mixed(STOCHASTIC, ANY), ids=str)
 def test_every_grid_has_a_plan(name: str, sch: logsnr.Schedule) -> None:
     """From one step on, on grids of every kind and from every start, coefficients are finite and noises disjoint."""
-    for steps, kind, startup in product((1, 2, 3, 40), GRIDS, ("ramp", "single-step")):
+    for steps, kind, startup in mixed((1, 2, 3, 20), GRIDS, ("ramp", "single-step")):
         program = logsnr.solver(name).program(sch, logsnr.grid(sch, steps, kind), startup=startup)  # type: ignore[arg-type]
         assert [call.node for call in program if call.node is not None] == list(range(1, steps + 1))

@@ -5,7 +5,8 @@ import functools
 import numpy as np
 import pytest
 import torch
-from checks import BACKENDS
+from checks import interpreted
+from loops import mixed
 
 import logsnr
 from logsnr.solvers.catalogue import Solver
@@ -50,30 +51,38 @@ def weights(low: Lowered, prediction: str, sch: Schedule) -> tuple[np.ndarray, n
     return slots[0][0], slots[0][1:]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("startup", ["ramp", "single-step"])
-@pytest.mark.parametrize("solver", FIXED)
-def test_the_executor_is_the_table(solver: str, startup: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+HEADS = [("dpmpp-2m", head) for head in PREDICTIONS] + [("dpm-2", head) for head in PREDICTIONS]
+HEADS += [("rk4", head) for head in PREDICTIONS]  # one solver of a gauge is enough for heads
+CASES = mixed([*FIXED, *HEADS], ["ramp", "single-step"], ["torch", "cpu"])
+INTERPRETED = [  # Triton takes its time
+    pytest.param(name, "single-step", "triton", marks=interpreted) for name in ("dpmpp-2m", "deis-3", "rk4")
+]
+
+
+@pytest.mark.parametrize(("solver", "startup", "backend"), [*CASES, *INTERPRETED], ids=str)
+def test_the_executor_is_the_table(
+    solver: str | tuple[str, str], startup: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a model whose n-th answer is the n-th unit vector, the final state is the row of the program's
-    weights; the model is called once per entry, at the entry's time. So on every backend."""
+    weights; the model is called once per entry, at the entry's time. So with every head, on every backend."""
+    name, prediction = solver if isinstance(solver, tuple) else (solver, "eps")
     monkeypatch.setenv("LOGSNR_BACKEND", backend)
-    for prediction in PREDICTIONS if backend != "triton" else PREDICTIONS[1:2]:  # interpreted, Triton takes its time
-        low = lowered(solver, prediction, startup=startup)
-        size = len(low.program) + 1
-        asked: list[float] = []
+    low = lowered(name, prediction, startup=startup)
+    size = len(low.program) + 1
+    asked: list[float] = []
 
-        def probe(x: torch.Tensor, t: torch.Tensor, asked: list[float] = asked, size: int = size) -> torch.Tensor:
-            assert t.shape == (1,)
-            asked.append(float(t))
-            return torch.eye(size, dtype=x.dtype)[len(asked)][None]
+    def probe(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        assert t.shape == (1,)
+        asked.append(float(t))
+        return torch.eye(size, dtype=x.dtype)[len(asked)][None]
 
-        x = torch.eye(size, dtype=F64)[:1]
-        end, nfe = run(low, logsnr.Denoiser(probe, SCH, prediction), x)
-        factor, row = weights(low, prediction, SCH)
-        scale = max(1.0, np.abs(row).max())
-        np.testing.assert_allclose(end[0].numpy(), [factor, *row], rtol=0, atol=1e-13 * scale)
-        assert nfe == len(low.program)
-        np.testing.assert_array_equal(asked, [c.t for c in low.program])
+    x = torch.eye(size, dtype=F64)[:1]
+    end, nfe = run(low, logsnr.Denoiser(probe, SCH, prediction), x)
+    factor, row = weights(low, prediction, SCH)
+    scale = max(1.0, np.abs(row).max())
+    np.testing.assert_allclose(end[0].numpy(), [factor, *row], rtol=0, atol=1e-13 * scale)
+    assert nfe == len(low.program)
+    np.testing.assert_array_equal(asked, [c.t for c in low.program])
 
 
 def nonlinear(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -90,18 +99,23 @@ def sample(model: object, x: torch.Tensor, solver: str = "deis-3", steps: int = 
     return logsnr.sample(den, x, solver=solver, steps=steps, **options)
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp-3s", "dpmpp-2m", "deis-4", "heun", "dopri5"])
-def test_dtypes_of_state_and_model(solver: str) -> None:
+DTYPES = [F64, F32, F16, BF16]
+
+
+@pytest.mark.parametrize(
+    ("shift", "solver"), [*enumerate(["ddim", "dpmpp-3s", "dpmpp-2m", "deis-4", "heun", "dopri5"])]
+)
+def test_dtypes_of_state_and_model(shift: int, solver: str) -> None:
     """Every pair of state and model dtype gives the fp64 answer within the rounding of the coarser of the
-    two."""
+    two: four pairs of each solver, all sixteen of any four."""
     exact = sample(nonlinear, start().double(), solver)
     scale = exact.abs().max()
-    for state in (F64, F32, F16, BF16):
-        for model in (F64, F32, F16, BF16):
-            end = sample(nonlinear, start().to(state), solver, dtype=model)
-            assert end.dtype == state
-            rounding = max(torch.finfo(state).eps, torch.finfo(model).eps)
-            assert (end.double() - exact).abs().max() <= 30 * rounding * scale
+    for k, state in enumerate(DTYPES):
+        model = DTYPES[(k + shift) % 4]
+        end = sample(nonlinear, start().to(state), solver, dtype=model)
+        assert end.dtype == state
+        rounding = max(torch.finfo(state).eps, torch.finfo(model).eps)
+        assert (end.double() - exact).abs().max() <= 30 * rounding * scale
 
 
 class Recorder:
@@ -133,8 +147,7 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-@pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-3", "dpm-3"])
+@pytest.mark.parametrize(("name", "solver"), mixed([*ANSWERS], ["dpmpp-2m", "deis-3", "dpm-3"]))
 def test_any_tensor_may_be_the_answer(name: str, solver: str) -> None:
     """The layout, dtype, class and owner of the model's answer do not change the result."""
     wanted = sample(nonlinear, start(), solver)
@@ -157,13 +170,16 @@ def test_alternating_answers() -> None:
     assert torch.equal(sample(fickle, start()), sample(nonlinear, start()))
 
 
-@pytest.mark.parametrize("view", [lambda x, t: x, lambda x, t: x.view_as(x), lambda x, t: x.detach()])
-@pytest.mark.parametrize("dtype", [F32, F16])
-def test_models_that_return_their_input(view: object, dtype: torch.dtype) -> None:
+VIEWS = {"itself": lambda x, t: x, "view": lambda x, t: x.view_as(x), "detached": lambda x, t: x.detach()}
+
+
+@pytest.mark.parametrize(
+    ("view", "dtype", "solver"), mixed([*VIEWS], [F32, F16], ["dpmpp-2m", "deis-3", "dpm-3", "heun"], least=3), ids=str
+)
+def test_models_that_return_their_input(view: str, dtype: torch.dtype, solver: str) -> None:
     """A model that answers with its input itself, or a view of it, is read before it is overwritten."""
-    for solver in ("dpmpp-2m", "deis-3", "dpm-3", "heun"):
-        found = sample(view, start(), solver, dtype=dtype)
-        assert torch.equal(found, sample(lambda x, t: x.clone(), start(), solver, dtype=dtype))
+    found = sample(VIEWS[view], start(), solver, dtype=dtype)
+    assert torch.equal(found, sample(lambda x, t: x.clone(), start(), solver, dtype=dtype))
 
 
 LAYOUTS = {
@@ -177,8 +193,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-@pytest.mark.parametrize("solver", ["dpmpp-2m", "deis-3", "dpm-3"])
+@pytest.mark.parametrize(("name", "solver"), mixed([*LAYOUTS], ["dpmpp-2m", "deis-3", "dpm-3"]))
 def test_any_layout_of_the_state(name: str, solver: str) -> None:
     """The result does not depend on how x lies in memory, nor on the rest of the batch; x is not modified."""
     x = LAYOUTS[name](start())

@@ -33,7 +33,7 @@ def test_without_noise_they_are_the_deterministic_solvers(
     for grid in (inside(sch), logsnr.grid(sch, 5, t_start=sch.domain[1], t_end=sch.domain[0])):
         mine, theirs = (s.program(sch, grid, startup=startup) for s in (found, other))  # type: ignore[arg-type]
         assert mine.order == theirs.order
-        assert [c._key() for c in mine] == [c._key() for c in theirs]
+        assert [c.key for c in mine] == [c.key for c in theirs]
 
 
 @by_schedule

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from kolmogorov import backward, expectation
 
 import logsnr
-from logsnr.analysis import Gaussian, GaussianMixture, expectation, sampler_moments
-from logsnr.analysis.expectation import backward
+from logsnr.analysis import Gaussian, GaussianMixture, sampler_moments
 from logsnr.solvers.brownian import BrownianNoise
+from logsnr.solvers.planners.stochasticity import Window
 from logsnr.solvers.program import NoiseKey
 
 SCH = logsnr.VPLinear()
@@ -19,8 +20,10 @@ RUNS = 20_000
 MANY = 4.5  # standard errors: 2 in 300,000 by chance
 
 
-@pytest.mark.parametrize("brownian", [False, True])
-@pytest.mark.parametrize("name", NOISY)
+PATHS = ["ddpm", "sde-dpmpp-2m", "seeds-2", "sa-2", "er-sde-2"]
+
+
+@pytest.mark.parametrize(("name", "brownian"), [*((name, False) for name in NOISY), *((name, True) for name in PATHS)])
 def test_moments_of_runs(name: str, brownian: bool) -> None:
     """On Gaussian data the mean and the variance of 20,000 runs are those of `sampler_moments` within 4.5 standard
     errors, whether noise is fresh or the increment of a path."""
@@ -36,7 +39,7 @@ def waves(x: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(2 * x), np.sin(2 * x)], axis=1)
 
 
-@pytest.mark.parametrize("name", ["ddpm", "sde-dpmpp-2m", "seeds-2", "sa-1", "dpm2-a"])
+@pytest.mark.parametrize("name", ["ddpm", "sde-dpmpp-2m", "dpm2-a"])
 def test_expectations_of_runs(name: str) -> None:
     """On a mixture the means of cos 2x and sin 2x over 20,000 runs have confidence intervals of 4.5 standard errors
     that hold their exact values for this solver and grid, and not those for a grid of half the steps."""
@@ -74,7 +77,7 @@ def test_paths_do_not_know_the_batch_or_the_order() -> None:
     key = [NoiseKey(0.9, 0.5), NoiseKey(0.5, 0.2)]
     like = torch.empty(5, 3)
     seeds = logsnr.kernels.Seeds(torch.full((5,), 3), torch.arange(5))
-    path = BrownianNoise(SCH, logsnr.solver("sde-dpmpp-1").eta, seeds)  # type: ignore[arg-type]
+    path = BrownianNoise(SCH, Window(1.0), seeds)
     forwards = [path(k, like) for k in key]
     backwards = [path(k, like) for k in key[::-1]][::-1]
     one = BrownianNoise(SCH, path.eta, logsnr.kernels.Seeds(seeds.seeds[2:3], seeds.samples[2:3]))

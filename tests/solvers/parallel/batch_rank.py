@@ -1,4 +1,4 @@
-"""One of four ranks: ``python batch_rank.py RANK STORE``. Rank 0 leaves STORE.pt: what two and what four share."""
+"""One of two ranks: ``python batch_rank.py RANK STORE``. Rank 0 leaves STORE.pt: what both have drawn."""
 
 import sys
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def draw(ids: Iterable[int], solver: str) -> torch.Tensor:
 def main(rank: int, store: str) -> None:
     torch.set_num_threads(1)
     timeout = timedelta(seconds=30)
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=4, timeout=timeout)
+    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2, timeout=timeout)
     try:
         whole = shared(rank)
     finally:
@@ -33,16 +33,12 @@ def main(rank: int, store: str) -> None:
         torch.save(whole, f"{store}.pt")
 
 
-def shared(rank: int) -> dict[int, list[torch.Tensor]]:
-    """By how many ranks shared it: what each solver draws, as this rank knows it."""
-    whole = {}
-    for ranks, group in [(2, distributed.new_group([0, 1])), (4, None)]:
-        if rank < ranks:
-            mine = torch.arange(SAMPLES).tensor_split(ranks)[rank].tolist()
-            parts: list[list[torch.Tensor]] = [[]] * ranks
-            distributed.all_gather_object(parts, [draw(mine, solver) for solver in SOLVERS], group)
-            whole[ranks] = [torch.cat(part) for part in zip(*parts, strict=True)]
-    return whole
+def shared(rank: int) -> list[torch.Tensor]:
+    """What each solver draws on both ranks, as this one knows it."""
+    mine = torch.arange(SAMPLES).tensor_split(2)[rank].tolist()
+    parts: list[list[torch.Tensor]] = [[], []]
+    distributed.all_gather_object(parts, [draw(mine, solver) for solver in SOLVERS])
+    return [torch.cat(part) for part in zip(*parts, strict=True)]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from parallel_runs import SOLVERS, exact, model, start
+from sampled import sampled
 
 import logsnr
 from logsnr.solvers.lower import lower
@@ -16,9 +17,7 @@ SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
 
 
-@pytest.mark.parametrize("window", [None, 5, 1])
-@pytest.mark.parametrize("head", ["eps", "x0", "v"])
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("solver", "head", "window"), sampled(SOLVERS, ["eps", "x0", "v"], [None, 5, 1], every=3))
 def test_tolerance_0_is_the_sequential_answer(solver: str, head: str, window: int | None) -> None:
     """At tolerance 0 the end and the whole trajectory have the bits of the sequential run, in no more rounds than
     calls, and the certificate says so; a window of 1 makes the same calls one by one."""

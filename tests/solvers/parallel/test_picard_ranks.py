@@ -33,22 +33,22 @@ def run(ranks: int, case: str, folder: Path) -> list[tuple[int, str]]:
 
 
 def test_ranks_share_the_nodes(tmp_path: Path) -> None:
-    """Three ranks end with the bits of a run in one process, in the same rounds, each with a third of the nodes."""
+    """Two ranks end with the bits of a run in one process, in the same rounds, each with half of the nodes."""
     x = torch.linspace(-2, 3, 30).reshape(3, 10)
     den = logsnr.Denoiser(lambda x, t: x / (1 + x * x) - 0.3 * t.reshape(-1, 1), logsnr.VPLinear(), "eps")
     given = {"solver": "sde-dpmpp-2m", "steps": 20, "seed": 5}
     alone = logsnr.solve(den, x, parallel=logsnr.Picard(window=7, tol=1e-4), **given)  # type: ignore[arg-type]
-    assert all(status == 0 for status, _ in run(3, "right", tmp_path))
-    for rank in range(2):
-        found, rounds, nfe, sizes = torch.load(tmp_path / f"store.{rank}.pt")
-        assert torch.equal(found, alone.x)
-        assert (rounds, nfe) == (alone.rounds, alone.nfe)
-        assert len(sizes) == rounds
-        assert sizes[0] == 7  # of the 21 nodes of three windows
+    assert all(status == 0 for status, _ in run(2, "right", tmp_path))
+    found, rounds, nfe, sizes = torch.load(tmp_path / "store.0.pt")
+    assert torch.equal(found, alone.x)
+    assert (rounds, nfe) == (alone.rounds, alone.nfe)
+    assert len(sizes) == rounds
+    assert sizes[0] in (10, 11)  # of the 21 nodes of three windows
 
 
 @pytest.mark.parametrize(("case", "message"), [
-    ("other", "all ranks must run from the same x"), ("dies", "Error"), ("hangs", "Error"),
+    ("other", "all ranks must run from the same x"), ("dies", "Error"),
+    pytest.param("hangs", "Error", marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_ranks_that_fail(case: str, message: str, tmp_path: Path) -> None:
     """A rank that starts elsewhere, dies or hangs ends the others in an error, within the group's timeout."""

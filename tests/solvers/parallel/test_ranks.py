@@ -17,11 +17,11 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "parallel_ranks.py"
 
 
 def test_a_shared_batch_has_the_bits_of_one_process(tmp_path: Path) -> None:
-    """What two ranks draw, and what four draw, each its own ids, is what one process draws, to the last bit."""
+    """What two ranks draw, each its own ids, is what one process draws, to the last bit."""
     store = str(tmp_path / "store")
-    started = [subprocess.Popen([sys.executable, str(SCRIPT), str(rank), store]) for rank in range(4)]
+    started = [subprocess.Popen([sys.executable, str(SCRIPT), str(rank), store]) for rank in range(2)]
     try:
-        assert [process.wait(120) for process in started] == [0] * 4
+        assert [process.wait(120) for process in started] == [0] * 2
     finally:
         for process in started:
             process.kill()
@@ -29,8 +29,7 @@ def test_a_shared_batch_has_the_bits_of_one_process(tmp_path: Path) -> None:
     found = torch.load(tmp_path / "store.pt")
     for k, solver in enumerate(SOLVERS):
         alone = draw(range(SAMPLES), solver)
-        assert torch.equal(found[2][k], alone), solver
-        assert torch.equal(found[4][k], alone), solver
+        assert torch.equal(found[k], alone), solver
 
 
 def test_ids_are_what_makes_the_noise_that_of_one_process() -> None:

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from loops import X, by_schedule, check, inside, levels, net, play
+from loops import X, by_schedule, check, inside, levels, mixed, net, play
 
 import logsnr
 from logsnr.solvers import planning
@@ -93,17 +93,19 @@ def test_restarts_within_a_step_are_left_out() -> None:
     assert "no restart from 0.5 to 0.50001" in program.notes[0]
 
 
-@pytest.mark.parametrize("intervals", [None, ((20, 0.1, 0.2),), ((1, 0.02, 10.0), (8, 0.3, 0.4))])
-@pytest.mark.parametrize("sch", [logsnr.EDM(), logsnr.VPLinear()], ids=lambda sch: type(sch).__name__)
+INTERVALS = [None, ((20, 0.1, 0.2),), ((1, 0.02, 10.0), (8, 0.3, 0.4))]
+
+
+@pytest.mark.parametrize(("intervals", "sch"), mixed(INTERVALS, [logsnr.EDM(), logsnr.VPLinear()], least=1), ids=str)
 def test_budgets_of_restarts(
     sch: logsnr.Schedule, intervals: tuple[tuple[int, float, float], ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The largest program is found, though more steps can take fewer evaluations."""
     solver = logsnr.solver("restart", **({} if intervals is None else {"intervals": intervals}))
     on = cache(lambda steps: plan_program(solver, sch, steps=steps))
-    lengths = [len(on(steps)) for steps in range(1, 61)]
+    lengths = [len(on(steps)) for steps in range(1, 41)]
     assert any(b < a for a, b in pairwise(lengths))
-    most = {nfe: max(k for k, length in enumerate(lengths, 1) if length <= nfe) for nfe in range(lengths[0], 100)}
+    most = {nfe: max(k for k, length in enumerate(lengths, 1) if length <= nfe) for nfe in range(lengths[0], 72)}
     assert {nfe: largest_within(on, nfe).steps for nfe in most} == most
     monkeypatch.setattr(planning, "FARTHER", 0)  # mutant
     assert {nfe: largest_within(on, nfe).steps for nfe in most} != most

@@ -8,7 +8,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import logsnr
@@ -146,6 +146,7 @@ def test_default_spans() -> None:
 
 
 @everywhere
+@settings(max_examples=30)
 @given(u=st.floats(0, 1))
 def test_half_logsnr_decreases_and_inverts(sch: Schedule, u: float) -> None:
     """For any t, time(lam(t)) is t to 1e-12 of the domain, and lam is larger at 0.999 t."""

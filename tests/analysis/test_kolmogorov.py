@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from kolmogorov import expectation
 
 import logsnr
-from logsnr.analysis import Gaussian, GaussianMixture, expectation, sampler_moments, two_gaussians, warped_grid
-from logsnr.analysis.orders import interpret
+from logsnr.analysis import Gaussian, GaussianMixture, sampler_moments, two_gaussians, warped_grid
 
 SCH = logsnr.VPLinear()
 
@@ -33,7 +33,7 @@ def test_deterministic_solvers_move_the_start() -> None:
     spread = torch.sqrt(alpha**2 * data.covs + sigma**2)
     start = torch.distributions.Normal(alpha * data.means, spread)
     density = (start.log_prob(x[:, None]).exp() * data.weights).sum(1).numpy()
-    end = interpret(program, data, SCH, x).numpy()
+    end = program.interpret(x, data.pair(SCH)).numpy()
     want = (density[:, None] * waves(end)).sum(0) * float(x[1] - x[0])
     np.testing.assert_allclose(expectation(program, data, SCH, waves), want, atol=2e-6)
 

@@ -1,0 +1,36 @@
+"""How commands end: the user's mistakes and interrupts in one line, not in a traceback."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+
+
+@contextmanager
+def interruptible(line: str = "stopped") -> Iterator[None]:
+    """Ctrl-C ends a command with ``line`` and status 130; for its function as a decorator."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print(line)
+        raise typer.Exit(130) from None
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run the commands of ``app``: an error in what was asked for is one line and status 2."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+def run_command(function: Callable[..., None], *, stopped: str = "stopped") -> None:
+    """Run the one command of a module; its annotations are the options."""
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    decorated: Any = interruptible(stopped)(function)
+    app.command()(decorated)
+    run_app(app)

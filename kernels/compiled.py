@@ -1,0 +1,75 @@
+"""Functions compiled by numba when they are first asked for, and kept on disk for the next process."""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+
+Loop = Callable[[int, int, int, int], int]
+
+SIGNATURE = "int64(int64, int64, int64, int64)"
+_LOCK = threading.Lock()
+_MADE: dict[Callable[..., Any], Loop] = {}  # as many as there are functions that ask for it: four
+
+if hasattr(os, "register_at_fork"):  # a child must find these locks free, whoever compiles while it is forked
+    for _lock in (global_compiler_lock, _LOCK):  # the last is taken first, as `compiled` does
+        os.register_at_fork(
+            before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+        )  # fmt: skip
+
+
+def compiled(function: Callable[..., Any]) -> Loop:
+    """``function(frame, row, begin, end)`` of int64 as machine code that runs without the GIL.
+
+    A thread that asks while another compiles waits. numba keeps the code beside the source, or in the user's cache
+    where that cannot be written, or in NUMBA_CACHE_DIR. Where nothing can be kept, or what was kept is damaged, the
+    function is compiled for this process alone.
+    """
+    found = _MADE.get(function)
+    if found is None:
+        with _LOCK:
+            if function not in _MADE:
+                _MADE[function] = _compile(function)
+            found = _MADE[function]
+    return found
+
+
+def _compile(function: Callable[..., Any]) -> Loop:
+    try:
+        loop = numba.njit(nogil=True, cache=True)(function)
+        with suppress(AttributeError):  # numba looks at one file; a loop is made of several
+            loop._cache._cache_file._source_stamp = stamp()
+        loop.compile(SIGNATURE)
+    except Exception:
+        loop = numba.njit(SIGNATURE, nogil=True)(function)
+    loop.disable_compile()  # for arguments of other types
+    return loop  # type: ignore[no-any-return]
+
+
+@cache
+def stamp() -> tuple[tuple[str, int, int], ...]:
+    """Which files the loops are made of, in which state."""
+    folder = Path(__file__).parent
+    return tuple((path.name, (at := path.stat()).st_mtime_ns, at.st_size) for path in sorted(folder.glob("*.py")))
+
+
+def target() -> tuple[str, str, str]:
+    """What numba compiles for: the kind of machine, the processor, and its features, as LLVM lists them."""
+    return cpu_target.target_context.codegen().magic_tuple()  # type: ignore[no-any-return]
+
+
+def unfit() -> str | None:
+    """Why numba cannot compile the loops for this processor, or None if it can."""
+    if numba.config.DISABLE_JIT:
+        return "NUMBA_DISABLE_JIT is set"
+    triple, _, features = target()
+    if triple.startswith(("x86_64", "i686")) and "+f16c" not in features:
+        return "numba compiles for a processor without F16C, which has no instructions that convert fp16"
+    return None

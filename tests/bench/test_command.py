@@ -1,0 +1,52 @@
+"""Commands of modules: mistakes and interrupts are one line."""
+
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from logsnr.bench.command import run_command
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> object:
+    """The status of a command that raises this."""
+
+    def main(size: int = 3) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["command", "--size", "4"])
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main, stopped="stopped; go on")
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (ValueError("size = 4 [is] odd"), 2, "error: size = 4 [is] odd"),
+        (FileNotFoundError(2, "No such file", "x"), 2, "error: [Errno 2] No such file: 'x'"),
+        (KeyboardInterrupt(), 130, "stopped; go on"),
+    ],
+)
+def test_an_error_is_one_line(
+    error: BaseException, status: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong with the arguments is said on stderr, with status 2; Ctrl-C ends with 130."""
+    assert ended(monkeypatch, error) == status
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not the user's mistake is not hidden."""
+    monkeypatch.setattr(sys, "argv", ["command"])
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: typer.echo(1 / 0))
+
+
+def test_a_module_says_what_is_wrong_in_one_line() -> None:
+    """`python -m logsnr.bench.picard` with a name that does not exist."""
+    command = [sys.executable, "-m", "logsnr.bench.picard", "--problem", "digit"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 2
+    assert found.stderr == "error: problem = 'digit' is unknown; did you mean 'digits' or 'digits-net'?\n"

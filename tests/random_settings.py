@@ -1,0 +1,128 @@
+"""Random settings: any solver, schedule, head, dtype, grid and executor together, with a bounded model.
+
+    python tests/random_settings.py --runs 10000
+
+A run must end in a finite answer of the right shape and dtype, or in a ValueError or TypeError that names an argument
+before the first call of the model. Anything else is a fault, printed with the number that makes the setting again:
+`python tests/random_settings.py --first 1234 --runs 1`.
+"""
+
+import random
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from logsnr.solvers.catalogue import solver, solver_names
+from logsnr.solvers.denoiser import Denoiser
+from logsnr.solvers.grids import GRIDS
+from logsnr.solvers.heads import HEADS
+from logsnr.solvers.noise import start
+from logsnr.solvers.parallel.settings import Picard
+from logsnr.solvers.program import Program
+from logsnr.solvers.sampling import solve
+from logsnr.solvers.schedules.base import Schedule
+from logsnr.solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
+from logsnr.solvers.schedules.tabulated import Discrete
+
+DTYPES = (torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
+SHAPES = ((1, 1), (2, 3), (1, 4, 8, 8), (3, 5), (2, 1, 7), (4, 2, 3, 3, 2), (0, 3))
+SCHEDULES: tuple[Callable[[], Schedule], ...] = (
+    VPLinear, SubVP, VPCosine, Trigonometric, FlowMatching, lambda: FlowMatching(data_at=1), EDM, VE,
+    lambda: Discrete(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)),
+)  # fmt: skip
+OPTIONS: dict[str, Callable[[random.Random], Any]] = {
+    "eta": lambda r: r.choice([0.0, 0.3, 1.0]),
+    "tau": lambda r: r.choice([0.0, 0.5, 1.0, 2.0]),
+    "variance": lambda r: r.choice(["beta", "beta-tilde", 0.5]),
+    "data_variance": lambda r: r.choice([None, 0.3]),
+    "s_churn": lambda r: r.choice([0.0, 10.0, 80.0]),
+    "s_noise": lambda r: r.choice([0.0, 1.0, 1.007]),
+    "corrections": lambda r: r.choice([1, 2]),
+    "per_level": lambda r: r.choice([1, 2]),
+}
+
+
+def bounded(head: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A model whose answers lie in [-1, 1], whatever it is asked."""
+    return lambda x, t: torch.tanh(x.float() * 0.7).to(x.dtype) * (0.1 if head == "score" else 1.0)
+
+
+def setting(number: int) -> tuple[Denoiser, torch.Tensor, dict[str, Any]]:
+    """The denoiser, the start and the arguments of `solve` of setting ``number``."""
+    r = random.Random(number)
+    sch, head, shape = r.choice(SCHEDULES)(), r.choice(HEADS), r.choice(SHAPES)
+    dtype, model_dtype = r.choice(DTYPES), r.choice((None, *DTYPES))
+    den = Denoiser(bounded(head), sch, head, dtype=model_dtype, time=r.choice(["t", "1000t", "sigma", "c_noise"]))
+    name = r.choice(solver_names())
+    known = solver(name)
+    given: dict[str, Any] = {o: OPTIONS[o](r) for o in known.options if o in OPTIONS and r.random() < 0.4}
+    if known.planner is None or (known.adaptive and r.random() < 0.3):
+        given |= {"rtol": r.choice([1e-1, 1e-2]), "atol": r.choice([1e-1, 1e-2])}
+    else:
+        given[r.choice(["steps", "steps", "nfe"])] = r.choice([1, 2, 3, 5, 8, 13])
+        given["startup"] = r.choice(["ramp", "single-step"])
+        if r.random() < 0.2:
+            given["parallel"] = Picard(window=r.choice([None, 3]), tol=r.choice([0.0, 1e-2]))
+    given |= {"solver": name, "grid": r.choice(GRIDS), "seed": r.choice([0, 7, 2**63])}
+    given |= {key: True for key in ("brownian", "trajectory") if r.random() < 0.2}
+    if r.random() < 0.3:
+        low, high = sorted(r.uniform(*sch.domain) for _ in range(2))
+        given |= {"t_start": high, "t_end": low} if r.random() < 0.9 else {"t_start": low, "t_end": high}
+    x = start(sch, shape, seed=number, t_start=given.get("t_start"), dtype=dtype)
+    plain = "t_start" not in given and "steps" in given and "parallel" not in given and given["startup"] == "ramp"
+    if plain and r.random() < 0.2 and not any(option in given for option in OPTIONS):
+        table = known.program(sch, sch.time(np.linspace(-2.0, 2.0, given["steps"] + 1)))
+        given = {k: v for k, v in given.items() if k in ("seed", "brownian", "trajectory")}
+        given["solver"] = Program.from_json(table.to_json())
+    return den, x, given
+
+
+def fault(number: int) -> str:
+    """What is wrong with setting ``number``, or how it ended: "ran" or "refused"."""
+    den, x, given = setting(number)
+    calls = 0
+
+    def counted(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        answer: torch.Tensor = model(x, t)
+        return answer
+
+    model, den.model = den.model, counted
+    try:
+        found = solve(den, x, **given)
+    except (ValueError, TypeError) as error:
+        return "refused" if not calls else f"{type(error).__name__} after {calls} calls: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    if found.x.shape != x.shape or found.x.dtype != x.dtype:
+        return f"x is {found.x.dtype} of shape {tuple(found.x.shape)}"
+    return "ran" if bool(torch.isfinite(found.x).all()) else "the answer is not finite"
+
+
+def main(
+    runs: Annotated[int, typer.Option(min=1, help="How many settings.")] = 10_000,
+    first: Annotated[int, typer.Option(min=0, help="The number of the first.")] = 0,
+) -> None:
+    """Run random settings, and print those that end in anything but a finite answer or a clear refusal."""
+    ended: Counter[str] = Counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in range(first, first + runs):
+            what = fault(number)
+            kind = what if what in ("ran", "refused") else "fault"
+            ended[kind] += 1
+            if kind == "fault":
+                print(f"setting {number}: {what}")
+    print(", ".join(f"{count} {kind}" for kind, count in sorted(ended.items())))
+    sys.exit(ended["fault"] > 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

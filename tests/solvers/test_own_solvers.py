@@ -1,0 +1,194 @@
+"""Solvers of the user's: a planner, a gauge or a Solver of one's own goes wherever a name goes."""
+
+import pickle
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import logsnr
+from logsnr.analysis import convergence_order, two_gaussians
+from logsnr.kernels import Seeds
+from logsnr.solvers import EPS, X0, Adams, Call, ExponentialRungeKutta, Gauge, Nodes, Program, Solver, Window
+from logsnr.solvers.brownian import BrownianNoise
+from logsnr.solvers.planners.multistep import Startup
+from logsnr.solvers.planners.tableaux import DPM_2
+from logsnr.solvers.planning import plan_program
+from logsnr.solvers.schedules.base import Schedule
+
+SCH = logsnr.VPLinear()
+DEN = logsnr.Denoiser(lambda x, t: torch.tanh(x), SCH, "x0")
+X = torch.linspace(-1, 1, 6).reshape(2, 3)
+
+
+@dataclass(frozen=True)
+class Two:
+    """Two evaluations a step: x0 as a line in lam through the start and the DDIM end, with ``slope`` of its slope."""
+
+    slope: float = 1.0
+    startup: Startup = "ramp"
+    global_order = 2
+    evaluations = 2
+
+    def plan(self, schedule: Schedule, grid: np.ndarray) -> Program:
+        at = Nodes.at(schedule, grid)
+        calls = []
+        for n, (s, t) in enumerate(pairwise(grid.tolist()), 1):
+            h = at.lam[n] - at.lam[n - 1]
+            kept, first = at.sigma[n] / at.sigma[n - 1], -at.alpha[n] * np.expm1(-h)
+            second = self.slope * at.alpha[n] * (1 + np.expm1(-h) / h)
+            calls.append(Call(s, (0,), (1, 2), [[first, 0, kept], [1, 0, 0]]))
+            calls.append(Call(t, (1, 2), (0,), [[second, 0, 1, -second]], at=1, node=n))
+        return Program("two", 2, tuple(grid), tuple(calls), (self.startup,))
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """x0 and fresh noise at every node, on the clock of an eta of its own."""
+
+    eta: float = 2.0
+
+    def plan(self, schedule: Schedule, grid: np.ndarray) -> Program:
+        at, calls = Nodes.at(schedule, grid), []
+        for n, (s, t) in enumerate(pairwise(grid.tolist()), 1):
+            calls.append(Call(s, (), (0,), [[at.alpha[n], 0, at.sigma[n]]], noises=[(s, t)], node=n))
+        return Program("noisy", 1, tuple(grid), tuple(calls), eta=Window(self.eta))
+
+
+def test_a_planner_is_a_solver() -> None:
+    """It runs with steps, a budget, a grid, in windows and from JSON; the program has its class's name, its fields are
+    options, and it is told the startup if it has one."""
+    found = logsnr.solve(DEN, X, solver=Two(), steps=8)
+    assert (found.nfe, found.program.name, found.program.order) == (16, "Two", 2)
+    assert found.program.notes == ("ramp", "noise of sigma = 0.0105 is left at t = 0.001")
+    assert logsnr.solve(DEN, X, solver=Two(), nfe=9).nfe == 8
+    assert torch.equal(logsnr.sample(DEN, X, solver=Two(), grid=logsnr.grid(SCH, 8)), found.x)
+    assert torch.equal(logsnr.sample(DEN, X, solver=Two(), steps=8, parallel=logsnr.Picard(tol=0)), found.x)
+    assert torch.equal(logsnr.sample(DEN, X, solver=Program.from_json(found.program.to_json())), found.x)
+    assert plan_program(Two(), SCH, steps=3, startup="single-step").notes[0] == "single-step"
+    assert not torch.equal(logsnr.sample(DEN, X, solver=Two(0.9), steps=8), found.x)
+    named = logsnr.solver(Two())
+    assert (named.name, named.order, named.evaluations, named.stochastic, named.options) == ("Two", 2, 2, False, ())
+    assert named is logsnr.solver(Two())
+
+
+def test_its_order_is_measured() -> None:
+    """Two is of second order, as it says; with another slope it is not."""
+    assert convergence_order(Two(), two_gaussians(), SCH, max_nfe=600).order == pytest.approx(2, abs=0.1)
+    faulty = convergence_order(Two(0.9), two_gaussians(), SCH, max_nfe=600)
+    assert faulty.declared == 2
+    assert faulty.order < 1.5
+
+
+def test_its_fields_are_options_of_a_solver_that_says_so() -> None:
+    """Options are the fields that `Solver.options` names; wrong ones are refused by name, and settings are labelled."""
+    mine = Solver("mine", "with a slope", Two(), options=("slope",))
+    half = logsnr.solver(mine, slope=0.5)
+    assert (half.name, half.planner, half.order, half.evaluations) == ("mine (slope=0.5)", Two(0.5), 2, 2)
+    assert torch.equal(
+        logsnr.sample(DEN, X, solver=mine, steps=4, slope=0.5), logsnr.sample(DEN, X, solver=Two(0.5), steps=4)
+    )
+    for wrong in ({"startup": "ramp"}, {"eta": 1.0}):
+        with pytest.raises(ValueError, match="is not an option of mine: it has slope"):
+            logsnr.solver(mine, **wrong)
+    assert Solver("other", planner=Two(), order=5, evaluations=3).order == 5
+    with pytest.raises(ValueError, match="none chooses its own steps and has no program"):
+        Solver("none").program(SCH, [1.0, 0.5])
+
+
+@pytest.mark.parametrize("name", ["sde-dpmpp-2m", "sa-3", "edm-churn", "restart", "ald", "ddpm"])
+def test_solvers_with_options_are_values(name: str) -> None:
+    """With any option set they compare and hash by what they are, and survive pickle."""
+    plain = logsnr.solver(name)
+    value = {"variance": "beta", "intervals": ((1, 0.1, 1.0),)}.get(plain.options[0], 0.25)
+    made = logsnr.solver(name, **{plain.options[0]: value})
+    again = pickle.loads(pickle.dumps(made))
+    assert (again, hash(again)) == (made, hash(made))
+    assert made != plain
+    assert again.program(SCH, logsnr.grid(SCH, 4)) == made.program(SCH, logsnr.grid(SCH, 4))
+    assert made is logsnr.solver(name, **{plain.options[0]: value})
+
+
+def test_a_path_runs_on_the_clock_of_the_planner_s_program() -> None:
+    """brownian=True drives a program with an eta of its own on that eta's clock."""
+    program = Noisy().plan(SCH, logsnr.grid(SCH, 6, t_start=0.3, t_end=1e-2))
+    found = logsnr.sample(DEN, X, solver=Noisy(), grid=program.grid, seed=3, brownian=True)
+    seeds = Seeds(torch.full((2,), 3), torch.arange(2))
+    ends = [logsnr.sample(DEN, X, solver=program, noise=BrownianNoise(SCH, Window(eta), seeds)) for eta in (2.0, 1.0)]
+    torch.testing.assert_close(found, ends[0])
+    assert (found - ends[1]).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="Noisy adds noise: its grid must go from noise to data"):
+        logsnr.sample(DEN, X, solver=Noisy(), grid=[0.1, 0.5], seed=0)
+
+
+class Plain:
+    """No dataclass, and no program either."""
+
+    def plan(self, schedule: Schedule, grid: np.ndarray) -> Any:
+        return list(grid)
+
+
+def test_what_is_no_planner_is_refused() -> None:
+    """Classes for their objects, objects without a plan, and plans that return something else."""
+    with pytest.raises(TypeError, match="planner of Plain must return a Program, not list"):
+        logsnr.sample(DEN, X, solver=Plain(), steps=3)
+    with pytest.raises(ValueError, match="is unknown"):
+        logsnr.sample(DEN, X, solver=Two, steps=3)
+    with pytest.raises(TypeError, match=r"planner must have a method plan\(schedule, grid\), not be 3"):
+        Solver("three", planner=3)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class MyEps(Gauge):
+    """d(x / alpha) = eps d(sigma / alpha), written out anew."""
+
+    def columns(self, sch: Schedule, t: np.ndarray) -> np.ndarray:
+        return np.stack([0 * t, 0 * t + 1], axis=-1)
+
+    def ratio(self, s: Nodes, t: Nodes) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return t.alpha / s.alpha
+
+    def rate(self, left: np.ndarray, t: Nodes) -> np.ndarray:
+        kernel = -t.sigma[:, None] * np.exp(left)
+        return kernel * (1 + self.eta.squared(t.lam[:, None] - left)) if self.eta else kernel
+
+    def total(self, s: Nodes, t: Nodes) -> np.ndarray:
+        whole = np.expm1(t.lam - s.lam)
+        return -t.sigma * (whole + self.eta.integral(s.lam, t.lam, 1.0) if self.eta else whole)
+
+    def std(self, sch: Schedule, s: Nodes, t: Nodes) -> np.ndarray:
+        return t.sigma * np.sqrt(2 * self.eta.integral(s.lam, t.lam, 2.0))
+
+
+GRIDS = [(SCH, logsnr.grid(SCH, 6)), (logsnr.FlowMatching(), logsnr.grid(logsnr.FlowMatching(), 5, "karras"))]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+@pytest.mark.parametrize(("sch", "grid"), GRIDS, ids=["finite", "infinite"])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_gauge_of_one_s_own(sch: Schedule, grid: np.ndarray, eta: float) -> None:
+    """A copy of the eps gauge plans the tables of eps bit for bit, infinite ends and noise included."""
+    for order in (1, 2, 3):
+        for variable, startup in (("lam", "ramp"), ("t", "single-step"), ("rho", "ramp")):
+            mine, theirs = (Adams(g, order, variable, eta, startup=startup).plan(sch, grid) for g in (MyEps(), EPS))
+            assert mine == theirs
+    mine, theirs = (ExponentialRungeKutta(DPM_2, g, eta).plan(sch, grid) for g in (MyEps(), EPS))
+    assert mine == theirs
+    assert Adams(MyEps(), 2) != Adams(EPS, 2)
+    assert mine != ExponentialRungeKutta(DPM_2, X0, eta).plan(sch, grid)
+
+
+def test_a_gauge_must_say_what_it_is() -> None:
+    """One without its formulas cannot be made, and its class is none."""
+
+    class Empty(Gauge):
+        pass
+
+    with pytest.raises(TypeError, match="abstract"):
+        Empty()  # type: ignore[abstract]
+    with pytest.raises(ValueError, match=r"gauge = <class '.*MyEps'> is unknown"):
+        Adams(MyEps)  # type: ignore[arg-type]
