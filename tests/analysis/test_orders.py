@@ -19,14 +19,15 @@ FIXED = [n for n in logsnr.solver_names() if logsnr.solver(n).planner and not lo
 @pytest.mark.parametrize("name", FIXED)
 def test_declared_order(name: str) -> None:
     """The measured order is the declared one within 0.1, on a nonlinear problem and a non-uniform grid."""
-    measured = convergence_order(name, MIXTURE, SCH, max_nfe=1600)
+    enough = 400 if logsnr.solver(name).order <= 3 else 1000  # evaluations, for slopes to settle
+    measured = convergence_order(name, MIXTURE, SCH, max_nfe=enough)
     assert measured.order == pytest.approx(measured.declared, abs=0.1), measured
 
 
 @pytest.mark.parametrize("name", ["deis-4", "dpmpp-3m"])
 def test_ramp_start_caps_the_order_at_2(name: str) -> None:
     """With the ramp the same methods are second order."""
-    measured = convergence_order(name, MIXTURE, SCH, max_nfe=1600, startup="ramp")
+    measured = convergence_order(name, MIXTURE, SCH, max_nfe=1000, startup="ramp")
     assert measured.order == pytest.approx(2, abs=0.1), measured
 
 
@@ -34,7 +35,7 @@ def test_ramp_start_caps_the_order_at_2(name: str) -> None:
 def test_compat_formulas_have_the_order_they_declare(name: str) -> None:
     """The formulas that the field ships are second order, 3M included."""
     solver = logsnr.solver(name, compat=True)
-    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=1600)
+    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=400)
     assert solver.order == 2
     assert measured.order == pytest.approx(2, abs=0.1), measured
 
