@@ -94,7 +94,7 @@ def solve(
     callback: callback(node, t, state), or callback(node, t, state, x0) with the model's estimate of the clean data at
               the call before, after every grid step; clone the state to keep it. It may edit the state or return a new
               one, from which the run goes on; parallel and adaptive runs refuse that, and so do solvers that go on from
-              elsewhere (restarts).
+              elsewhere (edm-churn, ald).
     grad:     record gradients to the model's weights, too; those to x are recorded where it requires them.
     on_nan:   "raise", or "keep": samples that stop being finite stay so, a warning and `Solution.failed` name them,
               and the others are returned as they would be alone.
