@@ -47,8 +47,8 @@ def prepare(
              inputs and the outputs. ``samples`` is the place of three words: the number of elements in a sample, and
              the addresses of the samples' seeds and numbers, int64.
     row:     int64 words of a call: the numbers of outputs, inputs and noises; how many inputs are checked; whether
-             coefficients vary over the elements; their address; ``samples``; the places of the inputs, then their dtypes;
-             the places of the outputs, then their dtypes; which coefficients are used; interval and stream of noises.
+             coefficients vary over the elements; their address; ``samples``; the places of the inputs, then their
+             dtypes; the places of the outputs, then their dtypes; which coefficients are used; interval and stream of noises.
     """
     wide = accumulation_dtype(written)
     matrix, used = coefs.rounded(wide, event), coefs.used(wide)

@@ -106,9 +106,8 @@ class CpuRegisters:
                 places = [*range(self.outputs, self.outputs + call.models), *call.reads]
                 places += range(self.noises, self.noises + given)
                 event = self.event if call.table.by_element else ()
-                made.append(
-                    prepare(read, call.dtypes, call.table, call.models, addressed, event, places, call.writes, self.samples)
-                )  # fmt: skip
+                row = places, call.writes, self.samples
+                made.append(prepare(read, call.dtypes, call.table, call.models, addressed, event, *row))
             rows = [one.row.buffer_info()[0] for one in made]
             found = Calls(output, [one.loop for one in made], rows, [one.size for one in made], made)
             updates.kept[output, *self.key] = found

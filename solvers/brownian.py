@@ -46,10 +46,11 @@ class BrownianNoise:
         form = self.increment(key)
         dtype = torch.promote_types(like.dtype, torch.float32)
         home = float64_device(like.device)
-        total, seeds = torch.zeros(like.shape, dtype=torch.float64, device=home), [s.to(home) for s in self.seeds]
+        total = torch.zeros(like.shape, dtype=torch.float64, device=home)
+        seeds, samples = (words.to(home) for words in self.seeds)
         terms = iter(form.items())
         while part := tuple(islice(terms, TOGETHER)):
-            noise = Noise(*seeds, tuple((place, STREAM) for place, _ in part))
+            noise = Noise(seeds, samples, tuple((place, STREAM) for place, _ in part))
             combine([total], np.array([[1.0, *(weight for _, weight in part)]]), noise=noise, out=[total])
         return total.to(dtype).to(like.device)
 

@@ -6,7 +6,7 @@ Every field is checked here, whoever made it: a planner, a user or a file.
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
@@ -118,11 +118,11 @@ class Call:
     @cached_property
     def used(self) -> tuple[tuple[int, ...], ...]:
         """By row, the columns whose coefficients are not 0."""
-        flags = self.matrix.reshape(*self.matrix.shape[:2], -1).any(axis=2)
+        flags = np.array(self.matrix.reshape(*self.matrix.shape[:2], -1).any(axis=2))
         return tuple(tuple(np.flatnonzero(row).tolist()) for row in flags)
 
     @cached_property
-    def numbers(self) -> Sequence[Any]:
+    def numbers(self) -> Any:
         """The coefficients as Python floats, [row][column], or as arrays where they differ between elements."""
         return self.matrix if self.event else self.matrix.tolist()
 

@@ -111,7 +111,8 @@ def _observe(observe: Observe, lowered: Lowered, memory: Any, n: int, x0: torch.
     """Show the state that call n has reached, and take over what has become of it."""
     state, program = memory.slots[STATE], lowered.program
     version = writes(state)
-    new = observe.node(program.calls[n].node, program.grid[program.calls[n].node or 0], state, x0)
+    node = program.calls[n].node or 0
+    new = observe.node(node, program.grid[node], state, x0)
     if new is None and writes(state) == version:
         return
     if n + 1 < len(program) and program.calls[n + 1].at != STATE:

@@ -110,10 +110,12 @@ def solve(
     )  # fmt: skip
     fields = steps, nfe, grid_key(grid), end_time("t_start", t_start), end_time("t_end", t_end), startup
     layout, keep = _layout(*fields), on_nan == "keep"
-    if _is_adaptive(method, layout, rtol, atol):
+    if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
             found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
             return finished(found, x, keep)
+    if rtol is not None or atol is not None:
+        raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     lowered = _lowered(method, den, x, fields)
     if lowered.pure_noise:
         _warn_of_spread(x, lowered.program, lowered.pure_noise)
@@ -178,20 +180,16 @@ def _check(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, **flags:
         raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
 
 
-def _is_adaptive(method: Solver | Program, layout: Layout, rtol: Any, atol: Any) -> bool:
+def _is_adaptive(method: Solver, layout: Layout, rtol: Any, atol: Any) -> bool:
     tolerant = rtol is not None or atol is not None
-    if isinstance(method, Solver) and method.adaptive:
-        return layout.unplanned or tolerant or method.planner is None
-    if tolerant:
-        raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
-    return False
+    return bool(method.adaptive) and (layout.unplanned or tolerant or method.planner is None)
 
 
 def _warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
     """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``."""
     if x.device.type != "cpu" or transformed():
         return
-    some = x if x.numel() <= FEW else x[:1].reshape(-1)[:FEW]
+    some = x if x.numel() <= FEW else x[: max(FEW * len(x) // x.numel(), 1)].reshape(-1)[:FEW]
     spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5
     if some.numel() >= FEWEST and not sigma / 2 < spread < 2 * sigma and spread < math.inf:
         warnings.warn(
@@ -230,8 +228,8 @@ def _plan(*setting: Any) -> Lowered:
     return _planned(*setting)
 
 
-for constant in (_layout, _plan):  # as torch.compiler.assume_constant_result, imported cheaply
-    constant._dynamo_marked_constant = True  # type: ignore[attr-defined]
+for function in (_layout, _plan):  # as torch.compiler.assume_constant_result, imported cheaply
+    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 @lru_cache(maxsize=256)

@@ -44,14 +44,14 @@ class Solver:
     adaptive: str | None = None
     equals: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    order: int | None = None
-    evaluations: int | None = None
+    order: int = -1
+    evaluations: int = -1
 
     def __post_init__(self) -> None:
         if self.planner is not None and not isinstance(self.planner, Planner):
             raise TypeError(f"planner must have a method plan(schedule, grid), not be {self.planner!r:.60}")
         for name, known, default in (("order", "global_order", 0), ("evaluations", "evaluations", 1)):
-            if getattr(self, name) is None:
+            if getattr(self, name) < 0:
                 object.__setattr__(self, name, getattr(self.planner, known, default))
 
     @property
@@ -62,9 +62,8 @@ class Solver:
     @property
     def ode_order(self) -> int:
         """The order without noise, where an eta of 0 switches that off; else 0."""
-        if not self.stochastic or not hasattr(self.planner, "eta"):
-            return 0
-        return int(replace(self.planner, eta=0.0).global_order)  # type: ignore[type-var, attr-defined]
+        planner: Any = self.planner
+        return int(replace(planner, eta=0.0).global_order) if self.stochastic and hasattr(planner, "eta") else 0
 
     def program(self, sch: Schedule, grid: Any, *, startup: str = "ramp", prediction: str | None = None) -> Program:
         """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`).

@@ -1,9 +1,6 @@
-"""Running a stochastic program and a loop written by hand with the same normals, and mixing what multiplies; shared by
-tests of samplers."""
+"""Running a stochastic program and a loop written by hand with the same normals; shared by tests of samplers."""
 
-import random
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,17 +11,6 @@ from logsnr.solvers.program import NoiseKey, Program
 SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]
 X = np.linspace(-2, 2, 7)
 by_schedule = pytest.mark.parametrize("sch", SCHEDULES, ids=lambda s: type(s).__name__)
-
-
-def mixed(*axes: Sequence[Any], least: int = 2) -> list[tuple[Any, ...]]:
-    """Cases in place of all combinations: one value of each axis, every value in ``least`` cases at least, the same
-    ones every time."""
-    count, rng = least * max(map(len, axes)), random.Random(0)
-    columns = []
-    for axis in axes:
-        rounds = -(-count // len(axis))
-        columns.append([axis[i] for _ in range(rounds) for i in rng.sample(range(len(axis)), len(axis))][:count])
-    return list(zip(*columns, strict=True))
 
 
 def net(x: np.ndarray, t: float) -> np.ndarray:

@@ -128,34 +128,6 @@ def ddpm_calls(s: Nodes, t: Nodes) -> list[Call]:
     return _calls(s, t, kept(s, t, 1.0), _ddpm_std(s, t, 1.0, None))
 
 
-def midpoint(sch: Schedule, grid: Array, startup: object = None, *, name: str, gauge: Gauge, eta: float) -> Program:
-    """k-diffusion's two-stage ancestral samplers: the exponential midpoint rule in ``gauge`` over the length
-    ``h + D``, where ``e^-D`` of the noise at t is kept, and then the noise of `ddim_eta`. Its stage is within the step,
-    or at its end for eta = 1; for eta = 0 the method is second order."""
-    del startup
-    at = Nodes.at(sch, grid)
-    s, t = at[:-1], at[1:]
-    share, std = kept(s, t, eta), eta * posterior_std(s, t)
-    simple = gauge.breaks(sch, s, t)
-    whole = np.flatnonzero(~simple)
-    calls = {n: [call] for n, call in enumerate(_calls(s, t, share, std)) if simple[n]}
-    s, t, share, std = s[whole], t[whole], share[whole], std[whole]
-    h, down = t.lam - s.lam, -np.log(share)
-    mid = Nodes.at(sch, sch.time(s.lam + (h + down) / 2))
-    if gauge.name == "x0":
-        ratio, weight = t.sigma * share / s.sigma, -t.alpha * np.expm1(-(h + down))
-    else:
-        ratio, weight = t.alpha / s.alpha, t.sigma * (np.expm1(-down) - np.expm1(h))
-    pair = gauge.columns(sch, mid.t) * weight[:, None]
-    for k, n in enumerate(whole.tolist()):
-        start, key = float(s.t[k]), NoiseKey(float(s.t[k]), float(t.t[k]))
-        stage = Call(start, (STATE,), (1,), np.array([[mid.alpha[k], mid.sigma[k], 0.0]]))
-        row = np.array([[*pair[k], ratio[k], std[k]]])
-        calls[n] = [stage, Call(float(mid.t[k]), (STATE,), (STATE,), row, at=1, noises=(key,), node=n + 1)]
-    ordered = [call for n in range(len(grid) - 1) for call in calls[n]]
-    return _program(name, at, ordered, order=1 if eta else 2, notes=ddim_notes(simple, at))
-
-
 def kept(s: Nodes, t: Nodes, eta: float) -> Array:
     """What is kept of the noise: sqrt(1 - eta^2 f), without cancellation for eta = 1."""
     share: Array = np.sqrt((1 - eta) * (1 + eta) + eta**2 * np.exp(2 * (s.lam - t.lam)))

@@ -95,7 +95,7 @@ class Adams:
             raise ValueError(
                 f"moments = {self.moments!r} is a formula of order {SHIPPED[self.moments][0]} without corrector"
             )
-        if self.depth and self.gauge.own == "t" and self.variable != "t":
+        if self.depth and as_gauge(self.gauge).own == "t" and self.variable != "t":
             raise ValueError(f"variable = {self.variable!r} does not go with a gauge along t; take 't'")
 
     @property
@@ -202,7 +202,7 @@ class _Table:
         moments = SHIPPED[adams.moments][2](integrate(adams.variable, self.sch, s, t, powers(length, past)))
         theta = nodes / length[:, None]
         monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
-        older: Array = np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0]
+        older: Array = np.array(np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0])
         return older
 
 

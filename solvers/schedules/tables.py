@@ -55,7 +55,7 @@ def _rebuilt(table: Array) -> Array:
     for betas in (linear_betas, root_linear_betas):
         for digits in (2, 3):  # of the numbers that people write
             first, end = (float(f"{b:.{digits - 1}e}") for b in (1 - table[0], last))
-            exact: Array = np.cumprod(1 - betas(first, end, count))
+            exact: Array = np.array(np.cumprod(1 - betas(first, end, count)), dtype=np.float64)
             if np.abs(exact / table - 1).max() < 2e-7 * count**0.5 + 1e-6:  # what a product in float32 loses
                 return exact
     return table

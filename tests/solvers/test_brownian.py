@@ -72,7 +72,7 @@ def test_paths_of_samples_and_seeds_differ() -> None:
     assert not torch.equal(path(batch=4, seed=1)(key, like), z)
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "sa-2"])
+@pytest.mark.parametrize("solver", ["ddpm", pytest.param("sa-2", marks=pytest.mark.slow)])
 def test_paths_have_a_limit(solver: str) -> None:
     """With brownian=True runs of ever more steps converge to one path, at first strong order; with fresh noise they
     have nothing to converge to."""

@@ -6,7 +6,7 @@ from itertools import accumulate
 
 import pytest
 import torch
-from loops import mixed
+from sampled import sampled
 from torch.profiler import ProfilerActivity, profile
 
 import logsnr
@@ -46,7 +46,7 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize(("solver", "prediction", "dtype"), mixed([*STATES], ["x0", "eps"], [F32, F16]), ids=str)
+@pytest.mark.parametrize(("solver", "prediction", "dtype"), sampled(STATES, ["x0", "eps"], [F32, F16], every=2))
 def test_peak_memory(solver: str, prediction: str, dtype: torch.dtype) -> None:
     """At its peak a run holds the state and its solver's history or stages, the input of a model in half precision
     beside them, and 1 % of a state more."""

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from loops import X, by_schedule, check, inside, levels, mixed, net, play
+from loops import X, by_schedule, check, inside, levels, net, play
+from sampled import sampled
 
 import logsnr
 from logsnr.solvers import planning
@@ -96,7 +97,7 @@ def test_restarts_within_a_step_are_left_out() -> None:
 INTERVALS = [None, ((20, 0.1, 0.2),), ((1, 0.02, 10.0), (8, 0.3, 0.4))]
 
 
-@pytest.mark.parametrize(("intervals", "sch"), mixed(INTERVALS, [logsnr.EDM(), logsnr.VPLinear()], least=1), ids=str)
+@pytest.mark.parametrize(("intervals", "sch"), sampled(INTERVALS, [logsnr.EDM(), logsnr.VPLinear()], every=2))
 def test_budgets_of_restarts(
     sch: logsnr.Schedule, intervals: tuple[tuple[int, float, float], ...] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
