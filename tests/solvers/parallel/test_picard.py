@@ -10,8 +10,6 @@ from parallel_runs import SOLVERS, exact, model, start
 from sampled import sampled
 
 import logsnr
-from logsnr.solvers.lower import lower
-from logsnr.solvers.parallel.picard import picard
 
 SCH = logsnr.VPLinear()
 F64, F32, F16, BF16 = torch.float64, torch.float32, torch.float16, torch.bfloat16
@@ -176,7 +174,7 @@ def test_bad_settings(message: str, given: dict[str, Any]) -> None:
 
 
 def test_what_cannot_run_in_parallel() -> None:
-    """Adaptive solvers, gradients, coefficients by element and what is no Picard are refused before any work."""
+    """Adaptive solvers, gradients and what is no Picard are refused before any work."""
     den = logsnr.Denoiser(lambda x, t: 1 / 0, SCH)
     with pytest.raises(ValueError, match=r"parallel = Picard.* does not go with an adaptive run"):
         logsnr.sample(den, start(), solver="bosh3", parallel=logsnr.Picard())
@@ -188,8 +186,3 @@ def test_what_cannot_run_in_parallel() -> None:
         logsnr.sample(den, torch.ones(3), steps=3, parallel=logsnr.Picard())
     with pytest.raises(ValueError, match="record no gradients"):
         logsnr.sample(den, start().requires_grad_(), steps=3, parallel=logsnr.Picard())
-    program = logsnr.solver("ddim").program(SCH, logsnr.grid(SCH, 3))
-    calls = [dataclasses.replace(c, matrix=c.matrix[..., None] * [1.0, 1.01]) for c in program]
-    by_element = logsnr.Program("by element", 1, program.grid, tuple(calls))
-    with pytest.raises(ValueError, match="calls must have scalar coefficients; call 0 has a table"):
-        picard(lower(by_element, SCH, "eps", state=F32, model=F32), den, start(3, 2), logsnr.Picard())
