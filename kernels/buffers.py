@@ -14,7 +14,7 @@ def first_true(flags: torch.Tensor) -> int | None:
 
 
 class Owned:
-    """The tensors of slots, None where there is none, and their memory, whatever a model or an observer makes of them."""
+    """The tensors of slots, None where there is none, and their memory, whatever models and observers do to them."""
 
     def __init__(self, slots: Sequence[torch.Tensor | None]) -> None:
         self.slots = slots

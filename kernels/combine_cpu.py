@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .compiled import Loop, compiled
-from .loops import CODES, combine_fp32, combine_fp64
+from .compiled import compiled
+from .loops import combine_fp32, combine_fp64
 from .normals import Noise
-from .pool import launch
+from .pool import Loop, launch
 from .table import ONE, Table
 from .tensors import accumulation_dtype
+from .tiles import CODES
 
 NOISE_BYTES = 20  # moved in the time that a normal takes
 
@@ -47,8 +48,9 @@ def prepare(
              inputs and the outputs. ``samples`` is the place of three words: the number of elements in a sample, and
              the addresses of the samples' seeds and numbers, int64.
     row:     int64 words of a call: the numbers of outputs, inputs and noises; how many inputs are checked; whether
-             coefficients vary over the elements; their address; ``samples``; the places of the inputs, then their dtypes;
-             the places of the outputs, then their dtypes; which coefficients are used; interval and stream of noises.
+             coefficients vary over the elements; their address; ``samples``; the places of the inputs, then their
+             dtypes; the places of the outputs, then their dtypes; which coefficients are used; interval and stream of
+             the noises.
     """
     wide = accumulation_dtype(written)
     matrix, used = coefs.rounded(wide, event), coefs.used(wide)

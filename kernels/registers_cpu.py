@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .buffers import Owned, Scratch
 from .combine_cpu import copy, prepare
-from .compiled import Loop
-from .pool import THREADED_BYTES, launch
+from .pool import THREADED_BYTES, Loop, launch
 from .tensors import plain
 from .updates import STATE, Seeds, Updates
 
@@ -106,9 +105,8 @@ class CpuRegisters:
                 places = [*range(self.outputs, self.outputs + call.models), *call.reads]
                 places += range(self.noises, self.noises + given)
                 event = self.event if call.table.by_element else ()
-                made.append(
-                    prepare(read, call.dtypes, call.table, call.models, addressed, event, places, call.writes, self.samples)
-                )  # fmt: skip
+                where = places, call.writes, self.samples
+                made.append(prepare(read, call.dtypes, call.table, call.models, addressed, event, *where))
             rows = [one.row.buffer_info()[0] for one in made]
             found = Calls(output, [one.loop for one in made], rows, [one.size for one in made], made)
             updates.kept[output, *self.key] = found

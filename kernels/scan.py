@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from .arguments import check_event
 from .backends import Backend, choose
 from .recurrence import Recurrence
 from .sums import numbers, sum_squares, weighted_sum
-from .table import used_columns
+from .table import check_event, used_columns
 from .tensors import STATE_DTYPES, cpu_refuses, overlap, triton_refuses
 
 Tensors = Sequence[torch.Tensor]

@@ -83,6 +83,12 @@ def _table(shape: tuple[int, ...], numbers: bytes) -> Table:
     return Table(np.frombuffer(numbers).reshape(shape))
 
 
+def check_event(given: Sequence[int], event: Sequence[int]) -> None:
+    """Raise ValueError where coefficients by element, of the shape ``given``, do not go with samples of ``event``."""
+    if len(given) > len(event) or any(e not in (1, n) for e, n in zip(given[::-1], event[::-1], strict=False)):
+        raise ValueError(f"per-element coefs of shape {(*given,)} do not broadcast against {tuple(event)}")
+
+
 def used_columns(coefs: np.ndarray) -> tuple[tuple[bool, ...], ...]:
     return tuple(map(tuple, (coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2).tolist()))
 
