@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 
 from .backends import Backend, choose
@@ -153,11 +152,10 @@ def _call(
     matrix = recurrence.matrices[first + k]
     if not recurrence.by_element:
         return tuple(weighted_sum(row, terms) for row in numbers(matrix, wide))
-    used = used_columns(matrix if wide is torch.float64 else matrix.astype(np.float32))
     table = recurrence.table(wide, slots[0].device)[first + k]
     return tuple(
         weighted_sum([c if use else 0.0 for c, use in zip(row, columns, strict=True)], terms)
-        for row, columns in zip(table, used, strict=True)
+        for row, columns in zip(table, used_columns(matrix, wide), strict=True)
     )
 
 
