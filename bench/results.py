@@ -194,5 +194,5 @@ def _files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
 def versions() -> str:
     """The library with a fingerprint of its code and data, and the packages that its numbers rest on."""
     code = fingerprint("logsnr.solvers", "logsnr.kernels", "logsnr.analysis", "logsnr.bench")
-    others = " ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "scipy", "llvmlite"))
+    others = " ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numpy", "scipy", "numba"))
     return f"logsnr {metadata.version('logsnr')} (code {code}) {others}"

@@ -1,7 +1,6 @@
 """Fused kernels: each operation has a torch reference that is its specification, and compiled versions."""
 
-from .arguments import MAX_INPUTS, MAX_OUTPUTS
-from .combine import combine, combine_reference, standard_normals
+from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference, standard_normals
 from .normals import Noise, normals
 from .recurrence import Recurrence, recurrence
 from .registers import Registers, registers
@@ -11,24 +10,7 @@ from .tensors import STATE_DTYPES, transformed
 from .updates import Seeds, Update, Updates
 
 __all__ = [
-    "MAX_INPUTS",
-    "MAX_OUTPUTS",
-    "STATE_DTYPES",
-    "Noise",
-    "Recurrence",
-    "Registers",
-    "Seeds",
-    "Table",
-    "Update",
-    "Updates",
-    "advance",
-    "combine",
-    "combine_reference",
-    "normals",
-    "recurrence",
-    "registers",
-    "scan",
-    "scan_reference",
-    "standard_normals",
-    "transformed",
-]
+    "MAX_INPUTS", "MAX_OUTPUTS", "STATE_DTYPES", "Noise", "Recurrence", "Registers", "Seeds", "Table", "Update",
+    "Updates", "advance", "combine", "combine_reference", "normals", "recurrence", "registers", "scan",
+    "scan_reference", "standard_normals", "transformed",
+]  # fmt: skip

@@ -22,7 +22,7 @@ def replace_state(slots: Sequence[torch.Tensor], state: torch.Tensor, cast: int 
 
 
 class Owned:
-    """The tensors of slots, None where there is none, and their memory, whatever others make of them."""
+    """The tensors of slots, None where there is none, and their memory, whatever models and observers do to them."""
 
     def __init__(self, slots: Sequence[torch.Tensor | None]) -> None:
         self.slots = slots

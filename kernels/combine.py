@@ -9,12 +9,13 @@ from functools import cache, reduce
 import numpy as np
 import torch
 
-from .arguments import MAX_OUTPUTS, check_event, check_tensors, copied
 from .backends import Backend, choose
 from .combine_op import traced
 from .normals import Noise, normals
-from .table import ONE, Table, table
-from .tensors import accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
+from .table import ONE, Table, check_event, table
+from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
+
+MAX_INPUTS, MAX_OUTPUTS = 12, 3
 
 
 def combine(
@@ -55,12 +56,10 @@ def combine(
     Raises ValueError for shapes, devices, counts and dtypes that do not fit, and RuntimeError if the backend
     asked for cannot serve these tensors, with the reason.
     """
-    compiling = torch.compiler.is_compiling()
     # Under torch.compile coefficients stay a tensor: their values are looked at when the operator runs.
-    prepared = _tensor(coefs) if compiling else table(coefs)
+    prepared = _tensor(coefs) if torch.compiler.is_compiling() else table(coefs)
     columns = len(inputs) + (len(noise.columns) if noise else 0)
-    kinds = check_tensors(inputs, prepared.shape[0] if len(prepared.shape) else 0, dtypes, out)
-    _check(prepared.shape, columns, inputs[0].shape[1:])
+    kinds = _check(inputs, prepared.shape, columns, dtypes, out)
     if not 0 <= checked <= len(inputs):
         raise ValueError(f"checked must be from 0 to {len(inputs)}, the number of inputs, not {checked}")
     if noise is not None:
@@ -75,13 +74,9 @@ def combine(
 
 
 def _tensor(coefs: torch.Tensor | np.ndarray | Table) -> torch.Tensor:
-    return (
-        coefs.tensor
-        if isinstance(coefs, Table)
-        else coefs.double()
-        if isinstance(coefs, torch.Tensor)
-        else table(coefs).tensor
-    )
+    if isinstance(coefs, Table):
+        return coefs.tensor
+    return torch.as_tensor(coefs, dtype=torch.float64, device=getattr(coefs, "device", "cpu"))
 
 
 def execute(
@@ -162,8 +157,45 @@ def standard_normals(noise: Noise, column: int, like: torch.Tensor) -> torch.Ten
     return values.reshape(like.shape)
 
 
-def _check(shape: Sequence[int], columns: int, event: Sequence[int]) -> None:
-    """Raise ValueError where coefficients of this shape do not fit ``columns`` of samples of shape ``event``."""
+def _check(
+    inputs: Sequence[torch.Tensor],
+    shape: Sequence[int],
+    columns: int,
+    dtypes: Sequence[torch.dtype] | None,
+    out: Sequence[torch.Tensor] | None,
+) -> tuple[torch.dtype, ...]:
+    """The dtypes of the outputs; TypeError or ValueError, by name, for what does not fit coefficients of a shape."""
+    named = {f"inputs[{j}]": x for j, x in enumerate(inputs)} | {f"out[{j}]": x for j, x in enumerate(out or ())}
+    for name, x in named.items():
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, not {type(x).__name__}")
+    if not 1 <= len(inputs) <= MAX_INPUTS:
+        raise ValueError(f"inputs must be 1 to {MAX_INPUTS} tensors, not {len(inputs)}")
     if len(shape) < 2 or shape[1] != columns or not 1 <= shape[0] <= MAX_OUTPUTS:
         raise ValueError(f"coefs must have shape (R, {columns}) with R from 1 to {MAX_OUTPUTS}, not {(*shape,)}")
-    check_event(shape[2:], event)
+    check_event(shape[2:], inputs[0].shape[1:])
+    if out is not None and dtypes is not None:
+        raise ValueError("give out or dtypes, not both: out has its own dtypes")
+    kinds = [o.dtype for o in out] if out is not None else dtypes or [inputs[0].dtype] * shape[0]
+    if len(kinds) != shape[0]:
+        raise ValueError(f"coefs has {shape[0]} rows, but {len(kinds)} outputs are given")
+    like, device = inputs[0].shape, inputs[0].device
+    for name, x in named.items():
+        if x.shape != like or x.device != device:
+            raise ValueError(
+                f"{name} must have the shape and device of inputs[0], {tuple(like)} on {device}, "
+                f"not {tuple(x.shape)} on {x.device}"
+            )
+    for name, dtype in [*((name, x.dtype) for name, x in named.items()), *(("dtypes", d) for d in kinds)]:
+        if dtype not in STATE_DTYPES:
+            raise ValueError(f"{name} must be fp64, fp32, fp16 or bf16, not {dtype}")
+    return tuple(kinds)
+
+
+def copied(results: Sequence[torch.Tensor], out: Sequence[torch.Tensor] | None) -> tuple[torch.Tensor, ...]:
+    """The results, in ``out`` if there is one: written last, as an output may be an input."""
+    if out is None:
+        return tuple(results)
+    for target, result in zip(out, results, strict=True):
+        target.copy_(result)
+    return tuple(out)

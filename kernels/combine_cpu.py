@@ -9,25 +9,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .compiled import Loop, compiled
-from .loops import CODES, combine_fp32, combine_fp64
+from .compiled import compiled
+from .loops import combine_fp32, combine_fp64
 from .normals import Noise
-from .pool import launch
+from .pool import Loop, launch
 from .table import ONE, Table
 from .tensors import accumulation_dtype
+from .tiles import CODES
 
 NOISE_BYTES = 20  # moved in the time that a normal takes
 
 
 class Prepared(NamedTuple):
     """What a call is carried out with: the loop, its row, the coefficients that the row points to, and the bytes that
-    are moved for an element, noise counted by its time. by_sample: whether the frame has a word for samples."""
+    are moved for an element, noise counted by its time."""
 
     loop: Loop
     row: "array[int]"
     matrix: np.ndarray
     size: int
-    by_sample: bool
 
 
 def prepare(
@@ -48,7 +48,8 @@ def prepare(
              the addresses of the samples' seeds and numbers, int64.
     row:     int64 words of a call: the numbers of outputs, inputs and noises; how many inputs are checked; whether
              coefficients vary over the elements; their address; ``samples``; the places of the inputs, then their
-             dtypes; the places of the outputs, then their dtypes; which coefficients are used; interval and stream of noises.
+             dtypes; the places of the outputs, then their dtypes; which coefficients are used; interval and stream of
+             the noises.
     """
     wide = accumulation_dtype(written)
     matrix, used = coefs.rounded(wide, event), coefs.used(wide)
@@ -58,7 +59,7 @@ def prepare(
     row.extend([word for column in noises for word in column])
     size = sum(d.itemsize for d in (*read, *written)) + NOISE_BYTES * len(noises)
     loop = compiled(combine_fp64 if wide is torch.float64 else combine_fp32)
-    return Prepared(loop, row, matrix, size, coefs.by_element or len(noises) > 0)
+    return Prepared(loop, row, matrix, size)
 
 
 def launch_combine(
@@ -69,18 +70,19 @@ def launch_combine(
     noise: Noise | None,
 ) -> torch.Tensor:
     """`combine` of plain CPU tensors laid out densely and alike; returns its flag."""
-    tensors, event = (*inputs, *outputs), outputs[0].shape[1:]
-    columns, k = noise.columns if noise else (), len(inputs)
-    key = tuple(x.dtype for x in tensors), k, checked, columns, event if coefs.by_element else None
-    found = coefs.kept.get(key)  # looking it up takes a tenth of the time
-    if found is None:
-        kinds, places = key[0], range(len(tensors))
-        found = prepare(kinds[:k], kinds[k:], coefs, checked, columns, event, places[:k], places[k:], len(tensors))
-        coefs.kept[key] = found
+    tensors, event, k = (*inputs, *outputs), outputs[0].shape[1:], len(inputs)
+    columns, kinds = noise.columns if noise else (), tuple(x.dtype for x in tensors)
+    key = kinds, k, checked, columns, event if coefs.by_element else None
+    places = range(len(tensors))
+    found = coefs.kept.made(
+        key,
+        lambda: prepare(kinds[:k], kinds[k:], coefs, checked, columns, event, places[:k], places[k:], len(tensors)),
+    )
     frame = array("q", [x.data_ptr() for x in tensors])
-    if found.by_sample:
-        words = (noise.seeds.data_ptr(), noise.samples.data_ptr()) if noise else (0, 0)
-        frame.extend([max(prod(event), 1), *words])
+    if columns or coefs.by_element:
+        frame.append(max(prod(event), 1))
+    if noise:
+        frame.extend([noise.seeds.data_ptr(), noise.samples.data_ptr()])
     bad = launch(found.loop, frame.buffer_info()[0], found.row.buffer_info()[0], outputs[0].numel(), found.size)
     return torch.from_numpy(np.array(bad != 0))  # sooner than torch makes one
 

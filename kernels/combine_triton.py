@@ -71,11 +71,6 @@ def combine_kernel(
         tl.store(outputs[r] + base + local, total.to(outputs[r].dtype.element_ty), mask=inside)
 
 
-def first_used(used: Sequence[Sequence[bool]]) -> tuple[int, ...]:
-    """By row, the first column in use, or -1."""
-    return tuple(row.index(True) if any(row) else -1 for row in used)
-
-
 class Launch(NamedTuple):
     """What one combination needs besides its tensors: coefficients and the words of noises on the device, and
     compile-time arguments."""
@@ -96,24 +91,20 @@ def prepare(
 ) -> Launch:
     """``event``: the shape of a sample; ``noises``: interval and stream of the columns that the kernel makes. Kept, as
     a copy to the device makes the host wait."""
-    key = "triton", tuple(outputs), device, checked, tuple(noises), (*event,) if coefs.by_element else None
-    found = coefs.kept.get(key)
-    if found is None:
+
+    def make() -> Launch:
         wide = accumulation_dtype(outputs)
         used = coefs.used(wide)
+        first = tuple(row.index(True) if any(row) else -1 for row in used)
         constants = {
-            "USED": used,
-            "FIRST": first_used(used),
-            "CHECKED": checked,
-            "NOISES": len(noises),
-            "TABLED": coefs.by_element,
-            "WIDE": WIDE[wide],
-            "BLOCK": BLOCK,
-        }
+            "USED": used, "FIRST": first, "CHECKED": checked, "NOISES": len(noises), "TABLED": coefs.by_element,
+            "WIDE": WIDE[wide], "BLOCK": BLOCK,
+        }  # fmt: skip
         words = torch.tensor(tuple(noises), dtype=torch.int64, device=device) if noises else None
-        found = Launch(coefs.on(device, wide, event), words, constants, coefs.by_element or words is not None)
-        coefs.kept[key] = found
-    return found  # type: ignore[no-any-return]
+        return Launch(coefs.on(device, wide, event), words, constants, coefs.by_element or words is not None)
+
+    key = "triton", tuple(outputs), device, checked, tuple(noises), (*event,) if coefs.by_element else None
+    return coefs.kept.made(key, make)  # type: ignore[no-any-return]
 
 
 def start(

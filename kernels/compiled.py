@@ -12,7 +12,7 @@ import numba
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-Loop = Callable[[int, int, int, int], int]
+from .pool import Loop
 
 SIGNATURE = "int64(int64, int64, int64, int64)"
 _LOCK = threading.Lock()
@@ -20,9 +20,7 @@ _MADE: dict[Callable[..., Any], Loop] = {}  # as many as there are functions tha
 
 if hasattr(os, "register_at_fork"):  # a child must find these locks free, whoever compiles while it is forked
     for _lock in (global_compiler_lock, _LOCK):  # the last is taken first, as `compiled` does
-        os.register_at_fork(
-            before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-        )  # fmt: skip
+        os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def compiled(function: Callable[..., Any]) -> Loop:

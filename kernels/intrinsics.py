@@ -1,5 +1,5 @@
 """What Python does not say to numba: memory by its address, the bits of numbers, one rounding for two operations, and
-a loop whose elements do not depend on each other.
+a loop whose places do not depend on each other.
 
 These few functions write LLVM's instructions. All else that is compiled for the CPU is ordinary Python.
 """
@@ -23,9 +23,24 @@ KINDS = {
     types.float64: (DOUBLE, I64, types.int64, 0x7FF << 52, 1 << 52),
 }
 
-
 # Without what Python would need to call them: for functions that only compiled functions call.
-part = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+part = njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True)
+
+
+def conversion(result: Any, write: Any) -> Any:
+    """An intrinsic of one number; ``write(builder, value)`` makes a ``result`` of it."""
+
+    @intrinsic
+    def convert(typing, x):
+        return result(x), lambda context, b, _, given: write(b, given[0])
+
+    return convert
+
+
+bits_of = conversion(types.int32, lambda b, x: b.bitcast(x, I32))  # of an fp32 number
+of_bits = conversion(types.float32, lambda b, x: b.bitcast(x, FLOAT))
+of_half = conversion(types.float32, lambda b, x: b.fpext(b.bitcast(x, HALF), FLOAT))  # an fp16 number as its bits
+to_half = conversion(types.uint16, lambda b, x: b.bitcast(b.fptrunc(x, HALF), I16))
 
 
 @intrinsic
@@ -60,50 +75,20 @@ def address_of(typing, array):
 
 
 @intrinsic
-def bits_of(typing, x):
-    """The bits of an fp32 number, int32."""
-    return types.int32(x), lambda context, b, _, given: b.bitcast(given[0], I32)
-
-
-@intrinsic
-def of_bits(typing, x):
-    """The fp32 number that has the bits of an int32."""
-    return types.float32(x), lambda context, b, _, given: b.bitcast(given[0], FLOAT)
-
-
-@intrinsic
-def of_half(typing, x):
-    """The fp32 number that has the value of an fp16 number, given by its bits as uint16."""
-    return types.float32(x), lambda context, b, _, given: b.fpext(b.bitcast(given[0], HALF), FLOAT)
-
-
-@intrinsic
-def to_half(typing, x):
-    """The bits of an fp32 number rounded to fp16, uint16."""
-    return types.uint16(x), lambda context, b, _, given: b.bitcast(b.fptrunc(given[0], HALF), I16)
-
-
-@intrinsic
 def fma(typing, x, y, z):
     """``x y + z`` of fp32 numbers, rounded once."""
     return types.float32(x, y, z), lambda context, b, _, given: b.fma(*given)
 
 
 @intrinsic
-def beyond(typing, x):
-    """An integer that is negative where a number is infinite or NaN, and only there: it goes with others by or."""
-    _, kind, result, exponent, lowest = KINDS[x]
-    return result(x), lambda context, b, _, given: _beyond(b, given[0], kind, exponent, lowest)
+def flagged(typing, flag, x):
+    """``flag``, an integer as wide as x; from the first x that is infinite or NaN on it is negative."""
+    _, kind, result, *bits = KINDS[x]
+    return result(result, x), lambda context, b, _, given: _flagged(b, *given, kind, *bits)
 
 
-def _beyond(b: ir.IRBuilder, x: Any, kind: Any, exponent: int, lowest: int) -> Any:
-    return b.add(b.and_(b.bitcast(x, kind), kind(exponent)), kind(lowest))  # carries into the sign
-
-
-@intrinsic
-def either(typing, x, y):
-    """The bits of two integers, by or, no wider than they are."""
-    return x(x, y), lambda context, b, _, given: b.or_(*given)
+def _flagged(b: ir.IRBuilder, flag: Any, x: Any, kind: Any, exponent: int, lowest: int) -> Any:
+    return b.or_(flag, b.add(b.and_(b.bitcast(x, kind), kind(exponent)), kind(lowest)))  # carries into the sign
 
 
 @intrinsic
@@ -118,53 +103,13 @@ def add_columns(typing, like, count, more, columns, coefs, others, total, target
     A target may be a column: numbers are read before those of the same place are written, and LLVM is told that
     places do not depend on each other, so that it makes vectors of them.
     """
-    wide, whole, _, exponent, lowest = KINDS[like]
-
-    def array(b, address, kind):
-        return b.inttoptr(address, kind.as_pointer())
-
-    def item(b, items, *place):
-        return b.load(b.gep(items, place))
-
-    def loop(b, given, count, more, begun, head, end):
-        """One loop; returns its last block and the flag."""
-        columns, coefs, others, total, target, second, n = given
-        group = Distinct(b.module)
-        rows = [[item(b, weights, I64(j)) for j in range(k)] for weights, k in ((coefs, count), (others, more))]
-        xs = [array(b, item(b, columns, I64(j)), wide) for j in range(count)]
-        body = b.append_basic_block()
-        b.branch(body)
-        b.position_at_end(body)
-        i, flag = b.phi(I64), b.phi(whole)
-        i.add_incoming(I64(0), head)
-        flag.add_incoming(whole(0), head)
-
-        def of_group(access):
-            access.set_metadata("llvm.access.group", group)
-            return access
-
-        values = [of_group(item(b, x, i)) for x in xs]
-        found = b.or_(flag, _beyond(b, values[0], whole, exponent, lowest)) if count and not begun else flag
-        sums = []
-        for weights in rows[: 1 + (more > 0)]:
-            terms = [of_group(item(b, total, i))] if begun else []
-            terms += [b.fmul(c, x) for c, x in zip(weights, values, strict=False)]
-            sums.append(reduce(b.fadd, terms) if terms else wide(0.0))
-        for place, result in zip((target, second), sums, strict=False):
-            of_group(b.store(result, b.gep(place, [i])))
-        following = b.add(i, I64(1), flags=["nuw", "nsw"])
-        i.add_incoming(following, body)
-        flag.add_incoming(found, body)
-        again = b.cbranch(b.icmp_signed("<", following, n), body, end)
-        again.set_metadata("llvm.loop", independent(b.module, group))
-        return body, found
 
     def emit(context, b, _, given):
         _, count, more, columns, coefs, others, total, target, second, n = given
+        wide, whole = KINDS[like][:2]
         begun = b.zext(b.icmp_signed("!=", total, I64(0)), I64)
         case = b.add(b.mul(b.add(b.mul(count, I64(GROUP + 1)), more), I64(2)), begun)
-        arrays = [array(b, address, wide) for address in (coefs, others, total, target, second)]
-        given = (array(b, columns, I64), *arrays, n)
+        arrays = [b.inttoptr(x, wide.as_pointer()) for x in (coefs, others, total, target, second)]
         end, nothing = b.append_basic_block(), b.append_basic_block()
         switch = b.switch(case, nothing)
         b.position_at_end(nothing)
@@ -175,7 +120,9 @@ def add_columns(typing, like, count, more, columns, coefs, others, total, target
             head = b.append_basic_block()
             switch.add_case(I64((k * (GROUP + 1) + m) * 2 + old), head)
             b.position_at_end(head)
-            ends.append(loop(b, given, k, m, old, head, end))
+            xs = [b.load(b.gep(b.inttoptr(columns, I64.as_pointer()), [I64(j)])) for j in range(k)]
+            xs = [b.inttoptr(x, wide.as_pointer()) for x in xs]
+            ends.append(_loop(b, like, (k, m, old), xs, *arrays, n, end))
         b.position_at_end(end)
         flag = b.phi(whole)
         for block, found in ends:
@@ -183,6 +130,41 @@ def add_columns(typing, like, count, more, columns, coefs, others, total, target
         return b.icmp_signed("<", flag, whole(0))
 
     return types.boolean(like, *[types.int64] * 9), emit
+
+
+def _loop(b, like, case, xs, coefs, others, total, target, second, n, end):
+    """One loop of `add_columns`, then ``end``; returns its last block and its flag, see `flagged`."""
+    (wide, whole, _, *bits), (count, more, begun) = KINDS[like], case
+    rows = [[b.load(b.gep(w, [I64(j)])) for j in range(k)] for w, k in ((coefs, count), (others, more))]
+    group, head, body = Distinct(b.module), b.block, b.append_basic_block()
+    b.branch(body)
+    b.position_at_end(body)
+    i, flag = b.phi(I64), b.phi(whole)
+    i.add_incoming(I64(0), head)
+    flag.add_incoming(whole(0), head)
+
+    def number(array):
+        value = b.load(b.gep(array, [i]))
+        value.set_metadata("llvm.access.group", group)
+        return value
+
+    values, sums = [number(x) for x in xs], []
+    found = _flagged(b, flag, values[0], whole, *bits) if count and not begun else flag
+    for weights in rows[: 1 + (more > 0)]:
+        terms = [number(total)] if begun else []
+        terms += [b.fmul(c, x) for c, x in zip(weights, values, strict=False)]
+        sums.append(reduce(b.fadd, terms) if terms else wide(0.0))
+    for place, result in zip((target, second), sums, strict=False):
+        b.store(result, b.gep(place, [i])).set_metadata("llvm.access.group", group)
+    following = b.add(i, I64(1), flags=["nuw", "nsw"])
+    i.add_incoming(following, body)
+    flag.add_incoming(found, body)
+    again = b.cbranch(b.icmp_signed("<", following, n), body, end)
+    loop = Distinct(b.module)
+    parallel = Distinct(b.module, ir.MetaDataString(b.module, "llvm.loop.parallel_accesses"), group)
+    loop.operands = (loop, parallel)  # loops are known by nodes that name themselves
+    again.set_metadata("llvm.loop", loop)
+    return body, found
 
 
 class Distinct(MDValue):
@@ -194,11 +176,3 @@ class Distinct(MDValue):
     def descr(self, buf: list[str]) -> None:
         buf.append("distinct ")
         super().descr(buf)
-
-
-def independent(module: ir.Module, group: Any) -> Any:
-    """What a loop says of itself whose accesses ``group`` do not depend on other rounds."""
-    parallel = Distinct(module, ir.MetaDataString(module, "llvm.loop.parallel_accesses"), group)
-    node = Distinct(module)
-    node.operands = (node, parallel)  # loops are known by nodes that name themselves
-    return node

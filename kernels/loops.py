@@ -1,239 +1,155 @@
-"""The compiled loop of `combine`, and the parts that it shares with that of `scan`.
+"""The compiled loop of `combine`.
 
 One loop serves every call whose sums are fp32, and one those whose sums are fp64: how many tensors there are, of which
-dtypes, and which coefficients are zero are numbers that it reads. It goes over tiles of some thousand elements, which
-stay in the first-level cache. Columns that are not of the dtype of the sums are converted into tiles of their own, and
-noise is made there. Products and sums are rounded as the torch reference rounds them: the results are the same bits.
+dtypes, and which coefficients are zero are numbers that it reads. It goes from tile to tile. Columns that are not of
+the dtype of the sums are converted into tiles of their own, and noise is made there. Products and sums are rounded as
+the torch reference rounds them: the results are the same bits.
 """
 # What numba compiles has no annotations.
 # mypy: disable-error-code="no-untyped-def"
 
+from collections import namedtuple
+
 import numpy as np
-import torch
 from numba import njit
 
-from .intrinsics import (
-    GROUP,
-    add_columns,
-    address_of,
-    beyond,
-    bits_of,
-    either,
-    load,
-    of_bits,
-    of_half,
-    part,
-    store,
-    to_half,
-)  # fmt: skip
+from . import tiles
+from .intrinsics import GROUP, add_columns, address_of, part, store
 from .normals_cpu import normals
+from .tiles import INT, TILE, size_of, word
 
-TILE = 1024  # elements
-DOUBLE, FLOAT, HALF, BFLOAT = range(4)
-CODES = {torch.float64: DOUBLE, torch.float32: FLOAT, torch.float16: HALF, torch.bfloat16: BFLOAT}
-F64, F32, U16, INT = np.float64(0), np.float32(0), np.uint16(0), np.int64(0)  # what `load` reads numbers like
-
-
-@part
-def size_of(code):
-    return 8 if code == DOUBLE else 4 if code == FLOAT else 2
-
-
-@part
-def word(words, j):
-    return load(words, j, INT)
+# What a row says, see `combine_cpu.prepare`; count: the number of columns.
+FIELDS = "rows inputs noises checked tabled coefs samples reads kinds writes made uses addresses count"
+Call = namedtuple("Call", FIELDS)
+# Addresses of what a loop makes for itself: of the columns of a tile, and of those of a sum; by row, which columns it
+# uses, with which coefficients, and how many; of tiles, ``step`` bytes from one to the next.
+Space = namedtuple("Space", "columns picked names chosen used tiles step")
+# Whether sums go to the outputs and not to tiles; whether two are taken at once, and then which is the longer one;
+# whether the first sum tells if the first input is finite.
+Way = namedtuple("Way", "direct two longer tells")
 
 
 @part
-def read(code, source, tile, n, like):
-    """``n`` numbers of a dtype at an address, into a tile of numbers like ``like``."""
-    wide = type(like)
-    if code == DOUBLE:
-        for i in range(n):
-            store(tile, i, wide(load(source, i, F64)))
-    elif code == FLOAT:
-        for i in range(n):
-            store(tile, i, wide(load(source, i, F32)))
-    elif code == HALF:
-        for i in range(n):
-            store(tile, i, wide(of_half(load(source, i, U16))))
-    else:  # the upper half of an fp32 number
-        for i in range(n):
-            store(tile, i, wide(of_bits(np.int32(np.int32(load(source, i, U16)) << 16))))
+def call_of(row):
+    rows, inputs, noises, reads = word(row, 0), word(row, 1), word(row, 2), row + 56
+    writes, count = reads + 16 * inputs, inputs + noises
+    uses = writes + 16 * rows
+    return Call(
+        rows, inputs, noises, word(row, 3), word(row, 4), word(row, 5), word(row, 6), reads, reads + 8 * inputs, writes,
+        writes + 8 * rows, uses, uses + 8 * rows * count, count,
+    )  # fmt: skip
 
 
 @part
-def write(code, tile, target, n, like):
-    """A tile rounded to a dtype; from fp64 to 16 bits by way of fp32, as torch rounds."""
-    if code == DOUBLE:
-        for i in range(n):
-            store(target, i, np.float64(load(tile, i, like)))
-    elif code == FLOAT:
-        for i in range(n):
-            store(target, i, np.float32(load(tile, i, like)))
-    elif code == HALF:
-        for i in range(n):
-            store(target, i, to_half(np.float32(load(tile, i, like))))
-    else:
-        for i in range(n):
-            x = np.float32(load(tile, i, like))
-            bits = np.uint32(bits_of(x))
-            rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            store(target, i, np.uint16(rounded if x == x else np.uint32(0x7FC0)))
+def way_of(call, space, wide, size, like):
+    """Finds the columns that the sums use."""
+    direct = call.tabled == 0
+    for r in range(call.rows):
+        p, used = r * call.count, 0
+        if not call.tabled:
+            used = tiles.choose(call.coefs + size * p, call.count, space.names + 8 * p, space.chosen + size * p, like)
+        store(space.used, r, INT + used)
+        direct = direct and word(call.made, r) == wide
+    # Of two rows, of which one begins as the other, both sums are taken at once.
+    a = 1 if call.rows == 2 and word(space.used, 1) > word(space.used, 0) else 0
+    k, m = word(space.used, a), word(space.used, 1 - a) if call.rows == 2 else 0
+    two = direct and m > 0 and k <= GROUP
+    two = two and tiles.begins_with(space.names + 8 * a * call.count, space.names + 8 * (1 - a) * call.count, m)
+    return Way(direct and (call.rows == 1 or two), two, a, word(space.used, 0) > 0 and word(space.names, 0) == 0)
 
 
 @part
-def not_finite(x, n, like):
-    found = beyond(like)
-    for i in range(n):
-        found = either(found, beyond(load(x, i, like)))
-    return found < 0
-
-
-@part
-def choose(coefs, count, names, chosen, like):
-    """How many of ``count`` coefficients are not 0, which, and their values."""
-    used = 0
-    for j in range(count):
-        c = load(coefs, j, like)
-        if c != 0:
-            store(names, used, INT + j)
-            store(chosen, used, c)
-            used += 1
-    return used
-
-
-@part
-def begins_with(names, k, others, m):
-    """Whether k numbers begin with m others."""
-    same = m <= k
-    for j in range(m if same else 0):
-        same = same and word(names, j) == word(others, j)
-    return same
-
-
-@part
-def pick(used, names, columns, picked):
-    """Lay the chosen columns' addresses side by side."""
-    for j in range(used):
-        store(picked, j, word(columns, word(names, j)))
-
-
-@part
-def add_row(used, chosen, picked, total, target, n, size, like):
-    """The sum of ``used`` columns, of any number, over a tile ``total``; whether the first of them is not finite."""
-    bad, none = False, INT
-    for j in range(0, max(used, 1), GROUP):
-        to = target if j + GROUP >= used else total
-        begun = total if j else none
-        bad |= add_columns(
-            like, min(used - j, GROUP), none, picked + 8 * j, chosen + size * j, none, begun, to, none, n
-        )
+def read_inputs(call, f, lo, n, space, checked, wide, like):
+    """The inputs of a tile; whether one of the first ``call.checked``, from ``checked`` on, is not finite."""
+    bad = False
+    for j in range(call.inputs):
+        code = word(call.kinds, j)
+        address = word(f, word(call.reads, j)) + lo * size_of(code)
+        if code != wide:
+            tiles.read(code, address, space.tiles + j * space.step, n, like)
+            address = space.tiles + j * space.step
+        store(space.columns, j, address)
+        if checked <= j < call.checked:
+            bad |= tiles.not_finite(address, n, like)
     return bad
 
 
 @part
-def add_by_element(uses, coefs, step, count, columns, total, n, like):
-    """A row whose coefficients vary; those of column j begin ``step`` bytes behind those of the one before."""
-    begun = False
-    for j in range(count):
-        if word(uses, j):
-            c, x = coefs + j * step, word(columns, j)
-            if begun:
-                for i in range(n):
-                    store(total, i, load(total, i, like) + load(c, i, like) * load(x, i, like))
-            else:
-                for i in range(n):
-                    store(total, i, load(c, i, like) * load(x, i, like))
-            begun = True
-    for i in range(0 if begun else n):
-        store(total, i, like)
+def make_noises(call, f, sample, inside, n, space, size, like):
+    """The normals of a tile that begins ``inside`` elements behind the beginning of a sample."""
+    work = space.tiles + (call.count + call.rows) * space.step
+    for j in range(call.noises):
+        seed, number = word(word(f, call.samples + 1), sample), word(word(f, call.samples + 2), sample)
+        interval, stream = word(call.addresses, 2 * j), word(call.addresses, 2 * j + 1)
+        tile = space.tiles + (call.inputs + j) * space.step
+        z = normals(seed, number, interval, stream, inside, n, tile, work, size, like)
+        store(space.columns, call.inputs + j, z)
+
+
+@part
+def add_two(call, f, lo, n, space, way, size, like):
+    """Both sums of a tile; whether the first column is not finite."""
+    a, b = way.longer, 1 - way.longer
+    k = word(space.used, a)
+    tiles.pick(k, space.names + 8 * a * call.count, space.columns, space.picked)
+    places = word(f, word(call.writes, a)) + lo * size, word(f, word(call.writes, b)) + lo * size
+    coefs = space.chosen + size * a * call.count, space.chosen + size * b * call.count
+    return add_columns(like, k, word(space.used, b), space.picked, coefs[0], coefs[1], INT, places[0], places[1], n)
+
+
+@part
+def add_rows(call, f, lo, inside, span, n, space, way, size, like):
+    """The sums of a tile, one by one; whether the first column of the first is not finite."""
+    bad = False
+    for r in range(call.rows):
+        p, own = r * call.count, space.tiles + (call.count + r) * space.step
+        if call.tabled:
+            start = call.coefs + (p * span + inside) * size
+            tiles.add_by_element(call.uses + 8 * p, start, span * size, call.count, space.columns, own, n, like)
+        else:
+            to, used = word(f, word(call.writes, r)) + lo * size if way.direct else own, word(space.used, r)
+            tiles.pick(used, space.names + 8 * p, space.columns, space.picked)
+            found = tiles.add_row(used, space.chosen + size * p, space.picked, own, to, n, size, like)
+            bad |= found and r == 0
+    for r in range(0 if way.direct else call.rows):  # when all is read
+        code = word(call.made, r)
+        to = word(f, word(call.writes, r)) + lo * size_of(code)
+        tiles.write(code, space.tiles + (call.count + r) * space.step, to, n, like)
+    return bad
 
 
 @njit(inline="always")
 def combine(f, row, begin, end, like, wide):
-    """`combine_cpu.prepare` says what is read. Returns 1 if a checked input was not finite, else 0."""
-    rows, inputs, noises, checked, tabled = word(row, 0), word(row, 1), word(row, 2), word(row, 3), word(row, 4)
-    coefs, samples, reads = word(row, 5), word(row, 6), row + 56
-    kinds, writes, made = reads + 8 * inputs, reads + 16 * inputs, reads + 16 * inputs + 8 * rows
-    count, size = inputs + noises, size_of(wide)
-    uses = made + 8 * rows
-    addresses = uses + 8 * rows * count
-    span = word(f, samples) if noises or tabled else end
-
-    step = (TILE + 16) * size  # bytes of a tile: noise needs some elements more
-    memory = np.empty(2 * count + 2 * rows * count + 32 + (count + rows + 2) * step // 8, np.int64)
-    columns = address_of(memory)
-    picked, names, chosen = columns + 8 * count, columns + 16 * count, columns + (16 + 8 * rows) * count
-    used = chosen + 8 * rows * count
-    tile = used + 95 & -64  # a cache line begins there
-    direct = not tabled
-    for r in range(rows):
-        direct = direct and word(made, r) == wide
-        p = r * count
-        store(used, r, INT + (0 if tabled else choose(coefs + size * p, count, names + 8 * p, chosen + size * p, like)))
-    # Of two rows, of which one begins as the other, both sums are taken at once.
-    a, b = (1, 0) if rows == 2 and word(used, 1) > word(used, 0) else (0, 1)
-    more = word(used, b) if rows == 2 else 0
-    two = direct and more > 0 and word(used, a) <= GROUP
-    two = two and begins_with(names + 8 * a * count, word(used, a), names + 8 * b * count, more)
-    direct = direct and (rows == 1 or two)
-    first = word(used, 0) > 0 and word(names, 0) == 0  # whether sums tell if input 0 is finite
-
+    """The elements from begin to end; returns 1 if a checked input was not finite there, else 0."""
+    call, size = call_of(row), size_of(wide)
+    span = word(f, call.samples) if call.tabled or call.noises else end
+    step = (TILE + 16) * size  # noise needs some elements more
+    memory = np.empty((2 + 2 * call.rows) * call.count + 32 + (call.count + call.rows + 1) * step // 8, np.int64)
+    at = address_of(memory)
+    names = at + 16 * call.count
+    chosen = names + 8 * call.rows * call.count
+    used = chosen + 8 * call.rows * call.count
+    space = Space(at, at + 8 * call.count, names, chosen, used, used + 95 & -64, step)  # tiles begin a cache line
+    way = way_of(call, space, wide, size, like)
     bad, lo = False, begin
     while lo < end:
         sample = lo // span
         inside = lo - sample * span
         n = min(TILE, end - lo, span - inside)
-        for j in range(inputs):
-            code = word(kinds, j)
-            address = word(f, word(reads, j)) + lo * size_of(code)
-            if code != wide:
-                read(code, address, tile + j * step, n, like)
-                address = tile + j * step
-            store(columns, j, address)
-            if j < checked and (j or not first):
-                bad |= not_finite(address, n, like)
-        for j in range(noises):
-            k = inputs + j
-            work, place = tile + (count + rows) * step, tile + k * step
-            z = place if wide == FLOAT else work + step
-            z = normals(
-                word(word(f, samples + 1), sample), word(word(f, samples + 2), sample), word(addresses, 2 * j),
-                word(addresses, 2 * j + 1), inside, n, z, work,
-            )  # fmt: skip
-            if wide == DOUBLE:
-                read(FLOAT, z, place, n, like)
-                z = place
-            store(columns, k, z)
-        found, old = False, tile + count * step
-        if two:
-            pick(word(used, a), names + 8 * a * count, columns, picked)
-            found = add_columns(
-                like, word(used, a), more, picked, chosen + size * a * count, chosen + size * b * count, INT,
-                word(f, word(writes, a)) + lo * size, word(f, word(writes, b)) + lo * size, n,
-            )  # fmt: skip
-        for r in range(0 if two else rows):
-            p, own = r * count, old + r * step
-            to = word(f, word(writes, r)) + lo * size if direct else own
-            if tabled:
-                start = coefs + (p * span + inside) * size
-                add_by_element(uses + 8 * p, start, span * size, count, columns, own, n, like)
-            else:
-                pick(word(used, r), names + 8 * p, columns, picked)
-                bad_row = add_row(word(used, r), chosen + size * p, picked, own, to, n, size, like)
-                found |= bad_row and r == 0
-        bad |= found and first and checked > 0
-        for r in range(0 if direct else rows):
-            code = word(made, r)
-            write(code, old + r * step, word(f, word(writes, r)) + lo * size_of(code), n, like)
+        bad |= read_inputs(call, f, lo, n, space, INT + way.tells, wide, like)
+        make_noises(call, f, sample, inside, n, space, size, like)
+        if way.two:
+            found = add_two(call, f, lo, n, space, way, size, like)
+        else:
+            found = add_rows(call, f, lo, inside, span, n, space, way, size, like)
+        bad |= found and way.tells and call.checked > 0
         lo += n
     return INT + bad
 
 
 def combine_fp32(frame, row, begin, end):
-    return combine(frame, row, begin, end, F32, FLOAT)
+    return combine(frame, row, begin, end, tiles.F32, tiles.FLOAT)
 
 
 def combine_fp64(frame, row, begin, end):
-    return combine(frame, row, begin, end, F64, DOUBLE)
+    return combine(frame, row, begin, end, tiles.F64, tiles.DOUBLE)

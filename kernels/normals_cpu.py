@@ -45,8 +45,9 @@ def philox(seed, sample, interval, stream, block, blocks, radius, angle):
 
 
 @part
-def box_muller(radius, angle, pairs, z):
-    """The steps of `normals.box_muller`, on words at two addresses, as signed numbers."""
+def box_muller(radius, angle, pairs, z, like):
+    """The steps of `normals.box_muller`, on words at two addresses, as signed numbers; into numbers like ``like``."""
+    wide = type(like)
     for i in range(pairs):
         w, a = load(radius, i, _INT), load(angle, i, _INT)
         d = fma(_F(w), _TINY, _HALF_TINY)
@@ -64,17 +65,17 @@ def box_muller(radius, angle, pairs, z):
         cosine = fma(fma(fma(s, _C3, _C2), s, _C1), s, _C0)
         cosine = -cosine if a < 0 else cosine
         swap = a & 0x40000000 != 0
-        store(z, 2 * i, r * (sine if swap else cosine))
-        store(z, 2 * i + 1, r * (cosine if swap else sine))
+        store(z, 2 * i, wide(r * (sine if swap else cosine)))
+        store(z, 2 * i + 1, wide(r * (cosine if swap else sine)))
 
 
 @part
-def normals(seed, sample, interval, stream, first, n, tile, work):
-    """Elements ``first`` to ``first + n - 1``; returns their address, which is that of the tile or a little behind it.
-    Both addresses have room for n numbers of 32 bits, and 8 more."""
+def normals(seed, sample, interval, stream, first, n, tile, work, size, like):
+    """Elements ``first`` to ``first + n - 1``, as numbers like ``like``, of ``size`` bytes. Returns where they are: in
+    the tile, at its beginning or a little behind it. Tile and ``work`` have room for n such numbers, and 8 more."""
     skipped = first % 4
     blocks = (skipped + n + 3) // 4
     angle = work + 8 * blocks
     philox(seed, sample, interval, stream, first // 4, blocks, work, angle)
-    box_muller(work, angle, 2 * blocks, tile)
-    return tile + 4 * skipped
+    box_muller(work, angle, 2 * blocks, tile, like)
+    return tile + size * skipped

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from functools import reduce
+from operator import or_
 
 import torch
 
-Loop = Callable[[int, int, int, int], int]
+Loop = Callable[[int, int, int, int], int]  # of frame, row, begin and end
 
 THREADED_BYTES = 4 << 20  # moved by a loop, or as long as that takes: less is done before a thread has woken up
 PARTS = 4  # of each thread, so that one that comes late leaves its share to the others
@@ -38,11 +40,13 @@ def launch(loop: Loop, frame: int, row: int, count: int, size: int, *, multiple:
     with suppress(RuntimeError):  # no thread can be started, or the interpreter ends
         helpers = _helpers(threads - 1)
         asked.extend(helpers.submit(work) for _ in range(threads - 1))
-    found = work()
-    for future in asked:
-        if not future.cancel():  # else it has not begun, and nothing is left
-            found |= future.result()
-    return found
+    try:
+        found = work()
+    finally:  # nobody may write to the tensors any more, whatever has interrupted the caller
+        begins.clear()
+        begun = [future for future in asked if not future.cancel()]
+        wait(begun)
+    return reduce(or_, (future.result() for future in begun), found)
 
 
 def _helpers(count: int) -> ThreadPoolExecutor:
@@ -50,8 +54,9 @@ def _helpers(count: int) -> ThreadPoolExecutor:
     key = os.getpid(), count
     helpers = _HELPERS.get(key)
     if helpers is None:
-        for old in [k for k in _HELPERS if k != key]:
-            with suppress(KeyError):
-                _HELPERS.pop(old).shutdown(wait=False) if old[0] == key[0] else _HELPERS.pop(old)
+        for old in list(_HELPERS):
+            others = _HELPERS.pop(old, None)
+            if others is not None and old[0] == key[0]:  # a child must not touch its parent's
+                others.shutdown(wait=False)
         helpers = _HELPERS.setdefault(key, ThreadPoolExecutor(count, thread_name_prefix="logsnr"))
     return helpers

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
+from .table import Recent
 from .updates import STATE, Update, Updates
 
 # How often a coefficient is used over all calls of a recurrence: compiled code is made for this.
@@ -32,7 +33,7 @@ class Recurrence:
     matrices: np.ndarray
     at: np.ndarray
     models: int
-    kept: dict[tuple[torch.dtype, torch.device], torch.Tensor] = field(default_factory=dict, init=False, repr=False)
+    kept: Recent = field(default_factory=Recent, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, dtype in (("matrices", np.float64), ("at", np.int64)):
@@ -76,12 +77,13 @@ class Recurrence:
         return self._on(device, torch.int64, self.at)
 
     def _on(self, device: torch.device, dtype: torch.dtype, values: np.ndarray) -> torch.Tensor:
-        """Copied once: a copy to a GPU makes the host wait. Kept by dtype and device, of which there are few."""
-        key = dtype, device
-        if key not in self.kept:
+        """Copied once: a copy to a GPU makes the host wait."""
+
+        def copy() -> torch.Tensor:
             with torch.inference_mode(False):  # for runs outside it too
-                self.kept.setdefault(key, torch.tensor(values, dtype=dtype, device=device))
-        return self.kept[key]
+                return torch.tensor(values, dtype=dtype, device=device)
+
+        return self.kept.made((dtype, device), copy)  # type: ignore[no-any-return]
 
     def pattern(self, dtype: torch.dtype) -> Pattern:
         """(S, M + S + Z): NEVER, ALWAYS or SOMETIMES. A coefficient that ``dtype`` rounds to 0 is not used."""
@@ -110,10 +112,7 @@ def recurrence(calls: Updates | Sequence[Update]) -> Recurrence:
     """
     if not isinstance(calls, Updates):
         return _recurrence(calls)
-    found: Recurrence | None = calls.kept.get("recurrence")
-    if found is None:
-        found = calls.kept["recurrence"] = _recurrence(calls.calls)
-    return found
+    return calls.kept.made("recurrence", lambda: _recurrence(calls.calls))  # type: ignore[no-any-return]
 
 
 def _recurrence(calls: Sequence[Update]) -> Recurrence:

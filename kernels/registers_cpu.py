@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .buffers import Owned, Scratch, replace_state
 from .combine_cpu import copy, prepare
-from .compiled import Loop
-from .pool import THREADED_BYTES, launch
+from .pool import THREADED_BYTES, Loop, launch
 from .tensors import plain
 from .updates import STATE, Seeds, Updates
 
@@ -96,21 +95,22 @@ class CpuRegisters:
 
     def _prepared(self, output: torch.dtype) -> Calls:
         """The loop of every call, for a model that returns ``output``."""
-        updates, made = self.updates, []
-        found: Calls | None = updates.kept.get((output, *self.key))
-        if found is None:
+        updates = self.updates
+
+        def make() -> Calls:
+            made = []
             for n, call in enumerate(updates.calls):
                 addressed = call.noises if self.seeds is not None else ()
                 given = 0 if addressed else len(call.noises)
                 read = updates.read(n, output) + [updates.dtypes[STATE]] * given
                 places = [*range(self.outputs, self.outputs + call.models), *call.reads]
                 places += range(self.noises, self.noises + given)
-                event = self.event if call.table.by_element else ()
-                row = places, call.writes, self.samples
-                made.append(prepare(read, call.dtypes, call.table, call.models, addressed, event, *row))
+                where = places, call.writes, self.samples
+                made.append(prepare(read, call.dtypes, call.table, call.models, addressed, self.event, *where))
             rows = [one.row.buffer_info()[0] for one in made]
-            found = Calls(output, [one.loop for one in made], rows, [one.size for one in made], made)
-            updates.kept[output, *self.key] = found
+            return Calls(output, [one.loop for one in made], rows, [one.size for one in made], made)
+
+        found: Calls = updates.kept.made((output, *self.key), make)
         updates.kept[self.key] = found
         return found
 

@@ -7,15 +7,13 @@ from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 
-from .arguments import check_event
 from .backends import Backend, choose
 from .devices import float64_device, in_float64
 from .recurrence import Recurrence
 from .sums import numbers, sum_squares, weighted_sum
-from .table import used_columns
+from .table import check_event, used_columns
 from .tensors import STATE_DTYPES, cpu_refuses, overlap, triton_refuses
 
 Tensors = Sequence[torch.Tensor]
@@ -155,11 +153,10 @@ def _call(
     matrix = recurrence.matrices[first + k]
     if not recurrence.by_element:
         return tuple(weighted_sum(row, terms) for row in numbers(matrix, wide))
-    used = used_columns(matrix if wide is torch.float64 else matrix.astype(np.float32))
     table = recurrence.table(wide, slots[0].device)[first + k]
     return tuple(
         weighted_sum([c if use else 0.0 for c, use in zip(row, columns, strict=True)], terms)
-        for row, columns in zip(table, used, strict=True)
+        for row, columns in zip(table, used_columns(matrix, wide), strict=True)
     )
 
 

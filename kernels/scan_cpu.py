@@ -8,6 +8,7 @@ that is read of a piece is read before it is written, so the new nodes may take 
 # mypy: disable-error-code="no-untyped-def"
 
 from array import array
+from collections import namedtuple
 from collections.abc import Sequence
 from math import prod
 
@@ -15,14 +16,21 @@ import numpy as np
 import torch
 from numba import njit
 
+from . import tiles
 from .compiled import compiled
 from .intrinsics import address_of, load, part, store
-from .loops import CODES, DOUBLE, F32, F64, FLOAT, INT, TILE, add_row, choose, pick, read, size_of, word, write
 from .pool import launch
 from .recurrence import Recurrence
 from .sums import CHUNK, STRANDS, by_halves, power_of_two
+from .tiles import CODES, F64, INT, TILE, size_of, word
 
 assert CHUNK == TILE
+
+# The words of a row, and the number of columns.
+Row = namedtuple("Row", "window batch elements chunks group width slots models noises nodes slopes node count")
+# Addresses of what a loop makes for itself: as those of `loops.Space`; what the sum of squares needs; the change of a
+# node, its old and its stored values; outputs and noises in the dtype of the slots; ``step`` bytes from tile to tile.
+Space = namedtuple("Space", "columns picked names chosen total squares change old stored terms step")
 
 
 def scan_cpu(
@@ -78,93 +86,92 @@ def sum_strands(squares, n, total):
 
 
 @part
-def compare(new, old, change, squares, n, like):
-    """The change of a node, and its squares."""
-    for i in range(n):
-        d = load(new, i, like) - load(old, i, like)
-        store(change, i, d)
-        store(squares, i, np.float64(d) * np.float64(d))
+def row_of(row):
+    slots, models, noises = word(row, 6), word(row, 7), word(row, 8)
+    return Row(
+        word(row, 0), word(row, 1), word(row, 2), word(row, 3), word(row, 4), word(row, 5), slots, models, noises,
+        word(row, 9), word(row, 10), word(row, 11), slots + models + noises,
+    )  # fmt: skip
 
 
 @part
-def follow(answers, slope, change, n, like):
+def update(row, kinds, f, k, sample, place, n, now, then, space, wide, size, like):
+    """Call k of a piece, ``place`` elements behind the beginnings of its tensors: the slots ``then`` of ``now``."""
+    for j in range(row.models + row.noises):
+        code, follows = word(kinds, j), row.slopes and j < row.models
+        address, tile = word(f, 7 + j) + place * size_of(code), space.terms + j * space.step
+        if code != wide or follows:
+            tiles.read(code, address, tile, n, like)
+            address = tile
+        if follows:
+            slope = load(word(f, 6), k * row.batch + sample, like)
+            for i in range(n):
+                store(tile, i, load(tile, i, like) + slope * load(space.change, i, like))
+        store(space.columns, j if j < row.models else j + row.slots, address)
+    for s in range(row.slots):
+        store(space.columns, row.models + s, now + s * space.step)
+    for s in range(row.slots):
+        coefs, new = word(f, 1) + (k * row.slots + s) * row.count * size, then + s * space.step
+        used = tiles.choose(coefs, row.count, space.names, space.chosen, like)
+        tiles.pick(used, space.names, space.columns, space.picked)
+        tiles.add_row(used, space.chosen, space.picked, new, new, n, size, like)
+
+
+@part
+def see(row, f, k, place, n, slots, space, wide, like):
+    """Write the node that call k makes; its change, and the squares of that."""
+    at, new = place * size_of(row.node), slots + word(word(f, 2), k) * space.step
+    tiles.read(row.node, word(f, 5) + at, space.old, n, like)
+    tiles.write(row.node, new, word(f, 4) + at, n, like)
+    if row.node != wide:
+        tiles.read(row.node, word(f, 4) + at, space.stored, n, like)
+        new = space.stored
     for i in range(n):
-        store(answers, i, load(answers, i, like) + slope * load(change, i, like))
+        d = load(new, i, like) - load(space.old, i, like)
+        store(space.change, i, d)
+        store(space.squares, i, np.float64(d) * np.float64(d))
 
 
 @njit(inline="always")
-def scan(f, row, begin, end, like, wide):
+def scan(f, words, begin, end, like, wide):
     """Pieces from begin to end, those of the first samples first; `scan_cpu` says what is read. Returns 0."""
-    window, batch, elements, chunks, group, width = (
-        word(row, 0), word(row, 1), word(row, 2), word(row, 3), word(row, 4), word(row, 5),
+    row, size = row_of(words), size_of(wide)
+    stride, step = row.batch * row.elements, TILE * size
+    memory = np.empty(4 * row.count + STRANDS + 32 + TILE + (row.count + row.slots + 4) * step // 8, np.int64)
+    at = address_of(memory)
+    total = at + 32 * row.count
+    squares = total + 8 * STRANDS + 63 & -64  # a cache line begins there
+    now, then = squares + 8 * TILE, squares + 8 * TILE + row.slots * step  # slots before and after a call
+    old = then + row.slots * step
+    space = Space(
+        at, at + 8 * row.count, at + 16 * row.count, at + 24 * row.count, total, squares, old + step, old,
+        old + 2 * step, old + 3 * step, step,
     )  # fmt: skip
-    slots, models, noises, nodes, slopes, node = (
-        word(row, 6), word(row, 7), word(row, 8), word(row, 9), word(row, 10), word(row, 11),
-    )  # fmt: skip
-    count, size, stride = models + slots + noises, size_of(wide), batch * elements
-    step = TILE * size
-    memory = np.empty(4 * count + STRANDS + 32 + TILE + (count + slots + 4) * step // 8, np.int64)
-    columns = address_of(memory)
-    picked, names, chosen = columns + 8 * count, columns + 16 * count, columns + 24 * count
-    total = columns + 32 * count
-    squares = total + 8 * STRANDS + 63 & -64
-    tile = squares + 8 * TILE
-    now, then, spare = tile, tile + slots * step, tile + 2 * slots * step  # slots before and after a call
-    change, old, stored = spare, spare + step, spare + 2 * step
-    terms = spare + 3 * step  # outputs and noises in the dtype of the slots
-
     for piece in range(begin, end):
-        several = piece // chunks
-        chunk, sample = piece - several * chunks, several * group
-        offset = chunk * TILE
-        samples = min(group, batch - sample)
-        n = min(TILE, samples * elements - offset)
-        base = sample * elements + offset
-        for s in range(slots):
-            read(wide, word(f, 3) + (base + stride * s) * size, now + s * step, n, like)
-        for i in range(n if slopes else 0):
-            store(change, i, like)
-        for k in range(window):
-            place = base + stride * k
-            for j in range(models + noises):
-                code, address = word(row, 12 + j), word(f, 7 + j)
-                address += place * size_of(code)
-                if code != wide or (slopes and j < models):
-                    read(code, address, terms + j * step, n, like)
-                    address = terms + j * step
-                if slopes and j < models:
-                    follow(address, load(word(f, 6), k * batch + sample, like), change, n, like)
-                store(columns, j if j < models else j + slots, address)
-            for s in range(slots):
-                store(columns, models + s, now + s * step)
-            matrix = word(f, 1) + k * slots * count * size
-            for s in range(slots):
-                used = choose(matrix + s * count * size, count, names, chosen, like)
-                pick(used, names, columns, picked)
-                new = then + s * step
-                add_row(used, chosen, picked, new, new, n, size, like)
+        sample = piece // row.chunks * row.group
+        chunk, samples = piece % row.chunks, min(row.group, row.batch - sample)
+        base, n = sample * row.elements + chunk * TILE, min(TILE, samples * row.elements - chunk * TILE)
+        for s in range(row.slots):
+            tiles.read(wide, word(f, 3) + (base + stride * s) * size, now + s * step, n, like)
+        for i in range(n):
+            store(space.change, i, like)
+        for k in range(row.window):
+            place, each = base + stride * k, min(row.elements, n)
+            update(row, words + 96, f, k, sample, place, n, now, then, space, wide, size, like)
             now, then = then, now
-            if nodes:
-                where = place * size_of(node)
-                read(node, word(f, 5) + where, old, n, like)
-                seen = now + word(word(f, 2), k) * step
-                write(node, seen, word(f, 4) + where, n, like)
-                if node != wide:
-                    read(node, word(f, 4) + where, stored, n, like)
-                    seen = stored
-                compare(seen, old, change, squares, n, like)
-                each = min(elements, n)
+            if row.nodes:
+                see(row, f, k, place, n, now, space, wide, like)
                 for j in range(samples):
                     found = sum_strands(squares + 8 * j * each, each, total)
-                    store(word(f, 0), (k * batch + sample + j) * width + chunk, found)
-        for s in range(0 if nodes else slots):
-            write(wide, now + s * step, word(f, 4) + (base + stride * s) * size, n, like)
+                    store(word(f, 0), (k * row.batch + sample + j) * row.width + chunk, found)
+        for s in range(0 if row.nodes else row.slots):
+            tiles.write(wide, now + s * step, word(f, 4) + (base + stride * s) * size, n, like)
     return INT
 
 
 def scan_fp32(frame, row, begin, end):
-    return scan(frame, row, begin, end, F32, FLOAT)
+    return scan(frame, row, begin, end, tiles.F32, tiles.FLOAT)
 
 
 def scan_fp64(frame, row, begin, end):
-    return scan(frame, row, begin, end, F64, DOUBLE)
+    return scan(frame, row, begin, end, tiles.F64, tiles.DOUBLE)

@@ -1,7 +1,7 @@
 """The coefficients of `combine`, prepared once for whatever runs them."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +18,13 @@ class Recent(OrderedDict[Any, Any]):
         super().__setitem__(key, value)
         while len(self) > self.MOST:
             self.popitem(last=False)
+
+    def made(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is kept, or else what ``make`` makes."""
+        found = self.get(key)
+        if found is None:
+            found = self[key] = make()
+        return found
 
 
 class Table:
@@ -36,30 +43,25 @@ class Table:
 
     def rounded(self, wide: torch.dtype, event: Sequence[int]) -> np.ndarray:
         """In the dtype in which sums are taken: (R, K), or (R, K, elements of the event); contiguous."""
-        key = wide, (*event,) if self.by_element else None
-        found: np.ndarray | None = self.kept.get(key)
-        if found is None:
-            kind = np.float64 if wide is torch.float64 else np.float32
-            found = self.kept[key] = np.array(_by_element(self.coefs, event), dtype=kind, order="C")
+        event, kind = (*event,) if self.by_element else (), np.float64 if wide is torch.float64 else np.float32
+        found: np.ndarray = self.kept.made(
+            (wide, event), lambda: np.array(_by_element(self.coefs, event), dtype=kind, order="C")
+        )
         return found
 
     def used(self, wide: torch.dtype) -> tuple[tuple[bool, ...], ...]:
         """By output, which columns enter its sum: those with a coefficient other than 0 in the dtype ``wide``."""
-        key = "used", wide
-        found: tuple[tuple[bool, ...], ...] | None = self.kept.get(key)
-        if found is None:
-            narrow = self.coefs if wide is torch.float64 else self.coefs.astype(np.float32)
-            found = self.kept[key] = used_columns(narrow)
-        return found
+        return self.kept.made(("used", wide), lambda: used_columns(self.coefs, wide))  # type: ignore[no-any-return]
 
     def on(self, device: torch.device, wide: torch.dtype, event: Sequence[int]) -> torch.Tensor:
         """`rounded` as a tensor on ``device``: copied there at most once."""
-        key = device, wide, (*event,) if self.by_element else None
-        found: torch.Tensor | None = self.kept.get(key)
-        if found is None:
+
+        def copy() -> torch.Tensor:
             with torch.inference_mode(False):
-                found = self.kept[key] = torch.from_numpy(self.rounded(wide, event)).to(device)
-        return found
+                return torch.from_numpy(self.rounded(wide, event)).to(device)
+
+        key = device, wide, (*event,) if self.by_element else ()
+        return self.kept.made(key, copy)  # type: ignore[no-any-return]
 
 
 ONE = Table(np.ones((1, 1)))
@@ -83,8 +85,16 @@ def _table(shape: tuple[int, ...], numbers: bytes) -> Table:
     return Table(np.frombuffer(numbers).reshape(shape))
 
 
-def used_columns(coefs: np.ndarray) -> tuple[tuple[bool, ...], ...]:
-    return tuple(map(tuple, (coefs != 0).reshape(*coefs.shape[:2], -1).any(axis=2).tolist()))
+def check_event(given: Sequence[int], event: Sequence[int]) -> None:
+    """Raise ValueError where coefficients by element, of the shape ``given``, do not go with samples of ``event``."""
+    if len(given) > len(event) or any(e not in (1, n) for e, n in zip(given[::-1], event[::-1], strict=False)):
+        raise ValueError(f"per-element coefs of shape {(*given,)} do not broadcast against {tuple(event)}")
+
+
+def used_columns(coefs: np.ndarray, wide: torch.dtype) -> tuple[tuple[bool, ...], ...]:
+    """(R, K): whether a coefficient is not 0 in the dtype in which sums are taken; by element, whether one is."""
+    used = coefs.astype(np.float64 if wide is torch.float64 else np.float32) != 0
+    return tuple(map(tuple, used.reshape(*coefs.shape[:2], -1).any(axis=2).tolist()))
 
 
 def _by_element(coefs: np.ndarray, event: Sequence[int]) -> np.ndarray:

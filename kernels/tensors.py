@@ -90,13 +90,6 @@ def overlap(inputs: Sequence[torch.Tensor], out: Sequence[torch.Tensor]) -> str 
     return None
 
 
-def scattered(x: torch.Tensor) -> str | None:
-    """Why compiled code that works sample by sample cannot serve a dense tensor, or None if it can."""
-    if x.numel() and len(x) > 1 and x.stride(0) != prod(x.shape[1:]):
-        return "the elements of a sample are not next to each other in memory"
-    return None
-
-
 def plain(x: torch.Tensor, device: str = "cpu") -> bool:
     """Whether the tensor is what lies at its address: on the device, no subclass, no pending negation."""
     there = x.is_cpu if device == "cpu" else x.is_cuda
