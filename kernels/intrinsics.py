@@ -4,7 +4,7 @@ a loop whose places do not depend on each other.
 These few functions write LLVM's instructions. All else that is compiled for the CPU is ordinary Python.
 """
 # numba gives its intrinsics the types of their arguments, and what LLVM writes has no annotations.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, call-arg, misc"
 
 from functools import reduce
 from typing import Any

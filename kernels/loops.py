@@ -6,7 +6,7 @@ the dtype of the sums are converted into tiles of their own, and noise is made t
 the torch reference rounds them: the results are the same bits.
 """
 # What numba compiles has no annotations.
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, call-arg, misc"
 
 from collections import namedtuple
 
