@@ -66,6 +66,9 @@ class Program:
         calls = sequence("calls", self.calls)
         if not calls or not all(isinstance(call, Call) for call in calls):
             raise ValueError("calls must be one or more of type Call")
+        for n, call in enumerate(calls):
+            if call.models != 2:
+                raise ValueError(f"call {n} must have 2 model columns, x0 and eps, before its reads, not {call.models}")
         put(self, "calls", tuple(prune(calls)))
         put(self, "slots", 1 + max(_written(self.calls)))
         put(self, "times", np.array(self.grid))

@@ -32,7 +32,7 @@ class AncestralDDIM:
     global_order = 1
 
     def __post_init__(self) -> None:
-        _check_share(self.eta)
+        object.__setattr__(self, "eta", _share(self.eta))
 
     @property
     def stochastic(self) -> bool:
@@ -91,7 +91,7 @@ class AncestralMidpoint:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gauge", as_gauge(self.gauge))
-        _check_share(self.eta)
+        object.__setattr__(self, "eta", _share(self.eta))
 
     @property
     def stochastic(self) -> bool:
@@ -118,8 +118,8 @@ class AncestralMidpoint:
         return _program("midpoint", at, ordered, order=2, notes=ddim_notes(simple, at))
 
 
-def _check_share(eta: object) -> None:
-    number("eta", eta, 0.0, 1.0, "a number from 0 (no noise) to 1 (DDPM)")
+def _share(eta: object) -> float:
+    return number("eta", eta, 0.0, 1.0, "a number from 0 (no noise) to 1 (DDPM)")
 
 
 def ddpm_calls(s: Nodes, t: Nodes) -> list[Call]:

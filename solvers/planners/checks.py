@@ -8,9 +8,10 @@ import numpy as np
 
 def number(name: str, value: Any, low: float, high: float, what: str) -> float:
     """``value`` as a float; ValueError unless it lies in [low, high], which ``what`` says in words."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not low <= value <= high:
+    plain = value.item() if isinstance(value, np.number) else value  # numpy compares in the value's own precision
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not low <= plain <= high:
         raise ValueError(f"{name} = {value!r} must be {what}")
-    return float(value)
+    return float(plain)
 
 
 def nonnegative(name: str, value: Any) -> float:

@@ -135,12 +135,13 @@ def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str
         return eta
     if callable(eta):
         return Smooth(eta)
-    if isinstance(eta, bool) or not isinstance(eta, (int, float, np.number)) or not 0 <= eta <= MOST:
+    plain = eta.item() if isinstance(eta, np.number) else eta  # numpy compares in the value's own precision
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not 0 <= plain <= MOST:
         raise ValueError(
             f"{name} = {eta!r:.60} must be a number of at least 0 (the ODE; 1: the reverse SDE) and at most {MOST:g}, "
             "or a function of lam"
         )
-    return Window(float(eta))
+    return Window(float(plain))
 
 
 def er_sde(lam: Array) -> Array:
@@ -164,11 +165,11 @@ def eta_from_json(value: Any) -> Stochasticity | None:
     """The inverse of `eta_to_json`; ValueError for other values."""
     if value is None or value in ("er-sde", "function"):
         return {None: None, "er-sde": Smooth(er_sde), "function": Unknown()}[value]
+    said = f"eta must be null, 'er-sde', 'function' or [eta, low, high], not {value!r:.60}"
     if not isinstance(value, list) or len(value) != 3 or not all(u is None or type(u) in (int, float) for u in value):
-        raise ValueError(f"eta must be null, 'er-sde', 'function' or [eta, low, high], not {value!r:.60}")
-    eta, low, high = value
-    return Window(
-        float("nan") if eta is None else float(eta),
-        -np.inf if low is None else float(low),
-        np.inf if high is None else float(high),
-    )
+        raise ValueError(said)
+    try:
+        eta, low, high = (d if u is None else float(u) for u, d in zip(value, (np.nan, -np.inf, np.inf), strict=True))
+    except OverflowError:  # an int of hundreds of digits
+        raise ValueError(said) from None
+    return Window(eta, low, high)
