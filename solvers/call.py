@@ -92,6 +92,9 @@ class Call:
             raise ValueError(f"reads must name different slots, not {self.reads}")
         put(self, "matrix", self._checked(_array(self.matrix)))
 
+    def __reduce__(self) -> tuple[Any, ...]:  # arrays come back from pickle without their flag
+        return Call, (self.t, self.reads, self.writes, self.matrix, self.at, self.noises, self.node)
+
     def _checked(self, matrix: Array) -> Array:
         columns = len(self.reads) + len(self.noises)
         if matrix.ndim < 2 or matrix.shape[0] != len(self.writes) or matrix.shape[1] <= columns:

@@ -78,6 +78,9 @@ class Program:
         _check_nodes(self.calls, self.steps)
         _check_disjoint(self.noises)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Program, (self.name, self.order, self.grid, self.calls, self.notes, self.eta)
+
     def __len__(self) -> int:
         return len(self.calls)
 
