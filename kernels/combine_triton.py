@@ -104,7 +104,7 @@ def prepare(
         return Launch(coefs.on(device, wide, event), words, constants, coefs.by_element or words is not None)
 
     key = "triton", tuple(outputs), device, checked, tuple(noises), (*event,) if coefs.by_element else None
-    return coefs.kept.made(key, make)  # type: ignore[no-any-return]
+    return coefs.kept.made(key, make)
 
 
 def start(

@@ -48,7 +48,7 @@ def _compile(function: Callable[..., Any]) -> Loop:
     except Exception:
         loop = numba.njit(SIGNATURE, nogil=True)(function)
     loop.disable_compile()  # for arguments of other types
-    return loop  # type: ignore[no-any-return]
+    return loop
 
 
 @cache
@@ -60,7 +60,7 @@ def stamp() -> tuple[tuple[str, int, int], ...]:
 
 def target() -> tuple[str, str, str]:
     """What numba compiles for: the kind of machine, the processor, and its features, as LLVM lists them."""
-    return cpu_target.target_context.codegen().magic_tuple()  # type: ignore[no-any-return]
+    return cpu_target.target_context.codegen().magic_tuple()
 
 
 def unfit() -> str | None:

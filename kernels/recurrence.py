@@ -83,7 +83,7 @@ class Recurrence:
             with torch.inference_mode(False):  # for runs outside it too
                 return torch.tensor(values, dtype=dtype, device=device)
 
-        return self.kept.made((dtype, device), copy)  # type: ignore[no-any-return]
+        return self.kept.made((dtype, device), copy)
 
     def pattern(self, dtype: torch.dtype) -> Pattern:
         """(S, M + S + Z): NEVER, ALWAYS or SOMETIMES. A coefficient that ``dtype`` rounds to 0 is not used."""
@@ -112,7 +112,7 @@ def recurrence(calls: Updates | Sequence[Update]) -> Recurrence:
     """
     if not isinstance(calls, Updates):
         return _recurrence(calls)
-    return calls.kept.made("recurrence", lambda: _recurrence(calls.calls))  # type: ignore[no-any-return]
+    return calls.kept.made("recurrence", lambda: _recurrence(calls.calls))
 
 
 def _recurrence(calls: Sequence[Update]) -> Recurrence:

@@ -51,7 +51,7 @@ class Table:
 
     def used(self, wide: torch.dtype) -> tuple[tuple[bool, ...], ...]:
         """By output, which columns enter its sum: those with a coefficient other than 0 in the dtype ``wide``."""
-        return self.kept.made(("used", wide), lambda: used_columns(self.coefs, wide))  # type: ignore[no-any-return]
+        return self.kept.made(("used", wide), lambda: used_columns(self.coefs, wide))
 
     def on(self, device: torch.device, wide: torch.dtype, event: Sequence[int]) -> torch.Tensor:
         """`rounded` as a tensor on ``device``: copied there at most once."""
@@ -61,7 +61,7 @@ class Table:
                 return torch.from_numpy(self.rounded(wide, event)).to(device)
 
         key = device, wide, (*event,) if self.by_element else ()
-        return self.kept.made(key, copy)  # type: ignore[no-any-return]
+        return self.kept.made(key, copy)
 
 
 ONE = Table(np.ones((1, 1)))
