@@ -18,7 +18,7 @@ GROUP = 4  # columns that `add_columns` adds at a time
 FLOAT, DOUBLE, HALF = ir.FloatType(), ir.DoubleType(), ir.HalfType()
 I16, I32, I64 = (ir.IntType(bits) for bits in (16, 32, 64))
 # By dtype of the sums: numbers, integers as wide, and the bits of the exponent with the lowest of them.
-KINDS = {
+KINDS: dict[Any, Any] = {
     types.float32: (FLOAT, I32, types.int32, 0x7F800000, 1 << 23),
     types.float64: (DOUBLE, I64, types.int64, 0x7FF << 52, 1 << 52),
 }
@@ -83,11 +83,12 @@ def fma(typing, x, y, z):
 @intrinsic
 def flagged(typing, flag, x):
     """``flag``, an integer as wide as x; from the first x that is infinite or NaN on it is negative."""
-    _, kind, result, *bits = KINDS[x]
-    return result(result, x), lambda context, b, _, given: _flagged(b, *given, kind, *bits)
+    result = KINDS[x][2]
+    return result(result, x), lambda context, b, _, given: _flagged(b, given[0], given[1], x)
 
 
-def _flagged(b: ir.IRBuilder, flag: Any, x: Any, kind: Any, exponent: int, lowest: int) -> Any:
+def _flagged(b: ir.IRBuilder, flag: Any, x: Any, like: Any) -> Any:
+    _, kind, _, exponent, lowest = KINDS[like]
     return b.or_(flag, b.add(b.and_(b.bitcast(x, kind), kind(exponent)), kind(lowest)))  # carries into the sign
 
 
@@ -122,7 +123,7 @@ def add_columns(typing, like, count, more, columns, coefs, others, total, target
             b.position_at_end(head)
             xs = [b.load(b.gep(b.inttoptr(columns, I64.as_pointer()), [I64(j)])) for j in range(k)]
             xs = [b.inttoptr(x, wide.as_pointer()) for x in xs]
-            ends.append(_loop(b, like, (k, m, old), xs, *arrays, n, end))
+            ends.append(_loop(b, like, (k, m, old), xs, arrays, n, end))
         b.position_at_end(end)
         flag = b.phi(whole)
         for block, found in ends:
@@ -132,9 +133,9 @@ def add_columns(typing, like, count, more, columns, coefs, others, total, target
     return types.boolean(like, *[types.int64] * 9), emit
 
 
-def _loop(b, like, case, xs, coefs, others, total, target, second, n, end):
+def _loop(b, like, case, xs, arrays, n, end):
     """One loop of `add_columns`, then ``end``; returns its last block and its flag, see `flagged`."""
-    (wide, whole, _, *bits), (count, more, begun) = KINDS[like], case
+    (wide, whole), (count, more, begun), (coefs, others, total, target, second) = KINDS[like][:2], case, arrays
     rows = [[b.load(b.gep(w, [I64(j)])) for j in range(k)] for w, k in ((coefs, count), (others, more))]
     group, head, body = Distinct(b.module), b.block, b.append_basic_block()
     b.branch(body)
@@ -149,7 +150,7 @@ def _loop(b, like, case, xs, coefs, others, total, target, second, n, end):
         return value
 
     values, sums = [number(x) for x in xs], []
-    found = _flagged(b, flag, values[0], whole, *bits) if count and not begun else flag
+    found = _flagged(b, flag, values[0], like) if count and not begun else flag
     for weights in rows[: 1 + (more > 0)]:
         terms = [number(total)] if begun else []
         terms += [b.fmul(c, x) for c, x in zip(weights, values, strict=False)]

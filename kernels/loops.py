@@ -19,8 +19,9 @@ from .normals_cpu import normals
 from .tiles import INT, TILE, size_of, word
 
 # What a row says, see `combine_cpu.prepare`; count: the number of columns.
-FIELDS = "rows inputs noises checked tabled coefs samples reads kinds writes made uses addresses count"
-Call = namedtuple("Call", FIELDS)
+Call = namedtuple(
+    "Call", "rows inputs noises checked tabled coefs samples reads kinds writes made uses addresses count"
+)
 # Addresses of what a loop makes for itself: of the columns of a tile, and of those of a sum; by row, which columns it
 # uses, with which coefficients, and how many; of tiles, ``step`` bytes from one to the next.
 Space = namedtuple("Space", "columns picked names chosen used tiles step")
