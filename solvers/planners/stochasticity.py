@@ -135,7 +135,7 @@ def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str
         return eta
     if callable(eta):
         return Smooth(eta)
-    plain = eta.item() if isinstance(eta, np.number) else eta  # numpy compares in the value's own precision
+    plain: Any = eta.item() if isinstance(eta, np.number) else eta  # numpy compares in the value's own precision
     if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not 0 <= plain <= MOST:
         raise ValueError(
             f"{name} = {eta!r:.60} must be a number of at least 0 (the ODE; 1: the reverse SDE) and at most {MOST:g}, "
