@@ -135,7 +135,8 @@ def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str
         return eta
     if callable(eta):
         return Smooth(eta)
-    plain: Any = eta.item() if isinstance(eta, np.number) else eta  # numpy compares in the value's own precision
+    given: Any = eta
+    plain = given.item() if isinstance(given, np.number) else given  # numpy compares in the value's own precision
     if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not 0 <= plain <= MOST:
         raise ValueError(
             f"{name} = {eta!r:.60} must be a number of at least 0 (the ODE; 1: the reverse SDE) and at most {MOST:g}, "
