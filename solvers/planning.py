@@ -32,7 +32,7 @@ class Layout:
     grid: str | tuple[float, ...] = "logsnr"
     t_start: float | None = None
     t_end: float | None = None
-    startup: str = "ramp"
+    startup: str | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -43,7 +43,8 @@ class Layout:
         put(self, "grid", grid_key(self.grid))
         put(self, "t_start", end_time("t_start", self.t_start))
         put(self, "t_end", end_time("t_end", self.t_end))
-        check_startup(self.startup)
+        if self.startup is not None:
+            check_startup(self.startup)
 
     @property
     def named(self) -> bool:
@@ -64,7 +65,7 @@ class Layout:
         their defaults. Raises ValueError for fields that do not fit together, and what `Solver.program` raises.
         """
         if isinstance(solver, Program):
-            if given := [f.name for f in fields(self) if getattr(self, f.name) != f.default]:
+            if given := [f.name for f in fields(self) if getattr(self, f.name) not in (f.default, "ramp")]:
                 raise ValueError(f"a program is the whole grid; leave out {' and '.join(given)}")
             check_times(sch, solver)
             return solver

@@ -94,7 +94,7 @@ class Program:
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """All that makes two programs the same."""
-        return self.name, self.order, self.grid, self.eta, *(call.key for call in self.calls)
+        return self.name, self.order, self.grid, self.notes, self.eta, *(call.key for call in self.calls)
 
     @cached_property
     def _hash(self) -> int:

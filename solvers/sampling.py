@@ -50,7 +50,7 @@ def solve(
     grid: str | Any = "logsnr",
     t_start: float | None = None,
     t_end: float | None = None,
-    startup: str = "ramp",
+    startup: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     seed: Seed | None = None,

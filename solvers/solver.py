@@ -65,19 +65,21 @@ class Solver:
         planner: Any = self.planner
         return int(replace(planner, eta=0.0).global_order) if self.stochastic and hasattr(planner, "eta") else 0
 
-    def program(self, sch: Schedule, grid: Any, *, startup: str = "ramp", prediction: str | None = None) -> Program:
+    def program(
+        self, sch: Schedule, grid: Any, *, startup: str | None = None, prediction: str | None = None
+    ) -> Program:
         """The table of this solver on ``grid``, a 1-D array of times (see `logsnr.grid`).
 
-        startup, prediction: for planners that have such fields: "ramp" or "single-step", and the head that the network
-        returns. Raises ValueError for grids that are not
-        strictly monotone or leave the schedule, for grids of stochastic solvers that do not go from noise to data, and
-        for adaptive-only methods; TypeError if the planner does not return a `Program`.
+        startup, prediction: for planners that have such fields, which None leaves as they are: "ramp" or
+        "single-step", and the head that the network returns. Raises ValueError for grids that are not strictly
+        monotone or leave the schedule, for grids of stochastic solvers that do not go from noise to data, and for
+        adaptive-only methods; TypeError if the planner does not return a `Program`.
         """
         planner = self.planner
         if planner is None:
             raise ValueError(f"{self.name} chooses its own steps and has no program; give rtol and atol to solve")
         given = {"startup": startup, "prediction": prediction}
-        if fields := {name: value for name, value in given.items() if hasattr(planner, name)}:
+        if fields := {name: value for name, value in given.items() if value is not None and hasattr(planner, name)}:
             planner = replace(planner, **fields)  # type: ignore[type-var]
         times = check_grid(sch, grid)
         self._check_direction(times, self.stochastic)

@@ -80,12 +80,12 @@ class Observer:
 
 
 def takes_x0(callback: Callback) -> bool:
-    """Whether a callback has a fourth argument, for the x0 estimate."""
+    """Whether a callback has a fourth argument, without a default, for the x0 estimate."""
     try:
         parameters = signature(callback).parameters.values()
     except (TypeError, ValueError):  # some builtins
         return False
-    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
     return len(places) >= 4 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
 
 

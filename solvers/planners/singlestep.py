@@ -8,9 +8,10 @@ import numpy as np
 
 from ..arrays import Array, Mask
 from ..call import STATE, Call, NoiseKey
-from ..heads import Level, to_pair
+from ..heads import HEADS, Level, to_pair
 from ..program import Program
 from ..schedules.base import Schedule
+from .checks import choice
 from .gauges import X0, Gauge, Nodes, as_gauge
 from .quadrature import powers
 from .stochasticity import NONE, Stochasticity, stochasticity
@@ -37,6 +38,8 @@ class ExponentialRungeKutta:
     def __post_init__(self) -> None:
         if not isinstance(self.tableau, Tableau):
             raise ValueError(f"tableau must be a Tableau, not {self.tableau!r:.60}")
+        if self.prediction is not None:
+            choice("prediction", self.prediction, HEADS)
         object.__setattr__(self, "gauge", as_gauge(self.gauge))
         object.__setattr__(self, "eta", stochasticity(self.eta))
 

@@ -49,7 +49,7 @@ def test_increments_add_up(name: str) -> None:
         torch.testing.assert_close(first * decay + second, whole, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["1", "5", "smooth"])
+@pytest.mark.parametrize("name", ["1", pytest.param("5", marks=pytest.mark.slow), "smooth"])
 def test_increments_are_independent_normals(name: str) -> None:
     """Over disjoint intervals, long and short, equal and unequal, increments are standard normals without
     correlation: Kolmogorov and Smirnov's test and 5 standard errors, with 40,000 samples."""

@@ -59,7 +59,9 @@ def test_one_compilation_per_shape() -> None:
 
 
 @one_graph
-@pytest.mark.parametrize(("state", "model"), [(torch.float32, torch.float16), (torch.bfloat16, None)])
+@pytest.mark.parametrize(
+    ("state", "model"), [(torch.float32, torch.float16), pytest.param(torch.bfloat16, None, marks=pytest.mark.slow)]
+)
 def test_loops_of_half_precision(state: torch.dtype, model: torch.dtype | None) -> None:
     """Casts for the model are part of the graph."""
     plain = loop("dpmpp-2m", dtype=model)

@@ -151,7 +151,11 @@ class Rotated:
         return rotated(schedule, grid, order=self.global_order, faulty=self.faulty)
 
 
-@pytest.mark.parametrize(("order", "sch"), [(1, logsnr.FlowMatching()), (2, SCH), (3, logsnr.EDM())], ids=str)
+@pytest.mark.parametrize(
+    ("order", "sch"),
+    [pytest.param(1, logsnr.FlowMatching(), marks=pytest.mark.slow), (2, SCH), (3, logsnr.EDM())],
+    ids=str,
+)
 def test_radius_of_the_wrong_time_is_found(order: int, sch: logsnr.Schedule) -> None:
     """Adams in the rotated gauge gains an order with every value; with sigma_s for sigma_t in one place one step is of
     order 2, and the whole of order 1, whatever is declared."""

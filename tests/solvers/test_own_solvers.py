@@ -176,6 +176,7 @@ def test_a_gauge_of_one_s_own(sch: Schedule, grid: np.ndarray, eta: float) -> No
         for variable, startup in (("lam", "ramp"), ("t", "single-step"), ("rho", "ramp")):
             mine, theirs = (Adams(g, order, variable, eta, startup=startup).plan(sch, grid) for g in (MyEps(), EPS))
             assert mine == theirs
+            assert bool(mine.noises) is (eta > 0)
     mine, theirs = (ExponentialRungeKutta(DPM_2, g, eta).plan(sch, grid) for g in (MyEps(), EPS))
     assert mine == theirs
     assert Adams(MyEps(), 2) != Adams(EPS, 2)

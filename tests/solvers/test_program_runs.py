@@ -1,5 +1,6 @@
 """Programs are what runs: by name, as an object, from JSON, in another process, in windows, along a path, watched."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -111,7 +112,8 @@ def test_another_process_runs_the_same_bits(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(program.to_json())
         wanted.append(f"{run(program, brownian='path' in name).numpy().tobytes().hex()} True")
     command = [sys.executable, "-c", CHILD, *(str(tmp_path / f"{name}.json") for name in programs)]
-    code = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    code = subprocess.run(command, capture_output=True, text=True, check=True, env=paths)
     assert code.stdout.split("\n")[:-1] == wanted
     assert len(set(wanted)) == len(wanted)
 

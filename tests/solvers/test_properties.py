@@ -185,9 +185,9 @@ def hold(cases: tuple[Case, ...]) -> int:
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-@pytest.mark.parametrize("count", [200, pytest.param(2500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [120, pytest.param(2500, marks=pytest.mark.slow)])
 def test_legal_combinations_are_finite(count: int) -> None:
-    """Coefficients and samples are finite for 800 legal combinations of everything a user chooses, but for at
+    """Coefficients and samples are finite for hundreds of legal combinations of everything a user chooses, but for at
     most 1 in 200 where the numbers themselves outgrow fp16: a few steps that extrapolate wildly."""
     grown = 0
 
