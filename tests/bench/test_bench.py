@@ -1,50 +1,29 @@
 import base64
-import csv
 import re
-import shutil
 from dataclasses import replace
 from io import BytesIO, StringIO
 
 import numpy as np
 import pytest
 import torch
+from bench_runs import CASE, bench, row, rows
 from matplotlib.image import imread
 from rich.console import Console
 
 import logsnr
-from logsnr.bench import job
 from logsnr.bench.problems import PROBLEMS, load_problem
 from logsnr.bench.references import load_reference
-from logsnr.bench.results import COLUMNS, Case, Results, Row
+from logsnr.bench.results import COLUMNS
 from logsnr.bench.sheets import Pictures, contact_sheet
 from logsnr.bench.tables import Board, Line, legend, short, terminal_table
 from logsnr.bench.work_precision import NFES, Plan, cases, default_solvers, measure
 from logsnr.solvers.grids import GRIDS
-
-PLAN = Plan(solvers=("ddim", "dpmpp-2m"), nfes=(4, 8), samples=8)
-CASE = Case("gaussian", "ddim", "ramp", "logsnr", 4, None, 8, 0)
-
-
-def bench(out, plan=PLAN, problems=("gaussian",), fresh=False):
-    console = Console(file=StringIO(), width=80)
-    job.run_bench(problems, plan, out, fresh=fresh, command=["logsnr", "bench", "--nfe", "4"], console=console)
-    return console.file.getvalue()
-
-
-def rows(out):
-    with (out / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     return out, bench(out)
-
-
-def row(solver="ddim", nfe=4, median=1.0, grid="logsnr", startup="ramp", rms=1.0):
-    case = replace(CASE, solver=solver, nfe=nfe, grid=grid, startup=startup)
-    return Row(case, nfe, dict(median=median, rms=rms, p90=1.0, reference_error=1e-12), 1.0, 1.0, "here")
 
 
 def test_every_solver_grid_and_budget_is_one_row_of_the_csv(report):
@@ -91,125 +70,10 @@ def test_the_terminal_shows_the_least_possible_as_a_dash(tmp_path):
     assert "-: rk4 needs at least 4" in shown
 
 
-def test_a_second_run_measures_nothing(report, monkeypatch):
-    """Rows that are there are used again."""
-    monkeypatch.setattr(job, "measure", lambda *args: pytest.fail("measured again"))
-    before = rows(report[0])
-    bench(report[0])
-    assert rows(report[0]) == before
-
-
-def test_an_interrupted_run_goes_on_where_it_stopped(report, tmp_path, monkeypatch):
-    """After a stop in the middle of a line, only what is missing is measured."""
-    lines = (report[0] / "results.csv").read_text().splitlines(keepends=True)
-    (tmp_path / "results.csv").write_text("".join(lines[:8]) + lines[8][:30])
-    measured = []
-    monkeypatch.setattr(job, "measure", lambda *args: measured.append(args) or measure(*args))
-    bench(tmp_path)
-    assert len(measured) == len(lines) - 8
-    assert len(rows(tmp_path)) == len(lines) - 1
-
-
-def test_rows_of_other_versions_stay_and_are_not_used(report, tmp_path):
-    """Numbers of another torch are kept in the file, a line says so, and all is measured again."""
-    text = (report[0] / "results.csv").read_text()
-    (tmp_path / "results.csv").write_text(text.replace("torch ", "torch 0."))
-    said = bench(tmp_path)
-    assert re.search(r"12 rows of other versions \(torch 0\.\S+\) stay in it and are not used", " ".join(said.split()))
-    assert len(rows(tmp_path)) == 24
-    assert [row["versions"] for row in rows(tmp_path)].count(rows(report[0])[0]["versions"]) == 12
-
-
-def test_opening_takes_out_the_cases_that_are_dropped(report, tmp_path):
-    """The cases named are measured again, the others stay."""
-    path, text = tmp_path / "results.csv", (report[0] / "results.csv").read_text()
-    path.write_text(text)
-    cases = list(Results(path)._rows)
-    for drop in (cases[:3], cases[1:], cases):
-        path.write_text(text)
-        assert set(Results(path, drop=drop)._rows) == set(cases) - set(drop)
-
-
-def test_fresh_keeps_what_is_not_asked_for(tmp_path):
-    """--fresh measures again what this run asks for; rows of other problems and budgets stay in the CSV."""
-    bench(tmp_path)
-    before = rows(tmp_path)
-    bench(tmp_path, plan=replace(PLAN, nfes=PLAN.nfes[:1], solvers=("ddim",), rtols=()), fresh=True)
-    after = rows(tmp_path)
-    key = ("problem", "solver", "startup", "grid", "nfe", "rtol")
-    assert sorted(tuple(r[k] for k in key) for r in after) == sorted(tuple(r[k] for k in key) for r in before)
-
-
-def test_a_damaged_reference_is_made_again(report, tmp_path):
-    """A reference that is no archive is computed again."""
-    shutil.copytree(report[0], tmp_path / "out")
-    for path in (tmp_path / "out" / "cache").iterdir():
-        path.write_bytes(path.read_bytes()[:100])
-    bench(tmp_path / "out", fresh=True)
-    assert [r["median"] for r in rows(tmp_path / "out")] == [r["median"] for r in rows(report[0])]
-
-
-def damaged(text, how):
-    lines = text.splitlines(keepends=True)
-    if how == "a torn line":
-        lines[3] = lines[3][:40] + "\n"
-    elif how == "an open quote":
-        lines[3] = '"' + lines[3]
-    elif how == "no text":
-        lines[3] = "\x00\ufffd,\n"
-    else:
-        lines[0] = "problem,sol\n"
-    return "".join(lines)
-
-
-@pytest.mark.parametrize("how", ["a torn line", "an open quote", "no text", "the head"])
-def test_a_damaged_csv_is_told_and_kept_aside(how, report, tmp_path):
-    """One line says where the damage is; the file as it was is kept, never over another, and other rows are used."""
-    text, path = (report[0] / "results.csv").read_text(), tmp_path / "results.csv"
-    number = 1 if how == "the head" else 4
-    for aside in ("results.damaged.csv", "results.damaged-2.csv"):
-        path.write_text(damaged(text, how))
-        results = Results(path)
-        assert results.notes == [f"{path}: no row in line {number}, which is left out; {aside} is the file as it was"]
-        assert (tmp_path / aside).read_text() == damaged(text, how)
-        assert len(results._rows) == 12 - (how != "the head")
-    assert not Results(path).notes
-
-
-def test_a_bench_goes_on_with_a_damaged_csv(report, tmp_path):
-    """What the damage has taken is measured again, and the line is shown."""
-    (tmp_path / "results.csv").write_text(damaged((report[0] / "results.csv").read_text(), "an open quote"))
-    assert "no row in line 4" in " ".join(bench(tmp_path).split())
-    assert len(rows(tmp_path)) == 12
-
-
-@pytest.mark.parametrize("name", ["results.csv", "index.html"])
-def test_files_of_others_are_not_overwritten(name, tmp_path):
-    """A table or a page that this bench has not written is refused by its name, and stays."""
-    (tmp_path / name).write_text("year,rain\n1998,3\n")
-    with pytest.raises(ValueError, match=rf"{name} (was|is) not .*; move it away, or give another folder"):
-        bench(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "year,rain\n1998,3\n"
-
-
 def test_solvers_that_fit_no_budget_are_told(tmp_path):
     """A solver that was named and takes more than every budget is not left out without a word."""
     output = bench(tmp_path, plan=Plan(solvers=("ddim", "rk4"), nfes=(3,), rtols=(), samples=4))
     assert "rk4 needs at least 4" in output
-
-
-def test_a_row_survives_the_csv(tmp_path):
-    """A row read back equals the row written, an adaptive one too."""
-    versions = Results(tmp_path / "results.csv").versions
-    written = [replace(row(), versions=versions), replace(row(), versions=versions)]
-    written[1] = replace(written[1], case=replace(CASE, nfe=None, rtol=1e-3, grid="adaptive"))
-    written[1].statistics["median"] = np.pi
-    results = Results(tmp_path / "results.csv")
-    for each in written:
-        results.add(each)
-    again = Results(tmp_path / "results.csv")
-    assert [again.get(each.case) for each in written] == written
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mixture"])

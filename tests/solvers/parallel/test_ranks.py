@@ -39,6 +39,7 @@ def test_ids_are_what_makes_the_noise_that_of_one_process() -> None:
     assert not torch.equal(draw(range(SAMPLES // 2), "sde-dpmpp-2m"), second)
 
 
+@pytest.mark.slow
 def test_the_example() -> None:
     """torchrun with two ranks shares a run of 1000 steps in a few rounds, and a batch."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(EXAMPLE)]

@@ -1,0 +1,30 @@
+"""What the tests of the bench share: a small plan, its runs, and rows made by hand."""
+
+import csv
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
+
+from logsnr.bench import job
+from logsnr.bench.results import Case, Row
+from logsnr.bench.work_precision import Plan
+
+PLAN = Plan(solvers=("ddim", "dpmpp-2m"), nfes=(4, 8), samples=8)
+CASE = Case("gaussian", "ddim", "ramp", "logsnr", 4, None, 8, 0)
+
+
+def bench(out, plan=PLAN, problems=("gaussian",), fresh=False):
+    console = Console(file=StringIO(), width=80)
+    job.run_bench(problems, plan, out, fresh=fresh, command=["logsnr", "bench", "--nfe", "4"], console=console)
+    return console.file.getvalue()
+
+
+def rows(out):
+    with (out / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def row(solver="ddim", nfe=4, median=1.0, grid="logsnr", startup="ramp", rms=1.0):
+    case = replace(CASE, solver=solver, nfe=nfe, grid=grid, startup=startup)
+    return Row(case, nfe, dict(median=median, rms=rms, p90=1.0, reference_error=1e-12), 1.0, 1.0, "here")
