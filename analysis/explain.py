@@ -1,5 +1,6 @@
 """What a solver is, in words and numbers: its table, its order, its cost, and the names it equals."""
 
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from textwrap import wrap
@@ -9,8 +10,9 @@ import numpy as np
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
+from ..solvers.interpret import carry_out
 from ..solvers.planners.multistep import Startup
-from ..solvers.program import STATE, Program
+from ..solvers.program import ONE, STATE, Program
 from ..solvers.schedules.base import Schedule
 from .stability import LONGEST, SETTLED, stability, stable_step
 
@@ -91,8 +93,8 @@ def check_length(steps: int) -> None:
 
 def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
     """The times of the calls, and the linear map that the program is, for any model: every slot is a linear
-    combination of the start, of the x0 that the calls return and of the noises, (calls + 1, 1 + calls + noises).
-    Row n is the state that call n sees, the last row the result.
+    combination of the start, of the x0 that the calls return and of the noises, but for constants,
+    (calls + 1, 1 + calls + noises). Row n is the state that call n sees, the last row the result.
 
     The pair (x0, eps) of a call is one unknown: eps = (x - alpha x0) / sigma, or x0 from eps at sigma = 0.
     """
@@ -105,8 +107,9 @@ def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
         return (unknown, (x - alpha * unknown) / sigma) if sigma else (x / alpha, unknown)
 
     noises = dict(zip(program.noises, units[1 + len(program) :], strict=True))
-    end = program.interpret(units[0], model, noises)
-    return np.array([call.t for call in program]), np.stack([*seen, end])
+    slots = {STATE: units[0], ONE: 0 * units[0]}
+    deque(carry_out(program, slots, model, noises), 0)
+    return np.array([call.t for call in program]), np.stack([*seen, slots[STATE]])
 
 
 def _same(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:
@@ -119,7 +122,7 @@ def _extrapolation(program: Program, sch: Schedule) -> float:
     states = {call.at for call in program}
     for call in program:
         row = call.matrix[call.writes.index(STATE)] if call.node is not None else None
-        older = [] if row is None else [2 + j for j, k in enumerate(call.reads) if k not in states]
+        older = [] if row is None else [2 + j for j, k in enumerate(call.reads) if k not in {*states, ONE}]
         if row is None or not older:
             continue
         newest = row[:2].sum()

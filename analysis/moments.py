@@ -2,11 +2,11 @@
 
 For x0 ~ N(m, C) the exact E[x0 | x] is affine in x and diagonal in the eigenbasis of C, so along every
 eigenvector (a *mode* of variance c) a linear solver is a recursion of a few numbers. With R^2 = alpha^2 c +
-sigma^2, a slot a m + g (x_start - alpha_start m) + sum_k n_k xi_k has
+sigma^2, a slot a m + g (x_start - alpha_start m) + sum_k n_k xi_k + b has
 
     E[x0 | slot] = m + (alpha c / R^2) (slot - alpha m),    E[eps | slot] = (sigma / R^2) (slot - alpha m),
 
-so the numbers (a, g, n_1, n_2, ...) depend on c alone, and a sampler costs as much as its table is long.
+so the numbers (a, g, n_1, n_2, ..., b) depend on c alone, and a sampler costs as much as its table is long.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.interpret import PairModel, carry_out
 from ..solvers.planning import plan_program
-from ..solvers.program import STATE, NoiseKey, Program
+from ..solvers.program import ONE, STATE, NoiseKey, Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions
@@ -45,14 +45,15 @@ class Moments:
 
 
 class Affine(NamedTuple):
-    """An end state mean m + start (x_start - alpha_start m) + noise . xi along N modes, of data mean m.
+    """An end state mean m + start (x_start - alpha_start m) + noise . xi + constant along N modes, of data mean m.
 
-    mean, start: (N,). noise: (K, N), one row per standard normal that the program adds, `xi` independent.
+    mean, start, constant: (N,). noise: (K, N), one row per standard normal that the program adds, `xi` independent.
     """
 
     mean: Array
     start: Array
     noise: Array
+    constant: Array
 
     def variance(self, start: Array) -> Array:
         """The variances of the end state for starts of the variances ``start``."""
@@ -72,8 +73,8 @@ def sampler_moments(
     denoiser that of ``gaussian``. layout: steps, nfe, grid, t_start, t_end and startup, as in `logsnr.solve`; a
     `Program` is taken as it is. Noises with different keys are independent, those with the same key are the same.
 
-    Raises TypeError for other data, ValueError for options that do not fit, and for per-element coefficients that
-    are not of the event's shape or do not commute with the covariance (a full one).
+    Raises TypeError for other data, ValueError for options that do not fit, and for constants and per-element
+    coefficients that are not of the event's shape or do not commute with the covariance (a full one).
     """
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian of logsnr.analysis, not {type(gaussian).__name__}")
@@ -86,6 +87,7 @@ def sampler_moments(
     basis = gaussian.basis
     m = gaussian.mean if basis is None else basis.mT @ gaussian.mean.reshape(-1)
     mean, exact_mean = torch.from_numpy(end.mean).reshape(c.shape) * m, sch.alpha(program.grid[-1]) * m
+    mean = mean + torch.from_numpy(end.constant).reshape(c.shape)
     w2, kl = (distance(mean, variance, exact_mean, exact) for distance in (w2_gaussian, kl_gaussian))
     if basis is not None:
         mean, variance = (basis @ mean).reshape(gaussian.mean.shape), (basis * variance) @ basis.mT
@@ -108,19 +110,19 @@ def after_each_call(
     program: Program, sch: Schedule, variances: Array, *, lift: Callable[[Array], Array] = np.asarray
 ) -> Iterator[Affine]:
     """The state, slot 0, after every call; arguments as of `propagate`."""
-    units = Units(program, lift(np.zeros((2 + len(program.noises), len(variances)))))
+    units = Units(program, lift(np.zeros((3 + len(program.noises), len(variances)))))
     start = units.at(1)
     start[0] += lift(np.array([sch.alpha(program.grid[0])]))[0]
-    slots = {STATE: start}
+    slots = {STATE: start, ONE: units.at(-1)}
     matrices = [lift(call.matrix.reshape(*call.matrix.shape[:2], *[-1] * (call.matrix.ndim > 2))) for call in program]
     for _ in carry_out(program, slots, _exact_model(program, sch, variances, lift), units, matrices):
         form = slots[STATE]
-        yield Affine(form[0], form[1], form[2:])
+        yield Affine(form[0], form[1], form[2:-1], form[-1])
 
 
 class Units(Mapping[NoiseKey, Array]):
-    """Slots that hold one noise alone, by its key, (2 + noises, N): row 0 is for the mean and row 1 for the start. Each
-    is made when it is asked for: all of them are as many numbers as there are noises, squared."""
+    """Slots that hold one noise alone, by its key, (3 + noises, N): row 0 is for the mean, row 1 for the start and
+    the last for constants. Each is made when it is asked for: all are as many numbers as there are noises, squared."""
 
     def __init__(self, program: Program, zero: Array) -> None:
         self.rows, self.zero = {key: 2 + k for k, key in enumerate(program.noises)}, zero
@@ -163,6 +165,8 @@ def _exact_model(program: Program, sch: Schedule, variances: Array, lift: Callab
 def _per_element(program: Program, gaussian: Gaussian) -> bool:
     """Whether there are per-element coefficients; ValueError unless they are diagonal in the eigenbasis."""
     shapes = {call.matrix.shape[2:] for call in program if call.matrix.ndim > 2}
+    if program.constant and gaussian.basis is not None:
+        raise ValueError(f"{program.name} adds constants to the elements: give cov as a number or as variances")
     for shape in shapes:
         if gaussian.basis is not None:
             raise ValueError(

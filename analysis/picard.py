@@ -78,9 +78,11 @@ def picard_sweeps(
     every sample.) Raises ValueError for options that do not fit.
     """
     program, stds = plan_program(solver, sch, **layout), positive("stds", np.atleast_1d(stds))
+    if program.constant:
+        raise ValueError(f"{program.name} adds constants, and how fast sweeps converge is known without them only")
     times = np.array([*(call.t for call in program), program.grid[-1]])
     alpha, sigma = (np.asarray(f(times))[:, None] for f in (sch.alpha, sch.sigma))
-    units = Units(program, np.zeros((2 + len(program.noises), len(stds))))
+    units = Units(program, np.zeros((3 + len(program.noises), len(stds))))
     start = units.at(1) * np.hypot(alpha[0] * stds, sigma[0])
 
     def sweep(x0: Sequence[Array]) -> Array:

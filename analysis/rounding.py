@@ -137,7 +137,7 @@ def _fifty_digits(program: Program, data: Gaussian, sch: Schedule, x: torch.Tens
         end = propagate(program, sch, data.variances.numpy(), lift=_decimals)
         start, mean = _decimals(x.double().numpy()), _decimals(data.mean.numpy())
         alpha = _decimals(np.array([sch.alpha(program.grid[0])]))
-        states: Array = end.mean * mean + end.start * (start - alpha * mean)
+        states: Array = end.mean * mean + end.start * (start - alpha * mean) + end.constant
         return states
 
 

@@ -23,7 +23,7 @@ from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.interpret import carry_out
-from ..solvers.program import STATE, Call, Program
+from ..solvers.program import ONE, STATE, Call, Program
 from ..solvers.schedules.formulas import EDM
 from .problem import parameter
 from .rounding import positive
@@ -128,13 +128,14 @@ def _growth(method: Solver, h: float, kappa: Array) -> Array:
 
     quiet = dict.fromkeys(program.noises, 0.0)
     slots = range(program.slots)
-    sizes = {k: program.grid[0] ** (1 - kappa) for k in slots}
+    sizes = {k: program.grid[0] ** (1 - kappa) for k in slots} | {ONE: 0 * kappa}  # constants do not grow
     before: Array = np.empty(0)
     memory: dict[int, Array] = {}
     for n in range(DEPTH + period):
         if n == DEPTH:
             before = np.stack([sizes[k] for k in slots])
             memory = {k: unit[:, None] * np.ones_like(kappa) for k, unit in enumerate(np.eye(program.slots))}
+            memory[ONE] = sizes[ONE]
         if memory:
             deque(carry_out(steps[n], memory, model, quiet), 0)
         deque(carry_out(steps[n], sizes, sized, quiet, [np.abs(call.matrix).tolist() for call in steps[n]]), 0)

@@ -72,6 +72,8 @@ class TorchRegisters:
         self.slots[0] = x.to(updates.dtypes[0], copy=True)  # models may work in place on what they are given
         if updates.cast is not None:
             self.slots[updates.cast] = x.to(updates.dtypes[updates.cast])
+        if updates.one is not None:
+            self.slots[updates.one] = torch.ones_like(self.slots[0])
         self.flags: list[torch.Tensor] = []
 
     def step(self, n: int, output: Any) -> int:

@@ -50,6 +50,8 @@ class CpuRegisters:
         self.block = torch.empty(len(updates.hidden) * stride, dtype=state.dtype, device=state.device)
         for i, k in enumerate(updates.hidden):
             self.frame[k] = self.block.data_ptr() + i * stride * state.element_size()
+            if k == updates.one:
+                self.block[i * stride : (i + 1) * stride].fill_(1.0)
         words = (0, 0) if seeds is None else (seeds.seeds.data_ptr(), seeds.samples.data_ptr())
         self.frame.extend([*[0] * (self.samples - self.outputs), max(prod(self.event), 1), *words])
         self.address = self.frame.buffer_info()[0]

@@ -24,6 +24,8 @@ class TritonRegisters:
         self.slots = [state, *(torch.empty_like(state, dtype=dtype) for dtype in updates.dtypes[1:])]
         if updates.cast is not None:
             self.slots[updates.cast].copy_(x)
+        if updates.one is not None:
+            self.slots[updates.one].fill_(1.0)
         self.owned = Owned(self.slots)
         self.scratch = Scratch(state)
         self.flags = torch.zeros(len(updates.calls), APART, dtype=torch.bool, device=x.device)

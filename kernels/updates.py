@@ -41,13 +41,15 @@ class Updates:
     """A program as the memory of a run sees it.
 
     dtypes: of every slot. Slot 0 is the state and starts as a copy of x; a last slot of the model's
-    dtype, where the state's differs, holds the cast that the model reads (``cast``).
+    dtype, where the state's differs, holds the cast that the model reads (``cast``). The slot ``one``, if there is
+    one, holds 1 everywhere, and no call writes it.
     kept: what those who run it prepare for the next run.
     """
 
     calls: tuple[Update, ...]
     dtypes: tuple[torch.dtype, ...]
     cast: int | None
+    one: int | None = None
     kept: Recent = field(default_factory=Recent, init=False, repr=False)
 
     def read(self, n: int, output: torch.dtype) -> list[torch.dtype]:

@@ -19,6 +19,7 @@ from .arrays import Array
 STATE = 0  # the slot of the state
 MAX_WRITES = 3
 MAX_SLOTS = 256
+ONE = MAX_SLOTS  # past all slots, one that holds 1 everywhere: its column is a constant. No call writes it
 MAX_STREAM = (1 << 32) - 1
 HASHED = 1 << 31  # streams from here on belong to keys; those below to starts and Brownian paths
 
@@ -55,9 +56,9 @@ class NoiseKey(NamedTuple):
 class Call:
     """One model evaluation and the linear update that follows it.
 
-    t:      time of the evaluation.
+    t:      time that the model is told, by which its answer is understood: a node of the grid, or any other.
     at:     the slot on which the model is evaluated.
-    reads:  slots the update reads;  writes: the slots it writes (at most 3), all after all reads.
+    reads:  slots the update reads, ONE for a constant;  writes: the slots it writes (at most 3), all after all reads.
     matrix: float64, one row per write. Columns: the model's result, then the slots read, then the noises.
             In a program the result is the pair (x0, eps), so that any head is a combination of columns and
             the limits sigma = 0 and alpha = 0 are ordinary numbers; `lower` replaces the pair by what the
@@ -65,7 +66,7 @@ class Call:
     noises: keys of the standard normals added by the last columns, `NoiseKey` or (s, t) or (s, t, stream).
     node:   index of the grid node that the state has reached after this call, None inside a step.
 
-    Raises ValueError, naming the field, for what is none of these: slots are numbered from 0 to 255.
+    Raises ValueError, naming the field, for what is none of these: slots are numbered from 0 to 255, and ONE is 256.
     """
 
     t: float
@@ -82,7 +83,12 @@ class Call:
         put(self, "at", integer("at", self.at, 0, MAX_SLOTS - 1))
         for name in ("reads", "writes"):
             slots = sequence(name, getattr(self, name))
-            put(self, name, tuple(integer(f"{name}: slot", k, 0, MAX_SLOTS - 1) for k in slots))
+            constant = (ONE,) if name == "reads" else ()
+            put(
+                self,
+                name,
+                tuple(ONE if k in constant else integer(f"{name}: slot", k, 0, MAX_SLOTS - 1) for k in slots),
+            )
         put(self, "noises", tuple(map(_key, sequence("noises", self.noises))))
         if self.node is not None:
             put(self, "node", integer("node", self.node, 0, 1 << 31))

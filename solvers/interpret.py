@@ -10,7 +10,7 @@ from operator import add
 from types import MappingProxyType
 from typing import Any
 
-from .call import Call, NoiseKey
+from .call import ONE, Call, NoiseKey
 
 PairModel = Callable[[Any, float], tuple[Any, Any]]
 NO_NOISE: Mapping[NoiseKey, Any] = MappingProxyType({})
@@ -26,13 +26,15 @@ def carry_out(
     """Carry out ``calls`` one by one, and yield each when its results are in ``slots``, which may be looked at and
     changed in between.
 
-    slots:    what each slot holds, updated in place; ``{STATE: x}`` before the first call of a program.
+    slots:    what each slot holds, updated in place; ``{STATE: x}`` before the first call of a program. ONE holds the
+              number 1 unless it is given.
     model:    ``model(x, t)`` gives the pair (x0, eps) at the schedule's time t.
     noises:   what stands for the standard normal of each key.
     matrices: in place of the calls' own float64 coefficients, one table per call, indexed ``[row][column]``: tensors
               that record gradients, Decimals, ... Columns that are 0 in the call's own table are left out, whatever
               they hold, as everywhere.
     """
+    slots.setdefault(ONE, 1.0)
     for n, call in enumerate(calls):
         seen = slots[call.at]
         columns = [*model(seen, call.t), *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]

@@ -9,7 +9,7 @@ import torch
 
 from ..kernels import Table, Update, Updates
 from .arrays import Array
-from .call import Call, prune
+from .call import ONE, Call, prune
 from .heads import Level, network_rate, to_pair
 from .program import Program
 from .schedules.base import Schedule
@@ -58,10 +58,13 @@ def lower(
     times = np.array([call.t for call in program])
     pairs = _pairs(prediction, sch, times)
     calls = [_convert(call, pair, prediction, sch, weights) for call, pair in zip(program, pairs, strict=True)]
-    dtypes = [state] * program.slots
-    cast = None
+    dtypes, one, cast = [state] * program.slots, None, None
+    if any(ONE in call.reads for call in calls):
+        one = len(dtypes)
+        dtypes.append(state)
+        calls = [_with_one(call, one) for call in calls]
     if model != state:
-        cast = program.slots
+        cast = len(dtypes)
         dtypes.append(model)
         calls = _with_casts(calls, cast)
     calls = prune(calls)
@@ -71,7 +74,7 @@ def lower(
     updates = tuple(_update(call, program, dtypes) for call in calls)
     level = Level.at(sch, program.grid[0])
     pure = program.grid[0] >= sch.t_start and level.alpha <= PURE * level.sigma
-    return Lowered(program, Updates(updates, tuple(dtypes), cast), float(level.sigma) if pure else 0.0)
+    return Lowered(program, Updates(updates, tuple(dtypes), cast, one), float(level.sigma) if pure else 0.0)
 
 
 def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
@@ -110,6 +113,17 @@ def _convert(call: Call, pair: Array, prediction: str, sch: Schedule, weights: S
         rest = np.concatenate([seen[:, None], rest], axis=1)
     models = np.stack([w * answer for w in weights], axis=1)
     return replace(call, reads=reads, matrix=np.concatenate([models, rest], axis=1))
+
+
+def _with_one(call: Call, slot: int) -> Call:
+    """The same call with ``slot`` in the place of ONE, after the other slots: the state comes first in every sum."""
+    if ONE not in call.reads:
+        return call
+    order = sorted(range(len(call.reads)), key=lambda j: call.reads[j] == ONE)
+    columns = [*range(call.models), *(call.models + j for j in order)]
+    columns += range(len(columns), call.matrix.shape[1])
+    reads = tuple(slot if call.reads[j] == ONE else call.reads[j] for j in order)
+    return replace(call, reads=reads, matrix=call.matrix[:, columns])
 
 
 def _with_casts(calls: Sequence[Call], cast: int) -> list[Call]:

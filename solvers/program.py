@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array
-from .call import MAX_WRITES, STATE, Call, NoiseKey, finite, integer, prune, sequence
+from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, finite, integer, prune, sequence
 from .interpret import NO_NOISE, PairModel, carry_out
 from .planners.stochasticity import Stochasticity
 from .program_json import read_program, write_program
 from .program_text import program_text
 
-__all__ = ["MAX_WRITES", "STATE", "Call", "NoiseKey", "Program", "prune"]
+__all__ = ["MAX_WRITES", "ONE", "STATE", "Call", "NoiseKey", "Program", "prune"]
 
 MAX_ORDER = 64
 
@@ -70,7 +70,7 @@ class Program:
             if call.models != 2:
                 raise ValueError(f"call {n} must have 2 model columns, x0 and eps, before its reads, not {call.models}")
         put(self, "calls", tuple(prune(calls)))
-        put(self, "slots", 1 + max(_written(self.calls)))
+        put(self, "slots", 1 + max(_written(self.calls) - {ONE}))
         put(self, "times", np.array(self.grid))
         self.times.setflags(write=False)
         put(self, "noises", tuple(dict.fromkeys(key for call in self.calls for key in call.noises)))
@@ -90,6 +90,11 @@ class Program:
     @property
     def steps(self) -> int:
         return len(self.grid) - 1
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether a call adds a constant: the map from start to end is then affine, not linear."""
+        return any(ONE in call.reads for call in self.calls)
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
@@ -182,7 +187,7 @@ def _checked_grid(grid: Any) -> tuple[float, ...]:
 
 def _written(calls: Iterable[Call]) -> set[int]:
     """All slots that hold something at some time; ValueError if one is read before."""
-    written, call = {STATE}, None
+    written, call = {ONE, STATE}, None
     for n, call in enumerate(calls):
         if missing := {call.at, *call.reads} - written:
             raise ValueError(f"call {n} reads slots {sorted(missing)} that nothing has written")

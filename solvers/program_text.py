@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .call import STATE
+from .call import ONE, STATE
 
 WIDTH = 80
 INDENT = 37  # of coefficients
@@ -28,7 +28,7 @@ def program_text(program: Any) -> str:
             if slot != STATE and len(call.writes) > 1 and len(used) == 1 and used[0] < 2 and np.all(row[used] == 1):
                 kept[slot] = f"{names[used[0]]}[{n}]"
                 continue
-            terms = " ".join(f"{_coefficient(row[j])}{SPACE}{names[j]}" for j in used)
+            terms = " ".join(f"{_coefficient(row[j])}{SPACE}{names[j]}".rstrip(SPACE) for j in used)
             first, *rest = wrap(terms, WIDTH - INDENT) or ["0"]
             lines += [f"{head:31s}{_slot(slot):>2s} <- {first}", *(" " * INDENT + more for more in rest)]
             head = ""
@@ -36,7 +36,7 @@ def program_text(program: Any) -> str:
 
 
 def _slot(index: int) -> str:
-    return "x" if index == STATE else f"s{index}"
+    return {STATE: "x", ONE: ""}.get(index, f"s{index}")
 
 
 def _coefficient(c: np.ndarray) -> str:

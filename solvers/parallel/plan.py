@@ -66,7 +66,15 @@ class Plan:
 
     def start(self, x: torch.Tensor) -> torch.Tensor:
         """The slots before the first call, (S, B, ...)."""
-        return x.to(self.wide).repeat(self.recurrence.slots, *[1] * x.ndim)
+        slots = x.to(self.wide).repeat(self.recurrence.slots, *[1] * x.ndim)
+        slots[self.ones[0]] = 1.0
+        return slots
+
+    @cached_property
+    def ones(self) -> list[list[int]]:
+        """Which slots of the recurrence hold 1 everywhere, before every call: one of them, or none."""
+        one = self.lowered.updates.one
+        return [[k for k, slot in enumerate(order) if slot == one] for order in layout(self.lowered.updates.calls)]
 
     @cached_property
     def seen_slots(self) -> list[list[int]]:
@@ -92,6 +100,7 @@ class Plan:
         found = []
         for n, matrix in enumerate(rec.matrices):
             now = now.copy()
+            now[self.ones[n]] = 0.0
             now[self.seen_slots[n]] = np.reshape([self.alpha[n], self.sigma[n]], (2, *event))
             found.append(now)
             model, past = matrix[:, : rec.models], matrix[:, rec.models : rec.models + rec.slots]
@@ -110,7 +119,9 @@ class Plan:
         x0, eps = pair
         a, s = torch.from_numpy(np.moveaxis(self.line[n], 1, 0)[:, :, None]).to(x0.dtype).to(x0.device)
         shape = (-1, *[1] * (x0.ndim + 1 - a.ndim), *a.shape[1:])
-        return a.reshape(shape) * x0 + s.reshape(shape) * eps
+        slots = a.reshape(shape) * x0 + s.reshape(shape) * eps
+        slots[self.ones[n]] = 1.0
+        return slots
 
 
 def resting_pair(alpha: Array, sigma: Array) -> Array:
