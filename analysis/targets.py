@@ -17,7 +17,6 @@ from .estimates import Estimate, jackknife, per_sample_rms
 from .metrics import slices, slices_w2, w2_fitted
 from .problem import Problem
 from .reference import reference_flow
-from .timing import like
 
 CHECKED = 4  # samples on which a problem's reference is checked
 PROJECTIONS = 256
@@ -92,7 +91,7 @@ def of_denoiser(
     sch = den.schedule
     given = isinstance(start, torch.Tensor)
     x = start if isinstance(start, torch.Tensor) else _noise(den, float(sch.sigma(s)), start, samples, seed)
-    source = like(den, den.model, x) if precise is None else precise
+    source = den.like(den.model, x) if precise is None else precise
     wide = x.detach().double()
     dtype = source.dtype(x if precise is None else wide)
     tol = float(torch.finfo(dtype).eps ** 0.5)

@@ -30,9 +30,9 @@ def timed_solve(den: Denoiser, x: torch.Tensor, **options: Any) -> Run:
     """
     adaptive = options.get("rtol") is not None
     if not adaptive:
-        solve(like(den, _idle, x), x, **options)
+        solve(den.like(_idle, x), x, **options)
     clock = _Clock(den.model)
-    timed = like(den, clock, x)
+    timed = den.like(clock, x)
     began = _now(x)
     try:
         end = solve(timed, x, **options).x.double()
@@ -46,12 +46,7 @@ def timed_solve(den: Denoiser, x: torch.Tensor, **options: Any) -> Run:
     return Run(end, clock.calls, seconds, seconds - clock.seconds)
 
 
-def like(den: Denoiser, model: Model, x: torch.Tensor) -> Denoiser:
-    """The same denoiser around another model, which is shown the dtype that the first one is for ``x``."""
-    return Denoiser(model, den.schedule, den.prediction, time=den.time, dtype=den.dtype(x))
-
-
-def _idle(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+def _idle(x: torch.Tensor, t: torch.Tensor, **conditions: Any) -> torch.Tensor:
     return torch.zeros_like(x)
 
 
@@ -61,9 +56,9 @@ class _Clock:
     def __init__(self, model: Model) -> None:
         self.model, self.seconds, self.calls = model, 0.0, 0
 
-    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> Any:
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, **conditions: Any) -> Any:
         began = _now(x)
-        answer = self.model(x, t)
+        answer = self.model(x, t, **conditions)
         self.seconds += _now(x) - began
         self.calls += 1
         return answer

@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
 def timed(den: Denoiser, x: torch.Tensor, latency: float, **options: Any) -> Run:
     clock = Clock(den.model, latency)
-    watched = Denoiser(clock, den.schedule, den.prediction, time=den.time, dtype=den.dtype(x))
+    watched = den.like(clock, x)
     begin, busy = time.perf_counter(), time.process_time()
     solution = solve(watched, x, **options)
     here, outside = time.perf_counter() - begin, time.process_time() - busy - clock.busy

@@ -13,12 +13,12 @@ def first_true(flags: torch.Tensor) -> int | None:
     return int(found.reshape(len(found), -1).any(1).nonzero()[0]) if bool(found.any()) else None
 
 
-def replace_state(slots: Sequence[torch.Tensor], state: torch.Tensor, cast: int | None) -> None:
-    """Write ``state`` to slot 0, and to the slot of the cast that the model reads."""
-    if state is not slots[0]:
-        slots[0].copy_(state)
+def replace_slot(slots: Sequence[torch.Tensor], x: torch.Tensor, slot: int, cast: int | None) -> None:
+    """Write ``x`` to a slot, and to that of the cast that the model reads."""
+    if x is not slots[slot]:
+        slots[slot].copy_(x)
     if cast is not None:
-        slots[cast].copy_(state)
+        slots[cast].copy_(x)
 
 
 class Owned:

@@ -15,7 +15,7 @@ from .buffers import first_true
 from .combine import combine
 from .normals import Noise
 from .tensors import cpu_refuses, dense, triton_refuses, vmapped
-from .updates import Seeds, Updates
+from .updates import STATE, Seeds, Updates
 
 
 class Registers(Protocol):
@@ -31,8 +31,8 @@ class Registers(Protocol):
         """Carry out call n for any outputs of the state's shape; 1 if one is known not to be finite, else 0.
         ``noises``: what a call adds, where no seeds say it; else empty."""
 
-    def replace(self, state: torch.Tensor) -> None:
-        """Go on from another state: slot 0, and what the next call sees of it."""
+    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
+        """Go on from another state, or another stage that the next call sees."""
 
     def first_bad(self) -> int | None:
         """At the end: the first call whose output was not finite, if any. Nobody can know under vmap, under
@@ -89,10 +89,10 @@ class TorchRegisters:
         self.flags.append(bad)
         return 0  # the flag is not read here: a GPU would have to stop
 
-    def replace(self, state: torch.Tensor) -> None:
-        self.slots[0] = state.to(self.updates.dtypes[0], copy=True)
+    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
+        self.slots[slot] = x.to(self.updates.dtypes[slot], copy=True)
         if self.updates.cast is not None:
-            self.slots[self.updates.cast] = state.to(self.updates.dtypes[self.updates.cast])
+            self.slots[self.updates.cast] = x.to(self.updates.dtypes[self.updates.cast])
 
     def first_bad(self) -> int | None:
         return None if torch.compiler.is_compiling() or vmapped() else first_true(torch.stack(self.flags))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .buffers import Owned, Scratch, replace_state
+from .buffers import Owned, Scratch, replace_slot
 from .combine_cpu import copy, prepare
 from .pool import THREADED_BYTES, Loop, launch
 from .tensors import plain
@@ -120,9 +120,9 @@ class CpuRegisters:
         """Write the address of ``tensor`` to the frame."""
         self.frame[word] = self.scratch.alike(word, tensor, dtype, plain(tensor)).data_ptr()
 
-    def replace(self, state: torch.Tensor) -> None:
+    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
         self.owned.restore()
-        replace_state(self.slots, state, self.updates.cast)
+        replace_slot(self.slots, x, slot, self.updates.cast)
 
     def first_bad(self) -> int | None:
         return None  # `step` and `update` have said so at once

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .buffers import Owned, Scratch, first_true, replace_state
+from .buffers import Owned, Scratch, first_true, replace_slot
 from .combine_triton import prepare, start
 from .tensors import plain
 from .updates import STATE, Seeds, Updates
@@ -50,9 +50,9 @@ class TritonRegisters:
         )
         return 0  # the flag is not read here: the GPU would have to stop
 
-    def replace(self, state: torch.Tensor) -> None:
+    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
         self.owned.restore()
-        replace_state(self.slots, state, self.updates.cast)
+        replace_slot(self.slots, x, slot, self.updates.cast)
 
     def first_bad(self) -> int | None:
         return first_true(self.flags)

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .answers import convert
 from .catalogue import Solver
-from .denoiser import Denoiser, convert
+from .denoiser import Denoiser
 from .finite import not_finite
 from .heads import Level
 from .planning import Layout
@@ -80,10 +81,10 @@ def adaptive_solve(
         raise ValueError(f"rtol = {rtol} is below the precision of the state, {eps:.2g} in {state.dtype}")
     for t in times[[0, -1]].tolist():
         with np.errstate(divide="ignore", invalid="ignore"):
-            a, b = convert(den.prediction, "velocity", Level.at(den.schedule, np.asarray(t)))
+            a, b = convert(den.answers, "velocity", Level.at(den.schedule, np.asarray(t)))
         if not np.isfinite([a, b]).all():
             raise ValueError(
-                f"prediction = {den.prediction!r} does not determine dx/dt at t = {t:.6g}, where alpha = "
+                f"prediction = {den.answers!r} does not determine dx/dt at t = {t:.6g}, where alpha = "
                 f"{den.schedule.alpha(t):.6g} and sigma = {den.schedule.sigma(t):.6g}; give t_start or t_end inside"
             )
     if not x.numel():

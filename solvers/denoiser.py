@@ -1,27 +1,33 @@
 """Wrap any callable ``model(x, t)`` with its head, its schedule and its own idea of time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import torch
 
 from ..kernels import STATE_DTYPES, transformed
 from ..kernels.devices import float64_device
-from .heads import HEADS, Level, from_pair, network_rate, to_pair
+from .answers import check_output, check_state, convert
+from .asking import Asking
+from .conditions import check_conditions
+from .guidance import Guidance
+from .heads import HEADS, Level, network_rate
 from .names import head_hint, nearest
 from .schedules.base import Schedule, check_schedule
 
 CHANGED = "the model has changed x in place, which is the state itself; let it work on x.clone()"
 
-Model = Callable[[torch.Tensor, torch.Tensor], Any]
+Model = Callable[..., Any]
 TimeMap = Callable[[torch.Tensor], torch.Tensor]
+MapX0 = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Denoiser:
     """A model and what it means.
 
-    model:      any callable ``model(x, t)`` that returns a tensor like ``x`` (B, ...), or one with twice the
-                channels (dimension 1), whose second half, a learned variance, is left out. ``t`` has shape
+    model:      any callable ``model(x, t, **conditions)`` that returns a tensor like ``x`` (B, ...), or one with twice
+                the channels (dimension 1), whose second half, a learned variance, is left out. ``t`` has shape
                 (B,). Modules are not changed; call ``.eval()`` yourself.
     schedule:   a `Schedule`.
     prediction: what the model returns: "x0", "eps", "v", "velocity" or "score" (`logsnr.solvers.heads`).
@@ -31,6 +37,11 @@ class Denoiser:
                 float64 times (B,) to what the model wants.
     dtype:      the dtype of the model's input; by default that of its first floating parameter, or for other
                 callables that of x. Times stay fp32 at least: bf16 cannot tell t = 0.998 from 1.
+    conditions: keywords of the model, by name. Tensors have a row for each sample, (B, ...), also within dictionaries,
+                lists and tuples; the rows follow their samples wherever they are evaluated. The rest is handed on.
+    guidance:   a `Guidance`: the model is asked with and without its condition.
+    map_x0:     map_x0(x0, x, t), of tensors like x and times (B,), the schedule's: what is taken for the model's x0, as
+                thresholds and clipping want it.
 
     A denoiser holds no state: threads may share one. Raises ValueError for unknown names.
     """
@@ -43,6 +54,9 @@ class Denoiser:
         *,
         time: str | TimeMap = "t",
         dtype: torch.dtype | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        guidance: Guidance | None = None,
+        map_x0: MapX0 | None = None,
     ) -> None:
         if not callable(model):
             raise TypeError(f"model must be a callable model(x, t), not {type(model).__name__}")
@@ -54,6 +68,31 @@ class Denoiser:
         self.model, self.schedule, self.prediction = model, schedule, prediction
         time_map(time, schedule)  # refuses unknown names; not kept, so that a denoiser can be pickled
         self.time, self._dtype = time, dtype
+        if guidance is not None and not isinstance(guidance, Guidance):
+            raise TypeError(f"guidance must be a logsnr.Guidance, not {guidance!r:.60}")
+        if map_x0 is not None and not callable(map_x0):
+            raise TypeError(f"map_x0 must be a callable map_x0(x0, x, t), not {type(map_x0).__name__}")
+        self.conditions, self.guidance, self.map_x0 = check_conditions("conditions", conditions), guidance, map_x0
+        if guidance is not None and guidance.model is None and not guidance.uncond:
+            raise ValueError("guidance needs the other answer: give it uncond= (conditions), or model=")
+        if guidance is not None and (unknown := guidance.other({}).keys() - self.conditions.keys()):
+            raise ValueError(f"guidance: uncond has {sorted(unknown)}, which conditions= has not")
+
+    @property
+    def answers(self) -> str:
+        """The head of what a run gets: ``prediction``, or x0 where that is mapped."""
+        return self.prediction if self.map_x0 is None else "x0"
+
+    def like(self, model: Model, x: torch.Tensor) -> "Denoiser":
+        """The same denoiser of another model, which is shown the dtype that the first one is for ``x``."""
+        other = copy(self)
+        other.model, other._dtype = model, self.dtype(x)
+        return other
+
+    def asking(self, times: Any, batch: int | None, *, columns: bool = False) -> Asking:
+        """What a run over calls at ``times`` asks, see `Asking`; ValueError for conditions of another batch than that
+        of ``batch`` samples, if it is known."""
+        return Asking(self, times, batch, columns=columns)
 
     def __repr__(self) -> str:
         name = type(self.model).__name__ if isinstance(self.model, torch.nn.Module) else "model"
@@ -86,12 +125,12 @@ class Denoiser:
             raise ValueError(f"{name!r} is not a head{nearest(name, HEADS)}")
         check_state(x)
         times = per_sample_times(t, x)
-        output = self.predict(x.to(self.dtype(x)), self.model_times(times, x).to(x.device))
-        rate = network_rate(self.prediction, self.schedule)
-        if name == self.prediction:
+        output = self.predict(x.to(self.dtype(x)), times)
+        rate, answers = network_rate(self.answers, self.schedule), self.answers
+        if name == answers:
             return rate * output.to(x.dtype)
         wide = torch.promote_types(x.dtype, torch.float32)
-        a, b = convert(self.prediction, name, Level.at(self.schedule, times))
+        a, b = convert(answers, name, Level.at(self.schedule, times))
         a, b = (_column(c, x).to(x.device, wide) if isinstance(c, torch.Tensor) else c for c in (a, b))
         state, answer = x.to(wide), rate * output.to(wide)
         return (b * answer if isinstance(a, float) and a == 0 else a * state + b * answer).to(x.dtype)
@@ -122,10 +161,19 @@ class Denoiser:
             raise ValueError(f"time must keep the shape of the times, {tuple(times.shape)}, not {tuple(given.shape)}")
         return as_timesteps(given, self.dtype(x))
 
-    def predict(self, x: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """Call the model on ``x`` and the times it is told, and check the shape of its answer."""
-        version = written(x)
-        answer = self.model(x, timesteps)
+    def predict(self, x: torch.Tensor, times: torch.Tensor, samples: torch.Tensor | None = None) -> torch.Tensor:
+        """The answer, of head ``answers``, for rows ``x`` at the schedule's ``times``, float64 (N,).
+
+        samples: int64 (N,), whose conditions each row has; by default one row is one sample.
+        """
+        version, timesteps = written(x), self.model_times(times, x).to(x.device)
+        plain = self.guidance is None and self.map_x0 is None
+        if plain and not self.conditions:  # also under transforms, where times have no values
+            answer = self.model(x, timesteps)
+        else:
+            rows = torch.arange(len(x))
+            asking = self.asking([] if plain else times.detach().cpu().numpy(), len(x) if samples is None else None)
+            answer = asking.rows(x, timesteps, rows, rows if samples is None else samples)
         if written(x) != version:
             raise ValueError(CHANGED)
         return check_output(answer, x)
@@ -135,57 +183,6 @@ def written(x: torch.Tensor) -> int:
     """How often torch has written to ``x``: by this a model that works in place is noticed, except under transforms and
     for tensors made in inference mode, which do not count."""
     return 0 if transformed() or x.is_inference() else x._version
-
-
-def convert(prediction: str, head: str, level: Level) -> tuple[Any, Any]:
-    """``(a, b)`` with ``head = a x + b prediction``, without touching quantities that head does not need."""
-    if head == prediction:
-        return 0.0, 1.0
-    (p, q), (x0, eps) = from_pair(head, level), to_pair(prediction, level)
-    parts = [(w, pair) for w, pair in ((p, x0), (q, eps)) if not (isinstance(w, float) and w == 0)]
-    return sum(w * pair[0] for w, pair in parts), sum(w * pair[1] for w, pair in parts)
-
-
-def check_state(x: torch.Tensor, name: str = "x") -> None:
-    """Raise TypeError or ValueError unless ``x`` is a floating tensor with a batch dimension."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor, not {type(x).__name__}")
-    if x.is_nested:
-        raise ValueError(f"{name} must be one dense tensor, not a nested one: run each of its tensors for itself")
-    if x.is_complex():
-        raise ValueError(
-            f"{name} is {x.dtype}, but must be real: give torch.view_as_real({name}) and a model of such tensors; "
-            "sigma is then the standard deviation of the real part and of the imaginary part, each"
-        )
-    if x.dtype not in STATE_DTYPES:
-        raise ValueError(f"{name} must be a float tensor (fp64, fp32, fp16 or bf16), not {x.dtype}")
-    if x.layout is not torch.strided:
-        raise ValueError(f"{name} must be a dense tensor, not {x.layout}")
-    if x.dim() < 1:
-        raise ValueError(f"{name} must have a batch dimension, (B, ...), but it is a scalar")
-
-
-def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
-    """The model's answer for ``x``, less a learned variance; ValueError if it is not a tensor like x."""
-    if not isinstance(output, torch.Tensor):
-        raise TypeError(
-            f"the model returned {type(output).__name__}, not a tensor; wrap it, for example "
-            "lambda x, t: net(x, t).sample"
-        )
-    if output.device != x.device:
-        raise ValueError(f"the model returned a tensor on {output.device} for x on {x.device}")
-    if output.dtype not in STATE_DTYPES:
-        raise ValueError(f"the model returned dtype {output.dtype}, not fp64, fp32, fp16 or bf16")
-    if output.layout is not torch.strided:
-        raise ValueError(f"the model returned a tensor of layout {output.layout}, not a dense one")
-    if output.shape == x.shape:
-        return output
-    if x.dim() > 1 and output.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
-        return output[:, : x.shape[1]]  # the second half is a learned variance (Nichol and Dhariwal 2021)
-    raise ValueError(
-        f"the model returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}; it must be the same, "
-        "or have twice the channels in dimension 1"
-    )
 
 
 def per_sample_times(t: Any, x: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from ..kernels import Table, Update, Updates
 from .arrays import Array
 from .call import ONE, Call, prune
+from .guidance import ALONE, Rule, Weights
 from .heads import Level, network_rate, to_pair
 from .program import Program
 from .schedules.base import Schedule
@@ -23,7 +25,8 @@ class Lowered:
 
     program: the table; entry n of ``updates`` is what its call n does with memory. pure_noise: sigma at the start of
     a run from the noisy end of a schedule, where there is hardly anything else; else 0. timesteps: (n, 1), the
-    times as the model wants to be told them, where that depends on nothing else. local: what one thread's runs share,
+    times as the model wants to be told them, where that depends on nothing else. guided: whether columns combine two
+    answers. local: what one thread's runs share,
     see `run.timesteps`.
     """
 
@@ -31,6 +34,7 @@ class Lowered:
     updates: Updates
     pure_noise: float = 0.0
     timesteps: torch.Tensor | None = None
+    guided: bool = False
     local: threading.local = field(default_factory=threading.local, init=False)
 
     @property
@@ -46,18 +50,20 @@ def lower(
     *,
     state: torch.dtype,
     model: torch.dtype,
-    weights: Sequence[float] = (1.0,),
+    weights: Sequence[Weights] | None = None,
 ) -> Lowered:
     """Replace the columns (x0, eps) by columns of a network that returns head ``prediction``.
 
-    weights: one per tensor that the network returns; the head is their weighted sum (guidance).
+    weights: by call, of the tensors that the network returns, whose weighted sum the head is (guidance); by default it
+    returns one.
     state, model: dtypes. Where they differ, one more output row casts the next model input in the same pass.
     Raises ValueError, naming the time, if the head does not determine what a call needs, and if a coefficient is too
     large for the state.
     """
     times = np.array([call.t for call in program])
     pairs = _pairs(prediction, sch, times)
-    calls = [_convert(call, pair, prediction, sch, weights) for call, pair in zip(program, pairs, strict=True)]
+    weights = weights or [ALONE] * len(program)
+    calls = [_convert(*one, prediction, sch) for one in zip(program, pairs, weights, strict=True)]
     dtypes, one, cast = [state] * program.slots, None, None
     if any(ONE in call.reads for call in calls):
         one = len(dtypes)
@@ -77,6 +83,33 @@ def lower(
     return Lowered(program, Updates(updates, tuple(dtypes), cast, one), float(level.sigma) if pure else 0.0)
 
 
+@lru_cache(maxsize=256)
+def lowered_program(
+    program: Program, sch: Schedule, prediction: str, state: torch.dtype, model: torch.dtype, rule: Rule | None = None
+) -> Lowered:
+    """`lower`, kept for the next run. rule: of a guidance whose weights are columns of the program."""
+    weights = None
+    if rule is not None:
+        lam = np.asarray(sch.half_logsnr(np.array([call.t for call in program])))
+        weights = [rule.weights(w) for w in rule.scales(lam)]
+        if rule.splits:
+            program = replace(program, calls=tuple(_split(call, sch) for call in program))
+    lowered = lower(program, sch, prediction, state=state, model=model, weights=weights)
+    return replace(lowered, guided=rule is not None)
+
+
+def _split(call: Call, sch: Schedule) -> Call:
+    """The same call with what it has seen, where it reads that, as ``alpha x0 + sigma eps``: of one answer the same, of
+    an x0 and an eps of two answers the step from the x0 of one along the eps of the other."""
+    if call.at not in call.reads:
+        return call
+    j, matrix = call.models + call.reads.index(call.at), call.matrix.copy()
+    for k, share in enumerate((sch.alpha(call.t), sch.sigma(call.t))):
+        matrix[:, k] += share * matrix[:, j]
+    matrix[:, j] = 0.0
+    return replace(call, matrix=matrix)
+
+
 def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
     addresses = tuple(key.address for key in call.noises)
     written = tuple(dtypes[k] for k in call.writes)
@@ -92,7 +125,7 @@ def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:
     return np.stack(flat, axis=-1).reshape(-1, 2, 2)
 
 
-def _convert(call: Call, pair: Array, prediction: str, sch: Schedule, weights: Sequence[float]) -> Call:
+def _convert(call: Call, pair: Array, weights: Weights, prediction: str, sch: Schedule) -> Call:
     """One call: ``matrix[:, :2] @ (x0, eps)`` in terms of the slot the model saw and its outputs."""
     used = np.asarray(call.matrix[:, :2].reshape(len(call.writes), 2, -1).any(axis=(0, 2)))
     if not np.isfinite(pair[used]).all():
@@ -103,7 +136,8 @@ def _convert(call: Call, pair: Array, prediction: str, sch: Schedule, weights: S
             "use another head or another span"
         )
     pair = np.where(used[:, None], pair, 0.0)
-    seen, answer = np.moveaxis(np.tensordot(call.matrix[:, :2], pair, axes=(1, 0)), -1, 0)
+    terms = np.concatenate([pair[:, :1], pair[:, 1:] * np.array(weights)], axis=1)
+    seen, *answers = np.moveaxis(np.tensordot(call.matrix[:, :2], terms, axes=(1, 0)), -1, 0)
     reads, rest = call.reads, call.matrix[:, 2:]
     if call.at in reads:
         rest = rest.copy()
@@ -111,8 +145,7 @@ def _convert(call: Call, pair: Array, prediction: str, sch: Schedule, weights: S
     else:
         reads = (call.at, *reads)
         rest = np.concatenate([seen[:, None], rest], axis=1)
-    models = np.stack([w * answer for w in weights], axis=1)
-    return replace(call, reads=reads, matrix=np.concatenate([models, rest], axis=1))
+    return replace(call, reads=reads, matrix=np.concatenate([np.stack(answers, axis=1), rest], axis=1))
 
 
 def _with_one(call: Call, slot: int) -> Call:

@@ -112,6 +112,13 @@ def check_times(sch: Schedule, program: Program) -> None:
             )
 
 
+def check_event(event: tuple[int, ...], x: torch.Tensor) -> None:
+    """ValueError unless coefficients for samples of shape ``event`` fit those of x."""
+    shape = tuple(x.shape[1:])
+    if len(event) > len(shape) or any(e not in (1, n) for e, n in zip(event[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"the program has coefficients for samples of shape {event}, not {shape} as of x")
+
+
 def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
     """The program with the most steps among those with at most ``nfe`` model evaluations, ``on(steps)``."""
     best = on(1)

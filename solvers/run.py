@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
-from ..kernels import Seeds, registers, transformed
-from .call import STATE, Call, NoiseKey
-from .denoiser import CHANGED, Denoiser, check_output, convert
+from ..kernels import Seeds, transformed
+from .call import STATE
+from .denoiser import CHANGED, Denoiser
+from .execution import Execution
 from .finite import NonFiniteError, not_finite
-from .heads import Level, network_rate
 from .lower import Lowered
 from .noise import NoiseFunction
 
@@ -53,35 +52,29 @@ def run(
     Raises NonFiniteError, or ValueError if x itself was not finite, and what `check_output` raises with the
     call and time added.
     """
-    calls, rows = lowered.updates.calls, lowered.program.calls
-    memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None, functional=functional)
+    rows = lowered.program.calls
+    total = len(rows)
+    execution = Execution(lowered, x, noise, functional=functional, keep=keep)
     told = timesteps(lowered, den, x)
-    model, slots, step, nfe = den.model, memory.slots, memory.step, 0
-    watched, casts = not transformed(), lowered.updates.cast
-    looked_at = _unknown_calls(lowered, model) if watched else 0
-    for n, call in enumerate(calls):
-        seen = slots[call.at]
+    asking = den.asking([row.t for row in rows], len(x), columns=lowered.guided)
+    ask, cost = asking.call, asking.cost
+    casts, nfe, watched = lowered.updates.cast, 0, not transformed()
+    looked_at = _unknown_calls(lowered, den.model) if watched else 0
+    for n, (call, row) in enumerate(zip(lowered.updates.calls, rows, strict=True)):
+        seen = execution.x
         version = writes(seen) if watched else 0
         some = _some(seen) if watched and n < looked_at else None
         before = None if some is None else some.clone()
-        answer = model(seen, told[n])
-        nfe += 1
+        answer = ask(seen, told[n], n)
+        nfe += cost[n]
         if watched and call.at != casts and (writes(seen) != version or _differ(some, before)):
-            raise ValueError(f"call {n + 1} of {len(calls)}, t = {rows[n].t:.6g}: {CHANGED}")
-        reached = observe is not None and rows[n].node is not None
-        x0 = _estimate(den, rows[n], seen, answer) if observe and reached and observe.wants_x0 else None
-        status = step(n, answer)
-        if status < 0:
-            outputs = _checked(answer, seen, call.models, n, len(calls), rows[n].t)
-            status = memory.update(n, outputs, _normals(noise, rows[n].noises, seen))
-        if status and not keep:
-            answers = answer if call.models > 1 else (answer,)
-            raise not_finite(x, n, len(calls), rows[n].t, [*answers])
+            raise ValueError(f"call {n + 1} of {total}, t = {row.t:.6g}: {CHANGED}")
+        reached = observe is not None and row.node is not None
+        x0 = asking.estimate(seen, answer, n) if observe and reached and observe.wants_x0 else None
+        execution.advance(answer)
         if observe is not None and reached:
-            _observe(observe, lowered, memory, n, x0)
-    if not keep and (bad := memory.first_bad()) is not None:
-        raise not_finite(x, bad, len(calls), rows[bad].t)
-    return slots[STATE], nfe
+            _observe(observe, lowered, execution, n, x0)
+    return execution.finish(), nfe
 
 
 def writes(x: torch.Tensor) -> int:
@@ -107,9 +100,9 @@ def _differ(now: torch.Tensor | None, before: torch.Tensor | None) -> bool:
     return not torch.allclose(now, before, rtol=0, atol=0, equal_nan=True)
 
 
-def _observe(observe: Observe, lowered: Lowered, memory: Any, n: int, x0: torch.Tensor | None) -> None:
+def _observe(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: torch.Tensor | None) -> None:
     """Show the state that call n has reached, and take over what has become of it."""
-    state, program = memory.slots[STATE], lowered.program
+    state, program = execution.memory.slots[STATE], lowered.program
     version = writes(state)
     node = program.calls[n].node or 0
     new = observe.node(node, program.grid[node], state, x0)
@@ -117,18 +110,7 @@ def _observe(observe: Observe, lowered: Lowered, memory: Any, n: int, x0: torch.
         return
     if n + 1 < len(program) and program.calls[n + 1].at != STATE:
         raise ValueError(f"{program.name} does not go on from the state of its nodes: a callback cannot change it")
-    memory.replace(state if new is None else new)
-
-
-def _estimate(den: Denoiser, call: Call, seen: torch.Tensor, answer: Any) -> torch.Tensor:
-    """E[x0] at a call, of what it has seen and its answer; infinite or NaN where the head does not say."""
-    first = answer if isinstance(answer, torch.Tensor) else answer[0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        level = Level.at(den.schedule, np.asarray(call.t))
-        a, b = (float(c) for c in convert(den.prediction, "x0", level))
-    wide = torch.promote_types(seen.dtype, torch.float32)
-    rate = network_rate(den.prediction, den.schedule)
-    return a * seen.to(wide) + rate * b * check_output(first, seen).to(wide)
+    execution.memory.replace(state if new is None else new)
 
 
 def timesteps(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -169,22 +151,3 @@ class LazyRows(Sequence[torch.Tensor]):
 
     def __getitem__(self, n: Any) -> Any:
         return self.column[n].repeat(self.batch)
-
-
-def _normals(noise: NoiseFunction | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
-    """What the executor must be given: nothing if the registers make it."""
-    if isinstance(noise, Seeds) or not keys:
-        return []
-    if noise is None:
-        raise ValueError("this program adds noise; give seed= or noise=")
-    return [noise(key, like) for key in keys]
-
-
-def _checked(answer: Any, seen: torch.Tensor, models: int, n: int, total: int, t: float) -> tuple[torch.Tensor, ...]:
-    answers = answer if models > 1 else (answer,)
-    try:
-        if len(answers) != models:
-            raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
-        return tuple(check_output(a, seen) for a in answers)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"call {n + 1} of {total}, t = {t:.6g}: {error}") from None

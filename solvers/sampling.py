@@ -14,17 +14,19 @@ import torch
 
 from ..kernels import transformed
 from .adaptive import adaptive_solution
+from .answers import check_state
 from .catalogue import Solver
 from .catalogue import solver as find_solver
-from .denoiser import Denoiser, as_timesteps, check_state, time_map
+from .denoiser import Denoiser, as_timesteps, time_map
 from .grids import end_time
-from .lower import Lowered, lower
+from .guidance import Rule
+from .lower import Lowered, lowered_program
 from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
-from .planning import Layout, grid_key
+from .planning import Layout, check_event, grid_key
 from .program import Program
 from .run import run
 from .schedules.base import Schedule
@@ -116,7 +118,7 @@ def solve(
             return finished(found, x, keep)
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
-    lowered = _lowered(method, den, x, fields)
+    lowered = _lowered(method, den, x, fields, parallel is None)
     if lowered.pure_noise:
         _warn_of_spread(x, lowered.program, lowered.pure_noise)
     program, source, observer = lowered.program, None, None
@@ -131,7 +133,8 @@ def solve(
             observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
         if parallel is None:
             end, count = run(lowered, den, x, noise=source, observe=observer, functional=grad, keep=keep)
-            found = Solution(end, count, count, program.times, program=program)
+            rounds = len(program) if den.guidance and den.guidance.batched else count
+            found = Solution(end, count, rounds, program.times, program=program)
         else:
             found = picard(lowered, den, x, parallel, noise=source, keep=keep, observe=observer)
         if trajectory and observer:
@@ -206,18 +209,17 @@ def _recording(x: torch.Tensor, grad: bool) -> Any:
     return nullcontext() if x.requires_grad else torch.set_grad_enabled(False)
 
 
-def _lowered(method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...]) -> Lowered:
-    named = den.time if isinstance(den.time, str) else None
-    lowered = _plan(method, den.schedule, layout, den.prediction, den.state_dtype(x), den.dtype(x), named)
+def _lowered(
+    method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
+) -> Lowered:
+    """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
+    named, rule = den.time if isinstance(den.time, str) else None, den.guidance.rule if den.guidance else None
+    if rule and not (columns and den.map_x0 is None and rule.columns):
+        rule = None
+    lowered = _plan(method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule)
     if event := lowered.program.event:
-        _check_event(event, x)
+        check_event(event, x)
     return lowered
-
-
-def _check_event(event: tuple[int, ...], x: torch.Tensor) -> None:
-    shape = tuple(x.shape[1:])
-    if len(event) > len(shape) or any(e not in (1, n) for e, n in zip(event[::-1], shape[::-1], strict=False)):
-        raise ValueError(f"the program has coefficients for samples of shape {event}, not {shape} as of x")
 
 
 def _layout(*fields: Any) -> Layout:
@@ -241,9 +243,11 @@ def _planned(
     state: torch.dtype,
     model: torch.dtype,
     time: str | None,
+    rule: Rule | None,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
-    lowered = lower(Layout(*layout).program(method, sch, prediction), sch, prediction, state=state, model=model)
+    program = Layout(*layout).program(method, sch, prediction)
+    lowered = lowered_program(program, sch, prediction, state, model, rule)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too

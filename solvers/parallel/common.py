@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from ...kernels import Noise, Seeds, recurrence, standard_normals, transformed
-from ..denoiser import Denoiser, check_output
+from ..answers import check_output
+from ..asking import Asking
 from ..lower import Lowered
 from ..noise import NoiseFunction
 from ..program import NoiseKey
@@ -46,29 +47,41 @@ def check_start(x: torch.Tensor) -> None:
 
 
 def evaluate(
-    den: Denoiser, batch: int | None, models: int, nodes: torch.Tensor, times: torch.Tensor
+    asking: Asking,
+    timesteps: torch.Tensor,
+    batch: int | None,
+    models: int,
+    nodes: torch.Tensor,
+    calls: torch.Tensor,
+    samples: torch.Tensor,
 ) -> list[torch.Tensor]:
-    """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns."""
+    """The model's answers, one tensor like ``nodes`` (N, ...) for every tensor that it returns.
+
+    timesteps: what it is told at every call. calls, samples: int64 (N,) on the CPU, whose nodes these are.
+    """
     size, kept = batch or len(nodes), list[torch.Tensor]()
-    for k, (part, timesteps) in enumerate(zip(nodes.split(size), times.split(size), strict=True)):
-        answer = asked(den.model, part, timesteps)
+    for k, part in enumerate(nodes.split(size)):
+        here = slice(k * size, k * size + len(part))
+        answer = asked(asking, part, timesteps[calls[here].to(timesteps.device)], calls[here], samples[here])
         answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
         if len(answers) != models:
             raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
         kept = kept or [a.new_empty(nodes.shape) for a in answers]
         for rows, a in zip(kept, answers, strict=True):
-            rows[k * size : k * size + len(part)] = a  # a copy: models may use their memory again
+            rows[here] = a  # a copy: models may use their memory again
     return kept
 
 
-def asked(model: Any, nodes: torch.Tensor, timesteps: torch.Tensor) -> Any:
+def asked(
+    asking: Asking, nodes: torch.Tensor, timesteps: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor
+) -> Any:
     """The model's answer; errors say that there are more rows than samples."""
     try:
-        return model(nodes, timesteps)
+        return asking.rows(nodes, timesteps, calls, samples)
     except Exception as error:
         error.add_note(
             f"a parallel run has given the model {len(nodes)} rows, samples times calls of the window: conditions "
-            "that it has caught in a closure do not follow"
+            "that it has caught in a closure do not follow; give them as Denoiser(..., conditions={name: tensor})"
         )
         raise
 
@@ -79,7 +92,7 @@ def check_conditions(model: Any, batch: int) -> None:
     if batch > 1 and any(isinstance(y, torch.Tensor) and y.ndim and len(y) == batch for y in given):
         raise ValueError(
             f"the model is a partial with a tensor of {batch} rows, as many as there are samples; a parallel run asks "
-            "for samples times calls of the window at once, which conditions do not follow: run without parallel="
+            "for samples times calls of the window at once: give it as Denoiser(..., conditions={name: tensor})"
         )
 
 

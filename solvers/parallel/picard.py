@@ -51,11 +51,12 @@ def picard(
     x, record = x.contiguous(), observe is not None
     plan = Plan.of(lowered, den, x)
     noises = Noises(lowered, noise, x.to(plan.seen), record)
-    ask: Evaluate = partial(evaluate, den, how.batch, plan.recurrence.models)
+    asking = den.asking(lowered.times, len(x))
+    ask: Evaluate = partial(evaluate, asking, plan.timesteps, how.batch, plan.recurrence.models)
     if how.ranks:
         check_ranks(x, noise)
         ask = shared(ask)
-    windows = [PicardWindow(plan, x[b : b + 1], how, record=record) for b in range(len(x))]
+    windows = [PicardWindow(plan, x[b : b + 1], how, asking.cost, record=record) for b in range(len(x))]
     rounds = 0
     while active := {b: window for b, window in enumerate(windows) if len(window)}:
         noises.drop(min(window.first for window in active.values()))
@@ -83,8 +84,9 @@ def _round(active: dict[int, PicardWindow], plan: Plan, noises: Noises, ask: Eva
     """One batch for all windows; the samples of those whose first answer was not finite."""
     added = [noises.rows(window.calls, b) for b, window in active.items()]
     seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
-    timesteps = torch.cat([plan.timesteps[window.calls] for window in active.values()])
-    answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], timesteps)
+    rows = np.array([(n, b) for b, window in active.items() for n in range(window.calls.start, window.calls.stop)])
+    calls, samples = torch.from_numpy(rows.T.copy())
+    answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], calls, samples)
     parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
     swept = zip(active.items(), parts, added, strict=True)
     return [b for (b, window), outputs, rows in swept if not window.sweep(outputs, rows)]
@@ -115,5 +117,5 @@ def _replay(
         answers = next(rows)
         return answers if len(answers) > 1 else answers[0]
 
-    again = Denoiser(model, den.schedule, den.prediction, time=den.time, dtype=den.dtype(x))
+    again = Denoiser(model, den.schedule, den.answers, time=den.time, dtype=den.dtype(x))
     run(lowered, again, x, noise=noise, observe=observe, keep=keep)

@@ -47,9 +47,9 @@ class Plan:
         times, dtypes = np.array([*lowered.times, lowered.program.grid[-1]]), lowered.updates.dtypes
         level = Level.at(den.schedule, times)
         with np.errstate(divide="ignore", invalid="ignore"):
-            entries = [*to_pair(den.prediction, level), from_pair(den.prediction, level)]
+            entries = [*to_pair(den.answers, level), from_pair(den.answers, level)]
             (a, b), (c, d), (p, q) = (np.broadcast_arrays(*row, times)[:2] for row in entries)
-            rate = network_rate(den.prediction, den.schedule)
+            rate = network_rate(den.answers, den.schedule)
             pair, answer = np.array([[a, rate * b], [c, rate * d]]), rate * np.stack([p, q], axis=1)[:-1]
             slopes = rate * np.stack([q / level.sigma, p / level.alpha])[:, :-1]
         pair = np.where(np.isfinite(pair).all(axis=(0, 1)), pair, resting_pair(level.alpha, level.sigma))

@@ -8,7 +8,7 @@ from torch import distributed
 
 from ...kernels import Seeds
 
-Evaluate = Callable[[torch.Tensor, torch.Tensor], list[torch.Tensor]]
+Evaluate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]  # nodes, calls, samples
 
 
 def check_ranks(x: torch.Tensor, noise: Any) -> None:
@@ -29,12 +29,12 @@ def check_ranks(x: torch.Tensor, noise: Any) -> None:
 def shared(evaluate: Evaluate) -> Evaluate:
     """The same answers, of which each rank computes its share. The last shares are filled up with the last node."""
 
-    def evaluate_shares(nodes: torch.Tensor, times: torch.Tensor) -> list[torch.Tensor]:
+    def evaluate_shares(nodes: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> list[torch.Tensor]:
         ranks, rank, count = distributed.get_world_size(), distributed.get_rank(), len(nodes)
         share = -(-count // ranks)
-        mine = torch.arange(rank * share, (rank + 1) * share, device=nodes.device).clamp(max=count - 1)
+        mine = torch.arange(rank * share, (rank + 1) * share, device="cpu").clamp(max=count - 1)
         results = []
-        for rows in evaluate(nodes[mine], times[mine]):
+        for rows in evaluate(nodes[mine.to(nodes.device)], calls[mine], samples[mine]):
             parts = [torch.empty_like(rows) for _ in range(ranks)]
             distributed.all_gather(parts, rows)
             results.append(torch.cat(parts)[:count].contiguous())

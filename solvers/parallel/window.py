@@ -21,11 +21,14 @@ class PicardWindow:
     """The calls from ``first`` on of one sample. ``nodes[k]`` is what call ``first + k + 1`` is thought to see, or the
     result. ``slots`` are those before call ``first``: accepted.
 
-    how: the `Picard` settings. record: whether the answers that calls were carried out with are kept.
+    how: the `Picard` settings. cost: evaluations of each call. record: whether the answers that calls were carried out
+    with are kept.
     """
 
-    def __init__(self, plan: Plan, x: torch.Tensor, how: Picard, *, record: bool = False) -> None:
-        self.plan, self.how, self.size = plan, how, how.window or len(plan)
+    def __init__(
+        self, plan: Plan, x: torch.Tensor, how: Picard, cost: Sequence[int] = (), *, record: bool = False
+    ) -> None:
+        self.plan, self.how, self.size, self.cost = plan, how, how.window or len(plan), cost or [1] * len(plan)
         self.first, self.rounds, self.nfe = 0, 0, 0
         self.slots = plan.start(x)
         self.nodes = x.new_empty((0, *x.shape), dtype=plan.seen)
@@ -88,7 +91,7 @@ class PicardWindow:
         """Carry out the calls with the model's answers (W, ...), and move on past what has converged. False, and
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
         plan, first, size, old = self.plan, self.first, len(self), self.nodes
-        self.rounds, self.nfe = self.rounds + 1, self.nfe + size
+        self.rounds, self.nfe = self.rounds + 1, self.nfe + sum(self.cost[self.calls])
         slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots.dtype).to(self.slots.device)
         outputs = [x.unsqueeze(1) for x in outputs]
         new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)

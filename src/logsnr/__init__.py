@@ -9,7 +9,9 @@ from types import ModuleType
 from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
+from .solvers.execution import Stepper
 from .solvers.grids import grid
+from .solvers.guidance import Guidance
 from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
 from .solvers.program import Call, Program
@@ -37,12 +39,14 @@ __all__ = [
     "Denoiser",
     "Discrete",
     "FlowMatching",
+    "Guidance",
     "NonFiniteError",
     "Picard",
     "Program",
     "Schedule",
     "Solution",
     "Solver",
+    "Stepper",
     "SubVP",
     "Trigonometric",
     "VPCosine",

@@ -1,0 +1,69 @@
+"""What models answer: a tensor like what they have seen, and what it says of the other heads."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..kernels import STATE_DTYPES
+from .heads import Level, from_pair, network_rate, to_pair
+from .schedules.base import Schedule
+
+
+def convert(prediction: str, head: str, level: Level) -> tuple[Any, Any]:
+    """``(a, b)`` with ``head = a x + b prediction``, without touching quantities that head does not need."""
+    if head == prediction:
+        return 0.0, 1.0
+    (p, q), (x0, eps) = from_pair(head, level), to_pair(prediction, level)
+    parts = [(w, pair) for w, pair in ((p, x0), (q, eps)) if not (isinstance(w, float) and w == 0)]
+    return sum(w * pair[0] for w, pair in parts), sum(w * pair[1] for w, pair in parts)
+
+
+def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
+    """The model's answer for ``x``, less a learned variance; ValueError if it is not a tensor like x."""
+    if not isinstance(output, torch.Tensor):
+        raise TypeError(
+            f"the model returned {type(output).__name__}, not a tensor; wrap it, for example "
+            "lambda x, t: net(x, t).sample"
+        )
+    if output.device != x.device:
+        raise ValueError(f"the model returned a tensor on {output.device} for x on {x.device}")
+    if output.dtype not in STATE_DTYPES:
+        raise ValueError(f"the model returned dtype {output.dtype}, not fp64, fp32, fp16 or bf16")
+    if output.layout is not torch.strided:
+        raise ValueError(f"the model returned a tensor of layout {output.layout}, not a dense one")
+    if output.shape == x.shape:
+        return output
+    if x.dim() > 1 and output.shape == (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
+        return output[:, : x.shape[1]]  # the second half is a learned variance (Nichol and Dhariwal 2021)
+    raise ValueError(
+        f"the model returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}; it must be the same, "
+        "or have twice the channels in dimension 1"
+    )
+
+
+def estimate(prediction: str, sch: Schedule, t: float, seen: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
+    """E[x0] at time t, of what the model has seen and its answer; infinite or NaN where the head does not say."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = (float(c) for c in convert(prediction, "x0", Level.at(sch, np.asarray(t))))
+    wide = torch.promote_types(seen.dtype, torch.float32)
+    return a * seen.to(wide) + network_rate(prediction, sch) * b * check_output(answer, seen).to(wide)
+
+
+def check_state(x: torch.Tensor, name: str = "x") -> None:
+    """Raise TypeError or ValueError unless ``x`` is a floating tensor with a batch dimension."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor, not {type(x).__name__}")
+    if x.is_nested:
+        raise ValueError(f"{name} must be one dense tensor, not a nested one: run each of its tensors for itself")
+    if x.is_complex():
+        raise ValueError(
+            f"{name} is {x.dtype}, but must be real: give torch.view_as_real({name}) and a model of such tensors; "
+            "sigma is then the standard deviation of the real part and of the imaginary part, each"
+        )
+    if x.dtype not in STATE_DTYPES:
+        raise ValueError(f"{name} must be a float tensor (fp64, fp32, fp16 or bf16), not {x.dtype}")
+    if x.layout is not torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, not {x.layout}")
+    if x.dim() < 1:
+        raise ValueError(f"{name} must have a batch dimension, (B, ...), but it is a scalar")

@@ -1,0 +1,129 @@
+"""What a run asks a denoiser: its conditions by sample, its guidance by call, its map of x0."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from .answers import check_output, convert, estimate
+from .arrays import Array
+from .conditions import Conditions, check_rows, joined, rows_of
+from .guidance import Guidance
+from .heads import Level, network_rate
+from .schedules.base import Schedule
+
+
+class Asked(Protocol):
+    """What is asked: a `Denoiser`."""
+
+    model: Callable[..., Any]
+    schedule: Schedule
+    prediction: str
+    conditions: Conditions
+    guidance: Guidance | None
+    map_x0: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None
+
+
+class Asking:
+    """A denoiser bound to a run: ``times`` (calls,) of its calls, and a ``batch`` of samples.
+
+    scales: (calls,) or (calls, B), of its guidance. columns: whether the run combines the answers by its own columns:
+    they are then the pair of both. cost: of each call, evaluations per sample.
+    """
+
+    def __init__(self, den: Asked, times: Any, batch: int | None, *, columns: bool = False) -> None:
+        self.den, self.guidance, self.columns = den, den.guidance, columns
+        if batch is not None:
+            check_rows("conditions", den.conditions, batch)
+        self.cost, self.times = [1] * len(times), times
+        if self.guidance is not None:
+            if not columns:
+                self.guidance.rule.check_answer()
+            lam = np.asarray(den.schedule.half_logsnr(np.asarray(times, dtype=np.float64)))
+            self.scales, rule = self.guidance.rule.scales(lam), self.guidance.rule
+            if batch is not None:
+                check_rows("uncond", self.guidance.other({}), batch)
+                if self.scales.ndim > 1 and self.scales.shape[1] != batch:
+                    raise ValueError(f"guidance: scale has {self.scales.shape[1]} numbers for a batch of {batch}")
+            self.needs = [rule.needs(w) for w in self.scales]
+            self.cost = [sum(need) for need in self.needs]
+        if den.map_x0 is not None:
+            self.to_x0 = x0_map(den, times)
+
+    def call(self, x: torch.Tensor, timesteps: torch.Tensor, n: int) -> Any:
+        """The answer of call n for the whole batch, or both of its answers where the run combines them."""
+        den = self.den
+        answer = den.model(x, timesteps, **den.conditions) if self.guidance is None else self._guided(x, timesteps, n)
+        return answer if den.map_x0 is None else self._mapped(x, answer, np.full(1, n))
+
+    def rows(self, x: torch.Tensor, timesteps: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> Any:
+        """One answer for every row of ``x``, each of a call and a sample: int64 (N,) on the CPU."""
+        den = self.den
+        answer = den.model(x, timesteps, **rows_of(den.conditions, samples))
+        if self.guidance is not None:
+            c, numbers = check_output(answer, x), calls.numpy()
+            scales = self.scales[numbers] if self.scales.ndim < 2 else self.scales[numbers, samples.numpy()]
+            some = torch.from_numpy(np.flatnonzero([self.needs[n][0] for n in numbers]))
+            answer = c
+            if len(some):
+                at = some.to(x.device)
+                others = rows_of(self.guidance.other(den.conditions), samples[some])
+                u = check_output((self.guidance.model or den.model)(x[at], timesteps[at], **others), x[at])
+                w = column(scales[some.numpy()], c)
+                answer = c.index_copy(0, at, self.guidance.combined(u, c[at], w).to(c.dtype))
+        return answer if den.map_x0 is None else self._mapped(x, answer, calls.numpy())
+
+    def estimate(self, seen: torch.Tensor, answer: Any, n: int) -> torch.Tensor:
+        """E[x0] at call n, of what it has seen and its answer."""
+        if not isinstance(answer, torch.Tensor):
+            answer = answer[0] if self.guidance is None else answer[0] + self.scales[n] * (answer[1] - answer[0])
+        head = self.den.prediction if self.den.map_x0 is None else "x0"
+        return estimate(head, self.den.schedule, self.times[n], seen, answer)
+
+    def _guided(self, x: torch.Tensor, timesteps: torch.Tensor, n: int) -> Any:
+        assert self.guidance is not None
+        without, with_ = self.needs[n]
+        given, others = self.den.conditions, self.guidance.other(self.den.conditions)
+        other = self.guidance.model or self.den.model
+        if not with_:
+            return other(x, timesteps, **others)
+        if not without:
+            return self.den.model(x, timesteps, **given)
+        if other is self.den.model and self.guidance.batched:
+            answer = other(torch.cat([x, x]), torch.cat([timesteps, timesteps]), **joined([others, given]))
+            u, c = check_output(answer, torch.cat([x, x])).chunk(2)
+        else:
+            u = check_output(other(x, timesteps, **others), x)
+            c = check_output(self.den.model(x, timesteps, **given), x)
+        if self.columns:
+            return u, c
+        w = self.scales[n]
+        return self.guidance.combined(u, c, column(w, c) if np.ndim(w) else float(w))
+
+    def _mapped(self, x: torch.Tensor, answer: Any, calls: Array) -> torch.Tensor:
+        """The x0 that the user's map makes of the answer's."""
+        answer, wide = check_output(answer, x), torch.promote_types(x.dtype, torch.float32)
+        a, b = (column(c[calls], x).to(wide) for c in self.to_x0)
+        t = torch.from_numpy(np.asarray(self.times, dtype=np.float64)[calls]).to(wide).to(x.device).expand(len(x))
+        assert self.den.map_x0 is not None
+        new = self.den.map_x0(a * x.to(wide) + b * answer.to(wide), x, t)
+        return check_output(new, x)
+
+
+def x0_map(den: Asked, times: Any) -> tuple[Array, Array]:
+    """(a, b), each like ``times``: x0 as ``a x + b answer``; ValueError where the head does not say it."""
+    times = np.asarray(times, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = (np.broadcast_to(c, times.shape) for c in convert(den.prediction, "x0", Level.at(den.schedule, times)))
+    if not (np.isfinite(a) & np.isfinite(b)).all():
+        t = float(times[~(np.isfinite(a) & np.isfinite(b))][0])
+        raise ValueError(f"map_x0: prediction = {den.prediction!r} does not determine x0 at t = {t:.6g}")
+    return a, network_rate(den.prediction, den.schedule) * b
+
+
+def column(values: Any, like: torch.Tensor) -> torch.Tensor:
+    """(N,) as (N, 1, ...), to go with rows like ``like``."""
+    given = torch.as_tensor(np.asarray(values), dtype=torch.float64)
+    kind = torch.promote_types(like.dtype, torch.float32)
+    return given.to(kind).to(like.device).reshape(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,64 @@
+"""Conditions of a model: tensors with a row per sample, and whatever else its keywords take."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+Conditions = dict[str, Any]
+
+
+def mapped(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The same dictionaries, lists and tuples with every tensor changed; what is neither stays."""
+    if isinstance(tree, torch.Tensor):
+        return change(tree)
+    if isinstance(tree, Mapping):
+        return {name: mapped(value, change) for name, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(mapped(value, change) for value in tree)
+    return tree
+
+
+def rows_of(conditions: Conditions, samples: torch.Tensor) -> Conditions:
+    """The rows of ``samples``, int64 (N,), of every tensor that has rows."""
+    return {name: mapped(y, lambda y: y[samples.to(y.device)] if y.ndim else y) for name, y in conditions.items()}
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Trees of the same form with their tensors put together along the rows; what is no tensor is the first's."""
+    first = parts[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(list(parts)) if first.ndim else first
+    if isinstance(first, Mapping):
+        return {name: joined([part[name] for part in parts]) for name in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(map(joined, zip(*parts, strict=True)))
+    return first
+
+
+def check_conditions(name: str, conditions: Any) -> Conditions:
+    """``conditions`` as a dictionary of keywords of the model; TypeError for what is none."""
+    if conditions is None:
+        return {}
+    if not isinstance(conditions, Mapping) or not all(isinstance(key, str) for key in conditions):
+        raise TypeError(f"{name} must be a dictionary of the model's keywords, not {conditions!r:.60}")
+    return dict(conditions)
+
+
+def check_rows(name: str, conditions: Conditions, batch: int) -> None:
+    """ValueError unless every tensor has a row for each of ``batch`` samples, or is a number."""
+
+    for key, tree in conditions.items():
+        for y in tensors(tree):
+            if y.ndim and len(y) != batch:
+                raise ValueError(
+                    f"{name}[{key!r}] has {len(y)} row{'s' * (len(y) != 1)} for a batch of {batch}: a tensor of "
+                    f"conditions has one per sample; its shape is {tuple(y.shape)}"
+                )
+
+
+def tensors(tree: Any) -> list[torch.Tensor]:
+    """All tensors of a tree."""
+    if isinstance(tree, (Mapping, list, tuple)):
+        return [y for part in (tree.values() if isinstance(tree, Mapping) else tree) for y in tensors(part)]
+    return [tree] if isinstance(tree, torch.Tensor) else []

@@ -1,0 +1,188 @@
+"""The sequential executor: a program carried out one model call at a time, by one fused update per entry."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from ..kernels import Seeds, registers
+from .answers import check_output, check_state, estimate
+from .call import STATE, NoiseKey
+from .finite import not_finite
+from .heads import HEADS
+from .lower import Lowered, lowered_program
+from .names import head_hint
+from .noise import NoiseFunction, Seed, noise_source
+from .planning import check_event, check_times
+from .program import Program
+from .schedules.base import Schedule, check_schedule
+
+
+class Execution:
+    """A lowered program on its way from ``x`` (B, ...): `run` and `Stepper` are made of it.
+
+    n: the next call. memory: the slots, see `kernels.registers`. The other arguments are as for `run.run`.
+    """
+
+    def __init__(
+        self,
+        lowered: Lowered,
+        x: torch.Tensor,
+        noise: NoiseFunction | Seeds | None = None,
+        *,
+        functional: bool = False,
+        keep: bool = False,
+    ) -> None:
+        self.calls, self.rows = lowered.updates.calls, lowered.program.calls
+        self.begun, self.noise, self.keep, self.n = x, noise, keep, 0
+        self.memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None, functional=functional)
+
+    @property
+    def x(self) -> torch.Tensor:
+        """What the model is asked next, or at the end the result: memory that later calls write to."""
+        slot = self.calls[self.n].at if self.n < len(self.calls) else STATE
+        return self.memory.slots[slot]
+
+    @property
+    def done(self) -> bool:
+        return self.n == len(self.calls)
+
+    def advance(self, answer: Any) -> None:
+        """Carry out the next call with the model's answer; see `run.run` for what is raised."""
+        n = self.n
+        status = self.memory.step(n, answer)
+        if status < 0:
+            call, row, seen = self.calls[n], self.rows[n], self.x
+            outputs = checked_answers(answer, seen, call.models, n, len(self.calls), row.t)
+            status = self.memory.update(n, outputs, _normals(self.noise, row.noises, seen))
+        if status and not self.keep:
+            answers = answer if self.calls[n].models > 1 else (answer,)
+            raise not_finite(self.begun, n, len(self.calls), self.rows[n].t, [*answers])
+        self.n = n + 1
+
+    def finish(self) -> torch.Tensor:
+        """The result, after the last call; NonFiniteError if an answer was not finite and nobody could know before."""
+        if not self.keep and (bad := self.memory.first_bad()) is not None:
+            raise not_finite(self.begun, bad, len(self.calls), self.rows[bad].t)
+        return self.memory.slots[STATE]
+
+
+class Stepper(Execution):
+    """A program carried out one call at a time, for loops that own the model: with the bits of `logsnr.sample`.
+
+        stepper = logsnr.Stepper(program, schedule, "eps", x, seed=0)
+        while not stepper.done:
+            stepper.step(model(stepper.x, stepper.t))
+        stepper.x
+
+    program:    a `Program`. schedule: what it was made on. prediction: the head that the model returns.
+    x:          (B, ...), floating: the start, see `logsnr.solve`; it is copied.
+    seed, sample_ids, brownian, noise: of stochastic programs, as for `logsnr.solve`.
+    dtype:      in which ``.x`` is handed to the model; by default that of the state: fp32, or fp64 if x is.
+    x0:         whether `x0` is kept, which costs a pass over memory at every step.
+
+    ``t`` is the schedule's time of the next call; `Denoiser.model_times` says what a model wants to be told. Raises
+    ValueError or TypeError for arguments that do not fit.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        schedule: Schedule,
+        prediction: str,
+        x: torch.Tensor,
+        *,
+        seed: Seed | None = None,
+        sample_ids: Iterable[int] | None = None,
+        noise: NoiseFunction | None = None,
+        brownian: bool = False,
+        dtype: torch.dtype | None = None,
+        x0: bool = True,
+    ) -> None:
+        if not isinstance(program, Program):
+            raise TypeError(f"program must be a logsnr.Program, not {type(program).__name__}: solver(...).program(...)")
+        check_schedule(schedule)
+        check_state(x)
+        if prediction not in HEADS:
+            raise ValueError(f"prediction = {prediction!r} is not a head{head_hint(prediction)}")
+        check_times(schedule, program)
+        check_event(program.event, x)
+        state = torch.promote_types(torch.promote_types(x.dtype, dtype or x.dtype), torch.float32)
+        lowered = lowered_program(program, schedule, prediction, state, dtype or state)
+        source = None
+        if program.noises:
+            source = noise_source(
+                program, schedule, x, seed=seed, sample_ids=sample_ids, generator=None, brownian=brownian, noise=noise
+            )
+        with torch.no_grad():
+            super().__init__(lowered, x, source)
+        self.program, self.schedule, self.prediction = program, schedule, prediction
+        self.cast, self.node = lowered.updates.cast, 0
+        self._x0: torch.Tensor | None = None
+        self._keeps = x0
+
+    @property
+    def t(self) -> float:
+        """The time of the next call; at the end that of the result."""
+        return self.program.grid[-1] if self.done else self.rows[self.n].t
+
+    @property
+    def x0(self) -> torch.Tensor:
+        """E[x0] by the last answer, where its head says it. ValueError before the first step."""
+        if self._x0 is None:
+            raise ValueError("there is no x0 before the first step, and none is kept with x0=False")
+        return self._x0
+
+    def step(self, answer: Any) -> torch.Tensor:
+        """Carry out the next call with the model's ``answer``, like ``.x``; returns the new ``.x``.
+
+        Raises ValueError after the last call and for other shapes, and NonFiniteError for infinities and NaNs.
+        """
+        if self.done:
+            raise ValueError(f"all {len(self.calls)} calls of {self.program.name} are done")
+        row = self.rows[self.n]
+        with torch.no_grad():
+            if self._keeps:
+                first, *_ = checked_answers(answer, self.x, 1, self.n, len(self.calls), row.t)
+                self._x0 = estimate(self.prediction, self.schedule, row.t, self.x, first)
+            self.advance(answer)
+        self.node = self.node if row.node is None else row.node
+        if self.n == len(self.calls):
+            self.finish()
+        return self.x
+
+    def replace(self, x: torch.Tensor) -> None:
+        """Go on from another ``x``: the caller has changed what the model will see.
+
+        Within a step it takes the place of a stage. Raises ValueError for other shapes, and within a step where the
+        model's dtype is not the state's.
+        """
+        if x.shape != self.x.shape:
+            raise ValueError(f"x must have the shape {tuple(self.x.shape)}, not {tuple(x.shape)}")
+        slot = STATE if self.done else self.rows[self.n].at
+        if slot != STATE and self.cast is not None:
+            raise ValueError(f"call {self.n + 1} is within a step, whose stage cannot be replaced in {self.x.dtype}")
+        with torch.no_grad():
+            self.memory.replace(x, slot)
+
+
+def checked_answers(
+    answer: Any, seen: torch.Tensor, models: int, n: int, total: int, t: float
+) -> tuple[torch.Tensor, ...]:
+    """The tensors that call n is carried out with; errors say which call it was."""
+    answers = answer if models > 1 else (answer,)
+    try:
+        if len(answers) != models:
+            raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
+        return tuple(check_output(a, seen) for a in answers)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"call {n + 1} of {total}, t = {t:.6g}: {error}") from None
+
+
+def _normals(noise: NoiseFunction | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
+    """What the executor must be given: nothing if the registers make it."""
+    if isinstance(noise, Seeds) or not keys:
+        return []
+    if noise is None:
+        raise ValueError("this program adds noise; give seed= or noise=")
+    return [noise(key, like) for key in keys]

@@ -1,0 +1,210 @@
+"""Guidance: a model is asked with and without its condition, and steps are made of both answers.
+
+Where the weights are numbers, they are columns of the program: no pass over memory is added. Others are a few torch
+operations on the two answers. Every rule is linear in the answers, and heads are linear in (x0, eps): plain guidance is
+the same in all heads. Rules with sums over the answers depend on the head, and are taken of what the network returns.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .arrays import Array
+from .conditions import Conditions, check_conditions
+from .names import nearest
+
+Scale = float | Callable[[Array], Array]
+
+
+class Weights(NamedTuple):
+    """By answer of a call, in which part each enters x0, and eps. Each sums to 1."""
+
+    x0: tuple[float, ...]
+    eps: tuple[float, ...]
+
+
+ALONE = Weights((1.0,), (1.0,))
+
+
+def _guided(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
+    return u + w * (c - u)
+
+
+def _rescaled(u: torch.Tensor, c: torch.Tensor, w: Any, rescale: float = 0.7) -> torch.Tensor:
+    """The guided answer with the standard deviation of the conditional one, in part (Lin et al. 2024, 3.4)."""
+    guided = _guided(u, c, w)
+    axes = tuple(range(1, c.ndim))
+    ratio = c.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp_min(torch.finfo(c.dtype).tiny)
+    return guided * (rescale * ratio + (1 - rescale))
+
+
+def _zero_star(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
+    """The unconditional answer scaled to be nearest to the conditional one (Fan et al. 2025, CFG-Zero*)."""
+    s = (_dot(c, u) / _dot(u, u).clamp_min(torch.finfo(torch.float64).tiny)).to(u.dtype)
+    return _guided(s * u, c, w)
+
+
+def _projected(u: torch.Tensor, c: torch.Tensor, w: Any, eta: float = 0.0, threshold: float = 0.0) -> torch.Tensor:
+    """The difference less (1 - eta) of its part along the conditional answer, its norm at most ``threshold`` if that is
+    not 0 (Sadat et al. 2025, adaptive projected guidance, without momentum)."""
+    d = c - u
+    if threshold:
+        d = d * (threshold / _dot(d, d).sqrt().clamp_min(threshold)).to(d.dtype)
+    along = (_dot(d, c) / _dot(c, c).clamp_min(torch.finfo(torch.float64).tiny)).to(c.dtype) * c
+    return c + (w - 1) * (d - (1 - eta) * along)
+
+
+def _perpendicular(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
+    """The negative condition's direction less its part along the positive one is what guidance leaves."""
+    d = u - c
+    along = (_dot(d, c) / _dot(c, c).clamp_min(torch.finfo(torch.float64).tiny)).to(c.dtype) * c
+    return c - (w - 1) * (d - along)
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """(B, 1, ...), in float64."""
+    return (a.double() * b.double()).sum(tuple(range(1, a.ndim)), keepdim=True)
+
+
+COLUMNS: dict[str, Callable[[float], Weights]] = {
+    "cfg": lambda w: Weights((1 - w, w), (1 - w, w)),
+    "cfg++": lambda w: Weights((1 - w, w), (1.0, 0.0)),
+}
+RULES: dict[str, Callable[..., torch.Tensor]] = {
+    "cfg": _guided,
+    "rescale": _rescaled,
+    "zero-star": _zero_star,
+    "apg": _projected,
+    "perpendicular": _perpendicular,
+}
+KINDS = tuple(dict.fromkeys([*COLUMNS, *RULES]))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What plans know of a guidance. scale: a number, a tuple of one per sample, or a function of lam."""
+
+    kind: str
+    scale: float | tuple[float, ...] | Callable[[Array], Array]
+    interval: tuple[float, float] | None
+
+    @property
+    def columns(self) -> bool:
+        """Whether weights are numbers of the call: the program's own columns."""
+        return self.kind in COLUMNS and not isinstance(self.scale, tuple)
+
+    @property
+    def splits(self) -> bool:
+        """Whether x0 and eps come from different answers."""
+        return self.kind == "cfg++"
+
+    def check_answer(self) -> None:
+        """ValueError where the two answers cannot be made one."""
+        if self.kind not in RULES:
+            raise ValueError(
+                f"guidance: {self.kind!r} takes x0 and eps from different answers, which only runs with fixed steps, "
+                "without parallel= and map_x0=, can do"
+            )
+
+    def scales(self, lam: Array) -> Array:
+        """(n,), or (n, B): the scale at each lam, 1 outside the interval. ValueError unless all are finite."""
+        given: Any = self.scale(lam) if callable(self.scale) else self.scale
+        shape = (len(lam), len(self.scale)) if isinstance(self.scale, tuple) else (len(lam),)
+        values = np.array(np.broadcast_to(np.asarray(given, dtype=np.float64), shape))
+        if not np.isfinite(values).all():
+            raise ValueError("guidance: the scale must be finite at every lam of the grid")
+        if self.interval is not None:
+            values[(lam < self.interval[0]) | (lam > self.interval[1])] = 1.0
+        return values
+
+    def needs(self, scales: Any) -> tuple[bool, bool]:
+        """Whether the unconditional and the conditional answers count, for one or several scales."""
+        scales = np.asarray(scales)
+        without = self.splits or bool((scales != 1).any())
+        return without, self.kind not in COLUMNS or bool((scales != 0).any())
+
+    def weights(self, scale: float) -> Weights:
+        """Of the answers that are needed: the unconditional one, then the conditional one."""
+        x0, eps = COLUMNS[self.kind](float(scale))
+        kept = [k for k, need in enumerate(self.needs(scale)) if need]
+        return Weights(tuple(x0[k] for k in kept), tuple(eps[k] for k in kept))
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """How a denoiser is guided.
+
+    scale:    w of ``uncond + w (cond - uncond)``: 1 is the condition alone, 0 none. A number, a tensor (B,) of one per
+              sample, or a function of lam (float64 arrays in, arrays out).
+    interval: (lo, hi) in lam, outside which the scale is 1 and the model is asked once (Kynkaanniemi et al. 2024).
+    uncond:   the conditions that count without guidance, by name; others are the denoiser's own. A negative prompt is
+              such a condition.
+    model:    another model for the unconditional answer: a weaker one (Karras et al. 2024, autoguidance), or the same
+              one with a perturbed pass. It takes what the first takes.
+    kind:     "cfg"; "cfg++" (Chung et al. 2024: eps from the unconditional answer, x0 from the guided one); "rescale"
+              (options ``rescale``), "zero-star", "apg" (options ``eta``, ``threshold``), "perpendicular".
+    batched:  ask for both answers in one call of twice the rows; else in two.
+    options:  of the kind.
+
+    An evaluation with guidance counts 2. Raises ValueError or TypeError for what is none of these.
+    """
+
+    scale: Any
+    interval: tuple[float, float] | None = None
+    uncond: Mapping[str, Any] | None = None
+    model: Callable[..., Any] | None = None
+    kind: str = "cfg"
+    batched: bool = True
+    options: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"guidance: kind = {self.kind!r} is not one{nearest(self.kind, KINDS)}")
+        if self.model is not None and not callable(self.model):
+            raise TypeError(f"guidance: model must be a callable, not {type(self.model).__name__}")
+        object.__setattr__(self, "uncond", check_conditions("uncond", self.uncond))
+        known = {"rescale": {"rescale"}, "apg": {"eta", "threshold"}}.get(self.kind, set())
+        if unknown := sorted(self.options.keys() - known):
+            raise ValueError(f"guidance: options of {self.kind!r} are {sorted(known)}, not {unknown}")
+        rule = Rule(self.kind, _scale(self.scale), _interval(self.interval))
+        if isinstance(rule.scale, tuple) and self.kind not in RULES:
+            raise ValueError(f"guidance: {self.kind!r} takes one scale for all samples")
+        object.__setattr__(self, "rule", rule)
+
+    rule: Rule = field(init=False, repr=False)
+
+    def combined(self, u: torch.Tensor, c: torch.Tensor, w: torch.Tensor | float) -> torch.Tensor:
+        """The guided answer of two answers (B, ...); w: a number, or (B, 1, ...)."""
+        return RULES[self.kind](u, c, w, **self.options)
+
+    def other(self, conditions: Conditions) -> Conditions:
+        """The conditions of the unconditional answer."""
+        return {**conditions, **(self.uncond or {})}
+
+
+def _scale(given: Any) -> float | tuple[float, ...] | Callable[[Array], Array]:
+    if callable(given) and not isinstance(given, torch.Tensor):
+        found: Callable[[Array], Array] = given
+        return found
+    try:
+        values = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"guidance: scale must be a number, a tensor (B,) or a function, not {given!r:.60}") from None
+    if values.ndim > 1 or not np.isfinite(values).all():
+        raise ValueError(f"guidance: scale must be finite, a number or one per sample, not {given!r:.60}")
+    return tuple(values.tolist()) if values.ndim else float(values)
+
+
+def _interval(given: Any) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        raise ValueError(f"guidance: interval must be (lo, hi) in lam, not {given!r:.60}") from None
+    if not low < high:
+        raise ValueError(f"guidance: interval must be (lo, hi) in lam with lo < hi, not {given!r:.60}")
+    return low, high
