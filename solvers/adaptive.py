@@ -1,19 +1,32 @@
-"""Adaptive black-box solvers: torchdiffeq on dx/dt = velocity(x, t), with the evaluations counted."""
+"""Runs that choose their own steps: embedded pairs of this library, sample by sample, and black boxes of torchdiffeq."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from .answers import convert
+from .adaptive_control import Control
+from .adaptive_run import Driven, drive
+from .arrays import Array
+from .blackbox import blackbox_solution
 from .catalogue import Solver
 from .denoiser import Denoiser
-from .finite import not_finite
-from .heads import Level
+from .finite import all_finite, broken_samples, not_finite
+from .heads import Level, network_rate, to_pair
+from .planners.gauge import Nodes
+from .planners.pairs import Pair
 from .planning import Layout
+from .schedules.base import Schedule
 from .solution import Solution
 from .watching import Bar, Callback, called, takes_x0
+
+Count = Callable[[int], object]
+
+TOLERANCE = {True: 1e-3, False: 1e-5}  # by default: of pairs, of black boxes
+MARGIN = 1.0  # in lam, of the levels where steps to infinite log-SNR begin and end
 
 
 def adaptive_solution(
@@ -27,98 +40,127 @@ def adaptive_solution(
     bar: Bar,
     callback: Callback | None,
     trajectory: bool,
+    keep: bool = False,
 ) -> Solution:
-    """An adaptive run from ``x``; ValueError for arguments that go with fixed steps only.
-
-    A run to sigma = 0 takes adaptive steps down to the schedule's last level with noise, if it has one, and goes on
-    from there in one step of DDIM, one evaluation more.
-    """
+    """An adaptive run from ``x``; ValueError, before the first call, for arguments that go with fixed steps only."""
     for name, value in (("steps", layout.steps), ("nfe", layout.nfe), ("parallel", parallel)):
         if value is not None:
             raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
+    if callback and takes_x0(callback):
+        raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
     times = layout.span(den.schedule)
     times.setflags(write=False)
-    rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
-    sch, stops = den.schedule, times.copy()
-    if sch.last_level is not None and sch.sigma(times[-1]) == 0 and times[-2] > sch.last_level:
-        stops[-1] = sch.last_level
-    states, nfe = adaptive_solve(den, x, str(method.adaptive), stops, rtol=rtol, atol=atol, count=bar.show)
-    if stops[-1] != times[-1]:
-        end = float(sch.alpha(times[-1])) * den.x0(states[-1], stops[-1])
-        states = torch.cat([states[:-1], end[None]])
-        nfe += 1
-    if callback:
-        if takes_x0(callback):
-            raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
+    pair = isinstance(method.adaptive, Pair)
+    rtol, atol = (TOLERANCE[pair] if tol is None else tol for tol in (rtol, atol))
+    _check_tolerances(den.state_dtype(x), rtol=rtol, atol=atol)
+    run = pair_solution if pair else blackbox_solution
+    found = run(den, x, method, times, rtol, atol, bar.show, keep)
+    states = found.trajectory
+    if callback and states is not None:
         for node in range(1, len(times)):
             called(callback, node, float(times[node]), states[node], None, changes=False)
-    return Solution(states[-1], nfe, nfe, times, states.to(x.dtype) if trajectory else None)
+    return replace(found, trajectory=states.to(x.dtype) if trajectory and states is not None else None)
 
 
-def adaptive_solve(
-    den: Denoiser,
-    x: torch.Tensor,
-    method: str,
-    times: np.ndarray,
-    *,
-    rtol: float,
-    atol: float,
-    count: Callable[[int], object] = lambda nfe: None,
-) -> tuple[torch.Tensor, int]:
-    """States (len(times), B, ...) at ``times`` by torchdiffeq's ``method``, and the NFE, told to ``count`` as it grows.
+def pair_solution(
+    den: Denoiser, x: torch.Tensor, method: Solver, times: Array, rtol: float, atol: float, count: Count, keep: bool
+) -> Solution:
+    """A run of an embedded pair, with the states at ``times``.
 
-    One error norm over the whole batch chooses the steps, so a sample's answer depends on its batch. Raises
-    ValueError for tolerances that are not positive or too fine for the dtype, and for spans at whose ends the
-    head does not determine the velocity (sigma = 0 or alpha = 0), NonFiniteError if the model returns a
-    non-finite value, RuntimeError if the tolerances cannot be met.
+    Where the span begins or ends at an infinite log-SNR, the steps do at a finite one (`_inside`). What is left is one
+    DDIM step, exact in the limit: to sigma = 0 it is the denoised state.
     """
-    with torch.device("cpu"):  # where its tables are made, at its first import
-        from torchdiffeq import odeint
-
-    _check_positive(rtol=rtol, atol=atol)
-    state = x.to(den.state_dtype(x))
-    if rtol < (eps := torch.finfo(state.dtype).eps):
-        raise ValueError(f"rtol = {rtol} is below the precision of the state, {eps:.2g} in {state.dtype}")
-    for t in times[[0, -1]].tolist():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            a, b = convert(den.answers, "velocity", Level.at(den.schedule, np.asarray(t)))
-        if not np.isfinite([a, b]).all():
-            raise ValueError(
-                f"prediction = {den.answers!r} does not determine dx/dt at t = {t:.6g}, where alpha = "
-                f"{den.schedule.alpha(t):.6g} and sigma = {den.schedule.sigma(t):.6g}; give t_start or t_end inside"
-            )
+    pair: Any = method.adaptive
+    state, inner = x.to(den.state_dtype(x)), _inside(den.schedule, times, rtol + atol)
+    limits = {ends: _limit_weights(den, *ends) for ends in ((times[0], inner[0]), (inner[-1], times[-1]))}
+    nothing = np.zeros(len(x), dtype=np.int64)
     if not x.numel():
-        return state.new_empty(len(times), *state.shape), 0
-    nfe, low, high = 0, times.min(), times.max()
+        empty = state.new_empty(len(times), *state.shape)
+        return _report(Driven([], nothing, nothing, nothing, ()), empty, times, 0)
+    calls = 0
 
-    def velocity(t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        nonlocal nfe
-        nfe += 1
-        count(nfe)
-        try:
-            dx = den.velocity(y, t.clamp(low, high))  # the guess of the first step may look beyond the end
-        except (TypeError, ValueError) as error:
-            error.add_note(f"at call {nfe}, t = {float(t):.6g}")
-            raise
-        if not torch.isfinite(dx).all():
-            raise not_finite(x, nfe - 1, nfe, float(t))
-        return dx
+    def limit(y: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
+        nonlocal calls
+        if limits[ends] is None:
+            return y
+        calls += 1
+        a, b = limits[ends]
+        end = a * y + b * den.predict(y.to(den.dtype(x)), torch.full((len(y),), ends[0], dtype=torch.float64)).to(
+            y.dtype
+        )
+        if not (keep or all_finite(end)):
+            raise not_finite(x, calls - 1, calls, ends[0], samples=broken_samples(end))
+        return end
 
-    grid = torch.tensor(times, dtype=torch.float64, device=x.device)
-    # step_t: steps end at the times; torchdiffeq would step over them, out of the schedule after the last, and
-    # interpolate the others by a quartic, which is less exact than its steps are.
-    options = {"step_t": grid[1:]}
-    try:
-        with torch.device(x.device):  # torchdiffeq names no device for some of its tensors
-            states = odeint(velocity, state, grid, rtol=rtol, atol=atol, method=method, options=options)
-    except AssertionError as error:  # what torchdiffeq says when a step gets too short to change t
-        raise RuntimeError(
-            f"{method} cannot meet rtol = {rtol}, atol = {atol} in {state.dtype} ({error}); ask for less"
-        ) from error
-    return states, nfe
+    begin = limit(state, (times[0], inner[0]))
+    exponent = pair.exponent(np.zeros((len(x), 1)))
+    control = Control.start(method.name, rtol, atol, exponent)
+    driven = drive(
+        den, pair, begin, Nodes.at(den.schedule, inner), control, keep=keep, count=lambda n: count(n + calls)
+    )
+    calls = calls + int(driven.nfe.max())
+    known = dict(zip(inner.tolist(), driven.states, strict=True)) | {times[0]: state}
+    known[times[-1]] = limit(driven.states[-1], (inner[-1], times[-1]))
+    return _report(driven, torch.stack([known[t] for t in times.tolist()]), times, calls)
 
 
-def _check_positive(**tolerances: Any) -> None:
+def _report(driven: Driven, states: torch.Tensor, times: Array, calls: int) -> Solution:
+    """Calls that are made of the whole batch at once count for every sample."""
+    together = calls - int(driven.nfe.max(initial=0))
+    accepted, rejected, nfe = (torch.from_numpy(n) for n in (driven.accepted, driven.rejected, driven.nfe + together))
+    ends = (times[:1], times[-1:])
+    grids = tuple(np.unique(np.concatenate([g, *ends]))[:: 1 if times[0] < times[-1] else -1] for g in driven.grids)
+    return Solution(
+        states[-1], calls, calls, times, states,
+        accepted=accepted, rejected=rejected, nfe_per_sample=nfe, grids=grids,
+    )  # fmt: skip
+
+
+def _inside(sch: Schedule, times: Array, tol: float) -> Array:
+    """``times`` with ends at infinite log-SNR moved inside.
+
+    On the clean side that is the schedule's last level with noise, if it has one, else, as on the noisy side, where
+    what the DDIM step neglects, of the order of e^(-2 |lam|), is a share of the tolerance for data of deviation 1.
+    """
+    lam, last = np.asarray(sch.half_logsnr(times)), sch.last_level
+    edge = MARGIN - math.log(tol) / 2
+    first, *middle, end = times.tolist()
+    ahead = 1 if times[0] > times[-1] else -1
+
+    def level(lam_end: float, neighbour: float, way: int) -> float:
+        """The time of the level on the side of ``lam_end``; the next time, if that is beyond it already."""
+        at_last = lam_end > 0 and last is not None
+        found = float(last) if at_last else float(sch.time(math.copysign(edge, lam_end)))
+        before, after = (float(sch.half_logsnr(t)) * way * ahead for t in (neighbour, found))
+        return neighbour if before <= after else found
+
+    if np.isinf(lam[0]):
+        first = level(float(lam[0]), float(times[1]), 1)
+    if np.isinf(lam[-1]):
+        end = level(float(lam[-1]), first if len(times) == 2 else float(times[-2]), -1)
+    return np.array(list(dict.fromkeys([first, *middle, end])))
+
+
+def _limit_weights(den: Denoiser, s: float, t: float) -> tuple[float, float] | None:
+    """``x_t = a x_s + b prediction`` of a DDIM step; None where s is t. ValueError if the head does not say it."""
+    if s == t:
+        return None
+    sch, level = den.schedule, Level.at(den.schedule, np.asarray(s))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scales = (float(sch.alpha(t)), float(sch.sigma(t)))
+        parts = [(c, pair) for c, pair in zip(scales, to_pair(den.answers, level), strict=True) if c]
+        a, b = (float(sum(c * pair[k] for c, pair in parts)) for k in (0, 1))
+    if not np.isfinite([a, b]).all():
+        raise ValueError(
+            f"prediction = {den.answers!r} does not determine the step from t = {s:.6g}, where alpha = "
+            f"{sch.alpha(s):.6g} and sigma = {sch.sigma(s):.6g}; give t_start or t_end inside"
+        )
+    return a, network_rate(den.answers, sch) * b
+
+
+def _check_tolerances(state: torch.dtype, **tolerances: Any) -> None:
     for name, tol in tolerances.items():
-        if not isinstance(tol, (int, float, np.number)) or not tol > 0:
+        if isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not 0 < tol < math.inf:
             raise ValueError(f"{name} must be positive, not {tol!r}")
+    if (rtol := tolerances["rtol"]) < (eps := torch.finfo(state).eps):
+        raise ValueError(f"rtol = {rtol} is below the precision of the state, {eps:.2g} in {state}")

@@ -8,9 +8,10 @@ from .catalogue_sde import STOCHASTIC
 from .names import solver_hint
 from .planners.gauges import EPS, VELOCITY, X0
 from .planners.multistep import Adams
+from .planners.pairs import AdamsPair, Pair, RungeKuttaPair
 from .planners.singlestep import ExponentialRungeKutta
 from .planners.stochasticity import Smooth, Window
-from .planners.tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
+from .planners.tableaux import DOPRI5, DPM_2, DPM_3, DPM_12, DPM_23, EULER, HEUN, RK4
 from .solver import Planner, Solver
 
 __all__ = ["Solver", "solver", "solver_names"]
@@ -28,6 +29,10 @@ def _adams(name: str, summary: str, planner: Adams) -> Solver:
     return Solver(name, summary, planner, equals=_others(name))
 
 
+def _pair(name: str, summary: str, pair: Pair) -> Solver:
+    return Solver(name, summary, adaptive=pair, options=("gauge",))
+
+
 def _runge_kutta(name: str, summary: str, gauge: Any, tableau: Any, adaptive: str | None = None) -> Solver:
     return Solver(name, summary, ExponentialRungeKutta(tableau, gauge), adaptive)
 
@@ -42,6 +47,12 @@ _ALL = [
     Solver(
         "adaptive-heun", "Heun with an embedded Euler on dx/dt, adaptive", adaptive="adaptive_heun",
         order=2, evaluations=2,
+    ),
+    _pair("dpm-12", "DPM-Solver-12, adaptive by sample", RungeKuttaPair("eps", DPM_12)),
+    _pair("dpm-23", "DPM-Solver-23, adaptive by sample", RungeKuttaPair("eps", DPM_23)),
+    *(
+        _pair(f"adams-{p - 1}{p}", f"exponential Adams, x0 in lam, orders {p - 1} and {p}, adaptive by sample", AdamsPair("x0", p))
+        for p in (2, 3, 4)
     ),
     _adams("ddim", "DDIM: exponential Euler, x0 or eps held constant", Adams(X0)),
     *(
@@ -87,15 +98,17 @@ def solver(name: str | Solver | Planner, *, compat: bool = False, **options: Any
             has = f"it has {', '.join(found.options)}" if found.options else "it has no options"
             raise ValueError(f"{given} = {value!r} is not an option of {found.name}: {has}")
     fields = {FIELDS.get(option, option): options[option] for option in options}
+    kind = "planner" if found.planner else "adaptive"
     try:
-        planner: Any = replace(found.planner, **fields)  # type: ignore[type-var]
+        planner: Any = replace(getattr(found, kind), **fields)
     except ValueError as error:
         alias = next((f"{option}: " for option in options if option in FIELDS), "")
         raise ValueError(f"{alias}{error}") from None
     settings = ", ".join(
         f"{option}={_label(getattr(planner, FIELDS.get(option, option)))}" for option in sorted(options)
     )
-    return _made(Solver(f"{found.name} ({settings})", found.summary, planner, options=found.options))
+    named = {"name": f"{found.name} ({settings})", "summary": found.summary, "options": found.options}
+    return _made(Solver(**named, **{kind: planner}))
 
 
 @lru_cache(maxsize=256)  # the same settings give the same object, which is found again faster than an equal one

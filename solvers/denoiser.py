@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..kernels import STATE_DTYPES, transformed
@@ -82,6 +83,13 @@ class Denoiser:
     def answers(self) -> str:
         """The head of what a run gets: ``prediction``, or x0 where that is mapped."""
         return self.prediction if self.map_x0 is None else "x0"
+
+    def evaluations(self, times: Any) -> np.ndarray:
+        """(n,): how often the model is evaluated for an answer at each of the schedule's ``times``: 2 with guidance."""
+        if self.guidance is None:
+            return np.ones(len(times), dtype=np.int64)
+        lam, rule = np.asarray(self.schedule.half_logsnr(np.asarray(times, dtype=np.float64))), self.guidance.rule
+        return np.array([sum(rule.needs(w)) for w in rule.scales(lam)], dtype=np.int64)
 
     def like(self, model: Model, x: torch.Tensor) -> "Denoiser":
         """The same denoiser of another model, which is shown the dtype that the first one is for ``x``."""

@@ -79,8 +79,9 @@ def solve(
     grid:     "logsnr", "karras" or "time" (see `logsnr.grid`), or a 1-D array of times, strictly monotone.
     startup:  how multistep solvers start: "ramp" (no extra evaluations, global order at most 2) or
               "single-step" (extra evaluations, full order).
-    rtol, atol: tolerances of adaptive solvers (defaults 1e-5); they choose their own steps. A solver that has both, as
-              "dopri5" has, is adaptive if either is given, or if there is neither a number of steps nor a budget.
+    rtol, atol: tolerances of adaptive solvers, which choose their own steps (by default 1e-3 for the pairs dpm-12,
+              dpm-23 and adams-*, 1e-5 for those of torchdiffeq). A solver that has both, as "dopri5" has, is adaptive
+              if either is given, or if there is neither a number of steps nor a budget.
     seed:     for stochastic solvers: one number, or one per sample. Noise is addressed by (seed, sample id,
               interval, element), so a sample has the same bits alone as in any batch, on any device and with any
               number of threads. By default a seed is drawn from ``generator``, or else from torch's own numbers.
@@ -114,7 +115,7 @@ def solve(
     layout, keep = _layout(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
-            found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory)
+            found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory, keep)
             return finished(found, x, keep)
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")

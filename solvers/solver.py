@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from .arrays import Array
 from .grids import check_grid
+from .planners.pairs import Pair
 from .program import Program
 from .schedules.base import Schedule
 
@@ -29,9 +30,9 @@ class Solver:
 
     name:     what it is called. summary: one line about it.
     planner:  lays it out; None for methods that only exist with adaptive steps.
-    adaptive: torchdiffeq's name of the method, if it offers it.
+    adaptive: what chooses its own steps: an embedded `Pair`, or torchdiffeq's name of the method.
     equals:   other names of the same numbers.
-    options:  which fields of the planner users may set, by the name that they have for users.
+    options:  which fields of the planner, or the pair, users may set, by the name that they have for users.
     order:    global order of convergence (with startup="single-step" for multistep solvers of order > 2). Of
               stochastic solvers it is the weak order, that of the law of what they generate; 0 if that does not
               converge to the data's. By default the planner's ``global_order``, or else 0: not known.
@@ -41,7 +42,7 @@ class Solver:
     name: str
     summary: str = ""
     planner: Planner | None = None
-    adaptive: str | None = None
+    adaptive: Pair | str | None = None
     equals: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     order: int = -1
@@ -52,7 +53,7 @@ class Solver:
             raise TypeError(f"planner must have a method plan(schedule, grid), not be {self.planner!r:.60}")
         for name, known, default in (("order", "global_order", 0), ("evaluations", "evaluations", 1)):
             if getattr(self, name) < 0:
-                object.__setattr__(self, name, getattr(self.planner, known, default))
+                object.__setattr__(self, name, getattr(self.planner or self.adaptive, known, default))
 
     @property
     def stochastic(self) -> bool:

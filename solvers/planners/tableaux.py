@@ -11,7 +11,7 @@ so an entry of a tableau is the tuple ``(a_j0, a_j1, ...)``. A constant N must b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 Number = Fraction | float
@@ -22,19 +22,24 @@ Entry = tuple[Number, ...]
 class Tableau:
     """``nodes[i]`` and ``rows[i]``: the fraction at which stage i + 1 stands, and its entries over earlier N.
 
-    The last node is 1, and its row gives the result. Stage 0 is the start of the step.
+    The last node is 1, and its row gives the result. Stage 0 is the start of the step. ``embedded``, if there is one,
+    is another row over all stages: a result of one order less, by which adaptive steps are chosen (`pairs`).
     """
 
     order: int
     nodes: tuple[Number, ...]
     rows: tuple[tuple[Entry, ...], ...]
+    embedded: tuple[Entry, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.nodes) != len(self.rows) or self.nodes[-1] != 1:
             raise ValueError(f"nodes must be one per row and end in 1, not {self.nodes}")
+        if self.embedded and len(self.embedded) != self.stages:
+            raise ValueError(f"embedded must have {self.stages} entries, not {len(self.embedded)}")
         for i, row in enumerate(self.rows):
             if len(row) != i + 1:
                 raise ValueError(f"row {i} must have {i + 1} entries, not {len(row)}")
+        for i, row in enumerate((*self.rows, self.embedded) if self.embedded else self.rows):
             for k in range(self.degree + 1):
                 total = sum(float(entry[k]) for entry in row if len(entry) > k)
                 if abs(total - (k == 0)) > 1e-14:
@@ -82,6 +87,9 @@ DDIM = Tableau(1, (1,), (((1,),),))
 DPM_2 = two_stage(F(1, 2))
 DPM_3 = three_stage(F(1, 3), F(2, 3))
 STARTERS = {1: DDIM, 2: DPM_2, 3: DPM_3}
+# DPM-Solver-12 and 23 (Lu et al. 2022a, appendix C): the lower order is DPM-Solver-1 and DPM-Solver-2 with r1 = 1/3.
+DPM_12 = replace(DPM_2, embedded=((F(1),), ()))
+DPM_23 = replace(DPM_3, embedded=(*two_stage(F(1, 3)).rows[-1], ()))
 
 EULER = butcher(1, (), ((F(1),),))
 HEUN = butcher(2, (F(1),), ((F(1),), (F(1, 2), F(1, 2))))

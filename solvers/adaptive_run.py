@@ -1,0 +1,211 @@
+"""Embedded pairs step by step, every sample with its own lam, step and stage."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .adaptive_control import Control, error_norm
+from .answers import convert
+from .arrays import Array
+from .denoiser import Denoiser
+from .finite import not_finite
+from .heads import Level, network_rate
+from .planners.gauge import Nodes
+from .planners.pairs import LONGEST, Pair, Row
+
+STRETCH = 1.1  # a step may be that much longer than planned if it then ends where the run must stop
+
+
+class Driven(NamedTuple):
+    """The states (B, ...) at the stops, and by sample (B,): steps accepted and rejected, evaluations, accepted times."""
+
+    states: list[torch.Tensor]
+    accepted: Array
+    rejected: Array
+    nfe: Array
+    grids: tuple[Array, ...]
+
+
+def drive(
+    den: Denoiser,
+    pair: Pair,
+    x: torch.Tensor,
+    stops: Nodes,
+    control: Control,
+    *,
+    keep: bool = False,
+    count: Callable[[int], object] = lambda nfe: None,
+) -> Driven:
+    """From ``x`` (B, ...), in the state's dtype, through ``stops``, at finite lam, monotone.
+
+    The model is always called with the whole batch, as it may hold conditions of every sample; of samples that are done
+    the answer is left out. All operations are elementwise, so a sample has the same bits in every batch if the model's
+    answers do. ``keep``: samples that stop being finite are given up, as NaN; else NonFiniteError.
+    """
+    run = _Run(den, pair, x, stops, control, keep)
+    while (run.stop < len(stops.t)).any():
+        count(run.call())
+        run.go_on()
+    return Driven(run.states, control.accepted, control.rejected, run.nfe, tuple(map(np.array, run.grids)))
+
+
+class _Run:
+    """s: where the samples are; t: where their steps end; stage: the call that comes next, on ``seen`` at ``asked``;
+    stop: the stop that comes next, beyond the last for samples that are done."""
+
+    def __init__(self, den: Denoiser, pair: Pair, x: torch.Tensor, stops: Nodes, control: Control, keep: bool) -> None:
+        self.den, self.pair, self.stops, self.control, self.keep = den, pair, stops, control, keep
+        n, everyone = len(x), np.arange(len(x))
+        self.start, self.x, self.seen = x, x, x
+        self.states = [x] * len(stops.t)
+        self.slots = [torch.zeros_like(x)] * pair.slots
+        self.s, self.t = _repeated(stops[0], n), _repeated(stops[0], n)
+        self.asked = self.s.t.copy()
+        self.past = np.full((n, pair.slots - 1), np.nan)
+        self.past[:, :1] = self.s.lam[:, None]
+        self.sign = np.sign(stops.lam[-1] - stops.lam[0])
+        self.stage, self.stop, self.nfe = np.zeros(n, dtype=int), np.ones(n, dtype=int), np.zeros(n, dtype=np.int64)
+        self.grids: list[list[float]] = [[float(stops.t[0])] for _ in range(n)]
+        self.calls = 0
+        self._aim(everyone)
+
+    def call(self) -> int:
+        """Ask the model, and put its answer where it belongs; the number of calls."""
+        active, den = self.stop < len(self.stops.t), self.den
+        self.calls += 1
+        self.nfe += active * den.evaluations(self.asked)
+        try:
+            answer = den.predict(self.seen.to(den.dtype(self.start)), torch.from_numpy(self.asked))
+        except (TypeError, ValueError) as error:
+            error.add_note(f"at call {self.calls}, t = {self.asked[0]:.6g}")
+            raise
+        a, b = convert(den.answers, self.pair.gauge, Level.at(den.schedule, self.asked))
+        b = network_rate(den.answers, den.schedule) * b
+        value = self._combined(
+            [self.seen, answer.to(self.x.dtype)], np.stack([a + 0 * self.asked, b + 0 * self.asked], 1)
+        )
+        self._check(value, answer, active)
+        slot = np.array([self.pair.slot(i) for i in range(self.pair.stages)])[self.stage]
+        self.slots = [self._where(slot == j, value, kept) for j, kept in enumerate(self.slots)]
+        return self.calls
+
+    def go_on(self) -> None:
+        """End the steps whose last call that was, and make what the model is asked next."""
+        active = self.stop < len(self.stops.t)
+        last = active & (self.stage == self.pair.stages - 1)
+        self.stage += active & ~last
+        if last.any():
+            self._end(np.flatnonzero(last))
+        self._prepare()
+
+    def _end(self, rows: Array) -> None:
+        pair, control = self.pair, self.control
+        s, t, past = self.s[rows], self.t[rows], self.past[rows]
+        row, errors = pair.result(s, t, past)
+        end = self._state(rows, row)
+        error = self._combined(self.slots, self._spread(rows, errors))
+        norm = error_norm(error, self.x, end, control.rtol, control.atol).cpu().numpy().astype(float)[rows]
+        good = control.decide(rows, norm, np.abs(t.lam - s.lam), pair.exponent(past))
+        self.stage[rows] = np.where(good & (not pair.carries), 0, 1)
+        self._accept(rows[good], end)
+        left = self.stop[rows] < len(self.stops.t)
+        rows, norm = rows[left], norm[left]
+        control.check(rows, self.s.lam[rows], self.s.t[rows], norm)
+        self._aim(rows)
+
+    def _accept(self, rows: Array, end: torch.Tensor) -> None:
+        mine = self._mask(rows)
+        self.x = self._where(mine, end, self.x)
+        _put(self.s, rows, self.t[rows])
+        if self.pair.carries:
+            moved = [self.slots[-1], *self.slots[:-2], self.slots[-1]]
+            self.slots = [self._where(mine, new, old) for new, old in zip(moved, self.slots, strict=True)]
+            self.past[rows] = np.column_stack([self.s.lam[rows], self.past[rows, :-1]])
+        for i in rows.tolist():
+            self.grids[i].append(float(self.s.t[i]))
+        reached = rows[self.s.lam[rows] == self.stops.lam[self.stop[rows]]]
+        for stop in np.unique(self.stop[reached]).tolist():
+            there = self._mask(reached[self.stop[reached] == stop])
+            self.states[stop] = self._where(there, self.x, self.states[stop])
+        self.stop[reached] += 1
+
+    def _aim(self, rows: Array) -> None:
+        """Where the next steps of these samples end: at the next stop, or half way if two steps reach it."""
+        if not len(rows):
+            return
+        s, stop = self.s[rows], self.stops[self.stop[rows]]
+        left = np.abs(stop.lam - s.lam)
+        size = np.minimum(self.control.size[rows], LONGEST)
+        lands = STRETCH * size >= left
+        size = np.where(2 * size > left, left / 2, size)
+        inner = s.lam + self.sign * np.where(lands, 0, size)
+        inner = Nodes.at(self.den.schedule, self.den.schedule.time(inner))
+        fields = zip(vars(stop).values(), vars(inner).values(), strict=True)
+        _put(self.t, rows, Nodes(*(np.where(lands, a, b) for a, b in fields)))
+
+    def _prepare(self) -> None:
+        """What the model is asked next: the state itself at the start of a step and of samples that are done."""
+        active = self.stop < len(self.stops.t)
+        weights, self.asked = np.zeros((len(self.x), 1 + self.pair.slots)), self.s.t.copy()
+        weights[:, 0] = 1.0
+        for stage in np.unique(self.stage[active & (self.stage > 0)]).tolist():
+            rows = np.flatnonzero(active & (self.stage == stage))
+            s, t, part = self.s[rows], self.t[rows], self.pair.node(stage)
+            sch = self.den.schedule
+            at = t if part == 1 else Nodes.at(sch, sch.time(s.lam + part * (t.lam - s.lam)))
+            row = self.pair.stage(stage, s, at, self.past[rows])
+            weights[rows] = np.column_stack(row)
+            self.asked[rows] = at.t
+        self.seen = self._combined([self.x, *self.slots], weights)
+
+    def _state(self, rows: Array, row: Row) -> torch.Tensor:
+        return self._combined([self.x, *self.slots], self._spread(rows, np.column_stack(row)))
+
+    def _spread(self, rows: Array, some: Array) -> Array:
+        """Rows of a matrix for all samples, 0 for the others."""
+        whole = np.zeros((len(self.x), some.shape[1]))
+        whole[rows] = some
+        return whole
+
+    def _combined(self, inputs: Sequence[torch.Tensor], weights: Array) -> torch.Tensor:
+        """The sum of the inputs (B, ...) times their columns of weights (B, inputs), left to right."""
+        columns = torch.from_numpy(weights).to(self.x.dtype).to(self.x.device)
+        shape = (-1, *[1] * (self.x.dim() - 1))
+        total = columns[:, 0].reshape(shape) * inputs[0]
+        for j, more in enumerate(inputs[1:], start=1):
+            total = total + columns[:, j].reshape(shape) * more
+        return total
+
+    def _mask(self, rows: Array) -> Array:
+        mask = np.zeros(len(self.x), dtype=bool)
+        mask[rows] = True
+        return mask
+
+    def _where(self, mask: Array, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
+        chosen = torch.from_numpy(mask).to(self.x.device).reshape(-1, *[1] * (self.x.dim() - 1))
+        return torch.where(chosen, yes, no)
+
+    def _check(self, value: torch.Tensor, answer: torch.Tensor, active: Array) -> None:
+        finite = value.detach().isfinite().reshape(len(value), -1).all(1).cpu().numpy()
+        broken = np.flatnonzero(active & ~finite)
+        if not len(broken):
+            return
+        if not self.keep:
+            t = float(self.asked[broken[0]])
+            raise not_finite(self.start, self.calls - 1, self.calls, t, [answer], broken.tolist())
+        self.x = self._where(self._mask(broken), torch.full_like(self.x, torch.nan), self.x)
+        for stop in range(len(self.stops.t)):
+            later = self._mask(broken[self.stop[broken] <= stop])
+            self.states[stop] = self._where(later, self.x, self.states[stop])
+        self.stop[broken] = len(self.stops.t)
+
+
+def _repeated(at: Nodes, n: int) -> Nodes:
+    return Nodes(*(np.full(n, float(value)) for value in vars(at).values()))
+
+
+def _put(nodes: Nodes, rows: Array, new: Nodes) -> None:
+    for old, values in zip(vars(nodes).values(), vars(new).values(), strict=True):
+        old[rows] = values
