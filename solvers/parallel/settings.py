@@ -28,7 +28,7 @@ class Picard:
                 others with the error that the group gives, at its timeout at the latest.
 
     The model is asked for all nodes of a round at once: rows are samples times calls of the window, and fewer as
-    samples converge. Conditions that it has caught in a closure do not follow.
+    samples converge. The denoiser's conditions follow their samples; those in a closure do not.
     Raises ValueError for numbers out of range and unknown names.
     """
 
