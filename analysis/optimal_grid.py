@@ -108,7 +108,7 @@ def _descended(program: Program, method: Solver, sch: Schedule, startup: str | N
     if len(times) < 3:
         return program
     low, high = _room(sch, times)
-    lams = np.clip(np.asarray(sch.half_logsnr(times[1:-1])), *sorted((low, high)))
+    lams = np.clip(np.asarray(sch.half_logsnr(times[1:-1])), min(low, high), max(low, high))
     edges = np.array([low, *lams, high])
     gaps = np.maximum(np.diff(edges) / (high - low), 1e-3)
 
@@ -118,14 +118,14 @@ def _descended(program: Program, method: Solver, sch: Schedule, startup: str | N
         grid = np.array([times[0], *np.asarray(sch.time(inner)).tolist(), times[-1]])
         return method.program(sch, grid, startup=startup)
 
+    begin = np.log(gaps)
+    scale = max(float(np.linalg.norm(residuals(program))), 1e-300)
+
     def at(numbers: Array) -> Array:
-        found: Array = residuals(on(numbers))
+        found: Array = residuals(on(numbers)) / scale
         return np.where(np.isfinite(found), found, 1e6)
 
-    begin = np.log(gaps)
-    scale = max(float(np.linalg.norm(at(begin))), 1e-300)
-    bounds = (begin - 6, begin + 6)
-    fit = least_squares(lambda z: at(z) / scale, begin, bounds=bounds, max_nfev=ITERATIONS, xtol=1e-5, ftol=1e-4)
+    fit = least_squares(at, begin, bounds=(begin - 6, begin + 6), max_nfev=ITERATIONS, xtol=1e-6, ftol=1e-5)
     return on(fit.x)
 
 
