@@ -10,8 +10,9 @@ from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
 from .solvers.execution import Stepper
-from .solvers.grids import grid
+from .solvers.grids import grid, grid_names
 from .solvers.guidance import Guidance
+from .solvers.levels import Shift
 from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
 from .solvers.program import Call, Program
@@ -44,6 +45,7 @@ __all__ = [
     "Picard",
     "Program",
     "Schedule",
+    "Shift",
     "Solution",
     "Solver",
     "Stepper",
@@ -53,6 +55,7 @@ __all__ = [
     "VPLinear",
     "__version__",
     "grid",
+    "grid_names",
     "randn",
     "sample",
     "solve",
