@@ -1,7 +1,7 @@
 """From what a user says of a solver and a grid to the program: shared by `solve` and by the analysis."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,11 @@ class Layout:
         method = find_solver(solver)
         if not self.named:
             return method.program(sch, self.nodes(sch), startup=self.startup, prediction=prediction)
+        fill = getattr(method.planner, "within", None)
+        if fill and self.nfe is not None and self.steps is None:
+            planner, count = fill(self.nfe)
+            method = replace(method, planner=planner)
+            return method.program(sch, self._laid_out(sch, count), startup=self.startup, prediction=prediction)
 
         def on(count: int) -> Program:
             times = self._laid_out(sch, count)

@@ -16,7 +16,8 @@ class Planner(Protocol):
 
     Known planners are frozen dataclasses whose fields are the options of the method. Those that have ``startup`` among
     them take the argument of that name; ``global_order``, ``evaluations`` (model calls per step) and ``stochastic``
-    are told to users where a planner has them.
+    are told to users where a planner has them. Where steps differ in their cost, a method ``within(nfe)`` gives the
+    planner and the number of steps that fill a budget.
     """
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:

@@ -12,7 +12,7 @@ from ..schedules.base import Schedule
 from .quadrature import rule
 from .stochasticity import NONE, Stochasticity
 
-Variable = Literal["lam", "t", "rho"]
+Variable = Literal["lam", "t", "rho", "clock"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Gauge(ABC):
 
     eta: Stochasticity = NONE
     own: ClassVar[Variable] = "lam"  # the interpolation variable that the path is
+    exponential: ClassVar[bool] = False  # whether, without noise, the kernel is exp(c lam): that of phi functions
 
     def with_eta(self, eta: Stochasticity) -> "Gauge":
         """The same gauge for the SDE with this eta."""
@@ -78,6 +79,10 @@ class Gauge(ABC):
     def times(self, sch: Schedule, path: Array) -> Array:
         """The schedule's times at these values of the path."""
         return np.asarray(sch.time(path))
+
+    def variable(self, name: Variable, at: Nodes) -> Array:
+        """An interpolation variable at the nodes; "clock" is for gauges that have it for `own`."""
+        return at.variable(name)
 
     @property
     def edges(self) -> tuple[float, ...]:

@@ -9,10 +9,13 @@ x0           sigma   alpha/sigma   x0                      DPM-Solver++
 eps          alpha   sigma/alpha   eps                     DDIM, DEIS, DPM-Solver, EDM's Euler, LMS
 velocity     1       t             alpha' x0 + sigma' eps  classical Runge-Kutta methods
 velocity-lam 1       lam           dx/dlam                 Euler-Maruyama in lam
+v            R       phi           v / R                   DDIM on the circle of Salimans and Ho
+straight     S       sigma / S     eps - x0                Euler on the straight path
 ============ ======= ============= ======================= ========================================
 
-so that ``x_t = (mu_t / mu_s) x_s + mu_t int_s^t N dE`` for any s and t. Integrals run along a *path*
-variable in which their integrands are smooth: t for velocity, lam for the others.
+where ``R^2 = alpha^2 + sigma^2``, ``phi = atan(sigma / alpha)``, ``v = alpha eps - sigma x0``, ``S = alpha + sigma``,
+so that ``x_t = (mu_t / mu_s) x_s + mu_t int_s^t N dE`` for any s and t. Integrals run along a *path* variable in which
+their integrands are smooth: t for velocity, the clock for v and straight (in `clocks`), lam for the others.
 
 With noise (see `stochasticity`) the same reads ``x_t = ratio x_s + int N dkernel + std xi``. Writing D for the
 growth of int eta^2 dlam over what is left of the step, the x0 gauge has mu = sigma e^-D, the kernel e^(lam - D) and
@@ -33,15 +36,18 @@ from ..arrays import Array, Mask
 from ..heads import Level, from_pair
 from ..names import nearest
 from ..schedules.base import Schedule
+from .clocks import STRAIGHT, V
 from .gauge import Gauge, Nodes, Variable
 from .stochasticity import Stochasticity
 
-__all__ = ["EPS", "GAUGES", "VELOCITY", "VELOCITY_LAM", "X0", "Gauge", "Nodes", "Variable", "as_gauge"]
+__all__ = ["EPS", "GAUGES", "VELOCITY", "VELOCITY_LAM", "X0", "Gauge", "Nodes", "V", "Variable", "as_gauge"]
 
 
 @dataclass(frozen=True)
 class X0Gauge(Gauge):
     """N = x0, in x / sigma."""
+
+    exponential: ClassVar[bool] = True
 
     def columns(self, sch: Schedule, t: Array) -> Array:
         return np.stack([np.ones_like(t), np.zeros_like(t)], axis=-1)
@@ -70,6 +76,8 @@ class X0Gauge(Gauge):
 @dataclass(frozen=True)
 class EpsGauge(Gauge):
     """N = eps, in x / alpha."""
+
+    exponential: ClassVar[bool] = True
 
     def columns(self, sch: Schedule, t: Array) -> Array:
         return np.stack([np.zeros_like(t), np.ones_like(t)], axis=-1)
@@ -167,7 +175,9 @@ def _slope(sch: Schedule, t: Array) -> Array:
 
 
 X0, EPS, VELOCITY, VELOCITY_LAM = X0Gauge(), EpsGauge(), VelocityGauge(), VelocityLamGauge()
-GAUGES: dict[str, Gauge] = {"x0": X0, "eps": EPS, "velocity": VELOCITY, "velocity-lam": VELOCITY_LAM}
+GAUGES: dict[str, Gauge] = {
+    "x0": X0, "eps": EPS, "v": V, "straight": STRAIGHT, "velocity": VELOCITY, "velocity-lam": VELOCITY_LAM,
+}  # fmt: skip
 
 
 def as_gauge(gauge: str | Gauge) -> Gauge:
