@@ -35,6 +35,8 @@ def adaptive_solution(
     for name, value in (("steps", layout.steps), ("nfe", layout.nfe), ("parallel", parallel)):
         if value is not None:
             raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
+    if callback and takes_x0(callback):
+        raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
     times = layout.span(den.schedule)
     times.setflags(write=False)
     rtol, atol = (1e-5 if tol is None else tol for tol in (rtol, atol))
@@ -47,8 +49,6 @@ def adaptive_solution(
         states = torch.cat([states[:-1], end[None]])
         nfe += 1
     if callback:
-        if takes_x0(callback):
-            raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
         for node in range(1, len(times)):
             called(callback, node, float(times[node]), states[node], None, changes=False)
     return Solution(states[-1], nfe, nfe, times, states.to(x.dtype) if trajectory else None)
