@@ -1,5 +1,6 @@
 """From what a user says of a solver and a grid to the program: shared by `solve` and by the analysis."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -156,3 +157,10 @@ def grid_key(grid: Any) -> str | tuple[float, ...]:
     if array.ndim != 1:
         raise ValueError(f"grid must be a name or a 1-D array of times, not an array of shape {array.shape}")
     return tuple(array.tolist())
+
+
+def specialised(value: Any) -> Any:
+    """A number as a constant of a graph: Dynamo takes one that has changed for a symbol, for which there is no plan."""
+    if isinstance(value, float):
+        return float.fromhex(value.hex())
+    return operator.index(value) if isinstance(value, int) else value

@@ -24,7 +24,7 @@ from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
-from .planning import Layout, grid_key
+from .planning import Layout, grid_key, specialised
 from .program import Program
 from .run import run
 from .schedules.base import Schedule
@@ -109,6 +109,8 @@ def solve(
         den, x, parallel, callback, on_nan, trajectory=trajectory, progress=progress, brownian=brownian, grad=grad
     )  # fmt: skip
     fields = steps, nfe, grid_key(grid), end_time("t_start", t_start), end_time("t_end", t_end), startup
+    if torch.compiler.is_compiling():
+        fields = tuple(map(specialised, fields))
     layout, keep = _layout(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:

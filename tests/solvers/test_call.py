@@ -69,6 +69,12 @@ CALLS: list[tuple[str, Any, str]] = [
     ("matrix", [1.0, 0.0, 1.0], r"matrix must have .* not shape \(3,\)"),
     ("matrix", [*ROW, *ROW], r"matrix must have 1 rows .* not shape \(2, 3\)"),
     ("matrix", [[1.0]], r"matrix must have .* more than 1 columns .* not shape \(1, 1\)"),
+    (
+        "matrix",
+        np.ones((1, 3, 0)),
+        r"matrix must have coefficients for samples of at least one element, not \(1, 3, 0\)",
+    ),
+    ("matrix", np.ones((1, 3, 2, 0)), r"matrix must have coefficients .* not \(1, 3, 2, 0\)"),
     ("matrix", [[NAN, 0.0, 1.0]], "the coefficients at t = 1 are not finite: .*nan"),
     ("matrix", [[1.0, 0.0, INF]], "the coefficients at t = 1 are not finite: .*inf"),
 ]
