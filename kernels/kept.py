@@ -67,16 +67,14 @@ class Kept:
 def trusted(folder: Path, source: Path) -> bool:
     """Whether code can be loaded from ``folder``, as loading runs it; warns where not.
 
-    It must be the user's, root's, or of whoever has written the source, and nobody else may write to it or rename it.
+    It must be the user's, root's, or of whoever has written the source, and not everybody may write to it or rename it;
+    above the source they could change that just as well.
     """
     if not hasattr(os, "getuid"):  # Windows, where the folders are the user's
         return True
-    folder = folder.resolve()
-    owner = folder.stat().st_uid
-    modes = {path: path.stat().st_mode for path in (folder, *folder.parents)}
-    open_to_all = [
-        path for path, mode in modes.items() if mode & stat.S_IWOTH and (path == folder or not mode & stat.S_ISVTX)
-    ]
+    folder, source = folder.resolve(), source.resolve()
+    owner, above = folder.stat().st_uid, [path for path in folder.parents if path not in source.parents]
+    open_to_all = [path for path in (folder, *above) if _open_to_all(path, sticky=path != folder)]
     if not open_to_all and owner in (os.getuid(), 0, source.stat().st_uid):
         return True
     why = f"everybody may write to {open_to_all[0]}" if open_to_all else f"it belongs to user {owner}"
@@ -86,3 +84,9 @@ def trusted(folder: Path, source: Path) -> bool:
         stacklevel=2,
     )
     return False
+
+
+def _open_to_all(path: Path, *, sticky: bool) -> bool:
+    """Whether everybody may write there; where it is ``sticky``, as /tmp is, not to what is another's."""
+    mode = path.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not (sticky and mode & stat.S_ISVTX)

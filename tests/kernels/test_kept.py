@@ -132,6 +132,14 @@ def test_a_folder_that_others_write_to(loop: Any, tmp_path: Path, above: bool) -
     assert hits(again(loop())) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="folders have no owners")
+def test_folders_above_the_source_are_not_looked_at(loop: Any, tmp_path: Path) -> None:
+    """Who may write there may change the source."""
+    tmp_path.chmod(0o777)
+    compiled.compiled(loop())
+    assert hits(again(loop())) == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="gives files away")
 def test_a_folder_of_another_user(loop: Any, tmp_path: Path) -> None:
     """Used only if the source is that user's, too."""
