@@ -102,8 +102,8 @@ def triad_microseconds(moved: float, calls: int, repeats: int) -> float:
 def measure(name: str, head: str, steps: int) -> Times:
     moved = bytes_per_step(name, head, LARGE, steps)
     return Times(
-        run_microseconds(name, head, SMALL, steps, repeats=100),
-        run_microseconds(name, head, SMALL, MORE * steps, repeats=30),
+        run_microseconds(name, head, SMALL, steps, repeats=300),
+        run_microseconds(name, head, SMALL, MORE * steps, repeats=150),
         run_microseconds(name, head, LARGE, steps, repeats=4),
         triad_microseconds(moved, steps, repeats=4),
     )
