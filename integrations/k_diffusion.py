@@ -36,8 +36,8 @@ def sampler(name: str | Solver | Program, *, space: str = "sigma", **fixed: Any)
 
     name:    a solver's name, here or in ComfyUI, a `Solver`, or a `Program` that was made on EDM's schedule, whose own
              grid is run between the ends of ``sigmas``.
-    space:   of flow models, x = (1 - sigma) x0 + sigma eps: "sigma" solves dx/dsigma = (x - x0) / sigma as ComfyUI does,
-             "logsnr" in their own half-log-SNR. Solvers that add noise do the latter, as only there it is right.
+    space:   of flow models, x = (1 - sigma) x0 + sigma eps: "sigma" solves dx/dsigma = (x - x0) / sigma as ComfyUI
+             does, "logsnr" in their own half-log-SNR. Solvers that add noise do the latter, as only there it is right.
     options: of the solver (``eta``, ``compat``, ...), and s_noise, noise_sampler(sigma, sigma_next) and seed.
 
     The state is fp32 at least. Noise comes from noise_sampler, else from ``seed``, else from ``extra_args["seed"]``,
@@ -154,9 +154,7 @@ def _noise(program: Program, given: dict[str, Any], extra: dict[str, Any]) -> di
 def _check_churn(options: dict[str, Any]) -> None:
     churn = {name: options.pop(name) for name in ("s_churn", "s_tmin", "s_tmax") if name in options}
     if churn.get("s_churn"):
-        raise ValueError(
-            f"s_churn = {churn['s_churn']!r}: noise that is put back is solver 'edm-churn', with Heun's steps"
-        )
+        raise ValueError(f"s_churn = {churn['s_churn']!r}: solver 'edm-churn' puts noise back, with Heun's steps")
 
 
 def is_flow(model: Any) -> bool:

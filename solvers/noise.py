@@ -140,6 +140,11 @@ def noise_source(
     seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
     if not brownian:
         return seeds
+    if backwards := [key for key in program.noises if key.stream == 0 and key.s < key.t]:
+        raise ValueError(
+            f"brownian = True goes with noise from s to t < s, and {backwards[0]} goes back to more noise: write "
+            f"noise({backwards[0].t:.6g}, {backwards[0].s:.6g}), or give it another stream than 0"
+        )
     return _Path(BrownianNoise(sch, program.eta or Window(1.0), seeds))
 
 

@@ -1,5 +1,6 @@
 """From what a user says of a solver and a grid to the program: shared by `solve` and by the analysis."""
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -221,3 +222,10 @@ def layout_key(
     ends = end_time("t_start", t_start), end_time("t_end", t_end)
     levels = levels_key("sigmas", sigmas), levels_key("lams", lams)
     return steps, nfe, grid_key(grid), *ends, startup, options_key(options), *levels, as_shift(shift)
+
+
+def specialised(value: Any) -> Any:
+    """A number as a constant of a graph: Dynamo takes one that has changed for a symbol, for which there is no plan."""
+    if isinstance(value, float):
+        return float.fromhex(value.hex())
+    return operator.index(value) if isinstance(value, int) else value

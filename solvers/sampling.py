@@ -26,7 +26,7 @@ from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
-from .planning import Layout, check_event, layout_key
+from .planning import Layout, check_event, layout_key, specialised
 from .program import Program
 from .run import run
 from .schedules.base import Schedule
@@ -120,6 +120,8 @@ def solve(
         den, x, parallel, callback, on_nan, trajectory=trajectory, progress=progress, brownian=brownian, grad=grad
     )  # fmt: skip
     fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
+    if torch.compiler.is_compiling():
+        fields = tuple(map(specialised, fields))
     layout, keep = _layout(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:

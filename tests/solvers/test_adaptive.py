@@ -1,5 +1,7 @@
 """Adaptive solvers: accurate, counted, inside the span; and clear about what they cannot do."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +96,22 @@ def test_trajectory_grid_callback_and_direction() -> None:
         assert torch.equal(solution.x, solution.trajectory[-1])
     assert [(node, u) for node, u, _ in seen[:3]] == [(1, 0.5), (2, 0.3), (3, 0.1)]
     assert torch.equal(seen[-1][2], solution.x)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "adaptive-heun"])
+@pytest.mark.parametrize(("begin", "end"), [(0.5, 0.4999), (1.0, 0.9999), (1e-3, 2e-3)])
+def test_a_short_span_is_not_left(method: str, begin: float, end: float) -> None:
+    """The guess of the first step is longer than the span, and the model is not asked beyond its end."""
+    told: list[float] = []
+
+    def watched(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        told.extend(t.tolist())
+        return x / 100
+
+    den = logsnr.Denoiser(watched, logsnr.FlowMatching(), "velocity")
+    found = logsnr.solve(den, torch.ones(1, 3, dtype=torch.float64), solver=method, grid=[begin, end], rtol=1e-1)
+    assert min(begin, end) - 1e-12 <= min(told) <= max(told) <= max(begin, end) + 1e-12
+    torch.testing.assert_close(found.x, torch.ones(1, 3).double() * math.exp((end - begin) / 100), rtol=1e-8, atol=0)
 
 
 @pytest.mark.parametrize(("method", "sch"), sampled(METHODS, [logsnr.VPLinear(), logsnr.VPCosine()], every=2))
