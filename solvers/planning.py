@@ -71,8 +71,7 @@ class Layout:
         if len(whole) > 1 or (whole != ["an array of times is"] and self.grid != "logsnr"):
             extra.append("grid" if len(whole) == 1 else whole[1].split()[0])
         if extra:
-            which = "steps, nfe, t_start and t_end" if set(extra) <= {"steps", "nfe", "t_start", "t_end"} else ""
-            raise ValueError(f"{whole[0]} the whole grid; leave out {which or ' and '.join(extra)}")
+            raise ValueError(f"{whole[0]} the whole grid; leave out {' and '.join(extra)}")
         if isinstance(self.grid, tuple):
             return check_grid(sch, self.grid)
         return level_times(sch, *(("sigmas", self.sigmas) if self.lams is None else ("lams", self.lams)))
