@@ -51,7 +51,7 @@ _ALL = [
     _pair("dpm-12", "DPM-Solver-12, adaptive by sample", RungeKuttaPair("eps", DPM_12)),
     _pair("dpm-23", "DPM-Solver-23, adaptive by sample", RungeKuttaPair("eps", DPM_23)),
     *(
-        _pair(f"adams-{p - 1}{p}", f"exponential Adams, x0 in lam, orders {p - 1} and {p}, adaptive by sample", AdamsPair("x0", p))
+        _pair(f"adams-{p - 1}{p}", f"exponential Adams {p - 1} and {p}, x0, adaptive by sample", AdamsPair("x0", p))
         for p in (2, 3, 4)
     ),
     _adams("ddim", "DDIM: exponential Euler, x0 or eps held constant", Adams(X0)),
@@ -107,8 +107,8 @@ def solver(name: str | Solver | Planner, *, compat: bool = False, **options: Any
     settings = ", ".join(
         f"{option}={_label(getattr(planner, FIELDS.get(option, option)))}" for option in sorted(options)
     )
-    named = {"name": f"{found.name} ({settings})", "summary": found.summary, "options": found.options}
-    return _made(Solver(**named, **{kind: planner}))
+    made = Solver(f"{found.name} ({settings})", found.summary, options=found.options, **{kind: planner})
+    return _made(made)
 
 
 @lru_cache(maxsize=256)  # the same settings give the same object, which is found again faster than an equal one
