@@ -80,10 +80,10 @@ def test_errors_are_near_the_tolerance_and_evaluations_few(problem: str, sch: lo
     """At 1e-2 and 1e-3 the median error is within three tolerances, and the Adams pairs need fewer evaluations than
     dopri5, which is further off."""
     known, shape = next((p, event) for name, p, event in problems() if name == problem)
-    den, x = denoiser(known, sch), start(sch, 24, *shape)
-    exact = logsnr.solve(den, x, solver="adams-34", rtol=1e-9, atol=1e-9).x
+    den, x = denoiser(known, sch), start(sch, 16, *shape)
+    exact = logsnr.solve(den, x, solver="adams-34", rtol=1e-6, atol=1e-6).x
     if not shape:
-        torch.testing.assert_close(exact, known.reference(x, sch, sch.t_start, sch.t_end), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(exact, known.reference(x, sch, sch.t_start, sch.t_end), rtol=1e-4, atol=1e-4)
     for tol in (1e-2, 1e-3):
         boxed = logsnr.solve(den, x, solver="dopri5", rtol=tol, atol=tol)
         for name in PAIRS:
@@ -231,10 +231,10 @@ def test_half_precision_models_one_sample_and_none(name: str) -> None:
 def test_gradients_flow_through_the_steps() -> None:
     sch = logsnr.VPLinear()
     x = start(sch, 4, 3).requires_grad_()
-    y = logsnr.sample(GAUSS.denoiser(sch), x, solver="adams-34", rtol=1e-8, atol=1e-8)
+    y = logsnr.sample(GAUSS.denoiser(sch), x, solver="adams-34", rtol=1e-6, atol=1e-6)
     (slope,) = torch.autograd.grad(y.sum(), x)
     factor = np.sqrt([sch.alpha(t) ** 2 * 0.25 + sch.sigma(t) ** 2 for t in (1e-3, 1.0)])
-    torch.testing.assert_close(slope, torch.full_like(x, factor[0] / factor[1]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(slope, torch.full_like(x, factor[0] / factor[1]), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -274,20 +274,19 @@ def test_what_cannot_be_met_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what has been reached: too many steps, and steps that shrink to nothing at a jump of the model."""
     sch = logsnr.VPLinear()
     monkeypatch.setattr(adaptive_control, "MOST", 20)
-    with pytest.raises(
-        RuntimeError, match=r"dpm-12 cannot meet rtol = 1e-06, atol = 0.001, in samples 0, 1 of 2: after 20 s"
-    ):
+    told = r"dpm-12 cannot meet rtol = 1e-06, atol = 0.001, in samples 0, 1 of 2: after 20 steps, sample 0 stands"
+    with pytest.raises(RuntimeError, match=told):
         logsnr.solve(GAUSS.denoiser(sch), torch.ones(2, dtype=F64), solver="dpm-12", rtol=1e-6, atol=1e-3)
     monkeypatch.undo()
 
-    def noisy(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.sin(1e12 * x)
+    def jump(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.where(t < 0.5, 1e6, 0.0).to(x)
 
-    with pytest.raises(
-        RuntimeError, match=r"stands at t = .*, lam = .* the last error was .* tolerances; ask for less"
-    ):
-        monkeypatch.setattr(adaptive_control, "MOST", 300)
-        logsnr.solve(logsnr.Denoiser(noisy, sch), torch.ones(2, dtype=F64), solver="adams-23", rtol=1e-9, atol=1e-9)
+    told = r"shrunk to .* in lam, sample 0 stands at t = 0.5, lam = .* the last error was .* tolerances; ask for less"
+    with pytest.raises(RuntimeError, match=told):
+        logsnr.solve(
+            logsnr.Denoiser(jump, sch, "x0"), torch.ones(2, dtype=F64), solver="adams-23", rtol=1e-6, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -301,7 +300,7 @@ def test_samples_that_stop_being_finite(name: str) -> None:
 
     den, x = logsnr.Denoiser(model, sch, "x0"), start(sch, 3, 2)
     x[1, 0] = 1e5
-    with pytest.raises(logsnr.NonFiniteError, match="non-finite value at call .* in sample 1 of 3") as caught:
+    with pytest.raises(logsnr.NonFiniteError, match=r"non-finite value at call .* in sample 1 of 3") as caught:
         logsnr.solve(den, x, solver=name)
     assert caught.value.samples == (1,)
     with pytest.warns(UserWarning, match="not finite, in sample 1 of 3"):

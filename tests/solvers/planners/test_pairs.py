@@ -47,15 +47,12 @@ def test_weights_are_phi_functions(h: float, gauge: str) -> None:
 
 
 def errors(pair: Pair, h: float, count: int = 9) -> tuple[float, float]:
-    """Of one step of length h from exact values on the mixture of two Gaussians: of the better result, and what the pair
-    says of the worse one."""
+    """Of one step of length h from exact values on the mixture of two Gaussians: the error of the better result, and
+    what the pair says of the worse one."""
     problem, sch = logsnr.analysis.two_gaussians(), SCH
     x0 = torch.linspace(-2.0, 2.0, count, dtype=torch.float64)
     lams = 0.1 + h * np.array([-2.0, -1.3, -0.6, 0.0])  # of the past, and the start
-    if isinstance(pair, AdamsPair):
-        lams = lams[-(pair.order - 1) :]
-    else:
-        lams = lams[-1:]
+    lams = lams[1 - pair.order :] if isinstance(pair, AdamsPair) else lams[-1:]
 
     def at(lam: float) -> Nodes:
         return Nodes.at(sch, np.full(count, float(sch.time(lam))))
