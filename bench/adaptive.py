@@ -1,4 +1,4 @@
-"""Evaluations and errors of adaptive solvers at a tolerance: ``python -m logsnr.bench.adaptive`` makes the docs' table."""
+"""Evaluations and errors of adaptive solvers at a tolerance, for the docs: ``python -m logsnr.bench.adaptive``."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
