@@ -56,8 +56,8 @@ def solver(name: str | Solver | Planner, *, compat: bool | str = False, **option
     settings = ", ".join(
         f"{option}={_label(getattr(planner, FIELDS.get(option, option)))}" for option in sorted(options)
     )
-    named = {"name": f"{found.name} ({settings})", "summary": found.summary, "options": found.options}
-    return _made(Solver(**named, **{kind: planner}))
+    made = Solver(f"{found.name} ({settings})", found.summary, options=found.options, **{kind: planner})
+    return _made(made)
 
 
 @lru_cache(maxsize=256)  # the same settings give the same object, which is found again faster than an equal one

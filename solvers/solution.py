@@ -23,9 +23,9 @@ class Solution:
     trajectory: (steps + 1, B, ...), the state at every time, if it was asked for. program: the table, if any.
     certificate: of a parallel run, how far it is from the sequential one; nfe is then of the sample that took most.
     failed: the samples that stopped being finite, of a run with ``on_nan="keep"``.
-    accepted, rejected, nfe_per_sample: of an adaptive run, int64 (B,) on the CPU: how many steps of each sample were, and
-    its evaluations; nfe is then of the sample that took most. grids: the times at which each sample's steps ended, its
-    first and last included: a grid for fixed steps.
+    accepted, rejected, nfe_per_sample: of an adaptive run, int64 (B,) on the CPU: how many steps of each sample were,
+    and its evaluations; nfe is then of the sample that took most. grids: the times between each sample's steps, from
+    the first to the last: a grid for fixed steps.
     """
 
     x: torch.Tensor
