@@ -1,7 +1,5 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
-import math
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -12,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ..kernels import transformed
 from .adaptive import adaptive_solution
 from .answers import check_state
 from .catalogue import Solver
@@ -22,7 +19,7 @@ from .guidance import Rule
 from .levels import Shift
 from .lower import Lowered, lowered_program
 from .names import argument_hint
-from .noise import NoiseFunction, Seed, noise_source
+from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
@@ -33,8 +30,6 @@ from .schedules.base import Schedule
 from .solution import Solution, finished
 from .solver import Planner
 from .watching import Bar, Callback, Observer
-
-FEW, FEWEST = 1 << 14, 64  # elements whose spread is looked at, and that tell something
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -131,7 +126,7 @@ def solve(
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     lowered = _lowered(method, den, x, fields, parallel is None)
     if lowered.pure_noise:
-        _warn_of_spread(x, lowered.program, lowered.pure_noise)
+        warn_of_spread(x, lowered.program, lowered.pure_noise)
     program, source, observer = lowered.program, None, None
     if program.noises:
         source = noise_source(
@@ -197,20 +192,6 @@ def _check(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, **flags:
 def _is_adaptive(method: Solver, layout: Layout, rtol: Any, atol: Any) -> bool:
     tolerant = rtol is not None or atol is not None
     return bool(method.adaptive) and (layout.unplanned or tolerant or method.planner is None)
-
-
-def _warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
-    """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``."""
-    if x.device.type != "cpu" or transformed():
-        return
-    some = x if x.numel() <= FEW else x[: max(FEW * len(x) // x.numel(), 1)].reshape(-1)[:FEW]
-    spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5
-    if some.numel() >= FEWEST and not sigma / 2 < spread < 2 * sigma and spread < math.inf:
-        warnings.warn(
-            f"x has a root mean square of {spread:.3g}, but pure noise at t = {program.grid[0]:.6g} has {sigma:.3g}: "
-            "logsnr.start(schedule, shape, seed=...) makes it",
-            stacklevel=4,
-        )
 
 
 def _recording(x: torch.Tensor, grad: bool) -> Any:
