@@ -6,18 +6,21 @@ from typing import Any
 
 from .catalogue_sde import STOCHASTIC
 from .names import solver_hint
-from .planners.gauges import EPS, VELOCITY, X0
+from .planners.gauges import EPS, VELOCITY, X0, Needed
 from .planners.multistep import Adams
 from .planners.singlestep import ExponentialRungeKutta
 from .planners.stochasticity import Smooth, Window
 from .planners.tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
+from .planners.wiener import Wiener
 from .solver import Planner, Solver
 
 __all__ = ["Solver", "solver", "solver_names"]
 
 FIRST = ("ddim", "deis-1", "deis-rho-1", "dpm-1", "dpmpp-1")  # exponential Euler
 COMPAT = {"dpmpp-2m": "simplified", "dpmpp-3m": "halved"}
-FIELDS = {"tau": "eta"}  # options that have another name than the planner's field
+FIELDS = {"tau": "eta", "gaussian": "gauge"}  # options that have another name than the planner's field
+KINDS: dict[str, type] = {"gaussian": Wiener}  # what some of them must be
+GAUSSIAN = Needed(option="gaussian", example="logsnr.Wiener.from_data(x0)")
 
 
 def _others(name: str) -> tuple[str, ...]:
@@ -60,6 +63,13 @@ _ALL = [
     _runge_kutta("dpmpp-3s", "DPM-Solver++(3S), r1 = 1/3, r2 = 2/3, x0", X0, DPM_3),
     _adams("dpmpp-2m", "DPM-Solver++(2M): exponential Adams-Bashforth 2, x0 in lam", Adams(X0, 2)),
     _adams("dpmpp-3m", "DPM-Solver++(3M), truly third order: exponential AB3, x0 in lam", Adams(X0, 3)),
+    *(
+        Solver(
+            f"wiener-{p}", f"exponential Adams of order {p}, eps less that of a Gaussian, in lam; gaussian=",
+            Adams(GAUSSIAN, p), options=("gaussian", "corrector"),
+        )
+        for p in (1, 2, 3)
+    ),
     *STOCHASTIC,
 ]  # fmt: skip
 
@@ -86,6 +96,8 @@ def solver(name: str | Solver | Planner, *, compat: bool = False, **options: Any
         if given not in found.options:
             has = f"it has {', '.join(found.options)}" if found.options else "it has no options"
             raise ValueError(f"{given} = {value!r} is not an option of {found.name}: {has}")
+        if not isinstance(value, KINDS.get(given, object)):
+            raise ValueError(f"{given} must be a logsnr.{KINDS[given].__name__}, not {value!r:.60}")
     fields = {FIELDS.get(option, option): options[option] for option in options}
     try:
         planner: Any = replace(found.planner, **fields)  # type: ignore[type-var]
@@ -129,5 +141,6 @@ def _compat(name: Any, found: Solver) -> Solver:
 
 
 def solver_names() -> list[str]:
-    """Every name that ``solver=`` takes."""
-    return list(_SOLVERS)
+    """Every name that ``solver=`` takes as it is: of those that need something given, as ``wiener-2`` does, there is
+    none."""
+    return [name for name, found in _SOLVERS.items() if not isinstance(getattr(found.planner, "gauge", None), Needed)]

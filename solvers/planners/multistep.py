@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..arrays import Array
-from ..call import STATE, Call, NoiseKey
+from ..call import ONE, STATE, Call, NoiseKey
 from ..program import Program
 from ..schedules.base import Schedule
 from .checks import choice, count, flag
+from .gauge import table
 from .gauges import X0, Gauge, Nodes, Variable, as_gauge
 from .quadrature import lagrange, powers
 from .singlestep import ddim_calls, ddim_notes, stage_calls, weak
@@ -135,7 +136,7 @@ class _Table:
         corrected = (self._weights(steps, k + 1, ahead=1) for k, steps in enumerate(groups) if adams.corrector)
         self.corrected = _joined(corrected)
         self.columns = gauge.columns(sch, at.t)
-        self.ratio = gauge.ratio(s, t)
+        self.ratio, self.offset = gauge.ratio(s, t), gauge.offset(s, t)
         self.std = gauge.std(sch, s, t) if gauge.eta else np.zeros(len(s.t))
 
     def program(self) -> Program:
@@ -157,11 +158,14 @@ class _Table:
             starter = STARTERS[min(self.depth, 3)]
             return stage_calls(starter, self.gauge, self.sch, s, t, [n + 1], 1 + self.depth, keep)[0]
         w, pair = self._step_weights(n), self.columns[n]
-        reads = (STATE, *(self._slot(n - 1 - j) for j in range(len(w) - 1)))
+        one = (ONE,) if self.gauge.constant else ()
+        reads = (*one, STATE, *(self._slot(n - 1 - j) for j in range(len(w) - 1)))
         noises = (NoiseKey(float(s.t[0]), float(t.t[0])),) if self.gauge.eta else ()
         update = [*(w[0] * pair), self.ratio[n], *w[1:], *[self.std[n]] * len(noises)]
-        store = [*pair] + [0.0] * (len(update) - 2)
-        rows = np.array([update, store][: 1 + len(keep)])
+        if self.gauge.constant:
+            update[2] = update[2] + self.offset[n]
+        store = [*pair] + [0.0] * (len(update) - len(pair))
+        rows = table([update, store][: 1 + len(keep)], self.gauge.event)
         return [Call(float(s.t[0]), reads, (STATE, *keep), rows, noises=noises, node=n + 1)]
 
     def _step_weights(self, n: int) -> Array:
@@ -170,10 +174,10 @@ class _Table:
         w = self.predicted[n]
         if n - 1 not in self.corrected:
             return w
-        change = self.corrected[n - 1] - np.concatenate([[0.0], self.predicted[n - 1]])
+        before = self.predicted[n - 1]
+        change = self.corrected[n - 1] - np.concatenate([np.zeros_like(before[:1]), before])
         size = max(len(w), len(change))
-        padded: Array = np.pad(w, (0, size - len(w))) + self.ratio[n] * np.pad(change, (0, size - len(change)))
-        return padded
+        return _padded(w, size) + self.ratio[n] * _padded(change, size)
 
     def _slot(self, n: int) -> int:
         """History is a ring: the value of node n takes the place of the one that is used for the last time."""
@@ -194,7 +198,8 @@ class _Table:
         return dict(zip(steps.tolist(), total, strict=True))
 
     def _older(self, nodes: Array, s: Nodes, t: Nodes, length: Array) -> Array:
-        """The weights of all but the newest value: nodes (n, J) from the start of the step on, result (n, J - 1)."""
+        """The weights of all but the newest value: nodes (n, J) from the start of the step on, result (n, J - 1),
+        and the gauge's event."""
         integrate, adams = self.gauge.integrate, self.adams
         if adams.moments == "exact":
             return integrate(adams.variable, self.sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
@@ -213,6 +218,10 @@ def _usable_history(u: Array, depth: int) -> Array:
     for n in range(1, len(u) - 1):
         count[n] = min(count[n - 1] + 1, depth) if finite[n - 1] and finite[n] else 0
     return count
+
+
+def _padded(weights: Array, size: int) -> Array:
+    return np.concatenate([weights, np.zeros((size - len(weights), *weights.shape[1:]))])
 
 
 def _joined(parts: Any) -> dict[int, Array]:

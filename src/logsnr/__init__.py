@@ -12,6 +12,7 @@ from .solvers.denoiser import Denoiser
 from .solvers.grids import grid
 from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
+from .solvers.planners.wiener import Wiener
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
 from .solvers.sampling import sample, solve
@@ -47,6 +48,7 @@ __all__ = [
     "Trigonometric",
     "VPCosine",
     "VPLinear",
+    "Wiener",
     "__version__",
     "grid",
     "randn",
