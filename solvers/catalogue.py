@@ -13,14 +13,16 @@ from .planners.stochasticity import Smooth, Window
 from .planners.tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
 from .planners.wiener import Wiener
 from .solver import Planner, Solver
+from .statistics import Statistics
 
 __all__ = ["Solver", "solver", "solver_names"]
 
 FIRST = ("ddim", "deis-1", "deis-rho-1", "dpm-1", "dpmpp-1")  # exponential Euler
 COMPAT = {"dpmpp-2m": "simplified", "dpmpp-3m": "halved"}
-FIELDS = {"tau": "eta", "gaussian": "gauge"}  # options that have another name than the planner's field
-KINDS: dict[str, type] = {"gaussian": Wiener}  # what some of them must be
+FIELDS = {"tau": "eta", "gaussian": "gauge", "statistics": "gauge"}  # options that have another name than the planner's field
+KINDS: dict[str, type] = {"gaussian": Wiener, "statistics": Statistics}  # what some of them must be
 GAUSSIAN = Needed(option="gaussian", example="logsnr.Wiener.from_data(x0)")
+STATISTICS = Needed(option="statistics", example="logsnr.calibrate(den, x0)")
 
 
 def _others(name: str) -> tuple[str, ...]:
@@ -67,6 +69,13 @@ _ALL = [
         Solver(
             f"wiener-{p}", f"exponential Adams of order {p}, eps less that of a Gaussian, in lam; gaussian=",
             Adams(GAUSSIAN, p), options=("gaussian", "corrector"),
+        )
+        for p in (1, 2, 3)
+    ),
+    *(
+        Solver(
+            f"dpm-v3-{p}", f"DPM-Solver-v3 of order {p}: exponential Adams on measured statistics; statistics=",
+            Adams(STATISTICS, p), options=("statistics", "corrector", "moments"),
         )
         for p in (1, 2, 3)
     ),

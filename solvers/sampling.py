@@ -24,6 +24,7 @@ from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
+from .planners.gauge import Gauge
 from .planning import Layout, grid_key
 from .program import Program
 from .run import run
@@ -207,6 +208,9 @@ def _recording(x: torch.Tensor, grad: bool) -> Any:
 
 
 def _lowered(method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...]) -> Lowered:
+    gauge = getattr(getattr(method, "planner", None), "gauge", None)
+    if isinstance(gauge, Gauge) and not transformed():
+        gauge.check(den, x)
     named = den.time if isinstance(den.time, str) else None
     lowered = _plan(method, den.schedule, layout, den.prediction, den.state_dtype(x), den.dtype(x), named)
     if event := lowered.program.event:

@@ -56,6 +56,9 @@ class Gauge(ABC):
         """The same gauge for the SDE with this eta."""
         return replace(self, eta=eta)
 
+    def check(self, den: Any, x: Any) -> None:
+        """Raise ValueError for a denoiser and a state that the gauge does not belong to, before a run."""
+
     @abstractmethod
     def columns(self, sch: Schedule, t: Array) -> Array:
         """N as a combination of (x0, eps) at the times t, (n,): an array (n, 2), or (n, 3) with its constant part;

@@ -53,6 +53,9 @@ SHIPPED: dict[str, tuple[int, int, Callable[[Array], Array]]] = {
     "halved": (3, 2, _halved),
 }
 
+# DPM-Solver-v3's few-step option: each derivative from as few values as it needs, which leaves order 2.
+PSEUDO = {"pseudo": (0, 1), "pseudo-corrector": (1,)}  # of the predictor, 0, and of the corrector, 1
+
 
 @dataclass(frozen=True)
 class Adams:
@@ -69,7 +72,9 @@ class Adams:
                lower order, which caps the global order at 2 (3 with a corrector). "single-step" takes the first
                order - 1 steps by exponential Runge-Kutta methods of order - 1 (``order`` with a corrector, but at
                most 3), whose local error is of the global order.
-    moments:   "exact", or the formula that other libraries ship: "simplified" (2M) or "halved" (3M, order 2).
+    moments:   "exact", or the formula that other libraries ship: "simplified" (2M) or "halved" (3M, order 2). "pseudo"
+               and "pseudo-corrector": the pseudo-order of DPM-Solver-v3, in both formulas or in the corrector, which
+               then has order 2 where it is of more than two values.
 
     Raises ValueError, naming the field, for values that it cannot take.
     """
@@ -91,8 +96,8 @@ class Adams:
         choice("variable", self.variable, get_args(Variable))
         flag("corrector", self.corrector)
         check_startup(self.startup)
-        choice("moments", self.moments, ("exact", *SHIPPED))
-        if self.moments != "exact" and (self.order != SHIPPED[self.moments][0] or self.corrector):
+        choice("moments", self.moments, ("exact", *SHIPPED, *PSEUDO))
+        if self.moments in SHIPPED and (self.order != SHIPPED[self.moments][0] or self.corrector):
             raise ValueError(
                 f"moments = {self.moments!r} is a formula of order {SHIPPED[self.moments][0]} without corrector"
             )
@@ -107,7 +112,9 @@ class Adams:
     @property
     def global_order(self) -> int:
         """The order of convergence; with noise, that of the law."""
-        return weak(self.depth + 1 if self.moments == "exact" else SHIPPED[self.moments][1], self.eta)
+        order = SHIPPED[self.moments][1] if self.moments in SHIPPED else self.depth + 1
+        pseudo = self.moments == "pseudo" or (self.moments in PSEUDO and self.corrector)
+        return weak(min(order, 2) if pseudo else order, self.eta)
 
     @property
     def stochastic(self) -> bool:
@@ -192,16 +199,19 @@ class _Table:
         total = self.gauge.total(s, t)[:, None]
         if past:
             nodes = u[steps[:, None] + ahead - np.arange(past + 1)] - u[steps, None]
-            older = self._older(nodes, s, t, u[steps + 1] - u[steps])
+            older = self._older(nodes, s, t, u[steps + 1] - u[steps], ahead)
             # a constant N is integrated exactly: the newest weight is what the older ones leave of the total
             total = np.concatenate([total - older.sum(axis=1, keepdims=True), older], axis=1)
         return dict(zip(steps.tolist(), total, strict=True))
 
-    def _older(self, nodes: Array, s: Nodes, t: Nodes, length: Array) -> Array:
+    def _older(self, nodes: Array, s: Nodes, t: Nodes, length: Array, ahead: int) -> Array:
         """The weights of all but the newest value: nodes (n, J) from the start of the step on, result (n, J - 1),
         and the gauge's event."""
         integrate, adams = self.gauge.integrate, self.adams
-        if adams.moments == "exact":
+        if ahead in PSEUDO.get(adams.moments, ()):
+            moments = integrate(adams.variable, self.sch, s, t, powers(length, nodes.shape[1] - 1))
+            return _pseudo(nodes / length[:, None], moments, ahead)[:, 1:]
+        if adams.moments not in SHIPPED:
             return integrate(adams.variable, self.sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
         past = nodes.shape[1] - 1
         moments = SHIPPED[adams.moments][2](integrate(adams.variable, self.sch, s, t, powers(length, past)))
@@ -209,6 +219,19 @@ class _Table:
         monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
         older: Array = np.array(np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0])
         return older
+
+
+def _pseudo(theta: Array, moments: Array, ahead: int) -> Array:
+    """The weights of ``sum_k D_k theta^k`` with D_k the divided difference of the first k + 1 values: from the start of
+    the step on, the corrector's second value being that at its end."""
+    weights, order = np.zeros_like(moments), np.arange(theta.shape[1])
+    order[: 1 + ahead] = order[: 1 + ahead][::-1]
+    for k in range(theta.shape[1]):
+        for j in order[: k + 1]:
+            others = np.array([i for i in order[: k + 1] if i != j], dtype=int)
+            share = 1 / np.prod(theta[:, [j]] - theta[:, others], axis=1)
+            weights[:, j] += moments[:, k] * share.reshape(-1, *[1] * (moments.ndim - 2))
+    return weights
 
 
 def _usable_history(u: Array, depth: int) -> Array:

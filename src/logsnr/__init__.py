@@ -7,6 +7,7 @@ from importlib import import_module
 from types import ModuleType
 
 from ._version import __version__
+from .solvers.calibrate import calibrate
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
 from .solvers.grids import grid
@@ -21,6 +22,7 @@ from .solvers.schedules.custom import Custom
 from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from .solvers.schedules.tabulated import Discrete
 from .solvers.solution import Solution
+from .solvers.statistics import Statistics
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -44,12 +46,14 @@ __all__ = [
     "Schedule",
     "Solution",
     "Solver",
+    "Statistics",
     "SubVP",
     "Trigonometric",
     "VPCosine",
     "VPLinear",
     "Wiener",
     "__version__",
+    "calibrate",
     "grid",
     "randn",
     "sample",
