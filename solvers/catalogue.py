@@ -19,7 +19,11 @@ __all__ = ["Solver", "solver", "solver_names"]
 
 FIRST = ("ddim", "deis-1", "deis-rho-1", "dpm-1", "dpmpp-1")  # exponential Euler
 COMPAT = {"dpmpp-2m": "simplified", "dpmpp-3m": "halved"}
-FIELDS = {"tau": "eta", "gaussian": "gauge", "statistics": "gauge"}  # options that have another name than the planner's field
+FIELDS = {
+    "tau": "eta",
+    "gaussian": "gauge",
+    "statistics": "gauge",
+}  # options that have another name than the planner's field
 KINDS: dict[str, type] = {"gaussian": Wiener, "statistics": Statistics}  # what some of them must be
 GAUSSIAN = Needed(option="gaussian", example="logsnr.Wiener.from_data(x0)")
 STATISTICS = Needed(option="statistics", example="logsnr.calibrate(den, x0)")

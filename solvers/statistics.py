@@ -11,7 +11,6 @@ where F = f, are exact. l = 0, s = -1, f = 0 leaves N = eps, and l = 1, s = 0, f
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,7 +187,9 @@ class Statistics(Gauge):
 
     def leap(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
         return np.stack(np.broadcast_arrays(self._wide(t.alpha), self._wide(t.sigma), np.zeros(self.event)), axis=1) * [
-            [1.0], [1.0], [0.0]
+            [1.0],
+            [1.0],
+            [0.0],
         ]
 
     def _wide(self, values: Array) -> Array:

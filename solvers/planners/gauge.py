@@ -56,7 +56,7 @@ class Gauge(ABC):
         """The same gauge for the SDE with this eta."""
         return replace(self, eta=eta)
 
-    def check(self, den: Any, x: Any) -> None:
+    def check(self, den: Any, x: Any) -> None:  # noqa: B027 - most gauges take any
         """Raise ValueError for a denoiser and a state that the gauge does not belong to, before a run."""
 
     @abstractmethod

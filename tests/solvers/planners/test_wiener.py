@@ -118,7 +118,7 @@ def test_orders(order: int, corrector: bool) -> None:
         for m in (method, altered(method, mutant))
     )
     assert found.order == pytest.approx(order + corrector, abs=0.1)
-    assert not wrong.order == pytest.approx(order + corrector, abs=0.1)
+    assert wrong.order != pytest.approx(order + corrector, abs=0.1)
 
 
 def test_programs_and_gauges_are_values() -> None:
