@@ -7,15 +7,20 @@ from typing import Any
 from .catalogue_ode import FAMILIES as ODE_FAMILIES
 from .catalogue_sde import STOCHASTIC
 from .names import solver_hint
-from .planners.gauges import GAUGES, Gauge
+from .planners.gauges import GAUGES, Gauge, Needed
 from .planners.stochasticity import Smooth, Window
+from .planners.wiener import Wiener
 from .solver import Planner, Solver
+from .statistics import Statistics
 
 __all__ = ["Solver", "solver", "solver_names"]
 
 FAMILIES = {**ODE_FAMILIES, "Methods with noise": STOCHASTIC}
 _SOLVERS = {entry.name: entry for family in FAMILIES.values() for entry in family}
-FIELDS = {"tau": "eta"}  # options that have another name than the planner's field
+FIELDS = {  # options that have another name than the planner's field
+    "tau": "eta", "gaussian": "gauge", "statistics": "gauge",
+}  # fmt: skip
+KINDS: dict[str, type] = {"gaussian": Wiener, "statistics": Statistics}  # what some of them must be
 COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as `Adams.moments`; the first is for True
     "dpmpp-2m": {"published": "simplified"},
     "dpmpp-3m": {"published": "halved"},
@@ -46,6 +51,8 @@ def solver(name: str | Solver | Planner, *, compat: bool | str = False, **option
         if given not in found.options:
             has = f"it has {', '.join(found.options)}" if found.options else "it has no options"
             raise ValueError(f"{given} = {value!r} is not an option of {found.name}: {has}")
+        if not isinstance(value, KINDS.get(given, object)):
+            raise ValueError(f"{given} must be a logsnr.{KINDS[given].__name__}, not {value!r:.60}")
     fields = {FIELDS.get(option, option): options[option] for option in options}
     kind = "planner" if found.planner else "adaptive"
     try:
@@ -103,5 +110,6 @@ def families() -> dict[str, list[str]]:
 
 
 def solver_names() -> list[str]:
-    """Every name that ``solver=`` takes."""
-    return list(_SOLVERS)
+    """Every name that ``solver=`` takes as it is: of those that need something given, as ``wiener-2`` does, there is
+    none."""
+    return [name for name, found in _SOLVERS.items() if not isinstance(getattr(found.planner, "gauge", None), Needed)]

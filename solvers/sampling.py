@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..kernels import transformed
 from .adaptive import adaptive_solution
 from .answers import check_state
 from .catalogue import Solver
@@ -23,6 +24,7 @@ from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
+from .planners.gauge import Gauge
 from .planning import Layout, check_event, layout_key, specialised
 from .program import Program
 from .run import run
@@ -205,6 +207,9 @@ def _lowered(
     method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
 ) -> Lowered:
     """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
+    gauge = getattr(getattr(method, "planner", None), "gauge", None)
+    if isinstance(gauge, Gauge) and not transformed():
+        gauge.check(den, x)
     named, rule = den.time if isinstance(den.time, str) else None, den.guidance.rule if den.guidance else None
     if rule and not (columns and den.map_x0 is None and rule.columns):
         rule = None
