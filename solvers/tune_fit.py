@@ -1,6 +1,6 @@
 """Levenberg-Marquardt on the mean log error of the end states."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +48,7 @@ def fit(f: Field, numbers: Numbers, noises: Noises, *, forward: bool, dtype: tor
     """States of falling loss, the start first, until no damping brings it down."""
     with torch.no_grad():
         at = State(torch.zeros(numbers.size, dtype=torch.float64), 0.0)
-        at.loss = loss(noises.errors(end_of(f, noises.u, numbers(at.q))))
+        at.loss = loss(noises.errors(end_of(f, noises.u, numbers(at.q).to(noises.u.device))))
         yield at
         while (at := _next(f, numbers, noises, at, forward, dtype)) is not None:
             yield at
@@ -61,7 +61,7 @@ def _next(
     damping, diagonal = at.damping, torch.diag(a.diagonal().clamp_min(1e-12))
     for _ in range(TRIALS):
         q = at.q - torch.linalg.solve(a + damping * diagonal, b)
-        found = loss(noises.errors(end_of(f, noises.u, numbers(q))))
+        found = loss(noises.errors(end_of(f, noises.u, numbers(q).to(noises.u.device))))
         if found < at.loss:
             return State(q, found, damping / 4)
         damping *= 4
@@ -73,7 +73,7 @@ def _normal(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The normal equations of the weighted residuals: 1 / (e (e + floor)) by sample makes the gradient that of the mean
     log error."""
-    table, slopes = numbers.tangents(q)
+    table, slopes = (part.to(noises.u.device) for part in numbers.tangents(q))
     a, b = torch.zeros(numbers.size, numbers.size, dtype=torch.float64), torch.zeros(numbers.size, dtype=torch.float64)
     one = noises.u[0].numel() * 8 * numbers.size * (numbers.n + 1)
     few = max(1, MEMORY // one)
@@ -85,10 +85,7 @@ def _normal(
         weight = torch.where(torch.isfinite(moved.flatten(2)).all(2).all(0), weight, 0.0)
         shaped = weight.reshape(-1, *[1] * (u.dim() - 1))
         j, r = (moved * shaped).nan_to_num().flatten(1), ((found - end) * shaped).nan_to_num().flatten()
-        a += j @ j.T
-        b += j @ r
+        a += (j @ j.T).cpu()
+        b += (j @ r).cpu()
     count = noises.end.numel()
     return a / count, b / count
-
-
-Shown = Callable[[int, State], None]

@@ -26,6 +26,9 @@ class Rows(NamedTuple):
     told: torch.Tensor
     matrix: torch.Tensor
 
+    def to(self, device: torch.device) -> "Rows":
+        return Rows(*(part.to(device) for part in self))
+
 
 class Numbers:
     """A vector q (size,) as a table: q = 0 is the exponential Adams method of ``order`` in ``gauge`` on the nodes

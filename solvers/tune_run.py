@@ -46,7 +46,7 @@ def tangents_of(
     answers: list[torch.Tensor] = []
     moved = u.new_zeros(size, *u.shape)
     moved_answers: list[torch.Tensor | None] = []
-    active = torch.zeros(size, dtype=torch.bool)
+    active = torch.zeros(size, dtype=torch.bool, device=u.device)
     for i in range(n):
         if i:
             active = active | (slopes.lam[i] != 0) | (slopes.told[i] != 0)
@@ -97,3 +97,17 @@ def _difference(nudge: float) -> Any:
         return torch.stack(found)
 
     return slope
+
+
+def has_forward_mode(f: Field, u: torch.Tensor, lam: float) -> bool:
+    """Whether derivatives of N by forward mode exist and agree with differences, on a few states u (B, ...)."""
+    at = u, torch.tensor(lam, dtype=torch.float64), torch.tensor(lam, dtype=torch.float64)
+    at = tuple(part.to(u.device) for part in at)
+    along = tuple(torch.ones_like(part)[None] for part in at)
+    with torch.no_grad():
+        wanted = _difference(NUDGE[torch.float32])(f, at, along)
+        try:
+            found = _slope(f, at, along)
+        except Exception:  # whatever a model does that tangents cannot follow
+            return False
+    return bool((found - wanted).norm() <= 0.1 * wanted.norm() + 1e-6 * u.norm())

@@ -20,6 +20,7 @@ from .solvers.schedules.custom import Custom
 from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from .solvers.schedules.tabulated import Discrete
 from .solvers.solution import Solution
+from .solvers.tune import tune
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -55,4 +56,5 @@ __all__ = [
     "solver",
     "solver_names",
     "start",
+    "tune",
 ]
