@@ -11,6 +11,7 @@ from .planners.multistep import Adams
 from .planners.singlestep import ExponentialRungeKutta
 from .planners.stochasticity import Smooth, Window
 from .planners.tableaux import DOPRI5, DPM_2, DPM_3, EULER, HEUN, RK4
+from .planners.universal import Universal
 from .solver import Planner, Solver
 
 __all__ = ["Solver", "solver", "solver_names"]
@@ -64,6 +65,13 @@ _ALL = [
 ]  # fmt: skip
 
 _SOLVERS = {entry.name: entry for entry in _ALL}
+# Tables fitted for a few evaluations: no methods that converge as steps shrink, so `solver_names` leaves them out.
+_TABLES = {
+    "universal": Solver(
+        "universal", "fitted to random problems; the best there is at 5 to 10 evaluations", Universal(),
+        options=("data_std", "width"),
+    )
+}
 
 
 def solver(name: str | Solver | Planner, *, compat: bool = False, **options: Any) -> Solver:
@@ -106,8 +114,8 @@ def _made(found: Solver) -> Solver:
 def _named(name: Any) -> Solver:
     if isinstance(name, Solver):
         return name
-    if isinstance(name, str) and name in _SOLVERS:
-        return _SOLVERS[name]
+    if isinstance(name, str) and name in (known := _SOLVERS | _TABLES):
+        return known[name]
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
     raise ValueError(f"solver = {name!r:.60} is unknown{solver_hint(name, _SOLVERS)}")
@@ -129,5 +137,5 @@ def _compat(name: Any, found: Solver) -> Solver:
 
 
 def solver_names() -> list[str]:
-    """Every name that ``solver=`` takes."""
+    """Every name that ``solver=`` takes, but for "universal", which is a set of tables and no method."""
     return list(_SOLVERS)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
 import torch
@@ -14,7 +14,7 @@ from .denoiser import Denoiser, check_state
 from .grids import end_time
 from .program import Program
 from .provenance import DENOISER, fingerprint
-from .tune_fit import Noises, State, fit, loss
+from .tune_fit import Noises, fit, loss
 from .tune_numbers import Numbers
 from .tune_run import end_of, field, has_forward_mode
 from .tune_start import Start, best, starts
@@ -24,6 +24,7 @@ from .watching import Bar
 FEWEST = 64
 LONGEST = 64
 PATIENCE = 12  # iterations without less error on held-out noise
+TRIAL = 8  # iterations, before one of several starts goes on
 
 
 @overload
@@ -53,8 +54,8 @@ def tune(
 
     den:        a `Denoiser`; its network is not trained.
     x:          (B, ...), at least 64 noises to fit to, as `solve` takes them at t_start; 256 are a good number.
-    solver:     what to start from, by default the best of a few: an exponential Adams method in x0 or eps over lam, by
-                name or planner. gauge: "x0" or "eps", which of them to look among.
+    solver:     what to start from, by default the best of a few in each gauge: an exponential Adams method in x0 or eps over lam, by
+                name or planner. gauge: "x0" or "eps", to look among those alone, which takes less time.
     t_start, t_end: the span, by default the schedule's.
     told:       let the fit also choose the time that the model is told at each call but the first.
     held_out:   the share of x, from its end, that is not fitted to, but decides: the iterate with the least mean log
@@ -111,6 +112,35 @@ def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iteration
             raise ValueError(f"reference must have x's shape {tuple(x.shape)}, not {tuple(reference.shape)}")
 
 
+class _Fit:
+    """A fit from one start, and its iterates by their error on held-out noise."""
+
+    def __init__(self, start: Start, den: Denoiser, train: Noises, test: Noises, told: bool) -> None:
+        self.start, self.test = start, test
+        self.numbers = Numbers(start.gauge, start.order, start.lam, told=told)
+        self.field = field(den, start.gauge)
+        self.forward = has_forward_mode(self.field, train.u[:2], float(start.lam[1]))
+        dtype = den.dtype(train.u)
+        self.states = enumerate(fit(self.field, self.numbers, train, forward=self.forward, dtype=dtype))
+        self.best, self.at = (math.inf, 0, torch.zeros(self.numbers.size, dtype=torch.float64)), 0
+
+    def errors(self, q: torch.Tensor) -> torch.Tensor:
+        """Of the numbers q on held-out noise."""
+        with torch.no_grad():
+            return self.test.errors(end_of(self.field, self.test.u, self.numbers(q).to(self.test.u.device)))
+
+    def advance(self, iterations: int) -> Iterator[torch.Tensor]:
+        """Up to the iterate of this number, or where it ends: the errors of each."""
+        for k, state in self.states:
+            errors = self.errors(state.q)
+            if (found := loss(errors)) < self.best[0]:
+                self.best = found, k, state.q
+            self.at = k
+            yield errors
+            if k >= iterations or k - self.best[1] >= PATIENCE:
+                break
+
+
 class _Job:
     """What the fits of all budgets share."""
 
@@ -125,56 +155,49 @@ class _Job:
         self.train, self.test = Noises(u[:-count], v[:-count], self.unit), Noises(u[-count:], v[-count:], self.unit)
         self.den, self.span, self.error, self.told = den, span, error, told
         self.iterations, self.progress, self.stopped = iterations, progress, False
-        self.dtype = den.dtype(x.double())
         self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
 
     def fitted(self, candidates: list[Start]) -> Program:
-        start = best(self.den, self.train, candidates)
-        numbers, f = Numbers(start.gauge, start.order, start.lam, told=self.told), field(self.den, start.gauge)
-        forward = has_forward_mode(f, self.train.u[:2], float(start.lam[1]))
-        scores: list[tuple[float, int, State]] = []
-        with Bar(self.progress, f"{numbers.n} evaluations", self.iterations) as bar:
+        """The best of the fits from the best start of each gauge: all go a few iterations, one goes on."""
+        fits = [_Fit(s, self.den, self.train, self.test, self.told) for s in best(self.den, self.train, candidates)]
+        n = fits[0].numbers.n
+        with Bar(self.progress, f"{n} evaluations", self.iterations) as bar:
             try:
-                for k, state in enumerate(fit(f, numbers, self.train, forward=forward, dtype=self.dtype)):
-                    errors = self._held_out(f, numbers, state)
-                    scores.append((loss(errors), k, state))
-                    bar.show(k, f"{numbers.n} evaluations, held-out error {self._absolute(errors.median()):.2e}")
-                    if k == self.iterations or k - min(scores)[1] >= PATIENCE:
-                        break
+                for one in fits if len(fits) > 1 else []:
+                    self._watched(one, min(TRIAL, self.iterations), bar)
+                self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
             except KeyboardInterrupt:
                 self.stopped = True
-                warnings.warn(f"stopped after {len(scores)} iterations; the best so far is returned", stacklevel=4)
-        _, k, state = min(scores, key=lambda score: score[:2]) if scores else (0.0, 0, self._first(numbers))
-        return self._program(start, numbers, f, state, k, forward)
+                warnings.warn("the fit was stopped; the best so far is returned", stacklevel=4)
+        return self._program(min(fits, key=lambda one: one.best[:2]))
 
-    def _first(self, numbers: Numbers) -> State:
-        return State(torch.zeros(numbers.size, dtype=torch.float64), math.inf)
-
-    def _held_out(self, f: Any, numbers: Numbers, state: State) -> torch.Tensor:
-        with torch.no_grad():
-            return self.test.errors(end_of(f, self.test.u, numbers(state.q).to(self.test.u.device)))
+    def _watched(self, one: _Fit, iterations: int, bar: Bar) -> None:
+        for errors in one.advance(iterations):
+            bar.show(one.at, f"{one.numbers.n} evaluations, held-out error {self._absolute(errors.median()):.2e}")
 
     def _absolute(self, error: Any) -> float:
         return float(error) * self.unit * self.scale
 
-    def _program(self, start: Start, numbers: Numbers, f: Any, state: State, k: int, forward: bool) -> Program:
-        errors, before = (self._held_out(f, numbers, at) for at in (state, self._first(numbers)))
+    def _program(self, one: _Fit) -> Program:
+        numbers, (_, k, q) = one.numbers, one.best
+        errors, before = one.errors(q), one.errors(torch.zeros_like(q))
         medians = self._absolute(errors.median()), self._absolute(before.median())
         if k == 0:
-            warnings.warn(f"the fit is no better on held-out noise than its start, {start}, which is returned", stacklevel=5)
+            text = f"the fit is no better on held-out noise than its start, {one.start}, which is returned"
+            warnings.warn(text, stacklevel=5)
         elif medians[0] < 3 * self.error:
             warnings.warn(
                 f"the error on held-out noise, {medians[0]:.1e}, is as small as that of the reference, "
                 f"{self.error:.1e}: the reference is no better than the table", stacklevel=5,
             )  # fmt: skip
-        table = numbers.fitted(state.q)
+        table = numbers.fitted(q)
         provenance = {
             "made by": f"logsnr.tune {__version__}",
             DENOISER: fingerprint(self.den),
-            "start": str(start),
+            "start": str(one.start),
             "noises": f"{len(self.train)} fitted to, {len(self.test)} held out, checksum {self.noise}",
             "iterations": k,
-            "derivatives": "forward mode" if forward else "central differences",
+            "derivatives": "forward mode" if one.forward else "central differences",
             "held-out median": medians[0],
             "held-out rms": self._absolute(errors.square().mean().sqrt()),
             "start's median": medians[1],
@@ -182,4 +205,5 @@ class _Job:
             "reference error": self.error,
             "row defect": table.defect,
         }
+        provenance = {name: value for name, value in provenance.items() if value == value and value != math.inf}
         return table.program(self.den.schedule, f"tuned-{numbers.n}", ends=self.span, provenance=provenance)

@@ -68,8 +68,8 @@ def _method(solver: Any) -> tuple[str, int]:
     )
 
 
-def best(den: Denoiser, noises: Noises, candidates: list[Start]) -> Start:
-    """The candidate with the least mean log error."""
+def best(den: Denoiser, noises: Noises, candidates: list[Start]) -> list[Start]:
+    """Of each gauge the candidate with the least mean log error."""
 
     def score(start: Start) -> float:
         numbers = Numbers(start.gauge, start.order, start.lam)
@@ -77,4 +77,6 @@ def best(den: Denoiser, noises: Noises, candidates: list[Start]) -> Start:
         return loss(noises.errors(end_of(field(den, start.gauge), noises.u, table)))
 
     with torch.no_grad():
-        return min(candidates, key=score) if len(candidates) > 1 else candidates[0]
+        scored = [(score(start), start) for start in candidates]
+    gauges = dict.fromkeys(start.gauge for start in candidates)
+    return [min((s for s in scored if s[1].gauge == name), key=lambda s: s[0])[1] for name in gauges]
