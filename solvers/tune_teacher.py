@@ -12,7 +12,7 @@ from .sampling import solve
 
 TEACHER = Adams("x0", 4, corrector=True, startup="single-step")  # of order 5
 STEPS, DOUBLINGS = 64, 4
-CLOSE = 1e-6  # of the spread: what is not worth more steps
+CLOSE, ROUGH = 1e-6, 3e-5  # of the spread: what is not worth more steps, with models in float64 and in others
 AGREE = 0.9  # of the samples have to; those on a ridge between two modes never do
 
 
@@ -28,6 +28,7 @@ class Teacher(NamedTuple):
 def ends(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float) -> Teacher:
     """The ends of the PF-ODE's trajectories from x (B, ...). Warns of samples for which the model is not finite."""
     coarse, steps = _solved(den, x, t_start, t_end, STEPS), STEPS
+    close = CLOSE if den.dtype(x.double()) == torch.float64 else ROUGH
     for _ in range(DOUBLINGS):
         steps *= 2
         fine = _solved(den, x, t_start, t_end, steps)
@@ -35,7 +36,7 @@ def ends(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float) -> Teache
         if not good.any():
             raise ValueError("the model is not finite on the trajectory of any noise in x")
         apart = (fine - coarse)[good].flatten(1).square().mean(1).sqrt()
-        if float(apart.quantile(AGREE)) <= CLOSE * spread(fine[good]):
+        if float(apart.quantile(AGREE)) <= close * spread(fine[good]):
             break
         coarse = fine
     if not good.all():
