@@ -22,17 +22,12 @@ class Family:
         g = torch.Generator().manual_seed(seed)
         drawn = [_problem(KINDS[i % len(KINDS)], width, g) for i in range(count)]
         self.mu, self.s2, self.log_weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-        self.count = count
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """Of all problems at once, for `reference_flow`, which takes a whole batch as one sample then."""
-        return self._event
+        self.count, self.event_shape = count, torch.Size((count, 1, DIM))
 
     def starts(self, rows: int, seed: int) -> torch.Tensor:
-        """Standard normals (count, rows, DIM), and remembers that shape."""
-        self._event = torch.Size((self.count, rows, DIM))
-        return torch.randn(self._event, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        """Standard normals (count, rows, DIM). All problems are one event then, for `reference_flow`."""
+        self.event_shape = torch.Size((self.count, rows, DIM))
+        return torch.randn(self.event_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
     def posterior(self, u: torch.Tensor, alpha: object, sigma: object) -> tuple[torch.Tensor, torch.Tensor]:
         """(E[x0 | u], E[eps | u]) of states u (..., count, rows, DIM); alpha and sigma are numbers."""
@@ -64,8 +59,13 @@ def _problem(
     kind: str, width: tuple[float, float], g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Means (components, DIM), variances of the same shape, and log weights (components,)."""
-    uniform = lambda low, high: float(low + (high - low) * torch.rand((), generator=g, dtype=torch.float64))
-    normal = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+
+    def uniform(low: float, high: float) -> float:
+        return float(low + (high - low) * torch.rand((), generator=g, dtype=torch.float64))
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=g, dtype=torch.float64)
+
     widest = math.exp(uniform(math.log(width[0]), math.log(width[1])))
     size = int(uniform(8, DIM + 0.999))
     components = {"broad": 8, "cloud": COMPONENTS, "image": 12, "low-rank": COMPONENTS}[kind]
@@ -78,7 +78,9 @@ def _problem(
         mu = torch.nn.functional.pad(mu, (0, DIM - size))
     else:
         mu = normal(COMPONENTS, DIM) * spectrum
-    inner = {"broad": uniform(0.1, 0.6), "cloud": uniform(0.01, 0.1), "image": uniform(0.1, 0.7), "low-rank": 0.08}[kind]
+    inner = {"broad": uniform(0.1, 0.6), "cloud": uniform(0.01, 0.1), "image": uniform(0.1, 0.7), "low-rank": 0.08}[
+        kind
+    ]
     jitter = torch.exp(normal(COMPONENTS, DIM) * (0.35 if kind in ("broad", "image") else 0.05))
     own = inner * (spectrum if kind != "low-rank" else spectrum.clamp(max=1.0)) * jitter
     odds = normal(COMPONENTS) * 0.5

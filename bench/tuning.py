@@ -24,7 +24,9 @@ def load_denoiser(place: str) -> Denoiser:
     return found
 
 
-def tuned_on(problem: str | None, denoiser: str | None, shape: str, noises: int, seed: int) -> tuple[Denoiser, torch.Tensor]:
+def tuned_on(
+    problem: str | None, denoiser: str | None, shape: str, noises: int, seed: int
+) -> tuple[Denoiser, torch.Tensor]:
     """The denoiser and its noises. Raises ValueError unless one of the two is given, and a shape with a denoiser."""
     if (problem is None) == (denoiser is None):
         raise ValueError("give either --problem or --denoiser")
@@ -53,7 +55,10 @@ def sheet(programs: Mapping[int, Program]) -> Table:
     table = Table(*(Column(head, justify="right") for head in heads), box=None)
     for n, program in programs.items():
         before, after, rms, tuned_rms = (
-            float(program.provenance[name]) for name in ("start's median", "held-out median", "start's rms", "held-out rms")
+            float(program.provenance[name])
+            for name in ("start's median", "held-out median", "start's rms", "held-out rms")
         )
-        table.add_row(str(n), f"{before:.1e}", f"{after:.1e}", f"{after / before:.3f}", f"{rms:.1e}", f"{tuned_rms:.1e}")
+        table.add_row(
+            str(n), f"{before:.1e}", f"{after:.1e}", f"{after / before:.3f}", f"{rms:.1e}", f"{tuned_rms:.1e}"
+        )
     return table

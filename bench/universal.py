@@ -77,7 +77,9 @@ def fit_tables(
             wanted = [n for n in nfe or (5, 6, 8, 10) if fresh or not (out / file_name(name, kind, n)).exists()]
             if not wanted:
                 continue
-            train, test = (Part.drawn(n, WIDTHS[kind], SPANS[name], s) for n, s in ((PROBLEMS, SEED), (HELD_OUT, OTHERS)))
+            train, test = (
+                Part.drawn(n, WIDTHS[kind], SPANS[name], s) for n, s in ((PROBLEMS, SEED), (HELD_OUT, OTHERS))
+            )
             for n in wanted:
                 began = time.perf_counter()
                 numbers = Numbers("eps", 3 if n > 5 else 2, np.linspace(*SPANS[name], n + 1))

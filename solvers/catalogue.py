@@ -68,7 +68,9 @@ _SOLVERS = {entry.name: entry for entry in _ALL}
 # Tables fitted for a few evaluations: no methods that converge as steps shrink, so `solver_names` leaves them out.
 _TABLES = {
     "universal": Solver(
-        "universal", "fitted to random problems; the best there is at 5 to 10 evaluations", Universal(),
+        "universal",
+        "fitted to random problems; the best there is at 5 to 10 evaluations",
+        Universal(),
         options=("data_std", "width"),
     )
 }

@@ -33,8 +33,8 @@ class Program:
     """What to run: ``calls`` that carry the state along ``grid`` (times, one per node; len = steps + 1).
 
     order: what the formula promises. notes: where this grid or start-up keeps less. eta: of the SDE that the formula
-    is derived from, on whose clock ``brownian=True`` runs; None is that of the reverse SDE. provenance: of fitted tables,
-    what they were fitted to and how well: a small dict of strings and numbers.
+    is derived from, on whose clock ``brownian=True`` runs; None is that of the reverse SDE. provenance: of fitted
+    tables, what they were fitted to and how well: a small dict of strings and numbers.
 
     Computed: slots, how many there are; times, the grid as a read-only array; noises, the different normals that a run
     needs, in the order of their first use; event, the shape of per-element coefficients, () where all are numbers.

@@ -4,7 +4,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any, overload
+from typing import Any
 
 import torch
 
@@ -27,14 +27,6 @@ PATIENCE = 12  # iterations without less error on held-out noise
 TRIAL = 8  # iterations, before one of several starts goes on
 
 
-@overload
-def tune(den: Denoiser, x: torch.Tensor, nfe: int = ..., **options: Any) -> Program: ...
-
-
-@overload
-def tune(den: Denoiser, x: torch.Tensor, nfe: Iterable[int], **options: Any) -> dict[int, Program]: ...
-
-
 def tune(
     den: Denoiser,
     x: torch.Tensor,
@@ -49,13 +41,13 @@ def tune(
     reference: torch.Tensor | None = None,
     iterations: int = 40,
     progress: bool = False,
-) -> Program | dict[int, Program]:
-    """A program of ``nfe`` evaluations whose grid and weights are fitted to ``den``; of several budgets, {nfe: Program}.
+) -> Any:
+    """A `Program` of ``nfe`` evaluations whose grid and weights are fitted to ``den``; of several budgets, a dict.
 
     den:        a `Denoiser`; its network is not trained.
     x:          (B, ...), at least 64 noises to fit to, as `solve` takes them at t_start; 256 are a good number.
-    solver:     what to start from, by default the best of a few in each gauge: an exponential Adams method in x0 or eps over lam, by
-                name or planner. gauge: "x0" or "eps", to look among those alone, which takes less time.
+    solver:     what to start from, an exponential Adams method in x0 or eps over lam, by name or planner; by default
+                the best of a few in each gauge. gauge: "x0" or "eps", to look among those alone, which takes less time.
     t_start, t_end: the span, by default the schedule's.
     told:       let the fit also choose the time that the model is told at each call but the first.
     held_out:   the share of x, from its end, that is not fitted to, but decides: the iterate with the least mean log

@@ -50,13 +50,12 @@ def fit(f: Field, numbers: Numbers, noises: Noises, *, forward: bool, dtype: tor
         at = State(torch.zeros(numbers.size, dtype=torch.float64), 0.0)
         at.loss = loss(noises.errors(end_of(f, noises.u, numbers(at.q).to(noises.u.device))))
         yield at
-        while (at := _next(f, numbers, noises, at, forward, dtype)) is not None:
+        while (found := _next(f, numbers, noises, at, forward, dtype)) is not None:
+            at = found
             yield at
 
 
-def _next(
-    f: Field, numbers: Numbers, noises: Noises, at: State, forward: bool, dtype: torch.dtype
-) -> State | None:
+def _next(f: Field, numbers: Numbers, noises: Noises, at: State, forward: bool, dtype: torch.dtype) -> State | None:
     a, b = _normal(f, numbers, noises, at.q, forward, dtype)
     damping, diagonal = at.damping, torch.diag(a.diagonal().clamp_min(1e-12))
     for _ in range(TRIALS):

@@ -101,8 +101,7 @@ def _difference(nudge: float) -> Any:
 
 def has_forward_mode(f: Field, u: torch.Tensor, lam: float) -> bool:
     """Whether derivatives of N by forward mode exist and agree with differences, on a few states u (B, ...)."""
-    at = u, torch.tensor(lam, dtype=torch.float64), torch.tensor(lam, dtype=torch.float64)
-    at = tuple(part.to(u.device) for part in at)
+    at = u, *(torch.tensor(lam, dtype=torch.float64, device=u.device) for _ in range(2))
     along = tuple(torch.ones_like(part)[None] for part in at)
     with torch.no_grad():
         wanted = _difference(NUDGE[torch.float32])(f, at, along)

@@ -41,7 +41,9 @@ def ends(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float) -> Teache
         coarse = fine
     if not good.all():
         bad = (~good).nonzero()[:, 0].tolist()
-        warnings.warn(f"the model is not finite for some noises, left out{named(bad, len(x), hint=False)}", stacklevel=3)
+        warnings.warn(
+            f"the model is not finite for some noises, left out{named(bad, len(x), hint=False)}", stacklevel=3
+        )
     return Teacher(fine, float(apart.median()), good)
 
 

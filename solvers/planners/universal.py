@@ -73,9 +73,7 @@ class Universal:
     def _found(self, lam: Array, n: int) -> "tuple[Fitted, Any] | str":
         """The table for these levels, its ends moved to theirs, and where it comes from; or why there is none."""
         low, high = float(lam[0]), float(lam[-1])
-        near = [
-            name for name, (a, b) in SPANS.items() if abs(low - a) <= MOVED[0] and abs(high - b) <= MOVED[1]
-        ]
+        near = [name for name, (a, b) in SPANS.items() if abs(low - a) <= MOVED[0] and abs(high - b) <= MOVED[1]]
         if not near:
             known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
             return f"sigma/alpha from {math.exp(-low):.3g} to {math.exp(-high):.3g} is far from {known}"

@@ -213,7 +213,9 @@ def tune(
     from .solvers.tune import tune as tuned
 
     den, x = tuned_on(problem, denoiser, shape, noises, seed)
-    programs = tuned(den, x, list(dict.fromkeys(nfe or [8])), gauge=gauge, iterations=iterations, told=told, progress=True)
+    programs = tuned(
+        den, x, list(dict.fromkeys(nfe or [8])), gauge=gauge, iterations=iterations, told=told, progress=True
+    )
     paths = written(programs, out)
     console = Console(highlight=False)
     console.print(sheet(programs))

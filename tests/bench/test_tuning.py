@@ -24,7 +24,7 @@ den = Gaussian([0.0, 0.5], [1.0, 0.3]).denoiser(logsnr.VPLinear())
 def test_the_command_writes_a_program(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
     out = tmp_path / "table.json"
-    options = "--shape 2 --nfe 3 --nfe 4 --noises 64 --iterations 2 --gauge eps".split()
+    options = ["--shape", "2", "--nfe", "3", "--nfe", "4", "--noises", "64", "--iterations", "2", "--gauge", "eps"]
     shown = CliRunner().invoke(app, ["tune", "--denoiser", f"{tmp_path / 'own.py'}:den", *options, "--out", str(out)])
     assert shown.exit_code == 0, shown.output
     for n in (3, 4):

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -44,7 +45,9 @@ def median(program: logsnr.Program) -> float:
 
 
 def start() -> logsnr.Program:
-    return min((Adams("eps", p).plan(SCH, logsnr.grid(SCH, 4, g)) for p in (2, 3) for g in ("logsnr", "karras")), key=median)
+    return min(
+        (Adams("eps", p).plan(SCH, logsnr.grid(SCH, 4, g)) for p in (2, 3) for g in ("logsnr", "karras")), key=median
+    )
 
 
 def test_the_error_falls_on_noise_that_it_has_not_seen() -> None:
@@ -57,7 +60,7 @@ def fitted_median(*, follow: bool) -> float:
     lam = np.asarray(SCH.half_logsnr(logsnr.grid(SCH, 4)))
     numbers, f = Numbers("eps", 2, lam, follow=follow), field(DEN, "eps")
     noises, other = (Noises(noise(n, s), answers(n, s), 1.0) for n, s in ((96, 0), (200, 1)))
-    *_, last = (state for _, state in zip(range(STEPS + 1), fit(f, numbers, noises, forward=True, dtype=torch.float64)))
+    *_, last = islice(fit(f, numbers, noises, forward=True, dtype=torch.float64), STEPS + 1)
     return float(other.errors(end_of(f, other.u, numbers(last.q))).median())
 
 

@@ -1,6 +1,7 @@
 """Universal tables: what is in the package, where they serve, and what there is elsewhere."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def unseen(dim: int = 16) -> GaussianMixture:
     return GaussianMixture(0.5 * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0))
 
 
-def median(data: GaussianMixture, sch: logsnr.Schedule, end: torch.Tensor, x: torch.Tensor, **options: object) -> float:
+def median(data: GaussianMixture, sch: logsnr.Schedule, end: torch.Tensor, x: torch.Tensor, **options: Any) -> float:
     found = logsnr.sample(data.denoiser(sch), x, **options)
     return float((found - end).square().mean(1).sqrt().median())
 
@@ -34,7 +35,8 @@ def test_it_beats_the_best_named_solver_on_what_it_has_not_seen(nfe: int) -> Non
     end = logsnr.sample(data.denoiser(EDM), x, solver=Adams("x0", 4, corrector=True), steps=256)
     named = min(
         median(data, EDM, end, x, solver=name, nfe=nfe, grid=grid)
-        for name in ("dpmpp-2m", "dpmpp-3m", "deis-3", "deis-4", "deis-rho-3", "dpmpp-3s") for grid in ("logsnr", "karras")
+        for name in ("dpmpp-2m", "dpmpp-3m", "deis-3", "deis-4", "deis-rho-3", "dpmpp-3s")
+        for grid in ("logsnr", "karras")
     )  # fmt: skip
     assert median(data, EDM, end, x, solver="universal", width=2.0, nfe=nfe) < 0.2 * named
     assert median(data, EDM, end, x, solver="universal", nfe=nfe) < 0.6 * named
@@ -45,7 +47,7 @@ def test_it_beats_the_best_named_solver_on_what_it_has_not_seen(nfe: int) -> Non
 def test_the_tables_are_in_the_package(kind: str, nfe: int) -> None:
     found = load("edm", kind, nfe)
     assert found is not None
-    table, order, told = found
+    table, _, told = found
     assert len(table) == nfe
     assert (table.lam[0], table.lam[-1]) == pytest.approx(SPANS["edm"], abs=1e-12)
     assert np.all(np.diff(table.lam) > 0)
