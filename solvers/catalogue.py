@@ -9,6 +9,7 @@ from .catalogue_sde import STOCHASTIC
 from .names import solver_hint
 from .planners.gauges import GAUGES, Gauge, Needed
 from .planners.stochasticity import Smooth, Window
+from .planners.universal import Universal
 from .planners.wiener import Wiener
 from .solver import Planner, Solver
 from .statistics import Statistics
@@ -28,6 +29,15 @@ COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as 
     "sde-dpmpp-3m": {"published": "halved"},
     **{f"unipc-{p}": {"bh2": "bh2", "bh1": "bh1"} for p in (1, 2, 3, 4)},
 }
+
+
+# Tables fitted for a few evaluations: no methods that converge as steps shrink, so `solver_names` leaves them out.
+_TABLES = {
+    "universal": Solver(
+        "universal", "fitted to random problems; the best there is at 5 to 10 evaluations", Universal(),
+        options=("data_std", "width"),
+    )
+}  # fmt: skip
 
 
 def solver(name: str | Solver | Planner, *, compat: bool | str = False, **options: Any) -> Solver:
@@ -75,8 +85,8 @@ def _made(found: Solver) -> Solver:
 def _named(name: Any) -> Solver:
     if isinstance(name, Solver):
         return name
-    if isinstance(name, str) and name in _SOLVERS:
-        return _SOLVERS[name]
+    if isinstance(name, str) and name in (known := _SOLVERS | _TABLES):
+        return known[name]
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
     raise ValueError(f"solver = {name!r:.60} is unknown{solver_hint(name, _SOLVERS)}")
@@ -110,6 +120,6 @@ def families() -> dict[str, list[str]]:
 
 
 def solver_names() -> list[str]:
-    """Every name that ``solver=`` takes as it is: of those that need something given, as ``wiener-2`` does, there is
-    none."""
+    """Every name that ``solver=`` takes as it is and that converges: not those that need something given, as
+    ``wiener-2`` does, and not "universal", which is a set of tables."""
     return [name for name, found in _SOLVERS.items() if not isinstance(getattr(found.planner, "gauge", None), Needed)]

@@ -27,6 +27,7 @@ from .planners.checks import choice
 from .planners.gauge import Gauge
 from .planning import Layout, check_event, layout_key, specialised
 from .program import Program
+from .provenance import warn_of_another
 from .run import run
 from .schedules.base import Schedule
 from .solution import Solution, finished
@@ -130,6 +131,8 @@ def solve(
     if lowered.pure_noise:
         warn_of_spread(x, lowered.program, lowered.pure_noise)
     program, source, observer = lowered.program, None, None
+    if program.provenance:
+        warn_of_another(program, den)
     if program.noises:
         source = noise_source(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,

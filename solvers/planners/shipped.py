@@ -41,7 +41,7 @@ class Formula:
     most: int = 64
 
 
-# DPM-Solver-v3's few-step option, "pseudo-order": each derivative from as few values as it needs, which leaves order 2. By
+# DPM-Solver-v3: each derivative from as few values as it needs, which leaves order 2 ("pseudo-order"). By
 # name, whether of the predictor, 0, and of the corrector, 1.
 PSEUDO = {"pseudo": (0, 1), "pseudo-corrector": (1,)}
 

@@ -26,6 +26,7 @@ from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonomet
 from .solvers.schedules.tabulated import Discrete
 from .solvers.solution import Solution
 from .solvers.statistics import Statistics
+from .solvers.tune import tune
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -68,4 +69,5 @@ __all__ = [
     "solver",
     "solver_names",
     "start",
+    "tune",
 ]
