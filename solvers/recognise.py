@@ -1,5 +1,6 @@
 """By what measured statistics recognise the schedule and the denoiser that they belong to."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def fingerprint(den: Denoiser, like: torch.Tensor, span: tuple[float, float]) ->
     with torch.no_grad():
         eps = den.eps(x, torch.from_numpy(t).to(like.device)).double().cpu().numpy()
     answers: Array = (eps.reshape(STATES, -1) @ directions.reshape(DIRECTIONS, -1).T).ravel()
-    return answers / np.sqrt(max(np.prod(shape), 1))
+    return answers / math.sqrt(max(math.prod(shape), 1))
 
 
 def check_fingerprint(known: Array, den: Denoiser, like: torch.Tensor, span: tuple[float, float]) -> None:
