@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .answers import check_state
 from .arrays import Array
+from .answers import check_state
 from .denoiser import Denoiser, per_sample_times
 from .noise import randn
 from .planners.checks import count, flag
@@ -72,16 +72,16 @@ def calibrate(
     wanted = nodes or max(8, int(np.ceil(DENSITY * (span[1] - span[0]))))
     lam = chebyshev_nodes(span, 1 + EVERY * -((1 - wanted) // EVERY))
     with torch.no_grad():
-        print_ = fingerprint(den, x0, span)
+        answers = fingerprint(den, x0, span)
         means = _Means(den, x0, span, seed, batch)
-        kept = _Kept(file, lam, x0, seed, print_)
+        kept = _Kept(file, lam, x0, seed, answers)
         with Bar(progress, "calibrate, nodes of lam", len(lam)) as bar:
             for n in range(len(kept.done), len(lam)):
                 bar.show(n)
                 kept.add(means.at(float(lam[n]), n % EVERY == 0))
             bar.show(len(lam))
     tables = _tables(span, lam, np.stack(kept.done))
-    return Statistics(str(den.schedule), levels(den.schedule), span, *tables, print_, len(x0))
+    return Statistics(str(den.schedule), levels(den.schedule), span, *tables, answers, len(x0))
 
 
 def _check(den: Any, x0: Any, nodes: Any, batch: Any, progress: Any) -> None:
@@ -156,8 +156,8 @@ class _Means:
             return self.den.eps(x, t), (after - before) / (2 * h)
 
         def forward(x: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            value, tangent = torch.func.jvp(lambda z: self.den.eps(z, t), (x,), (v,))  # type: ignore[misc]
-            return value, tangent
+            both: Any = torch.func.jvp(lambda z: self.den.eps(z, t), (x,), (v,))
+            return both[0], both[1]
 
         wanted = differences(x, t, v)[1]
         try:
@@ -171,10 +171,10 @@ class _Means:
 class _Kept:
     """The means that are done, in memory and in a file."""
 
-    def __init__(self, file: str | Path | None, lam: Array, x0: torch.Tensor, seed: int, print_: Array) -> None:
+    def __init__(self, file: str | Path | None, lam: Array, x0: torch.Tensor, seed: int, answers: Array) -> None:
         data = hashlib.blake2b(x0.cpu().double().numpy().tobytes(), digest_size=16).hexdigest()
         self.told = {"lam": json.dumps(lam.tolist()), "data": f"{tuple(x0.shape)} {data}", "seed": str(seed)}
-        self.file, self.print, self.done = None if file is None else Path(file), print_, list[Array]()
+        self.file, self.answers, self.done = None if file is None else Path(file), answers, list[Array]()
         if self.file is None or not self.file.exists():
             return
         arrays, told = read_tensors(self.file)
@@ -182,7 +182,7 @@ class _Kept:
             raise ValueError(
                 f"{file} holds a calibration with another {' and '.join(other)}: remove it, or name another"
             )
-        if not np.allclose(arrays["fingerprint"], print_, rtol=0, atol=1e-3 * np.abs(print_).max()):
+        if not np.allclose(arrays["fingerprint"], answers, rtol=0, atol=1e-3 * np.abs(answers).max()):
             raise ValueError(f"{file} holds a calibration of another denoiser: remove it, or name another")
         self.done = list(arrays["means"])
 
@@ -192,7 +192,7 @@ class _Kept:
         self.done.append(means)
         if self.file is not None:
             new = self.file.with_name(f"{self.file.name}.new")
-            save_file({"means": np.stack(self.done), "fingerprint": self.print}, str(new), metadata=self.told)
+            save_file({"means": np.stack(self.done), "fingerprint": self.answers}, str(new), metadata=self.told)
             os.replace(new, self.file)
 
 

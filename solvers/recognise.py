@@ -1,5 +1,6 @@
 """By what measured statistics recognise the schedule and the denoiser that they belong to."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -39,11 +40,11 @@ def fingerprint(den: Denoiser, like: torch.Tensor, span: tuple[float, float]) ->
     lam = np.linspace(*span, STATES + 2)[1:-1]
     t = np.asarray(den.schedule.time(lam))
     size = np.hypot(den.schedule.alpha(t), den.schedule.sigma(t)).reshape(-1, *[1] * len(shape))
-    x = torch.from_numpy(size * noise).to(like.device, like.dtype)
+    x = torch.from_numpy(size * noise).to(like.dtype).to(like.device)
     with torch.no_grad():
-        eps = den.eps(x, torch.from_numpy(t).to(like.device)).double().cpu().numpy()
+        eps = den.eps(x, torch.from_numpy(t)).cpu().double().numpy()
     answers: Array = (eps.reshape(STATES, -1) @ directions.reshape(DIRECTIONS, -1).T).ravel()
-    return answers / np.sqrt(max(np.prod(shape), 1))
+    return answers / math.sqrt(max(math.prod(shape), 1))
 
 
 def check_fingerprint(known: Array, den: Denoiser, like: torch.Tensor, span: tuple[float, float]) -> None:

@@ -91,8 +91,8 @@ class Statistics(Gauge):
     def constant_in_lam(cls, schedule: Schedule, l: Any, s: Any, f: Any) -> "Statistics":  # noqa: E741
         """Of numbers or arrays of a sample's shape, the same at all lam, for any denoiser on ``schedule``."""
         check_schedule(schedule)
-        tables = [np.stack([part, part]) for part in np.broadcast_arrays(l, s, f)]
-        return cls(str(schedule), levels(schedule), span_of(schedule), *tables)
+        l, s, f = (np.stack([part, part]) for part in np.broadcast_arrays(l, s, f))  # noqa: E741
+        return cls(str(schedule), levels(schedule), span_of(schedule), l, s, f)
 
     def __reduce__(self) -> tuple[Any, ...]:
         parts = self.schedule, self.levels, self.span, self.l, self.s, self.f, self.fingerprint, self.points
@@ -136,7 +136,8 @@ class Statistics(Gauge):
             raise ValueError(f"{path} holds no statistics of logsnr: its format is {told.get('format')!r:.60}")
         try:
             low, high = map(float, json.loads(told["span"]))
-            return cls(told["schedule"], arrays.pop("levels"), (low, high), **arrays, points=int(told["points"]))
+            known, l, s, f, answers = (arrays[name] for name in ("levels", "l", "s", "f", "fingerprint"))  # noqa: E741
+            return cls(told["schedule"], known, (low, high), l, s, f, answers, int(told["points"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} holds no statistics of logsnr: {error}") from None
 

@@ -44,7 +44,7 @@ class Curve:
 
     def slope(self, lam: Any) -> Array:
         """Its derivative."""
-        return self._series(chebyshev.chebder(self._coefficients) / self._half, lam)
+        return self._series(np.asarray(chebyshev.chebder(self._coefficients) / self._half, dtype=np.float64), lam)
 
     @property
     def _half(self) -> float:
@@ -54,11 +54,13 @@ class Curve:
     def _coefficients(self) -> Array:
         count = len(self.values)
         flat = self.values.reshape(count, -1)
-        return np.linalg.solve(chebyshev.chebvander(_points(count), count - 1), flat)
+        solution: Any = np.linalg.solve(chebyshev.chebvander(_points(count), count - 1), flat)
+        return np.asarray(solution, dtype=np.float64)
 
     @cached_property
     def _integral(self) -> Array:
-        return chebyshev.chebint(self._coefficients, lbnd=float(self._place(0.0))) * self._half
+        start = float(self._place(0.0))
+        return np.asarray(chebyshev.chebint(self._coefficients, lbnd=start) * self._half, dtype=np.float64)
 
     def _place(self, lam: Any) -> Array:
         """From -1 to 1; infinite lam at the ends."""

@@ -162,5 +162,4 @@ def table(rows: list[list[Any]], event: tuple[int, ...]) -> Array:
 
 
 def _finite(columns: Array) -> Mask:
-    flags: Mask = np.isfinite(columns).reshape(len(columns), -1).all(axis=1)
-    return flags
+    return np.asarray(np.isfinite(columns).reshape(len(columns), -1).all(axis=1), dtype=np.bool_)
