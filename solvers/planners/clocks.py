@@ -81,8 +81,7 @@ class VGauge(ClockGauge):
 
     def total(self, s: Nodes, t: Nodes) -> Array:
         """R_t (phi_t - phi_s), without cancellation from the cross product."""
-        cross = s.sigma * t.alpha * np.expm1(s.lam - t.lam)
-        return self.scale(t) * np.arctan2(cross, s.alpha * t.alpha + s.sigma * t.sigma)
+        return self.scale(t) * np.arctan2(_cross(s, t), s.alpha * t.alpha + s.sigma * t.sigma)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,14 @@ class StraightGauge(ClockGauge):
 
     def total(self, s: Nodes, t: Nodes) -> Array:
         """(alpha_t + sigma_t) (u_t - u_s) without cancellation."""
-        return t.alpha * self.path(s) * np.expm1(s.lam - t.lam)
+        return _cross(s, t) / self.scale(s)
+
+
+def _cross(s: Nodes, t: Nodes) -> Array:
+    """``alpha_s sigma_t - alpha_t sigma_s`` without cancellation, between infinite lam, too."""
+    h = t.lam - s.lam
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(h > 0, s.sigma * t.alpha * np.expm1(-h), -s.alpha * t.sigma * np.expm1(h))
 
 
 V, STRAIGHT = VGauge(), StraightGauge()
