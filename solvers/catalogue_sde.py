@@ -1,6 +1,7 @@
 """The named stochastic solvers: reverse SDEs, ancestral samplers, jumps back to more noise, Langevin dynamics."""
 
 from .planners.ancestral import DDPM, AncestralDDIM, AncestralMidpoint
+from .planners.consistency import Consistency, TrajectoryConsistency
 from .planners.gauges import EPS, VELOCITY, VELOCITY_LAM, X0
 from .planners.jumps import Churn, Restart
 from .planners.langevin import AnnealedLangevin, PredictorCorrector, UnadjustedLangevin
@@ -32,6 +33,7 @@ STOCHASTIC = [
     _sde("euler-maruyama-lam", "Euler-Maruyama on the reverse SDE in lam", Adams(VELOCITY_LAM, eta=SDE), *ETA),
     _sde("sde-dpmpp-1", "SDE-DPM-Solver++(1): exponential Euler, x0", Adams(X0, eta=SDE), *ETA),
     _sde("sde-dpmpp-2s", "exponential midpoint rule for the SDE, x0", _stages(X0, DPM_2), *ETA),
+    _sde("sde-dpmpp-3s", "r1 = 1/3, r2 = 2/3 for the SDE, x0; the ODE part is third order", _stages(X0, DPM_3), *ETA),
     _sde("sde-dpmpp-2m", "SDE-DPM-Solver++(2M): exponential Adams for the SDE, x0 in lam", Adams(X0, 2, eta=SDE), *ETA),
     _sde(
         "sde-dpmpp-3m", "SDE-DPM-Solver++(3M) with the right sign: the ODE part is third order",
@@ -46,7 +48,7 @@ STOCHASTIC = [
     _sde("seeds-3", "SEEDS-3: r1 = 1/3, r2 = 2/3, eps; the ODE part is third order", _stages(EPS, DPM_3), *ETA),
     *(
         _sde(f"sa-{p}", f"SA-Solver: Adams predictor of {p}, corrector of {p + 1} values; tau=",
-             Adams(X0, p, eta=SDE, corrector=True), "tau")
+             Adams(X0, p, eta=SDE, corrector=True), "tau", "pece")
         for p in (1, 2, 3, 4)
     ),
     *(
@@ -55,6 +57,8 @@ STOCHASTIC = [
     ),
     _sde("dpm2-a", "DPM-2 ancestral: midpoint in eps, then noise", AncestralMidpoint(EPS), *ETA),
     _sde("dpmpp-2s-a", "DPM-Solver++(2S) ancestral: midpoint in x0, then noise", AncestralMidpoint(X0), *ETA),
+    _sde("lcm", "x0, then fresh noise: for consistency models", Consistency()),
+    _sde("tcd", "DDIM to less noise, then fresh noise: for trajectory consistency", TrajectoryConsistency(), "gamma"),
     _sde("edm-churn", "EDM's stochastic sampler: noise up, Heun down", Churn(), *CHURN),
     _sde("restart", "Restart: Heun, and jumps back to more noise", Restart(), "intervals"),
     _sde("pc", "predictor-corrector: DDPM steps and Langevin steps", PredictorCorrector(), "snr", "corrections"),

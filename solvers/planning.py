@@ -1,7 +1,7 @@
 """From what a user says of a solver and a grid to the program: shared by `solve` and by the analysis."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,11 @@ class Layout:
                 raise ValueError("an array of times is the whole grid; leave out steps, nfe, t_start and t_end")
             return method.program(sch, self.grid, startup=self.startup, prediction=prediction)
         name = self.grid
+        fill = getattr(method.planner, "within", None)
+        if fill and self.nfe is not None and self.steps is None:
+            planner, count = fill(self.nfe)
+            times = make_grid(sch, count, name, t_start=self.t_start, t_end=self.t_end)
+            return replace(method, planner=planner).program(sch, times, startup=self.startup, prediction=prediction)
 
         def on(count: int) -> Program:
             times = make_grid(sch, count, name, t_start=self.t_start, t_end=self.t_end)

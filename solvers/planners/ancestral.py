@@ -164,5 +164,10 @@ def _calls(s: Nodes, t: Nodes, share: Array, std: Array) -> list[Call]:
     ]
 
 
+def steps_to(name: str, at: Nodes, share: Array, std: Array) -> Program:
+    """``x_t = alpha_t x0 + sigma_t share eps + std xi`` from node to node, without an order of convergence."""
+    return _program(name, at, _calls(at[:-1], at[1:], share, std), order=0)
+
+
 def _program(name: str, at: Nodes, calls: list[Call], order: int = 1, notes: tuple[str, ...] = ()) -> Program:
     return Program(name, order, tuple(map(float, at.t)), tuple(calls), notes)

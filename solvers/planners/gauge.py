@@ -45,6 +45,7 @@ class Gauge(ABC):
 
     eta: Stochasticity = NONE
     own: ClassVar[Variable] = "lam"  # the interpolation variable that the path is
+    exponential: ClassVar[bool] = False  # whether, without noise, the kernel is exp(c lam): that of phi functions
 
     def with_eta(self, eta: Stochasticity) -> "Gauge":
         """The same gauge for the SDE with this eta."""

@@ -7,7 +7,6 @@ an interpolation variable u, and integrates that polynomial exactly (Hochbruck a
     x_t = (mu_t / mu_s) x_s + sum_j w_j N_j,      w_j = mu_t int_s^t l_j(u) dE.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -20,9 +19,10 @@ from ..schedules.base import Schedule
 from .checks import choice, count, flag
 from .gauges import X0, Gauge, Nodes, Variable, as_gauge
 from .quadrature import lagrange, powers
+from .shipped import SHIPPED, equal_weights, shipped_weights
 from .singlestep import ddim_calls, ddim_notes, stage_calls, weak
 from .stochasticity import NONE, Stochasticity, stochasticity
-from .tableaux import STARTERS
+from .tableaux import STARTERS, Tableau
 
 Startup = Literal["ramp", "single-step"]
 Steps = np.ndarray[Any, np.dtype[np.intp]]
@@ -31,26 +31,6 @@ Steps = np.ndarray[Any, np.dtype[np.intp]]
 def check_startup(startup: Any) -> None:
     """Raise ValueError unless ``startup`` is "ramp" or "single-step"."""
     choice("startup", startup, get_args(Startup))
-
-
-def _simplified(moments: Array) -> Array:
-    """DPM-Solver++(2M) as published (Lu et al. 2022b, Algorithm 2; book Algorithm 7): the first moment of the
-    exponential kernel is replaced by half its zeroth. Second order all the same."""
-    return moments * [1, 0] + np.outer(moments[:, 0], [0, 0.5])
-
-
-def _halved(moments: Array) -> Array:
-    """ "3M" as all libraries ship it: the second difference, which is half a second derivative, meets the
-    weight of a second derivative. Second order."""
-    return moments * np.array([1, 1, 0.5])[: moments.shape[1]]
-
-
-# What the field ships under the name of a solver, as a change of its moments M_k = mu int theta^k dE: for how many
-# values, and the order that is left.
-SHIPPED: dict[str, tuple[int, int, Callable[[Array], Array]]] = {
-    "simplified": (2, 2, _simplified),
-    "halved": (3, 2, _halved),
-}
 
 
 @dataclass(frozen=True)
@@ -64,11 +44,14 @@ class Adams:
                Algorithm 1). That value is the model's at the predicted state, which serves the next step too, so it
                costs no evaluation: a call turns the prediction of its node into the corrected state by what the two
                polynomials differ in, and that into the next prediction. The state at a node is the prediction.
+    pece:      with a corrector, evaluate the model once more at every corrected state, and keep that value.
     startup:   "ramp" uses as many past values as there are: no extra evaluations, but the first steps are of
                lower order, which caps the global order at 2 (3 with a corrector). "single-step" takes the first
                order - 1 steps by exponential Runge-Kutta methods of order - 1 (``order`` with a corrector, but at
-               most 3), whose local error is of the global order.
-    moments:   "exact", or the formula that other libraries ship: "simplified" (2M) or "halved" (3M, order 2).
+               most 4), whose local error is of the global order; or by those of the tableau ``starter``.
+    moments:   "exact", or the formula that other libraries ship: "simplified" (2M), "halved" (3M, order 2), "bh1" and
+               "bh2" (UniPC), "equal" (the weights of equal steps on any grid, iPNDM: order 2 where steps change
+               smoothly, 1 where they do not).
 
     Raises ValueError, naming the field, for values that it cannot take.
     """
@@ -80,7 +63,8 @@ class Adams:
     corrector: bool = False
     startup: Startup = "ramp"
     moments: str = "exact"
-    evaluations = 1
+    pece: bool = False
+    starter: Tableau | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -91,10 +75,14 @@ class Adams:
         flag("corrector", self.corrector)
         check_startup(self.startup)
         choice("moments", self.moments, ("exact", *SHIPPED))
-        if self.moments != "exact" and (self.order != SHIPPED[self.moments][0] or self.corrector):
+        if self.moments != "exact" and SHIPPED[self.moments].values not in (None, self.order * (not self.corrector)):
             raise ValueError(
-                f"moments = {self.moments!r} is a formula of order {SHIPPED[self.moments][0]} without corrector"
+                f"moments = {self.moments!r} is a formula of order {SHIPPED[self.moments].values} without corrector"
             )
+        flag("pece", self.pece)
+        if self.pece and not self.corrector:
+            raise ValueError("pece = True evaluates at corrected states: it needs corrector = True")
+        as_gauge(self.gauge).with_eta(stochasticity(self.eta))
         if self.depth and as_gauge(self.gauge).own == "t" and self.variable != "t":
             raise ValueError(f"variable = {self.variable!r} does not go with a gauge along t; take 't'")
 
@@ -106,7 +94,12 @@ class Adams:
     @property
     def global_order(self) -> int:
         """The order of convergence; with noise, that of the law."""
-        return weak(self.depth + 1 if self.moments == "exact" else SHIPPED[self.moments][1], self.eta)
+        most = 64 if self.moments == "exact" else SHIPPED[self.moments].most
+        return weak(min(self.depth + 1, most), self.eta)
+
+    @property
+    def evaluations(self) -> int:
+        return 1 + self.pece
 
     @property
     def stochastic(self) -> bool:
@@ -149,13 +142,15 @@ class _Table:
 
     def _step(self, n: int) -> list[Call]:
         """The calls that carry the state from node n to node n + 1."""
-        keep = (self._slot(n),) if self.depth else ()
+        adams, keep = self.adams, (self._slot(n),) if self.depth else ()
         s, t = self.at[n : n + 1], self.at[n + 1 : n + 2]
         if self.ddim[n]:
             return ddim_calls(self.gauge, self.sch, s, t, [n + 1], keep)
         if self.staged[n]:
-            starter = STARTERS[min(self.depth, 3)]
+            starter = adams.starter or STARTERS[min(self.depth, 4)]
             return stage_calls(starter, self.gauge, self.sch, s, t, [n + 1], 1 + self.depth, keep)[0]
+        if adams.pece and np.isfinite(self.at.lam[n + 1]):  # nothing is asked at sigma = 0
+            return self._evaluate_twice(n)
         w, pair = self._step_weights(n), self.columns[n]
         reads = (STATE, *(self._slot(n - 1 - j) for j in range(len(w) - 1)))
         noises = (NoiseKey(float(s.t[0]), float(t.t[0])),) if self.gauge.eta else ()
@@ -164,11 +159,27 @@ class _Table:
         rows = np.array([update, store][: 1 + len(keep)])
         return [Call(float(s.t[0]), reads, (STATE, *keep), rows, noises=noises, node=n + 1)]
 
+    def _evaluate_twice(self, n: int) -> list[Call]:
+        """PECE: predict beside the state, and correct with the value there. The next step evaluates again."""
+        start, end = map(float, self.at.t[n : n + 2])
+        noises = (NoiseKey(start, end),) if self.gauge.eta else ()
+        noise = [self.std[n]] * len(noises)
+        p, c = self.predicted[n], self.corrected[n]
+        predicted, slots = 1 + self.depth, [self._slot(n - j) for j in range(len(p))]
+        update = [*(p[0] * self.columns[n]), self.ratio[n], *p[1:], *noise]
+        store = [*self.columns[n]] + [0.0] * (len(update) - 2)
+        corrected = [*(c[0] * self.columns[n + 1]), self.ratio[n], *c[1:], *noise]
+        writes = (predicted, slots[0])
+        return [
+            Call(start, (STATE, *slots[1:]), writes, np.array([update, store]), noises=noises),
+            Call(end, (STATE, *slots), (STATE,), np.array([corrected]), at=predicted, noises=noises, node=n + 1),
+        ]
+
     def _step_weights(self, n: int) -> Array:
         """Of the values of N, newest first; with what corrects the state at node n, the corrector's weights less the
         predictor's."""
         w = self.predicted[n]
-        if n - 1 not in self.corrected:
+        if self.adams.pece or n - 1 not in self.corrected:
             return w
         change = self.corrected[n - 1] - np.concatenate([[0.0], self.predicted[n - 1]])
         size = max(len(w), len(change))
@@ -188,22 +199,22 @@ class _Table:
         total = self.gauge.total(s, t)[:, None]
         if past:
             nodes = u[steps[:, None] + ahead - np.arange(past + 1)] - u[steps, None]
-            older = self._older(nodes, s, t, u[steps + 1] - u[steps])
+            older = self._older(nodes, s, t, u[steps + 1] - u[steps], ahead)
             # a constant N is integrated exactly: the newest weight is what the older ones leave of the total
             total = np.concatenate([total - older.sum(axis=1, keepdims=True), older], axis=1)
         return dict(zip(steps.tolist(), total, strict=True))
 
-    def _older(self, nodes: Array, s: Nodes, t: Nodes, length: Array) -> Array:
+    def _older(self, nodes: Array, s: Nodes, t: Nodes, length: Array, ahead: int) -> Array:
         """The weights of all but the newest value: nodes (n, J) from the start of the step on, result (n, J - 1)."""
-        integrate, adams = self.gauge.integrate, self.adams
+        gauge, adams, past = self.gauge, self.adams, nodes.shape[1] - 1
         if adams.moments == "exact":
-            return integrate(adams.variable, self.sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
-        past = nodes.shape[1] - 1
-        moments = SHIPPED[adams.moments][2](integrate(adams.variable, self.sch, s, t, powers(length, past)))
-        theta = nodes / length[:, None]
-        monomials = theta[:, None, :] ** np.arange(past + 1)[:, None]  # solve for l_j(theta) = sum_k c_jk theta^k
-        older: Array = np.array(np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0])
-        return older
+            return gauge.integrate(adams.variable, self.sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
+        change = SHIPPED[adams.moments].change
+        if change is None:
+            return np.outer(gauge.total(s, t), equal_weights(past, ahead)[1:])
+        moments = gauge.integrate(adams.variable, self.sch, s, t, powers(length, past))
+        kernel = gauge.rate(np.zeros((len(length), 1)), t)[:, 0] * (gauge.path(t) - gauge.path(s))
+        return shipped_weights(change(moments, kernel), nodes / length[:, None])
 
 
 def _usable_history(u: Array, depth: int) -> Array:

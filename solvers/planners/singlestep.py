@@ -40,8 +40,12 @@ class ExponentialRungeKutta:
             raise ValueError(f"tableau must be a Tableau, not {self.tableau!r:.60}")
         if self.prediction is not None:
             choice("prediction", self.prediction, HEADS)
-        object.__setattr__(self, "gauge", as_gauge(self.gauge))
-        object.__setattr__(self, "eta", stochasticity(self.eta))
+        gauge, eta = as_gauge(self.gauge), stochasticity(self.eta)
+        gauge.with_eta(eta)
+        if self.tableau.borrowed and (eta or not gauge.exponential):
+            raise ValueError("this tableau is made of phi functions: it needs gauge = 'x0' or 'eps', and eta = 0")
+        object.__setattr__(self, "gauge", gauge)
+        object.__setattr__(self, "eta", eta)
 
     @property
     def global_order(self) -> int:
@@ -143,8 +147,10 @@ def stage_calls(
     stages = tableau.stages
     start, end = gauge.path(s), gauge.path(t)
     theta = np.array([0.0, *map(float, tableau.nodes[:-1])])
-    path = start[:, None] + theta * (end - start)[:, None]
-    inner = gauge.times(sch, path[:, 1:])
+    if tableau.along_t:
+        inner = s.t[:, None] + theta[1:] * (t.t - s.t)[:, None]
+    else:
+        inner = gauge.times(sch, start[:, None] + theta[1:] * (end - start)[:, None])
     times = np.concatenate([s.t[:, None], inner, t.t[:, None]], axis=1)
     columns = gauge.columns(sch, times[:, :-1])
     ends = Nodes.at(sch, times[:, 1:].ravel())
@@ -155,6 +161,7 @@ def stage_calls(
     moments = moments.reshape(len(nodes), stages, tableau.degree + 1)
     ratio = gauge.ratio(starts, ends).reshape(len(nodes), stages)
     coefficients = [np.array([_padded(entry, tableau.degree) for entry in row]) for row in tableau.rows]
+    borrowed = _borrowed(tableau, moments, gauge.rate(np.zeros((len(ends.t), 1)), ends)) if tableau.borrowed else None
     keys, noise = _stage_noise(tableau, gauge, sch, times)
 
     stage_state, values = first_slot, [*keep, *range(first_slot + 1 + len(keep), first_slot + 1 + stages)]
@@ -164,6 +171,8 @@ def stage_calls(
         for i, row in enumerate(coefficients):
             last = i == stages - 1
             weights = row @ moments[n, i]
+            if borrowed is not None:
+                weights += borrowed[n, i, : i + 1]
             reads = (STATE, *values[:i])
             pair = columns[n, i]
             update = [*(weights[i] * pair), ratio[n, i], *weights[:i], *noise[n, i]]
@@ -174,6 +183,16 @@ def stage_calls(
             calls.append(Call(float(times[n, i]), reads, writes, rows, at=at, noises=keys[n], node=reached))
         steps.append(calls)
     return steps
+
+
+def _borrowed(tableau: Tableau, moments: Array, kernel: Array) -> Array:
+    """The weights (n, stages, stages) by moments of other stages than their own, (n, stages, degree + 1): of an
+    exponential kernel, which at the end of a stage is ``kernel``, they are the same but for that factor."""
+    weights = np.zeros((len(moments), tableau.stages, tableau.stages))
+    kernel = kernel.reshape(weights.shape[:2])
+    for i, j, m, k, a in tableau.borrowed:
+        weights[:, i, j] += float(a) * moments[:, m, k] * kernel[:, i] / kernel[:, m]
+    return weights
 
 
 def _stage_noise(

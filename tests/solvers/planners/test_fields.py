@@ -11,10 +11,13 @@ from checks import nameless
 import logsnr
 from logsnr.solvers import Adams, ExponentialRungeKutta, Window
 from logsnr.solvers.planners.ancestral import DDPM, AncestralDDIM, AncestralMidpoint
+from logsnr.solvers.planners.combined import DPMFast, GradientEstimation
+from logsnr.solvers.planners.consistency import TrajectoryConsistency
 from logsnr.solvers.planners.gauges import EPS, VELOCITY, X0
 from logsnr.solvers.planners.jumps import Churn, Restart
 from logsnr.solvers.planners.langevin import AnnealedLangevin, PredictorCorrector, UnadjustedLangevin
 from logsnr.solvers.planners.stochasticity import NONE
+from logsnr.solvers.planners.tableaux import HO4
 
 NAN, INF = float("nan"), float("inf")
 SCH = logsnr.VPLinear()
@@ -35,15 +38,28 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (Adams, {"eta": "1"}, "eta = '1' must be a number"),
     (Adams, {"corrector": 1}, "corrector = 1 must be True or False"),
     (Adams, {"startup": "warm"}, "startup must be 'ramp' or 'single-step', not 'warm'"),
-    (Adams, {"moments": "half"}, "moments must be 'exact', 'simplified' or 'halved', not 'half'"),
+    (
+        Adams,
+        {"moments": "half"},
+        "moments must be 'exact', 'simplified', .* or 'equal', not 'half'",
+    ),
     (Adams, {"moments": "simplified", "order": 3}, "moments = 'simplified' is a formula of order 2 without corrector"),
     (Adams, {"moments": "halved", "order": 2}, "moments = 'halved' is a formula of order 3"),
     (Adams, {"moments": "halved", "order": 3, "corrector": True}, "moments = 'halved' .* without corrector"),
+    (Adams, {"moments": "bh3"}, "moments must be"),
+    (Adams, {"pece": True}, "pece = True evaluates at corrected states: it needs corrector = True"),
+    (Adams, {"gauge": "v", "eta": 1.0}, "gauge = 'v' is for the ODE"),
     (Adams, {"gauge": "velocity", "order": 2}, "variable = 'lam' does not go with a gauge along t; take 't'"),
     (Adams, {"gauge": VELOCITY, "corrector": True, "variable": "rho"}, "variable = 'rho' does not go with"),
     (ExponentialRungeKutta, {"tableau": "heun"}, "tableau must be a Tableau, not 'heun'"),
     (ExponentialRungeKutta, {"gauge": 3}, "gauge = 3 is unknown"),
     (ExponentialRungeKutta, {"eta": INF}, "eta = inf must be a number"),
+    (ExponentialRungeKutta, {"tableau": HO4, "gauge": "v"}, "this tableau is made of phi functions: it needs gauge"),
+    (ExponentialRungeKutta, {"tableau": HO4, "eta": 1.0}, "this tableau is made of phi functions"),
+    (GradientEstimation, {"gamma": NAN}, "gamma = nan must be a number; the paper takes 2"),
+    (DPMFast, {"tail": (4,)}, r"tail = \(4,\) must be a tuple of the orders 1, 2 or 3"),
+    (DPMFast, {"tail": ()}, r"tail = \(\) must be a tuple"),
+    (TrajectoryConsistency, {"gamma": 1.5}, "gamma = 1.5 must be a number from 0"),
     (DDPM, {"variance": 1.5}, "variance = 1.5 must be 'beta-tilde', 'beta' or a number"),
     (DDPM, {"variance": "gamma"}, "variance = 'gamma' must be"),
     (DDPM, {"variance": True}, "variance = True must be"),

@@ -1,0 +1,82 @@
+"""Methods made of others' steps: DDIM steps with a combination of answers, and DPM-Solver's steps of several orders."""
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from ..arrays import Array
+from ..call import STATE, Call
+from ..program import Program
+from ..schedules.base import Schedule
+from .checks import number
+from .gauges import EPS, Nodes
+from .singlestep import ddim_calls, ddim_notes, stage_calls
+from .tableaux import DDIM, DPM_2, DPM_3
+
+KEPT = 1  # the slot of the last eps
+STEPS = {1: DDIM, 2: DPM_2, 3: DPM_3}
+
+
+@dataclass(frozen=True)
+class GradientEstimation:
+    """DDIM with ``gamma eps_n + (1 - gamma) eps_(n-1)`` in place of eps (Permenter and Yuan 2024, Algorithm 2): first
+    order on every grid."""
+
+    gamma: float = 2.0
+    evaluations = 1
+    global_order = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gamma", number("gamma", self.gamma, -1e6, 1e6, "a number; the paper takes 2"))
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        at = Nodes.at(schedule, grid)
+        s, t = at[:-1], at[1:]
+        ddim, total, ratio = EPS.breaks(schedule, s, t), EPS.total(s, t), EPS.ratio(s, t)
+        calls: list[Call] = []
+        for n, time in enumerate(s.t.tolist()):
+            if ddim[n]:
+                calls += ddim_calls(EPS, schedule, s[n : n + 1], t[n : n + 1], [n + 1], (KEPT,))
+                continue
+            share = self.gamma if n else 1.0
+            update = [0.0, share * total[n], ratio[n], (1 - share) * total[n]]
+            columns = 4 if n else 3
+            rows = np.array([update[:columns], [0.0, 1.0, 0.0, 0.0][:columns]])
+            calls.append(Call(time, (STATE, KEPT)[: columns - 2], (STATE, KEPT), rows, node=n + 1))
+        return Program("gradient-estimation", 1, tuple(at.t.tolist()), tuple(calls), ddim_notes(ddim, at))
+
+
+@dataclass(frozen=True)
+class DPMFast:
+    """DPM-Solver-fast (Lu et al. 2022a, 3.4): steps of DPM-Solver-3, and at the end those of the orders ``tail``, which
+    fill a budget of evaluations. One step of order 1 leaves the second order of the whole."""
+
+    tail: tuple[int, ...] = (2, 1)
+    evaluations = 3
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tail, tuple) or not self.tail or not set(self.tail) <= set(STEPS):
+            raise ValueError(f"tail = {self.tail!r} must be a tuple of the orders 1, 2 or 3")
+
+    @property
+    def global_order(self) -> int:
+        return min(3, min(self.tail) + 1)
+
+    def within(self, nfe: int) -> tuple["DPMFast", int]:
+        """The planner and the number of steps that take exactly ``nfe`` evaluations."""
+        return replace(self, tail=(nfe % 3,) if nfe % 3 else (2, 1)), nfe // 3 + 1
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        at = Nodes.at(schedule, grid)
+        steps = len(grid) - 1
+        orders = [*[3] * (steps - len(self.tail)), *self.tail][-steps:]
+        ddim = EPS.breaks(schedule, at[:-1], at[1:])
+        calls: list[Call] = []
+        for n, (a, b) in enumerate(pairwise(range(steps + 1))):
+            s, t = at[a : a + 1], at[b : b + 1]
+            if ddim[n]:
+                calls += ddim_calls(EPS, schedule, s, t, [b])
+            else:
+                calls += stage_calls(STEPS[orders[n]], EPS, schedule, s, t, [b], first_slot=1)[0]
+        return Program("dpm-fast", self.global_order, tuple(at.t.tolist()), tuple(calls), ddim_notes(ddim, at))
