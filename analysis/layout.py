@@ -1,7 +1,9 @@
 """The options that lay a solver out in time, for annotations."""
 
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from ..solvers.levels import Shift
 from ..solvers.planners.multistep import Startup
 
 
@@ -14,3 +16,7 @@ class LayoutOptions(TypedDict, total=False):
     t_start: float | None
     t_end: float | None
     startup: Startup
+    grid_options: Mapping[str, Any] | None
+    sigmas: Any
+    lams: Any
+    shift: float | Shift | None

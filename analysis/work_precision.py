@@ -10,9 +10,9 @@ import torch
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.denoiser import Denoiser
-from ..solvers.grids import GRIDS
+from ..solvers.grids import KINDS
 from ..solvers.grids import grid as make_grid
-from ..solvers.names import nearest
+from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import Startup, check_startup
 from ..solvers.planning import plan_program
 from ..solvers.schedules.base import Schedule
@@ -84,8 +84,8 @@ def work_precision(
     methods, budgets = _methods(solvers), _budgets(nfes)
     for what, count, least in (("samples", samples, LEAST_SAMPLES), ("repeats", repeats, 1)):
         _check_count(what, count, least)
-    if grid not in GRIDS:
-        raise ValueError(f"grid = {grid!r} is unknown{nearest(grid, GRIDS)}")
+    if grid not in KINDS:
+        raise ValueError(f"grid = {grid!r} is unknown{grid_hint(grid, KINDS)}")
     check_startup(startup)
     options = dict(grid=grid, startup=startup, t_start=t_start, t_end=t_end)
     pairs, notes = _possible(methods, budgets, sch, options)

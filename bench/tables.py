@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..analysis.estimates import Estimate
-from ..solvers.grids import GRIDS
+from ..solvers.grids import KINDS
 from ..solvers.planners.multistep import Startup
 from .results import LAW, Compared, Row
 
@@ -79,7 +79,7 @@ class Board:
     @property
     def grids(self) -> tuple[str, ...]:
         """The grids of the rows shown."""
-        return tuple(kind for kind in GRIDS if any(row.case.grid == kind for row in self.best.values()))
+        return tuple(kind for kind in KINDS if any(row.case.grid == kind for row in self.best.values()))
 
     def winner(self, nfe: int) -> Row:
         """The row with the least error at this budget."""

@@ -9,8 +9,8 @@ import torch
 from ..analysis.timing import timed_solve
 from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import Solver, solver, solver_names
-from ..solvers.grids import GRIDS, grid
-from ..solvers.names import nearest
+from ..solvers.grids import GRIDS, KINDS, grid
+from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import Startup
 from ..solvers.schedules.base import Schedule
 from .problems import BenchProblem
@@ -71,8 +71,8 @@ def check_plan(plan: Plan) -> None:
     if max(plan.nfes, default=1) > MAX_NFE:
         raise ValueError(f"nfe = {max(plan.nfes)} takes too long; at most {MAX_NFE}")
     for kind in plan.grids:
-        if kind not in GRIDS:
-            raise ValueError(f"grid = {kind!r} is unknown{nearest(kind, GRIDS)}")
+        if kind not in KINDS:
+            raise ValueError(f"grid = {kind!r} is unknown{grid_hint(kind, KINDS)}")
     if not 0 <= plan.seed < 1 << 64:
         raise ValueError(f"seed = {plan.seed} must be from 0 to 2^64 - 1")
     if ALL in plan.solvers and len(plan.solvers) > 1:

@@ -4,47 +4,134 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from .arrays import Array
-from .names import nearest
+from .grid_lists import LISTS
+from .grid_shapes import SHAPES, Shape, of_callable
+from .levels import Shift, as_shift, check_noisiest, is_straight, numbers
+from .names import grid_hint
 from .schedules.base import Schedule, check_schedule
+from .schedules.tabulated import Discrete
 
 # Where a schedule itself does not end at a finite log-SNR: t from 0.999 to 0.001 for flow matching.
 WINDOW = 7.0
-KARRAS_RHO = 7.0
+KINDS = SHAPES | LISTS
+GRIDS: Sequence[str] = ("logsnr", "karras", "time")  # what comparisons take unless they are told
+
+
+def grid_names() -> tuple[str, ...]:
+    """The names that ``grid=`` takes."""
+    return tuple(KINDS)
 
 
 def grid(
     sch: Schedule,
     steps: int,
-    kind: str = "logsnr",
+    kind: str | Callable[[float], Any] = "logsnr",
     *,
     t_start: float | None = None,
     t_end: float | None = None,
+    shift: float | Shift | None = None,
+    **options: Any,
 ) -> Array:
     """``steps + 1`` times from t_start to t_end (by default the schedule's own span).
 
     kind: "logsnr" uniform in lam (Lu et al. 2022a); "karras" uniform in (sigma/alpha)^(1/7) (Karras et al.
-    2022, eq. 5); "time" uniform in t. A grid to sigma = 0 is laid out down to the last level at which the network
-    is asked, with one step less, and goes on to the end in the last step (Karras et al. 2022, as other libraries).
-    Where there is no such level, or an end has alpha = 0, the first two kinds are laid out up to |lam| = 7 and the
-    outermost node is moved to the true end.
+    2022, eq. 5); "time" uniform in t; others, and their options: `grid_names` and docs/grids.md. Or a function from
+    the fraction of the run to the fraction of the span in lam (of="time": in t), both 0 at the start and 1 at the end.
+    shift: of flow models, a number or a `Shift`; the ends stay where they are.
 
-    Raises ValueError for steps < 1, unknown kinds and ends outside the schedule.
+    A grid to sigma = 0 is laid out down to the last level at which the network is asked, with one step less, and goes
+    on to the end in the last step (Karras et al. 2022, as other libraries). Where there is no such level, or an end has
+    alpha = 0, most kinds in lam are laid out up to |lam| = 7 and the outermost node is moved to the true end.
+
+    Raises ValueError for steps < 1, unknown kinds and options, ends outside the schedule, lists above it, spacings of
+    tables that are none, and a shift where alpha + sigma is not 1.
     """
     check_schedule(sch)
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"steps must be an integer of at least 1, not {steps!r}")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"grid = {kind!r} is neither an array of times nor a known name{nearest(kind, _KINDS)}")
-    ends, last = _ends(sch, t_start, t_end), sch.last_level
-    if last is not None and sch.sigma(ends[1]) == 0 and ends[0] > last:  # the last step goes on to sigma = 0
-        inner = grid(sch, steps - 1, kind, t_start=t_start, t_end=last) if steps > 1 else ends[:1]
-        return check_grid(sch, [*inner, ends[1]])
-    times = _KINDS[kind](sch, int(steps), ends)
-    times[0], times[-1] = ends  # exactly, whatever the inverse of lam rounds to
+    shape, by = find_shape(kind, options), as_shift(shift)
+    _check_fits(sch, kind, shape, by, int(steps), t_start)
+    if shape.noisiest is not None:
+        check_noisiest(sch, f"the list {kind}", shape.noisiest)
+    ends = _ends(sch, t_start, t_end)
+    if by is None:
+        times = _laid_out(sch, int(steps), shape, ends, options)
+    else:
+        times = by.moved(sch, _laid_out(sch, int(steps), shape, by.moved(sch, ends, back=True), options))
+        times[0], times[-1] = ends
+        times = by.stretched(sch, times)
     return check_grid(sch, times)
+
+
+def find_shape(kind: Any, options: dict[str, Any]) -> Shape:
+    """The shape with this name, or of this function. ValueError for unknown names and options, and bad values."""
+    if callable(kind):
+        shape, known = of_callable(kind, of=options.get("of", "lam")), {"of": "lam"}
+    elif isinstance(kind, str) and kind in KINDS:
+        shape, known = KINDS[kind], dict(KINDS[kind].options)
+    else:
+        raise ValueError(f"grid = {kind!r} is neither an array of times nor a known name{grid_hint(kind, KINDS)}")
+    for name, value in options.items():
+        if name not in known:
+            told = f"its options are {' and '.join(known)}" if known else "it has none"
+            raise ValueError(f"the grid {kind!r:.60} has no option {name!r}; {told}")
+        if told := _wrong(name, value):
+            raise ValueError(f"{name} = {value!r:.60} of the grid {kind!r:.60} must be {told}")
+    return shape
+
+
+def _wrong(name: str, value: Any) -> str:
+    """What an option must be, if it is not; else nothing."""
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and abs(value) < np.inf
+    legal, told = {
+        "of": (value in ("lam", "time"), "'lam' or 'time'"),
+        "dpm": (isinstance(value, bool), "True or False"),
+        "mu": (number, "a number"),
+        "offset": (number and value in (0, 1), "0 or 1"),
+        "linear_steps": (value is None or (number and value == int(value) > 0), "a number of steps, or None"),
+        **dict.fromkeys(("threshold", "pivot", "middle"), (number and 0 < value < 1, "a number between 0 and 1")),
+    }.get(name, (number and value > 0, "a positive number"))
+    return "" if legal else told
+
+
+def _check_fits(sch: Schedule, kind: Any, shape: Shape, by: Shift | None, steps: int, t_start: float | None) -> None:
+    if shape.of == "index":
+        if not isinstance(sch, Discrete):
+            raise ValueError(f"the grid {kind!r} is for tables, logsnr.Discrete, not for {sch}; take 'time'")
+        if t_start is not None:
+            raise ValueError(f"the grid {kind!r} is of the whole table; leave out t_start = {t_start}")
+        if steps >= len(sch.alphas_cumprod):
+            raise ValueError(f"steps = {steps} is too many for a table of {len(sch.alphas_cumprod)} entries")
+    if by is not None and shape.noisiest is not None:
+        raise ValueError(f"the list {kind!r} has its shift already; leave out shift")
+    if by is not None and not is_straight(sch):
+        raise ValueError(f"shift is for flow models, where alpha + sigma = 1, not for {sch}")
+
+
+def _laid_out(sch: Schedule, steps: int, shape: Shape, ends: Array, options: dict[str, Any]) -> Array:
+    """The nodes, the ends exact but for the start of an "index"."""
+    whole, last = shape.of == "index" or shape.noisiest is not None, sch.last_level
+    if not whole and last is not None and sch.sigma(ends[1]) == 0 and ends[0] > last:  # the last step goes on to it
+        inner = _laid_out(sch, steps - 1, shape, np.array([ends[0], last]), options) if steps > 1 else ends[:1]
+        return np.append(inner, ends[1])
+    if shape.of == "lam":
+        span = np.asarray(sch.half_logsnr(ends)).tolist() if shape.infinite else _lam_window(sch, ends)
+    else:
+        span = ends.tolist()
+    told = {name: value for name, value in options.items() if name != "of"}
+    nodes = shape.lay(*span, steps, **told)
+    times = np.asarray(sch.time(_within(sch, nodes, ends))) if shape.of == "lam" else nodes
+    first = times[0] if shape.of == "index" else ends[0]
+    times[0], times[-1] = first, ends[1]  # exactly, whatever the inverse of lam rounds to
+    return times
+
+
+def _within(sch: Schedule, lams: Array, ends: Array) -> Array:
+    """lam of nodes, the outer ones no farther out than the ends, past which they may be rounded."""
+    low, high = sorted(np.asarray(sch.half_logsnr(ends)).tolist())
+    return np.clip(lams, low, high)
 
 
 def _ends(sch: Schedule, t_start: float | None, t_end: float | None) -> Array:
@@ -71,12 +158,7 @@ def end_time(name: str, t: Any) -> float | None:
 def check_grid(sch: Schedule, times: Any) -> Array:
     """``times`` as a float64 array; ValueError unless it is 1-D, finite, strictly monotone and in the domain."""
     check_schedule(sch)
-    if isinstance(times, torch.Tensor):
-        times = times.detach().cpu().double().numpy()
-    try:
-        t = np.array(times, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"times must be numbers, not {times!s:.60}") from None
+    t = numbers("times must be numbers", times)
     if t.ndim != 1 or len(t) < 2:
         raise ValueError(f"a grid is a 1-D array of at least 2 times, not an array of shape {t.shape}")
     if not np.isfinite(t).all():
@@ -110,20 +192,3 @@ def _lam_window(sch: Schedule, ends: Array) -> tuple[float, float]:
         low, high = min(low, finite[0] - 1), max(high, finite[0] + 1)
     first, last = np.where(np.isfinite(lam), lam, np.clip(lam, low, high))
     return float(first), float(last)
-
-
-def _logsnr(sch: Schedule, steps: int, ends: Array) -> Array:
-    return np.asarray(sch.time(np.linspace(*_lam_window(sch, ends), steps + 1)))
-
-
-def _karras(sch: Schedule, steps: int, ends: Array) -> Array:
-    first, last = (np.exp(-lam / KARRAS_RHO) for lam in _lam_window(sch, ends))
-    return np.asarray(sch.time(-KARRAS_RHO * np.log(np.linspace(first, last, steps + 1))))
-
-
-def _time(sch: Schedule, steps: int, ends: Array) -> Array:
-    return np.linspace(ends[0], ends[1], steps + 1)
-
-
-_KINDS: dict[str, Callable[[Schedule, int, Array], Array]] = {"logsnr": _logsnr, "karras": _karras, "time": _time}
-GRIDS: Sequence[str] = tuple(_KINDS)

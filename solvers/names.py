@@ -26,11 +26,16 @@ SOLVERS_ELSEWHERE = {
     "unipc": "dpmpp-3m", "uni_pc": "dpmpp-3m", "unipcmultistepscheduler": "dpmpp-3m",
     "dopri": "dopri5", "rk45": "dopri5",
 }  # fmt: skip
-GRIDS_ELSEWHERE = {"karras": "karras", "exponential": "logsnr", "simple": "time", "normal": "time"}
+GRIDS_ELSEWHERE = {
+    "karras": "karras", "exponential": "logsnr", "simple": "time", "normal": "time", "uniform": "time",
+    "sgm_uniform": "time", "ddim_uniform": "leading", "beta": "beta", "beta57": "beta", "kl_optimal": "arctan",
+    "kl": "arctan", "linear_quadratic": "linear-quadratic", "bong_tangent": "bong-tangent", "lu": "logsnr",
+    "ays": "ays-sd1", "align_your_steps": "ays-sd1", "oss": "oss-flux", "optimal_steps": "oss-flux",
+}  # fmt: skip
 ARGUMENTS_ELSEWHERE = {
     "num_inference_steps": "steps", "num_steps": "steps", "n_steps": "steps", "num_function_evaluations": "nfe",
-    "sigmas": "grid, an array of times; schedule.time(-log(sigma / alpha)) makes times of sigmas", "timesteps": "grid",
-    "times": "grid", "method": "solver", "sampler": "solver", "scheduler": "grid", "noise_sampler": "noise",
+    "timesteps": "grid", "times": "grid", "mu": "shift=logsnr.Shift.dynamic(mu)", "method": "solver",
+    "sampler": "solver", "scheduler": "grid", "noise_sampler": "noise",
     "s_churn": 'solver="edm-churn"', "eta": "a solver that has eta, as sde-dpmpp-2m or ddim-eta",
 }  # fmt: skip
 
@@ -39,6 +44,12 @@ def head_hint(name: object) -> str:
     """The end of a sentence about a head that does not exist."""
     known = HEADS_ELSEWHERE.get(str(name).lower())
     return f"; that is {known!r} here" if known else nearest(name, ("x0", "eps", "v", "velocity", "score"))
+
+
+def grid_hint(name: object, names: Iterable[str]) -> str:
+    """The end of a sentence about a grid that does not exist: what other libraries mean by the name."""
+    known = GRIDS_ELSEWHERE.get(str(name).lower().strip().replace(" ", "_"))
+    return f"; that is {known!r} here" if known else nearest(name, names)
 
 
 def solver_hint(name: object, names: Iterable[str]) -> str:

@@ -1,16 +1,17 @@
 """From what a user says of a solver and a grid to the program: shared by `solve` and by the analysis."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 
+from .arrays import Array
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .grids import check_grid, end_time
 from .grids import grid as make_grid
+from .levels import Shift, as_shift, level_times, numbers
 from .planners.multistep import check_startup
 from .program import Program
 from .schedules.base import Schedule
@@ -29,10 +30,14 @@ class Layout:
 
     steps: int | None = None
     nfe: int | None = None
-    grid: str | tuple[float, ...] = "logsnr"
+    grid: str | tuple[float, ...] | Callable[[float], Any] = "logsnr"
     t_start: float | None = None
     t_end: float | None = None
     startup: str | None = None
+    grid_options: tuple[tuple[str, Any], ...] = ()
+    sigmas: tuple[float, ...] | None = None
+    lams: tuple[float, ...] | None = None
+    shift: Shift | None = None
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -41,6 +46,10 @@ class Layout:
             if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1):
                 raise ValueError(f"{name} must be an integer of at least 1, not {value!r:.60}")
         put(self, "grid", grid_key(self.grid))
+        put(self, "grid_options", options_key(self.grid_options))
+        put(self, "sigmas", levels_key("sigmas", self.sigmas))
+        put(self, "lams", levels_key("lams", self.lams))
+        put(self, "shift", as_shift(self.shift))
         put(self, "t_start", end_time("t_start", self.t_start))
         put(self, "t_end", end_time("t_end", self.t_end))
         if self.startup is not None:
@@ -48,8 +57,25 @@ class Layout:
 
     @property
     def named(self) -> bool:
-        """Whether the grid is one of the named ones, and not an array of times."""
-        return isinstance(self.grid, str)
+        """Whether the grid is one of the named ones, or a function, and not an array of times or levels."""
+        return not isinstance(self.grid, tuple) and self.sigmas is None and self.lams is None
+
+    def nodes(self, sch: Schedule) -> Array:
+        """The times of an array of times or levels, which is the whole grid. ValueError for what goes with it."""
+        given = {"an array of times": self.grid, "sigmas": self.sigmas, "lams": self.lams}
+        whole = [name for name, value in given.items() if isinstance(value, tuple)]
+        rest = [f.name for f in fields(self) if f.name not in ("startup", "grid", "sigmas", "lams")]
+        extra = [name for name in rest if getattr(self, name) not in (None, ())]
+        if len(whole) > 1 or (whole != ["an array of times"] and self.grid != "logsnr"):
+            extra.append("grid" if len(whole) == 1 else whole[1])
+        if extra:
+            which = "steps, nfe, t_start and t_end" if set(extra) <= {"steps", "nfe", "t_start", "t_end"} else ""
+            raise ValueError(
+                f"{whole[0]} {'are' if whole[0] in ('sigmas', 'lams') else 'is'} the whole grid; leave out {which or ' and '.join(extra)}"
+            )
+        if isinstance(self.grid, tuple):
+            return check_grid(sch, self.grid)
+        return level_times(sch, *(("sigmas", self.sigmas) if self.lams is None else ("lams", self.lams)))
 
     @property
     def unplanned(self) -> bool:
@@ -70,19 +96,11 @@ class Layout:
             check_times(sch, solver)
             return solver
         method = find_solver(solver)
-        if not isinstance(self.grid, str):
-            if any(a is not None for a in (self.steps, self.nfe, self.t_start, self.t_end)):
-                raise ValueError("an array of times is the whole grid; leave out steps, nfe, t_start and t_end")
-            return method.program(sch, self.grid, startup=self.startup, prediction=prediction)
-        name = self.grid
-        fill = getattr(method.planner, "within", None)
-        if fill and self.nfe is not None and self.steps is None:
-            planner, count = fill(self.nfe)
-            times = make_grid(sch, count, name, t_start=self.t_start, t_end=self.t_end)
-            return replace(method, planner=planner).program(sch, times, startup=self.startup, prediction=prediction)
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 
         def on(count: int) -> Program:
-            times = make_grid(sch, count, name, t_start=self.t_start, t_end=self.t_end)
+            times = self._laid_out(sch, count)
             return method.program(sch, times, startup=self.startup, prediction=prediction)
 
         if self.steps is not None and self.nfe is None:
@@ -91,13 +109,15 @@ class Layout:
             return largest_within(on, self.nfe)
         raise ValueError(f"give either steps or nfe, not steps = {self.steps} and nfe = {self.nfe}")
 
-    def span(self, sch: Schedule) -> np.ndarray:
+    def span(self, sch: Schedule) -> Array:
         """Where adaptive runs must stop: the ends, or every time of an array."""
-        if isinstance(self.grid, str):
-            return make_grid(sch, 1, self.grid, t_start=self.t_start, t_end=self.t_end)
-        if self.t_start is not None or self.t_end is not None:
-            raise ValueError("an array of times is the whole grid; leave out t_start and t_end")
-        return check_grid(sch, self.grid)
+        return self._laid_out(sch, 1) if self.named else self.nodes(sch)
+
+    def _laid_out(self, sch: Schedule, steps: int) -> Array:
+        kind: Any = self.grid
+        return make_grid(
+            sch, steps, kind, t_start=self.t_start, t_end=self.t_end, shift=self.shift, **dict(self.grid_options)
+        )
 
 
 def plan_program(solver: str | Solver | Planner | Program, sch: Schedule, **layout: Any) -> Program:
@@ -148,16 +168,45 @@ def _goes_back(program: Program) -> bool:
     return bool((np.diff(times) * (program.grid[-1] - program.grid[0]) < 0).any())
 
 
-def grid_key(grid: Any) -> str | tuple[float, ...]:
-    """A grid as something to cache by: its name, or its times. ValueError unless it is one of the two."""
-    if isinstance(grid, str):
+def grid_key(grid: Any) -> Any:
+    """A grid as something to cache by: its name, its function, or its times. ValueError unless it is one of them."""
+    if isinstance(grid, str) or callable(grid):
         return grid
-    if isinstance(grid, torch.Tensor):
-        grid = grid.detach().cpu().double().numpy()
+    return _line("grid must be a name or a 1-D array of times", grid)
+
+
+def levels_key(name: str, levels: Any) -> tuple[float, ...] | None:
+    """Levels as something to cache by. ValueError unless they are a 1-D list of numbers, or None."""
+    if levels is None or isinstance(levels, tuple):
+        return levels
+    return _line(f"{name} must be a 1-D list of numbers", levels)
+
+
+def options_key(options: Any) -> tuple[tuple[str, Any], ...]:
+    """Options of a grid, a dictionary or None, as something to cache by. ValueError for anything else."""
+    if options is None or isinstance(options, tuple):
+        return options or ()
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise ValueError(f"grid_options must be a dictionary from names to values, not {options!r:.60}")
     try:
-        array = np.asarray(grid, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"grid must be a name or a 1-D array of times, not {grid!s:.60}") from None
+        hash(key := tuple(sorted(options.items())))
+    except TypeError:
+        raise ValueError(f"grid_options must have plain numbers for values, not {options!r:.60}") from None
+    return key
+
+
+def _line(told: str, values: Any) -> tuple[float, ...]:
+    array = numbers(told, values)
     if array.ndim != 1:
-        raise ValueError(f"grid must be a name or a 1-D array of times, not an array of shape {array.shape}")
+        raise ValueError(f"{told}, not an array of shape {array.shape}")
     return tuple(array.tolist())
+
+
+def layout_key(
+    steps: Any, nfe: Any, grid: Any, t_start: Any, t_end: Any, startup: Any, options: Any, sigmas: Any, lams: Any,
+    shift: Any,
+) -> tuple[Any, ...]:  # fmt: skip
+    """The fields of a `Layout`, in order, as something to cache by."""
+    ends = end_time("t_start", t_start), end_time("t_end", t_end)
+    levels = levels_key("sigmas", sigmas), levels_key("lams", lams)
+    return steps, nfe, grid_key(grid), *ends, startup, options_key(options), *levels, as_shift(shift)

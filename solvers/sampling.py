@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
@@ -17,14 +17,14 @@ from .adaptive import adaptive_solution
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .denoiser import Denoiser, as_timesteps, check_state, time_map
-from .grids import end_time
+from .levels import Shift
 from .lower import Lowered, lower
 from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
-from .planning import Layout, grid_key
+from .planning import Layout, layout_key
 from .program import Program
 from .run import run
 from .schedules.base import Schedule
@@ -48,6 +48,10 @@ def solve(
     steps: int | None = None,
     nfe: int | None = None,
     grid: str | Any = "logsnr",
+    grid_options: Mapping[str, Any] | None = None,
+    sigmas: Any = None,
+    lams: Any = None,
+    shift: float | Shift | None = None,
     t_start: float | None = None,
     t_end: float | None = None,
     startup: str | None = None,
@@ -74,7 +78,11 @@ def solve(
     solver:   a name (`solver_names`), a `Solver`, a planner of one's own, or a `Program`, which is run as it is.
     steps:    number of grid steps, or  nfe: a budget of model evaluations, of which the largest program that
               fits is run. One of the two, unless ``grid`` is an array, the solver adaptive or a `Program`.
-    grid:     "logsnr", "karras" or "time" (see `logsnr.grid`), or a 1-D array of times, strictly monotone.
+    grid:     a name (`grid_names`, docs/grids.md) with its ``grid_options``, a function on [0, 1] (see `logsnr.grid`),
+              or a 1-D array of times, strictly monotone.
+    sigmas, lams: in place of a grid, its noise levels: sigma/alpha (sigma itself where alpha + sigma = 1), or
+              log(alpha/sigma). Levels beyond the schedule are refused, but for roundings.
+    shift:    of flow models, with named grids and functions: a positive number, or a `logsnr.Shift`.
     startup:  how multistep solvers start: "ramp" (no extra evaluations, global order at most 2) or
               "single-step" (extra evaluations, full order).
     rtol, atol: tolerances of adaptive solvers (defaults 1e-5); they choose their own steps. A solver that has both, as
@@ -108,7 +116,7 @@ def solve(
     _check(
         den, x, parallel, callback, on_nan, trajectory=trajectory, progress=progress, brownian=brownian, grad=grad
     )  # fmt: skip
-    fields = steps, nfe, grid_key(grid), end_time("t_start", t_start), end_time("t_end", t_end), startup
+    fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
     layout, keep = _layout(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:

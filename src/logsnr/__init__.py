@@ -9,7 +9,8 @@ from types import ModuleType
 from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
-from .solvers.grids import grid
+from .solvers.grids import grid, grid_names
+from .solvers.levels import Shift
 from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
 from .solvers.program import Call, Program
@@ -41,6 +42,7 @@ __all__ = [
     "Picard",
     "Program",
     "Schedule",
+    "Shift",
     "Solution",
     "Solver",
     "SubVP",
@@ -49,6 +51,7 @@ __all__ = [
     "VPLinear",
     "__version__",
     "grid",
+    "grid_names",
     "randn",
     "sample",
     "solve",

@@ -140,7 +140,7 @@ def order(
 def explain(
     name: Annotated[str, typer.Argument(help="A solver.")],
     steps: Annotated[int, typer.Option(help="Steps of the grid.")] = 5,
-    grid: Annotated[str, typer.Option(help="logsnr, karras or time.")] = "logsnr",
+    grid: Annotated[str, typer.Option(help="A name of logsnr.grid_names().")] = "logsnr",
     startup: Annotated[str, typer.Option(help="ramp or single-step.")] = "ramp",
 ) -> None:
     """Print a solver's table on VPLinear, its order and cost, and the solvers it equals."""

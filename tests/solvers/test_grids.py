@@ -162,7 +162,7 @@ def test_bad_grids(times: object, message: str) -> None:
         ((True,), {}, "not True"),
         (("5",), {}, "not '5'"),
         ((3, "karas"), {}, "'karas' is neither an array of times nor a known name; did you mean 'karras'"),
-        ((3, "xyz"), {}, "choose from logsnr, karras, time"),
+        ((3, "xyz"), {}, "choose from logsnr, karras, time, exponential"),
         ((3, ["time"]), {}, "'time'"),
         ((3,), {"t_start": 1.1}, r"1.1 is outside"),
         ((3,), {"t_end": float("nan")}, "not finite"),

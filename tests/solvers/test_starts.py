@@ -64,7 +64,7 @@ def test_data_at_is_0_or_1() -> None:
 
 REFUSED = {
     "num_inference_steps is steps here": lambda: logsnr.sample(DEN, X, num_inference_steps=3),
-    "sigmas is grid": lambda: logsnr.sample(DEN, X, sigmas=[1.0, 0.5]),
+    "timesteps is grid here": lambda: logsnr.sample(DEN, X, timesteps=[1.0, 0.5]),
     "that is 'v' here": lambda: logsnr.Denoiser(DEN.model, SCH, "v_prediction"),
     "that is 'x0' here": lambda: logsnr.Denoiser(DEN.model, SCH, "sample"),
     "that is 'velocity' here": lambda: logsnr.Denoiser(DEN.model, SCH, "flow"),
