@@ -10,7 +10,7 @@ the model counts: each solver runs the most steps that fit. A row that was measu
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -74,14 +74,16 @@ def load_task(problem: BenchProblem, seed: int, cache: Path) -> Task:
     return Task(problem, start, torch.from_numpy(found["end"]), float(found["error"]))
 
 
-def cases(task: Task, package: str, nfes: Sequence[int], seed: int) -> Iterator[tuple[Case, Solver | Sampler]]:
+def cases(
+    task: Task, package: str, nfes: Sequence[int], peer_grids: Sequence[str], seed: int
+) -> Iterator[tuple[Case, Solver | Sampler]]:
     """All that is measured of a package, with what is run."""
     sch, told = task.problem.denoiser.schedule, version_of(package)
     runs: list[tuple[Solver | Sampler, Sequence[str], int]] = []
     if package == OURS:
         runs = [(method, GRIDS, least_nfe(method, sch)) for method in our_solvers()]
     else:
-        runs = [(s, PEER_GRIDS[:1] if s.own_grid else PEER_GRIDS, 1) for s in PACKAGES[package]()]
+        runs = [(s, peer_grids[:1] if s.own_grid else peer_grids, 1) for s in PACKAGES[package]()]
     for method, grids, least in runs:
         for kind in grids:
             for nfe in nfes:
@@ -136,7 +138,7 @@ def _measure_peer(task: Task, case: Case, sampler: Sampler) -> Row | None:
     return task.row(case, end, counted)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _steps(sampler: Sampler, nfe: int) -> int | None:
     return largest_within(sampler, nfe)
 

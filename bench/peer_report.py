@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from .peer_accuracy import FAR, OURS, cases, load_task, measure
+from .peer_accuracy import FAR, OURS, PEER_GRIDS, cases, load_task, measure
 from .peer_rows import Row, Rows
 from .peer_samplers import PACKAGES, missing
 from .problems import MIXTURES, PROBLEMS, load_problem
@@ -26,6 +26,7 @@ def accuracy(
     problem: Annotated[list[str] | None, typer.Option(help="By default all, and two mixtures more.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(min=1, help=f"By default {', '.join(map(str, NFES))}.")] = None,
     package: Annotated[list[str] | None, typer.Option(help="By default all that are installed.")] = None,
+    grid: Annotated[list[str] | None, typer.Option(help="Of peers; by default all.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV, the plot and the exact ends.")] = Path("report/peers"),
     page: Annotated[Path | None, typer.Option(help="A Markdown page whose tables are to be replaced.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -42,7 +43,7 @@ def accuracy(
     found: dict[str, list[Row]] = {}
     for this in problems:
         task = load_task(this, seed, out / "ends")
-        planned = [entry for name in packages for entry in cases(task, name, nfes, seed)]
+        planned = [entry for name in packages for entry in cases(task, name, nfes, grid or PEER_GRIDS, seed)]
         for case, method in track(planned, description=this.name, console=console):
             if rows.get(case) is None and (row := measure(task, case, method)):
                 rows.add(row)
@@ -89,7 +90,9 @@ def _table(name: str, rows: Sequence[Row], nfes: Sequence[int]) -> Table:
     table = Table(name, *map(str, nfes), title="median error; solver and grid", box=None)
     for label, best in lines(rows):
         table.add_row(label, *(f"{best[n].median:.2e}" if n in best else "" for n in nfes))
-        table.add_row("", *(f"{best[n].case.solver}, {best[n].case.grid}" if n in best else "" for n in nfes), style="dim")
+        table.add_row(
+            "", *(f"{best[n].case.solver}, {best[n].case.grid}" if n in best else "" for n in nfes), style="dim"
+        )
     for label, found in ratios(rows):
         table.add_row(f"{label} / best peer", *(f"{found[n]:.2f}" if n in found else "" for n in nfes), style="bold")
     return table
@@ -140,7 +143,9 @@ def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]
         for key in dict.fromkeys((row.case.package, row.case.solver) for row in rows):
             best = {n: row for row in rows for n in [row.case.nfe] if (row.case.package, row.case.solver) == key}
             medians = [
-                min((r.median for r in rows if (r.case.package, r.case.solver, r.case.nfe) == (*key, n)), default=np.nan)
+                min(
+                    (r.median for r in rows if (r.case.package, r.case.solver, r.case.nfe) == (*key, n)), default=np.nan
+                )
                 for n in nfes
             ]
             yield _markdown_row(key, ["" if np.isnan(x) else f"{x:.2e}" for x in medians])

@@ -3,7 +3,8 @@
 All take x = x0 + sigma eps and a model that answers x0 for (x, sigma), sigma () or (B,), both float64. Where a library makes
 its own grid, or keeps another state (x / sqrt(1 + sigma^2) in most of diffusers), that is replaced or converted
 outside of its formulas. What is left out: the samplers of diffusers that are those of k-diffusion again (Euler, Heun,
-DPM2, LMS), and PNDM, which has only discrete times.
+DPM2, LMS), those SDE samplers of k-diffusion that without noise are others of the list (DPM++ SDE, 2M SDE), and PNDM,
+which has only discrete times.
 """
 
 import importlib
@@ -47,7 +48,9 @@ def largest_within(sampler: Sampler, nfe: int) -> int | None:
     for steps in range(nfe, 0, -1):
         counted = Counted(lambda x, sigma: torch.zeros_like(x))
         try:
-            sampler(counted, torch.ones(1, 1, dtype=torch.float64), torch.logspace(1, -2, steps + 1, dtype=torch.float64))
+            sampler(
+                counted, torch.ones(1, 1, dtype=torch.float64), torch.logspace(1, -2, steps + 1, dtype=torch.float64)
+            )
         except (ValueError, IndexError, RuntimeError):  # numbers of steps that some cannot take
             continue
         if counted.samples <= nfe:
@@ -199,7 +202,9 @@ def _of_diffusers() -> list[Sampler]:
         *found,
         entry("DPM++ 2M heun", "DPMSolverMultistepScheduler", solver_type="heun", final_sigmas_type="sigma_min"),
         *(
-            entry(f"SA-Solver {p}/{p}, tau 0", "SASolverScheduler", predictor_order=p, corrector_order=p, tau_func=_zero)
+            entry(
+                f"SA-Solver {p}/{p}, tau 0", "SASolverScheduler", predictor_order=p, corrector_order=p, tau_func=_zero
+            )
             for p in (2, 3)
         ),
         Sampler("diffusers", "iPNDM", _ipndm),
@@ -220,8 +225,6 @@ def _of_k_diffusion() -> list[Sampler]:
         *(entry(f"LMS {p}", "lms", order=p) for p in (2, 3, 4)),
         entry("DPM++ 2M", "dpmpp_2m"),
         entry("DPM++ 2S, eta 0", "dpmpp_2s_ancestral", eta=0.0),
-        entry("DPM++ SDE, eta 0", "dpmpp_sde", eta=0.0),
-        entry("DPM++ 2M SDE, eta 0", "dpmpp_2m_sde", eta=0.0, solver_type="heun"),
         entry("DPM++ 3M SDE, eta 0", "dpmpp_3m_sde", eta=0.0),
         Sampler("k-diffusion", "DPM fast", _fast, own_grid=True),
     ]

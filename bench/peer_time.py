@@ -218,4 +218,3 @@ def time(
 
 def _described(where: str) -> str:
     return torch.cuda.get_device_name() if where != "cpu" else f"{torch.get_num_threads()} threads"
-

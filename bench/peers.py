@@ -1,7 +1,7 @@
 """This library beside diffusers, k-diffusion and azula, of which only what is installed is run:
 
-    python -m logsnr.bench.peers accuracy    errors at equal numbers of evaluations
-    python -m logsnr.bench.peers time        time outside the model
+python -m logsnr.bench.peers accuracy    errors at equal numbers of evaluations
+python -m logsnr.bench.peers time        time outside the model
 """
 
 import typer

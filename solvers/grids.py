@@ -89,6 +89,7 @@ def _wrong(name: str, value: Any) -> str:
         "of": (value in ("lam", "time"), "'lam' or 'time'"),
         "dpm": (isinstance(value, bool), "True or False"),
         "mu": (number, "a number"),
+        "share": (number and 0 <= value <= 1, "a number from 0 to 1"),
         "offset": (number and value in (0, 1), "0 or 1"),
         "linear_steps": (value is None or (number and value == int(value) > 0), "a number of steps, or None"),
         **dict.fromkeys(("threshold", "pivot", "middle"), (number and 0 < value < 1, "a number between 0 and 1")),

@@ -47,7 +47,7 @@ def solve(
     solver: str | Solver | Planner | Program = "dpmpp-2m",
     steps: int | None = None,
     nfe: int | None = None,
-    grid: str | Any = "logsnr",
+    grid: str | Any | None = None,
     grid_options: Mapping[str, Any] | None = None,
     sigmas: Any = None,
     lams: Any = None,

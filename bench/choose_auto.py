@@ -1,0 +1,190 @@
+"""What `solver="auto"` chooses, measured:
+
+    python -m logsnr.bench.choose_auto
+
+For every kind of range and budget: the Adams method and the grid whose errors are least over random problems, none
+of which is in the bench. It writes solvers/auto_table.py. A search takes about ten minutes; it is deterministic.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.progress import track
+
+from .. import solvers
+from ..analysis.problem import shares
+from ..analysis.reference import reference_flow
+from ..solvers.catalogue import Solver, solver
+from ..solvers.denoiser import Denoiser
+from ..solvers.sampling import solve
+from ..solvers.schedules.formulas import EDM
+from .command import run_command
+
+RANGES = {"vp": (-5.03, 4.56), "edm": (-4.38, 6.21), "latent": (-2.68, 3.53), "flow": (-7.0, 7.0)}  # lam at the ends
+NFES = (4, 5, 6, 7, 8, 10, 12, 15, 20, 28, 40)
+STARTS = 32  # per problem
+SIZE, PARTS = 24, 16
+METHODS: tuple[dict[str, Any], ...] = tuple(
+    {"gauge": gauge, "variable": variable, "order": order, "corrector": corrector}
+    for (gauge, variable), order, corrector in product(
+        (("eps", "lam"), ("eps", "rho"), ("x0", "lam"), ("v", "lam"), ("v", "rho")), (2, 3, 4), (False, True)
+    )
+)
+BASE = tuple(m for m in METHODS if m["variable"] == "lam")  # what errors are compared with, on the usual grids
+USUAL: tuple[tuple[str, dict[str, float]], ...] = (
+    ("logsnr", {}),
+    ("karras", {}),
+    ("logistic", {"share": 1.0, "scale": 0.5}),
+)
+Options = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Problems:
+    """P Gaussian mixtures side by side: x is (B, P, D). ``means``, ``variances``: (P, K, D); ``weights``: (P, K)."""
+
+    means: torch.Tensor
+    variances: torch.Tensor
+    weights: torch.Tensor
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """E[x0 | x] for sigma = t, the same for all B."""
+        level = t[0].double() ** 2
+        total, y = self.variances + level, x.transpose(0, 1)  # (P, K, D), (P, B, D)
+        scaled = self.means / total
+        squares = (y * y) @ (1 / total).mT - 2 * (y @ scaled.mT) + (self.means * scaled + total.log()).sum(-1)[:, None]
+        share = shares(self.weights.log()[:, None] - squares / 2)
+        x0 = share @ (level * scaled) + y * (share @ (self.variances / total))
+        return x0.transpose(0, 1)
+
+
+def problems(seed: int) -> Problems:
+    """Twelve random problems: mixtures of few and of many parts, clouds of points, low rank, spectra k^-a; with
+    spreads between a quarter and one, as of images, latents and data that were normalised."""
+    rng = np.random.default_rng(seed)
+    means, variances = np.zeros((12, PARTS, SIZE)), np.ones((12, PARTS, SIZE))
+    weights = np.zeros((12, PARTS))
+    k = np.arange(1, SIZE + 1.0)
+    for p in range(12):
+        kind, parts = p // 3, (3, 6, PARTS)[p % 3]
+        m, c = rng.standard_normal((parts, SIZE)), np.exp(rng.uniform(-6, -1, (parts, SIZE)))
+        if kind == 1:  # points
+            c = np.full((parts, SIZE), 0.05**2)
+        elif kind == 2:  # low rank: four directions, and little elsewhere
+            m *= k <= 4
+            c = np.where(k <= 4, c, 0.03**2)
+        elif kind == 3:  # spectra, about none or some centres
+            spectrum = k ** -(0.5 + p % 3)
+            c = np.tile(spectrum / spectrum.mean(), (parts, 1)) * rng.uniform(0.5, 1, (parts, 1))
+            m *= np.sqrt(spectrum) * (p % 3) / 2
+        share = rng.uniform(1, 3, parts)
+        share /= share.sum()
+        spread = np.sqrt(((m**2 + c) * share[:, None]).sum(0).mean())
+        scale = np.exp(rng.uniform(np.log(0.25), 0)) / spread
+        means[p, :parts], variances[p, :parts], weights[p, :parts] = m * scale, c * scale**2, share
+    tensors = (torch.from_numpy(a) for a in (means, variances, np.maximum(weights, 1e-300)))
+    return Problems(*tensors)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The problems on one range, with starts and exact ends."""
+
+    den: Denoiser
+    start: torch.Tensor
+    end: torch.Tensor
+
+    def errors(self, method: Solver, nfe: int, grid: str, options: Options) -> np.ndarray:
+        """Of each problem, the median over its samples of their root-mean-square errors."""
+        end = solve(self.den, self.start, solver=method, steps=nfe, grid=grid, grid_options=options).x
+        found: np.ndarray = (end - self.end).square().mean(-1).sqrt().quantile(0.5, dim=0).numpy()
+        return np.nan_to_num(found, nan=1e3)
+
+
+def bench(ends: tuple[float, float], seed: int) -> Bench:
+    sch = EDM(sigma_min=math.exp(-ends[1]), sigma_max=math.exp(-ends[0]))
+    den = Denoiser(problems(seed), sch, "x0")
+    noise = torch.randn(STARTS, 12, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    start = sch.sigma_max * noise
+    return Bench(den, start, reference_flow(den, start, sch, sch.t_start, sch.t_end, tol=1e-7).x)
+
+
+def score(errors: np.ndarray, base: np.ndarray) -> float:
+    """How far behind the best of the usual ones, on average; being ahead counts half."""
+    ratio = np.log(errors / base)
+    return float((ratio + np.maximum(ratio, 0)).mean())
+
+
+@lru_cache
+def adams(key: tuple[tuple[str, Any], ...]) -> Solver:
+    return solver("adams", **dict(key))
+
+
+def method_of(options: dict[str, Any]) -> Solver:
+    return adams(tuple(options.items()))
+
+
+def search(on: Bench, nfe: int, rng: np.random.Generator, warm: Sequence[tuple[dict[str, Any], Options]]) -> Any:
+    """(score, method, grid's options, errors by those of the best of the usual): random settings of the grid for every
+    method, then steps from the best ones."""
+    usual = [on.errors(method_of(m), nfe, grid, options) for m in BASE for grid, options in USUAL]
+    base = np.min(usual, axis=0)
+
+    def tried(method: dict[str, Any], options: Options) -> tuple[float, dict[str, Any], Options, np.ndarray]:
+        errors = on.errors(method_of(method), nfe, "logistic", options)
+        return score(errors, base), method, options, errors / base
+
+    found = [tried(method, options) for method, options in warm]
+    for method in METHODS:
+        for _ in range(5):
+            share, mu, scale = rng.uniform(0, 1), rng.uniform(-1.5, 2.5), math.exp(rng.uniform(-1.2, 1.0))
+            found.append(tried(method, {"share": share, "mu": mu, "scale": scale}))
+    found.sort(key=lambda entry: entry[0])
+    leaders = {tuple(entry[1].items()): entry for entry in reversed(found)}  # the best of each method
+    for leader in sorted(leaders.values(), key=lambda entry: entry[0])[:4]:
+        best, width = leader, 0.3
+        for _ in range(20):
+            share, mu, scale = best[2].values()
+            near = tried(best[1], {
+                "share": float(np.clip(share + width * rng.standard_normal() / 2, 0, 1)),
+                "mu": mu + width * rng.standard_normal(),
+                "scale": scale * math.exp(width * rng.standard_normal()),
+            })  # fmt: skip
+            best, width = (near, width * 1.1) if near[0] < best[0] else (best, width * 0.93)
+        found.append(best)
+    return min(found, key=lambda entry: entry[0])
+
+
+def choose(
+    seed: int = 2026,
+    only: Annotated[list[str] | None, typer.Option(help="Ranges, by default all.")] = None,
+    out: Path = Path(solvers.__file__).parent / "auto_table.py",
+) -> None:
+    """Measure and write the table."""
+    lines = ['"""Measured by `python -m logsnr.bench.choose_auto`, which says how."""', "", "TABLE = {"]
+    for number, (name, ends) in enumerate(RANGES.items()):
+        if only and name not in only:
+            continue
+        on, warm = bench(ends, seed + number), []
+        lines.append(f"    {ends}: {{  # {name}")
+        for nfe in track(NFES, description=name):
+            best = search(on, nfe, np.random.default_rng([seed, number, nfe]), warm)
+            warm = [best[1:3]]
+            told = ", ".join(f"{value:.4g}" for value in best[2].values())
+            print(name, nfe, f"{best[0]:.2f}", best[1], told, np.round(best[3], 2).tolist(), flush=True)
+            m = best[1]
+            lines.append(f'        {nfe}: ("{m["gauge"]}", "{m["variable"]}", {m["order"]}, {m["corrector"]}, {told}),')
+        lines.append("    },")
+    out.write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run_command(choose)
