@@ -2,7 +2,7 @@
 
 from .call import Call, NoiseKey
 from .planners.gauge import Gauge, Nodes
-from .planners.gauges import EPS, VELOCITY, VELOCITY_LAM, X0
+from .planners.gauges import EPS, STRAIGHT, VELOCITY, VELOCITY_LAM, X0, V
 from .planners.multistep import Adams
 from .planners.singlestep import ExponentialRungeKutta
 from .planners.stochasticity import Smooth, Stochasticity, Window
@@ -12,6 +12,7 @@ from .solver import Planner, Solver
 
 __all__ = [
     "EPS",
+    "STRAIGHT",
     "VELOCITY",
     "VELOCITY_LAM",
     "X0",
@@ -27,6 +28,7 @@ __all__ = [
     "Solver",
     "Stochasticity",
     "Tableau",
+    "V",
     "Window",
     "butcher",
 ]

@@ -95,6 +95,11 @@ def _compat(name: Any, found: Solver, form: bool | str) -> Solver:
     return _made(Solver(f"{name} ({label})", f"{name} as other libraries ship it", planner, options=found.options))
 
 
+def families() -> dict[str, list[str]]:
+    """The names of all solvers, by family."""
+    return {title: [entry.name for entry in family] for title, family in FAMILIES.items()}
+
+
 def solver_names() -> list[str]:
     """Every name that ``solver=`` takes."""
     return list(_SOLVERS)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from .planners.combined import DPMFast, GradientEstimation
-from .planners.gauges import EPS, VELOCITY, X0
+from .planners.gauges import EPS, STRAIGHT, VELOCITY, X0
 from .planners.multistep import Adams
 from .planners.singlestep import ExponentialRungeKutta
 from .planners.tableaux import (
@@ -30,7 +30,7 @@ FIRST = (  # exponential Euler
 )  # fmt: skip
 CORRECTOR, GAUGE = ("corrector", "pece"), ("gauge",)
 RHO = tuple((f"deis-rho-{p}", f"lms-{p}") for p in (2, 3, 4))
-SAME = (FIRST, *RHO)  # names of the same numbers
+SAME = (FIRST, *RHO, ("dpm-3m", "adams"))  # names of the same numbers
 PNDM = Adams(EPS, 4, moments="equal", startup="single-step", starter=PRK)
 ORDERS = (1, 2, 3, 4)
 
@@ -77,6 +77,10 @@ MULTISTEP = [
     *(_adams(f"lms-{p}", "LMS: eps as a polynomial in sigma/alpha", EPS, p, "rho") for p in ORDERS),
     _adams("dpm-1", "DPM-Solver-1", EPS),
     *(_adams(f"dpm-{p}m", f"DPM-Solver {p}M: exponential Adams, eps in lam", EPS, p) for p in (2, 3, 4)),
+    *(
+        _adams(f"flow-{p}m", "Adams on the straight path: eps - x0 in sigma/(alpha + sigma)", STRAIGHT, p, "clock")
+        for p in (2, 3, 4)
+    ),
     _adams("dpmpp-1", "DPM-Solver++(1)", X0),
     _adams("dpmpp-2m", "DPM-Solver++(2M): exponential Adams-Bashforth 2, x0 in lam", X0, 2),
     _adams("dpmpp-3m", "DPM-Solver++(3M), truly third order: exponential AB3, x0 in lam", X0, 3),

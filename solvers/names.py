@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from .names_elsewhere import known_elsewhere
+
 
 def nearest(name: object, names: Iterable[str]) -> str:
     """The end of a sentence: the names that are nearest to ``name``, or all of them if none is near."""
@@ -14,17 +16,6 @@ def nearest(name: object, names: Iterable[str]) -> str:
 HEADS_ELSEWHERE = {
     "epsilon": "eps", "noise": "eps", "sample": "x0", "x_start": "x0", "x": "x0", "data": "x0",
     "v_prediction": "v", "vpred": "v", "flow": "velocity", "flow_prediction": "velocity", "u": "velocity",
-}  # fmt: skip
-SOLVERS_ELSEWHERE = {
-    "euler_ancestral": "euler-a", "euler_a": "euler-a", "dpmpp_2m": "dpmpp-2m", "dpmpp_2m_sde": "sde-dpmpp-2m",
-    "dpmpp_3m_sde": "sde-dpmpp-3m", "dpmpp_2s_ancestral": "dpmpp-2s-a", "dpm_2": "dpm-2", "dpm_2_ancestral": "dpm2-a",
-    "lms": "deis-rho-4", "deis": "deis-3", "sa_solver": "sa-3", "er_sde": "er-sde-3", "seeds_2": "seeds-2",
-    "dpm++ 2m": "dpmpp-2m", "dpm++ sde": "sde-dpmpp-2s", "dpm++ 2m sde": "sde-dpmpp-2m", "dpm++ 3m sde": "sde-dpmpp-3m",
-    "dpm++ 2s a": "dpmpp-2s-a", "euler a": "euler-a", "dpm2": "dpm-2", "dpm2 a": "dpm2-a",
-    "eulerdiscretescheduler": "euler", "dpmsolvermultistepscheduler": "dpmpp-2m", "ddimscheduler": "ddim",
-    "ddpmscheduler": "ddpm", "heundiscretescheduler": "heun", "eulerancestraldiscretescheduler": "euler-a",
-    "unipc": "dpmpp-3m", "uni_pc": "dpmpp-3m", "unipcmultistepscheduler": "dpmpp-3m",
-    "dopri": "dopri5", "rk45": "dopri5",
 }  # fmt: skip
 GRIDS_ELSEWHERE = {
     "karras": "karras", "exponential": "logsnr", "simple": "time", "normal": "time", "uniform": "time",
@@ -54,14 +45,10 @@ def grid_hint(name: object, names: Iterable[str]) -> str:
 
 def solver_hint(name: object, names: Iterable[str]) -> str:
     """The end of a sentence about a solver that does not exist: what other libraries mean by the name."""
-    words = str(name).lower().strip().split()
-    grid = next((GRIDS_ELSEWHERE[word] for word in words[1:] if word in GRIDS_ELSEWHERE), None)
-    key = " ".join(word for word in words if grid is None or word not in GRIDS_ELSEWHERE)
-    known = SOLVERS_ELSEWHERE.get(key) or SOLVERS_ELSEWHERE.get(key.replace(" ", "_"))
+    known, grid = known_elsewhere(str(name))
     if known is None:
         return nearest(name, names)
-    nearby = "the nearest here is" if "unipc" in key or key == "uni_pc" else "that is"
-    return f"; {nearby} solver={known!r}" + (f" with grid={grid!r}" if grid else "")
+    return f"; that is solver={known!r}" + (f" with grid={grid!r}" if grid else "")
 
 
 def argument_hint(names: Iterable[str]) -> str:

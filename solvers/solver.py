@@ -14,9 +14,9 @@ class Planner(Protocol):
     """Anything that lays a method out on a grid.
 
     Known planners are frozen dataclasses whose fields are the options of the method. Those that have ``startup`` among
-    them take the argument of that name. A method ``within(nfe) -> (planner, steps)`` says what fills a budget best, where
-    steps differ in their cost. ``global_order``, ``evaluations`` (model calls per step) and ``stochastic``
-    are told to users where a planner has them.
+    them take the argument of that name; ``global_order``, ``evaluations`` (model calls per step) and ``stochastic``
+    are told to users where a planner has them. Where steps differ in their cost, a method ``within(nfe)`` gives the
+    planner and the number of steps that fill a budget.
     """
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:

@@ -12,7 +12,7 @@ from ..schedules.base import Schedule
 from .quadrature import rule
 from .stochasticity import NONE, Stochasticity
 
-Variable = Literal["lam", "t", "rho"]
+Variable = Literal["lam", "t", "rho", "clock"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,10 @@ class Gauge(ABC):
     def times(self, sch: Schedule, path: Array) -> Array:
         """The schedule's times at these values of the path."""
         return np.asarray(sch.time(path))
+
+    def variable(self, name: Variable, at: Nodes) -> Array:
+        """An interpolation variable at the nodes; "clock" is for gauges that have it for `own`."""
+        return at.variable(name)
 
     @property
     def edges(self) -> tuple[float, ...]:

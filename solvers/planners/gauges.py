@@ -9,12 +9,13 @@ x0           sigma   alpha/sigma   x0                      DPM-Solver++
 eps          alpha   sigma/alpha   eps                     DDIM, DEIS, DPM-Solver, EDM's Euler, LMS
 velocity     1       t             alpha' x0 + sigma' eps  classical Runge-Kutta methods
 velocity-lam 1       lam           dx/dlam                 Euler-Maruyama in lam
-v            R       -phi          -v / R                  DDIM on the circle of Salimans and Ho
+v            R       phi           v / R                   DDIM on the circle of Salimans and Ho
+straight     S       sigma / S     eps - x0                Euler on the straight path
 ============ ======= ============= ======================= ========================================
 
-where ``R^2 = alpha^2 + sigma^2``, ``phi = atan(sigma / alpha)`` and ``v = alpha eps - sigma x0``, so that
-``x_t = (mu_t / mu_s) x_s + mu_t int_s^t N dE`` for any s and t. Integrals run along a *path* variable in which their
-integrands are smooth: t for velocity, lam for the others.
+where ``R^2 = alpha^2 + sigma^2``, ``phi = atan(sigma / alpha)``, ``v = alpha eps - sigma x0``, ``S = alpha + sigma``,
+so that ``x_t = (mu_t / mu_s) x_s + mu_t int_s^t N dE`` for any s and t. Integrals run along a *path* variable in which
+their integrands are smooth: t for velocity, the clock for v and straight (in `clocks`), lam for the others.
 
 With noise (see `stochasticity`) the same reads ``x_t = ratio x_s + int N dkernel + std xi``. Writing D for the
 growth of int eta^2 dlam over what is left of the step, the x0 gauge has mu = sigma e^-D, the kernel e^(lam - D) and
@@ -35,6 +36,7 @@ from ..arrays import Array, Mask
 from ..heads import Level, from_pair
 from ..names import nearest
 from ..schedules.base import Schedule
+from .clocks import STRAIGHT, V
 from .gauge import Gauge, Nodes, Variable
 from .stochasticity import Stochasticity
 
@@ -157,37 +159,6 @@ class VelocityGauge(VelocityLamGauge):
         return gone
 
 
-@dataclass(frozen=True)
-class VGauge(Gauge):
-    """N = -v / R, in x / R: x turns towards the data on a circle (Salimans and Ho 2022, appendix D). For the ODE only.
-
-    From ``x = alpha x0 + sigma eps`` and v, ``d(x / R) = (v / R) dphi`` with ``dphi = -dlam / (2 cosh lam)``.
-    """
-
-    def __post_init__(self) -> None:
-        if self.eta:
-            raise ValueError("gauge = 'v' is for the ODE, without eta; take 'x0' or 'eps' with noise")
-
-    def columns(self, sch: Schedule, t: Array) -> Array:
-        alpha, sigma = np.asarray(sch.alpha(t)), np.asarray(sch.sigma(t))
-        return np.stack([sigma, -alpha], axis=-1) / np.hypot(alpha, sigma)[..., None]
-
-    def ratio(self, s: Nodes, t: Nodes) -> Array:
-        return np.hypot(t.alpha, t.sigma) / np.hypot(s.alpha, s.sigma)
-
-    def rate(self, left: Array, t: Nodes) -> Array:
-        return np.hypot(t.alpha, t.sigma)[:, None] / (2 * np.cosh(t.lam[:, None] - left))
-
-    def total(self, s: Nodes, t: Nodes) -> Array:
-        """R_t (phi_s - phi_t), the difference from the tangent of a difference."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            angle = np.arctan2(np.sinh((t.lam - s.lam) / 2), np.cosh((t.lam + s.lam) / 2))
-        return np.hypot(t.alpha, t.sigma) * angle
-
-    def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
-        return np.zeros_like(t.t)
-
-
 def _velocity(eta: Stochasticity, sch: Schedule, t: Array) -> tuple[Array, Array]:
     """dx/dt of the PF-ODE, or the drift of the reverse SDE, as a combination of (x0, eps)."""
     p, q = np.broadcast_arrays(*from_pair("velocity", Level.at(sch, t)), t)[:2]
@@ -203,8 +174,10 @@ def _slope(sch: Schedule, t: Array) -> Array:
     return -np.asarray(sch.diffusion2(t)) / (2 * sigma * sigma)
 
 
-X0, EPS, V, VELOCITY, VELOCITY_LAM = X0Gauge(), EpsGauge(), VGauge(), VelocityGauge(), VelocityLamGauge()
-GAUGES: dict[str, Gauge] = {"x0": X0, "eps": EPS, "v": V, "velocity": VELOCITY, "velocity-lam": VELOCITY_LAM}
+X0, EPS, VELOCITY, VELOCITY_LAM = X0Gauge(), EpsGauge(), VelocityGauge(), VelocityLamGauge()
+GAUGES: dict[str, Gauge] = {
+    "x0": X0, "eps": EPS, "v": V, "straight": STRAIGHT, "velocity": VELOCITY, "velocity-lam": VELOCITY_LAM,
+}  # fmt: skip
 
 
 def as_gauge(gauge: str | Gauge) -> Gauge:

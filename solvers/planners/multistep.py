@@ -38,7 +38,8 @@ class Adams:
     """An exponential Adams method.
 
     gauge:     what is integrated exactly, a `Gauge` or its name. order: how many values are interpolated, 1 to 8.
-    variable:  the polynomial's: "lam", "t" or "rho" (sigma / alpha). A velocity along t goes with "t".
+    variable:  the polynomial's: "lam", "t", "rho" (sigma / alpha), or "clock" (of the gauges "v" and "straight"). A
+               velocity along t goes with "t".
     eta:       of the SDE: the same polynomial under another kernel, and the exact noise.
     corrector: repeat every step with the value at its end as one more node (Adams-Moulton; SA-Solver, Xue et al. 2023,
                Algorithm 1). That value is the model's at the predicted state, which serves the next step too, so it
@@ -83,8 +84,11 @@ class Adams:
         if self.pece and not self.corrector:
             raise ValueError("pece = True evaluates at corrected states: it needs corrector = True")
         as_gauge(self.gauge).with_eta(stochasticity(self.eta))
-        if self.depth and as_gauge(self.gauge).own == "t" and self.variable != "t":
+        own = as_gauge(self.gauge).own
+        if self.depth and own == "t" and self.variable != "t":
             raise ValueError(f"variable = {self.variable!r} does not go with a gauge along t; take 't'")
+        if self.variable == "clock" and own != "clock":
+            raise ValueError("variable = 'clock' is for the gauges 'v' and 'straight'; take 'lam', 'rho' or 't'")
 
     @property
     def depth(self) -> int:
@@ -117,7 +121,7 @@ class _Table:
         self.adams, self.sch, self.depth = adams, sch, adams.depth
         self.gauge = gauge = as_gauge(adams.gauge).with_eta(stochasticity(adams.eta))
         self.at = at = Nodes.at(sch, grid)
-        self.u = at.variable(adams.variable)
+        self.u = gauge.variable(adams.variable, at)
         s, t = at[:-1], at[1:]
         self.ddim = gauge.breaks(sch, s, t)
         past = np.minimum(_usable_history(self.u, self.depth), adams.order - 1)

@@ -91,14 +91,20 @@ def bench(
 
 @app.command("solvers")
 def list_solvers() -> None:
-    """Every solver that there is: order, model evaluations per step, what it is."""
-    from .solvers.catalogue import solver, solver_names
+    """Every solver that there is, by family: order, model evaluations per step, what it is, its names elsewhere."""
+    from .solvers.catalogue import families, solver
+    from .solvers.names_elsewhere import names_elsewhere
 
-    table = Table("solver", Column("order", justify="right"), Column("NFE/step", justify="right"), "", box=None)
-    for name in solver_names():
-        found = solver(name)
-        table.add_row(name, str(found.order), str(found.evaluations), found.summary)
-    Console().print(table)
+    console = Console(highlight=False)
+    for title, names in families().items():
+        console.print(f"\n[bold]{title}[/bold]")
+        numbers = (Column(head, justify="right", width=8) for head in ("order", "NFE/step"))
+        table = Table(Column("solver", width=19), *numbers, "", box=None)
+        for found in map(solver, names):
+            told = (f"{library}: {', '.join(known)}" for library, known in names_elsewhere(found.name).items())
+            summary = "; ".join([found.summary, *told])
+            table.add_row(found.name, str(found.order), str(found.evaluations), summary)
+        console.print(table)
 
 
 @app.command()

@@ -51,8 +51,9 @@ def test_solvers_lists_every_name(monkeypatch):
     """`logsnr solvers` shows one line for each name that `solver=` takes."""
     monkeypatch.setenv("COLUMNS", "200")
     result = CliRunner().invoke(app, ["solvers"])
-    shown = [line.split()[0] for line in result.output.splitlines()[1:]]
+    shown = re.findall(r"^ (\S+) +\d+ +\d+  ", result.output, re.MULTILINE)
     assert shown == logsnr.solver_names()
+    assert "diffusers: UniPCMultistepScheduler" in result.output
 
 
 @pytest.mark.parametrize(("name", "declared"), [("heun", 2), ("dpmpp-3m", 3)])

@@ -70,7 +70,7 @@ REFUSED = {
     "that is 'velocity' here": lambda: logsnr.Denoiser(DEN.model, SCH, "flow"),
     "that is 'eps' here": lambda: logsnr.Denoiser(DEN.model, SCH, "epsilon"),
     "not the class VPLinear": lambda: logsnr.Denoiser(DEN.model, logsnr.VPLinear),
-    "the nearest here is solver='dpmpp-3m'": lambda: logsnr.sample(DEN, X, solver="unipc", steps=3),
+    "that is solver='unipc-3'": lambda: logsnr.sample(DEN, X, solver="unipc", steps=3),
     "that is solver='dpmpp-2m' with grid='karras'": lambda: logsnr.sample(DEN, X, solver="DPM++ 2M Karras", steps=3),
     "that is solver='euler-a'": lambda: logsnr.sample(DEN, X, solver="euler_ancestral", steps=3),
     "trajectory must be True or False": lambda: logsnr.sample(DEN, X, steps=3, trajectory="yes"),
