@@ -35,10 +35,10 @@ SIZE, PARTS = 24, 16
 METHODS: tuple[dict[str, Any], ...] = tuple(
     {"gauge": gauge, "variable": variable, "order": order, "corrector": corrector}
     for (gauge, variable), order, corrector in product(
-        (("eps", "lam"), ("eps", "rho"), ("x0", "lam"), ("v", "lam"), ("v", "rho")), (2, 3, 4), (False, True)
+        (("eps", "lam"), ("x0", "lam"), ("v", "clock"), ("straight", "clock")), (2, 3, 4), (False, True)
     )
 )
-BASE = tuple(m for m in METHODS if m["variable"] == "lam")  # what errors are compared with, on the usual grids
+BASE = tuple(m for m in METHODS if m["gauge"] != "v")  # what errors are compared with, on the usual grids
 USUAL: tuple[tuple[str, dict[str, float]], ...] = (
     ("logsnr", {}),
     ("karras", {}),

@@ -42,8 +42,8 @@ def _listed(levels: Sequence[float], *, flow: bool) -> Shape:
         return lam
 
     def lay(first: float, last: float, steps: int) -> Array:
-        ends = np.interp(fall(np.array([first, last])), falls, parts)
-        return back(np.interp(np.linspace(*ends, steps + 1), parts, falls))
+        start, end = np.interp(fall(np.array([first, last])), falls, parts).tolist()
+        return back(np.interp(np.linspace(start, end, steps + 1), parts, falls))
 
     return Shape(lay, infinite=True, noisiest=float(back(falls[:1])[0]))
 

@@ -59,8 +59,8 @@ def _polyexponential(first: float, last: float, steps: int, *, rho: float = 1.0)
 
 def _arctan(first: float, last: float, steps: int, *, c: float = 1.0) -> Array:
     with np.errstate(divide="ignore", over="ignore"):  # the ends themselves are put in later
-        angles = np.arctan(np.exp(-np.array([first, last])) / c)
-        nodes: Array = -np.log(c * np.tan(np.linspace(*angles, steps + 1)))
+        start, end = np.arctan(np.exp(-np.array([first, last])) / c).tolist()
+        nodes: Array = -np.log(c * np.tan(np.linspace(start, end, steps + 1)))
     return nodes
 
 

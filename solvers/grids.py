@@ -84,16 +84,18 @@ def find_shape(kind: Any, options: dict[str, Any]) -> Shape:
 
 def _wrong(name: str, value: Any) -> str:
     """What an option must be, if it is not; else nothing."""
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and abs(value) < np.inf
-    legal, told = {
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    amount = float(value) if number else np.nan
+    rules = {
         "of": (value in ("lam", "time"), "'lam' or 'time'"),
         "dpm": (isinstance(value, bool), "True or False"),
-        "mu": (number, "a number"),
-        "share": (number and 0 <= value <= 1, "a number from 0 to 1"),
-        "offset": (number and value in (0, 1), "0 or 1"),
-        "linear_steps": (value is None or (number and value == int(value) > 0), "a number of steps, or None"),
-        **dict.fromkeys(("threshold", "pivot", "middle"), (number and 0 < value < 1, "a number between 0 and 1")),
-    }.get(name, (number and value > 0, "a positive number"))
+        "mu": (abs(amount) < np.inf, "a number"),
+        "share": (0 <= amount <= 1, "a number from 0 to 1"),
+        "offset": (amount in (0, 1), "0 or 1"),
+        "linear_steps": (value is None or (amount > 0 and amount % 1 == 0), "a number of steps, or None"),
+        **dict.fromkeys(("threshold", "pivot", "middle"), (0 < amount < 1, "a number between 0 and 1")),
+    }
+    legal, told = rules.get(name, (0 < amount < np.inf, "a positive number"))
     return "" if legal else told
 
 

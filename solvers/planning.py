@@ -62,17 +62,15 @@ class Layout:
 
     def nodes(self, sch: Schedule) -> Array:
         """The times of an array of times or levels, which is the whole grid. ValueError for what goes with it."""
-        given = {"an array of times": self.grid, "sigmas": self.sigmas, "lams": self.lams}
+        given = {"an array of times is": self.grid, "sigmas are": self.sigmas, "lams are": self.lams}
         whole = [name for name, value in given.items() if isinstance(value, tuple)]
         rest = [f.name for f in fields(self) if f.name not in ("startup", "grid", "sigmas", "lams")]
         extra = [name for name in rest if getattr(self, name) not in (None, ())]
-        if len(whole) > 1 or (whole != ["an array of times"] and self.grid is not None):
-            extra.append("grid" if len(whole) == 1 else whole[1])
+        if len(whole) > 1 or (whole != ["an array of times is"] and self.grid is not None):
+            extra.append("grid" if len(whole) == 1 else whole[1].split()[0])
         if extra:
             which = "steps, nfe, t_start and t_end" if set(extra) <= {"steps", "nfe", "t_start", "t_end"} else ""
-            raise ValueError(
-                f"{whole[0]} {'are' if whole[0] in ('sigmas', 'lams') else 'is'} the whole grid; leave out {which or ' and '.join(extra)}"
-            )
+            raise ValueError(f"{whole[0]} the whole grid; leave out {which or ' and '.join(extra)}")
         if isinstance(self.grid, tuple):
             return check_grid(sch, self.grid)
         return level_times(sch, *(("sigmas", self.sigmas) if self.lams is None else ("lams", self.lams)))
