@@ -21,7 +21,6 @@ from ..analysis.estimates import per_sample_rms
 from ..analysis.timing import like
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver
-from ..solvers.grids import GRIDS
 from ..solvers.run import NonFiniteError
 from ..solvers.sampling import solve
 from ..solvers.schedules.formulas import VPLinear
@@ -32,9 +31,10 @@ from .references import CHECK_TOL, CHECKED, cached
 from .results import fingerprint
 from .work_precision import default_solvers, least_nfe
 
-OURS = "logsnr"
+OURS, OWN = "logsnr", "its own"
 FAR = 0.1  # of the data's spread: samples with larger errors are counted
 SAMPLES = {"digits": 64, "digits-net": 32}  # of those whose model is dear; 1000 of the others
+OUR_GRIDS = ("logsnr", "karras", "time", "arctan", "logistic")
 # Where the nodes are for peers, by x = sigma/alpha: uniform in log x, in x^(1/7), in the time of VPLinear, and in
 # x / (1 + x), the time of flow matching.
 PEER_GRIDS = ("exponential", "karras", "vp", "flow")
@@ -81,7 +81,8 @@ def cases(
     sch, told = task.problem.denoiser.schedule, version_of(package)
     runs: list[tuple[Solver | Sampler, Sequence[str], int]] = []
     if package == OURS:
-        runs = [(method, GRIDS, least_nfe(method, sch)) for method in our_solvers()]
+        runs = [(method, OUR_GRIDS, least_nfe(method, sch)) for method in our_solvers()]
+        runs.append((solver("auto"), (OWN,), 1))
     else:
         runs = [(s, peer_grids[:1] if s.own_grid else peer_grids, 1) for s in PACKAGES[package]()]
     for method, grids, least in runs:
@@ -94,8 +95,9 @@ def cases(
 
 
 def our_solvers() -> list[Solver]:
-    """Every deterministic solver with steps, of equal ones the first."""
-    return [method for method in map(solver, default_solvers()) if method.planner]
+    """Every deterministic solver with steps, of equal ones the first; and with a corrector where that is an option."""
+    named = [method for method in map(solver, default_solvers()) if method.planner]
+    return named + [solver(method, corrector=True) for method in named if "corrector" in method.options]
 
 
 @lru_cache
@@ -113,7 +115,9 @@ def _measure_ours(task: Task, case: Case, method: Solver) -> Row:
     den, x = task.problem.denoiser, task.start.to(task.problem.dtype)
     counted = Counted(den.model)
     try:
-        end = solve(like(den, counted, x), x, solver=method, nfe=case.nfe, grid=case.grid).x
+        end = solve(
+            like(den, counted, x), x, solver=method, nfe=case.nfe, grid=None if case.grid == OWN else case.grid
+        ).x
     except NonFiniteError:
         end = torch.full_like(task.end, torch.inf)
     return task.row(case, end, counted)

@@ -26,6 +26,7 @@ def accuracy(
     problem: Annotated[list[str] | None, typer.Option(help="By default all, and two mixtures more.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(min=1, help=f"By default {', '.join(map(str, NFES))}.")] = None,
     package: Annotated[list[str] | None, typer.Option(help="By default all that are installed.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Solvers, by the beginning of their names.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="Of peers; by default all.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV, the plot and the exact ends.")] = Path("report/peers"),
     page: Annotated[Path | None, typer.Option(help="A Markdown page whose tables are to be replaced.")] = None,
@@ -44,7 +45,8 @@ def accuracy(
     for this in problems:
         task = load_task(this, seed, out / "ends")
         planned = [entry for name in packages for entry in cases(task, name, nfes, grid or PEER_GRIDS, seed)]
-        for case, method in track(planned, description=this.name, console=console):
+        chosen = [entry for entry in planned if not only or entry[0].solver.startswith(tuple(only))]
+        for case, method in track(chosen, description=this.name, console=console):
             if rows.get(case) is None and (row := measure(task, case, method)):
                 rows.add(row)
         kept = [row for case, _ in planned if (row := rows.get(case))]
@@ -129,8 +131,10 @@ def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]
             yield _markdown_row((name, label), [f"{ratio[n]:.2f}" if n in ratio else "" for n in nfes])
     for label in (AUTO, "best named"):
         every = [[dict(ratios(rows)).get(label, {}).get(n, np.nan) for n in nfes] for rows in found.values()]
-        means = np.exp(np.nanmean(np.log(every), axis=0)) if not np.isnan(every).all() else []
-        yield _markdown_row(("geometric mean", label), [f"{x:.2f}" for x in means])
+        means = [
+            np.exp(np.mean(np.log(kept))) if (kept := [x for x in column if x == x]) else "" for column in zip(*every)
+        ]
+        yield _markdown_row(("geometric mean", label), [f"{x:.2f}" if x else "" for x in means])
     for name, rows in found.items():
         row = rows[0]
         yield f"\n## {name}\n\n{row.case.samples} noises, seed {row.case.seed}; error of the exact ends {row.reference_error:.0e}."

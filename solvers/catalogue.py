@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from .auto import AUTO
 from .catalogue_ode import FAMILIES as ODE_FAMILIES
 from .catalogue_sde import STOCHASTIC
 from .names import solver_hint
@@ -28,7 +29,8 @@ COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as 
 def solver(name: str | Solver | Planner, *, compat: bool | str = False, **options: Any) -> Solver:
     """The solver called ``name``; ValueError with the nearest names if there is none.
 
-    name:    a name, a `Solver`, or a planner of one's own, which is called by the name of its class.
+    name:    a name, a `Solver`, or a planner of one's own, which is called by the name of its class. "auto" chooses one
+             for the budget, together with the grid (`Auto`).
     compat:  a formula that other libraries ship under the same name, with its true order: for "dpmpp-2m" and
              "sde-dpmpp-2m" the published simplification of the weights, for "dpmpp-3m" and "sde-dpmpp-3m" the second
              difference that is off by a factor 2 everywhere (order 2 instead of 3), for "unipc-1" to "unipc-4" "bh2"
@@ -68,6 +70,8 @@ def _named(name: Any) -> Solver:
         return name
     if isinstance(name, str) and name in _SOLVERS:
         return _SOLVERS[name]
+    if isinstance(name, str) and name == AUTO.name:
+        return AUTO
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
     raise ValueError(f"solver = {name!r:.60} is unknown{solver_hint(name, _SOLVERS)}")
@@ -101,5 +105,5 @@ def families() -> dict[str, list[str]]:
 
 
 def solver_names() -> list[str]:
-    """Every name that ``solver=`` takes."""
+    """Every name that ``solver=`` takes, besides "auto", which chooses among such methods."""
     return list(_SOLVERS)

@@ -78,7 +78,7 @@ def _logit_normal(first: float, last: float, steps: int, *, mu: float = 0.0, std
 
 
 def _logistic(
-    first: float, last: float, steps: int, *, share: float = 0.5, mu: float = 0.0, scale: float = 1.0
+    first: float, last: float, steps: int, *, share: float = 1.0, mu: float = 1.5, scale: float = 1.25
 ) -> Array:
     """A density of nodes in lam that is constant but for a hump: ``share`` of them lies in that of a logistic law about
     ``mu``. 0 is uniform; 1 at mu 0 and scale 1/2 uniform in the time of flow matching."""
