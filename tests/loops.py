@@ -51,3 +51,17 @@ def check(name: str | logsnr.Solver, sch: logsnr.Schedule, loop: Callable, *, to
 
 def levels(sch: logsnr.Schedule, t: float) -> tuple[float, float, float]:
     return float(sch.alpha(t)), float(sch.sigma(t)), float(sch.half_logsnr(t))
+
+
+def eps_of(x: np.ndarray, t: float, sch: logsnr.Schedule) -> np.ndarray:
+    """The eps of the x0 of `net`."""
+    alpha, sigma, _ = levels(sch, t)
+    return (x - alpha * net(x, t)) / sigma
+
+
+def same(solver: object, sch: logsnr.Schedule, loop: Callable, tol: float = 1e-11) -> None:
+    """Deterministic: the solver's table gives what ``loop(grid)`` gives."""
+    grid = inside(sch, 7)
+    program = logsnr.solver(solver).program(sch, grid)  # type: ignore[arg-type]
+    want = loop(grid.tolist())
+    assert np.abs(play(program, sch, {}) - want).max() < tol * np.abs(want).max()

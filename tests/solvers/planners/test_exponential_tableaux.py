@@ -67,17 +67,14 @@ def defects(tableau: Tableau) -> dict[str, bool]:
         return not any(sums)
 
     at_zero = [[w[0], *zero[1:]] for w in b]
-    inner = [vanishes(2, [add((F(1), row[k]) if k < len(row) else (F(0), zero)) for k in range(len(b))]) for row in a]
-    stages = [
-        [b[i][0] * row[k][0] if k < len(row) else F(0) for i, row in enumerate(a, start=1)] for k in range(len(b))
-    ]
-    nested = [[sum(column, F(0)), *zero[1:]] for column in stages]
+    padded = [[*row, *[zero] * (len(b) - len(row))] for row in a]
+    inner = all(vanishes(2, row) for row, w in zip(padded, b[1:], strict=True) if any(w))  # enough, and so in HO4
     return {
         "2": psi(2, -1) == zero,
         "weak 3": psi(3, -1)[0] == 0 and vanishes(2, at_zero),
         "3": psi(3, -1) == zero and vanishes(2, b),
         "weak 4": psi(4, -1)[0] == 0 and vanishes(3, at_zero) and vanishes(2, at_zero, lambda i: c[i])
-        and (all(inner[i - 1] or not any(b[i]) for i in range(1, len(b))) or vanishes(2, nested)),
+        and inner,
     }  # fmt: skip
 
 
