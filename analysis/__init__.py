@@ -8,12 +8,14 @@ from .gaussian import Gaussian
 from .metrics import kl_gaussian, sliced_w2, w2_gaussian
 from .mixture import GaussianMixture
 from .moments import Moments, sampler_moments
+from .optimal_grid import OptimalGrid, optimal_grid
 from .orders import Convergence, convergence_order, local_order, two_gaussians, warped_grid
 from .picard import Sweeps, picard_sweeps, picard_work
 from .problem import Problem
 from .reference import Reference, reference_flow
 from .rounding import Rounding, rounding
 from .stability import Stability, stability
+from .trajectory_grid import trajectory_grid
 from .transfer import Choice, Transfer, rank, transfer
 from .weak import three_modes, weak_order
 from .work_precision import work_precision
@@ -27,6 +29,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Moments",
+    "OptimalGrid",
     "Problem",
     "Reference",
     "Rounding",
@@ -41,6 +44,7 @@ __all__ = [
     "load_digits",
     "local_order",
     "mmd",
+    "optimal_grid",
     "picard_sweeps",
     "picard_work",
     "rank",
@@ -50,6 +54,7 @@ __all__ = [
     "sliced_w2",
     "stability",
     "three_modes",
+    "trajectory_grid",
     "transfer",
     "two_gaussians",
     "w2_gaussian",

@@ -147,7 +147,9 @@ def _bong_tangent(
 
 
 def _linspace(first: float, last: float, steps: int, *, dpm: bool = False) -> Array:
-    return np.append(np.rint(np.linspace(0, first, steps + dpm))[: -steps - 1 : -1], last)
+    nodes = np.rint(np.linspace(0, first, steps + dpm))[::-1][:steps]
+    nodes[0] = first  # also of one step, which other libraries begin at 0
+    return np.append(nodes, last)
 
 
 def _leading(first: float, last: float, steps: int, *, dpm: bool = False, offset: int = 1) -> Array:

@@ -120,7 +120,7 @@ def _laid_out(sch: Schedule, steps: int, shape: Shape, ends: Array, options: dic
         inner = _laid_out(sch, steps - 1, shape, np.array([ends[0], last]), options) if steps > 1 else ends[:1]
         return np.append(inner, ends[1])
     if shape.of == "lam":
-        span = np.asarray(sch.half_logsnr(ends)).tolist() if shape.infinite else _lam_window(sch, ends)
+        span = np.asarray(sch.half_logsnr(ends)).tolist() if shape.infinite else lam_window(sch, ends)
     else:
         span = ends.tolist()
     told = {name: value for name, value in options.items() if name != "of"}
@@ -184,7 +184,7 @@ def check_grid(sch: Schedule, times: Any) -> Array:
     return t
 
 
-def _lam_window(sch: Schedule, ends: Array) -> tuple[float, float]:
+def lam_window(sch: Schedule, ends: Array) -> tuple[float, float]:
     """lam at the ends, with infinities replaced by the edge of the part that is laid out."""
     lam = np.asarray(sch.half_logsnr(ends))
     noisy, clean = (float(sch.half_logsnr(t)) for t in (sch.t_start, sch.t_end))
