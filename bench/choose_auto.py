@@ -22,7 +22,8 @@ from rich.progress import track
 from .. import solvers
 from ..analysis.problem import shares
 from ..analysis.reference import reference_flow
-from ..solvers.catalogue import Solver, solver
+from ..solvers import auto
+from ..solvers.catalogue import Solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.sampling import solve
 from ..solvers.schedules.formulas import EDM
@@ -32,19 +33,17 @@ RANGES = {"vp": (-5.03, 4.56), "edm": (-4.38, 6.21), "latent": (-2.68, 3.53), "f
 NFES = (4, 5, 6, 8, 10, 15, 20, 40)
 STARTS = 32  # per problem
 SIZE, PARTS = 24, 16
-METHODS: tuple[dict[str, Any], ...] = tuple(
-    {"gauge": gauge, "variable": "lam" if gauge in ("eps", "x0") else "clock", "order": order, "corrector": corrector}
-    for gauge, order, corrector in (
-        *product(("v", "straight"), (2, 3, 4), (False, True)),
-        *(("eps", 2, True), ("eps", 3, False), ("eps", 4, False), ("x0", 2, False), ("x0", 2, True), ("x0", 3, True)),
-    )
-)
-BASE = tuple(m for m in METHODS if m["gauge"] != "v")  # what errors are compared with, on the usual grids
-USUAL: tuple[tuple[str, dict[str, float]], ...] = (
-    ("logsnr", {}),
-    ("karras", {}),
-    ("logistic", {"share": 1.0, "scale": 0.5}),
-)
+METHODS = (  # gauge, order, corrector
+    *(("v", order, corrector) for order, corrector in ((2, True), (3, False), (3, True), (4, True))),
+    *(("straight", order, corrector) for order, corrector in ((2, True), (3, False), (3, True), (4, False), (4, True))),
+    ("eps", 3, False), ("x0", 2, True), ("x0", 3, True),
+)  # fmt: skip
+# What errors are compared with: the best of these for each problem, as the best of other libraries are.
+USUAL = tuple(product((("eps", 3, False), ("eps", 4, False), ("x0", 2, False), ("x0", 2, True), ("x0", 3, True),
+    ("eps", 2, True), ("straight", 2, False), ("straight", 3, False)), (
+    ("logsnr", {}), ("karras", {}), ("logistic", {"share": 1.0, "mu": 0.0, "scale": 0.5})
+)))  # fmt: skip
+Method = tuple[str, int, bool]
 Options = dict[str, float]
 
 
@@ -125,41 +124,38 @@ def score(errors: np.ndarray, base: np.ndarray) -> float:
 
 
 @lru_cache
-def adams(key: tuple[tuple[str, Any], ...]) -> Solver:
-    return solver("adams", **dict(key))
+def adams(method: Method, spread: float) -> Solver:
+    """What a row of the table stands for."""
+    return auto.adams(*method, spread)
 
 
-def method_of(options: dict[str, Any]) -> Solver:
-    return adams(tuple(options.items()))
+def search(on: Bench, nfe: int, rng: np.random.Generator, warm: Sequence[tuple[Method, Options]]) -> Any:
+    """(score, method, options, errors by those of the best of the usual): random settings for every method, then steps
+    from the best ones."""
+    base = np.min([on.errors(adams(m, 1.0), nfe, grid, options) for m, (grid, options) in USUAL], axis=0)
 
-
-def search(on: Bench, nfe: int, rng: np.random.Generator, warm: Sequence[tuple[dict[str, Any], Options]]) -> Any:
-    """(score, method, grid's options, errors by those of the best of the usual): random settings of the grid for every
-    method, then steps from the best ones."""
-    usual = [on.errors(method_of(m), nfe, grid, options) for m in BASE for grid, options in USUAL]
-    base = np.min(usual, axis=0)
-
-    def tried(method: dict[str, Any], options: Options) -> tuple[float, dict[str, Any], Options, np.ndarray]:
-        errors = on.errors(method_of(method), nfe, "logistic", options)
+    def tried(method: Method, options: Options) -> tuple[float, Method, Options, np.ndarray]:
+        grid = {name: value for name, value in options.items() if name != "spread"}
+        errors = on.errors(adams(method, options["spread"]), nfe, "logistic", grid)
         return score(errors, base), method, options, errors / base
 
-    found = [tried(method, options) for method, options in warm]
+    def options(share: float, mu: float, scale: float, spread: float) -> Options:
+        return {"spread": spread, "share": float(np.clip(share, 0, 1)), "mu": mu, "scale": scale}
+
+    found = [tried(*entry) for entry in warm]
     for method in METHODS:
-        for _ in range(5):
-            share, mu, scale = rng.uniform(0, 1), rng.uniform(-1.5, 2.5), math.exp(rng.uniform(-1.2, 1.0))
-            found.append(tried(method, {"share": share, "mu": mu, "scale": scale}))
+        for _ in range(6):
+            share, mu, scale, spread = rng.uniform((0.5, 0, -1, -1.5), (1.2, 2.5, 0.8, 0.3))
+            found.append(tried(method, options(share, mu, math.exp(scale), math.exp(spread))))
     found.sort(key=lambda entry: entry[0])
-    leaders = {tuple(entry[1].items()): entry for entry in reversed(found)}  # the best of each method
+    leaders = {entry[1]: entry for entry in reversed(found)}  # the best of each method
     for leader in sorted(leaders.values(), key=lambda entry: entry[0])[:3]:
         best, width = leader, 0.3
-        for _ in range(20):
-            share, mu, scale = best[2].values()
-            near = tried(best[1], {
-                "share": float(np.clip(share + width * rng.standard_normal() / 2, 0, 1)),
-                "mu": mu + width * rng.standard_normal(),
-                "scale": scale * math.exp(width * rng.standard_normal()),
-            })  # fmt: skip
-            best, width = (near, width * 1.1) if near[0] < best[0] else (best, width * 0.93)
+        for _ in range(30):
+            step, o = width * rng.standard_normal(4), best[2]
+            moved = o["share"] + step[0] / 2, o["mu"] + step[1], o["scale"] * math.exp(step[2])
+            near = tried(best[1], options(*moved, o["spread"] * math.exp(step[3])))
+            best, width = (near, width * 1.1) if near[0] < best[0] else (best, width * 0.94)
         found.append(best)
     return min(found, key=lambda entry: entry[0])
 
@@ -179,10 +175,10 @@ def choose(
         for nfe in track(NFES, description=name):
             best = search(on, nfe, np.random.default_rng([seed, number, nfe]), warm)
             warm = [best[1:3]]
-            told = ", ".join(f"{value:.4g}" for value in best[2].values())
-            print(name, nfe, f"{best[0]:.2f}", best[1], told, np.round(best[3], 2).tolist(), flush=True)
-            m = best[1]
-            lines.append(f'        {nfe}: ("{m["gauge"]}", "{m["variable"]}", {m["order"]}, {m["corrector"]}, {told}),')
+            numbers = ", ".join(f"{value:.4g}" for value in best[2].values())
+            print(name, nfe, f"{best[0]:.2f}", best[1], numbers, np.round(best[3], 2).tolist(), flush=True)
+            gauge, order, corrector = best[1]
+            lines.append(f'        {nfe}: ("{gauge}", {order}, {corrector}, {numbers}),')
         lines.append("    },")
     out.write_text("\n".join([*lines, "}", ""]), encoding="utf-8")
 

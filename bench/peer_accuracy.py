@@ -3,8 +3,8 @@
     python -m logsnr.bench.peers accuracy
     python -m logsnr.bench.peers accuracy --problem mixture-16 --nfe 10
 
-All start from the same noise and are compared with the same exact ends. A budget is a number of evaluations a sample, which
-the model counts: each solver runs the most steps that fit. A row that was measured once is kept in the CSV.
+All start from the same noise and are compared with the same exact ends. A budget is a number of evaluations a sample,
+which the model counts: each solver runs the most steps that fit. A row that was measured once is kept in the CSV.
 """
 
 import hashlib

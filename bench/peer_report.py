@@ -130,14 +130,13 @@ def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]
         for label, ratio in ratios(rows):
             yield _markdown_row((name, label), [f"{ratio[n]:.2f}" if n in ratio else "" for n in nfes])
     for label in (AUTO, "best named"):
-        every = [[dict(ratios(rows)).get(label, {}).get(n, np.nan) for n in nfes] for rows in found.values()]
-        means = [
-            np.exp(np.mean(np.log(kept))) if (kept := [x for x in column if x == x]) else "" for column in zip(*every)
-        ]
-        yield _markdown_row(("geometric mean", label), [f"{x:.2f}" if x else "" for x in means])
+        known = [dict(ratios(rows)).get(label, {}) for rows in found.values()]
+        means = [[np.log(ratio[n]) for ratio in known if n in ratio] for n in nfes]
+        yield _markdown_row(("geometric mean", label), [f"{np.exp(np.mean(x)):.2f}" if x else "" for x in means])
     for name, rows in found.items():
         row = rows[0]
-        yield f"\n## {name}\n\n{row.case.samples} noises, seed {row.case.seed}; error of the exact ends {row.reference_error:.0e}."
+        yield f"\n## {name}\n\n{row.case.samples} noises, seed {row.case.seed}; "
+        yield f"error of the exact ends {row.reference_error:.0e}."
         yield f"In each cell: median, RMS, share of errors above {FAR} of the data's spread; solver, grid.\n"
         yield _markdown_head(("",), nfes)
         for label, best in lines(rows):
@@ -145,13 +144,8 @@ def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]
         yield "\n<details><summary>Medians of every solver, on its best grid at each budget</summary>\n"
         yield _markdown_head(("library", "solver"), nfes)
         for key in dict.fromkeys((row.case.package, row.case.solver) for row in rows):
-            best = {n: row for row in rows for n in [row.case.nfe] if (row.case.package, row.case.solver) == key}
-            medians = [
-                min(
-                    (r.median for r in rows if (r.case.package, r.case.solver, r.case.nfe) == (*key, n)), default=np.nan
-                )
-                for n in nfes
-            ]
+            own = [row for row in rows if (row.case.package, row.case.solver) == key]
+            medians = [min((row.median for row in own if row.case.nfe == n), default=np.nan) for n in nfes]
             yield _markdown_row(key, ["" if np.isnan(x) else f"{x:.2e}" for x in medians])
         yield "\n</details>"
 

@@ -24,8 +24,8 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """evaluations: a sample's, counted by the model. median, rms: of the samples' root-mean-square errors. far: the share of
-    samples that end far from where they should. reference_error: of that, the exact end."""
+    """evaluations: a sample's, counted by the model. median, rms: of the samples' root-mean-square errors. far: the
+    share of samples that end far from where they should. reference_error: of that, the exact end."""
 
     case: Case
     evaluations: float

@@ -1,7 +1,7 @@
 """The deterministic samplers of diffusers, k-diffusion and azula, each on any grid, behind one interface.
 
-All take x = x0 + sigma eps and a model that answers x0 for (x, sigma), sigma () or (B,), both float64. Where a library makes
-its own grid, or keeps another state (x / sqrt(1 + sigma^2) in most of diffusers), that is replaced or converted
+All take x = x0 + sigma eps and a model that answers x0 for (x, sigma), sigma () or (B,), both float64. Where a library
+makes its own grid, or keeps another state (x / sqrt(1 + sigma^2) in most of diffusers), that is replaced or converted
 outside of its formulas. What is left out: the samplers of diffusers that are those of k-diffusion again (Euler, Heun,
 DPM2, LMS), those SDE samplers of k-diffusion that without noise are others of the list (DPM++ SDE, 2M SDE), and PNDM,
 which has only discrete times.

@@ -5,7 +5,7 @@ budget, the exponential Adams method and the logistic grid whose errors are leas
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from .arrays import Array
 from .auto_table import TABLE
-from .planners.gauge import Variable
+from .planners.clocks import ClockGauge
+from .planners.gauges import GAUGES
 from .planners.multistep import Adams
 from .program import Program
 from .schedules.base import Schedule
@@ -55,11 +56,18 @@ class Auto:
 
 @lru_cache
 def _made(
-    gauge: str, variable: Variable, order: int, corrector: bool, share: float, mu: float, scale: float
+    gauge: str, order: int, corrector: bool, spread: float, share: float, mu: float, scale: float
 ) -> Choice:  # fmt: skip
-    planner = Adams(gauge, order, variable, corrector=corrector)
-    name = f"auto: adams(gauge={gauge!r}, variable={variable!r}, order={order}, corrector={corrector})"
-    return Choice(Solver(name, planner=planner), "logistic", {"share": share, "mu": mu, "scale": scale})
+    return Choice(adams(gauge, order, corrector, spread), "logistic", {"share": share, "mu": mu, "scale": scale})
+
+
+def adams(gauge: str, order: int, corrector: bool, spread: float) -> Solver:
+    """The solver of a row of the table. ``spread`` is for gauges with a clock, as the variable is theirs."""
+    made, told = GAUGES[gauge], repr(gauge)
+    if isinstance(made, ClockGauge):
+        made, told = replace(made, spread=spread), f"{gauge!r}, spread={spread}"
+    planner = Adams(made, order, made.own, corrector=corrector)
+    return Solver(f"auto: adams(gauge={told}, order={order}, corrector={corrector})", planner=planner)
 
 
 AUTO = Solver("auto", "chooses the method and the grid for the budget", Auto())

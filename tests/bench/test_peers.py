@@ -1,5 +1,6 @@
-"""The comparison with peers: what is counted, where grids lie, what is kept, and that peers solve what they are given."""
+"""The comparison with peers: what is counted, where grids lie, what is kept, and that peers solve the equation."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def denoise(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
 
 def euler(model: peer_samplers.Model, x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     """A sampler that asks twice for what it needs once."""
-    for s, t in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for s, t in pairwise(sigmas):
         x0 = model(torch.cat([x, x]), s)[: len(x)]
         x = x0 + t / s * (x - x0)
     return x
@@ -91,8 +92,9 @@ def test_a_peer_and_ours_agree(task: Task) -> None:
     )
     ddim = measure(task, case, method)
     other = measure(task, Case("mixture", "nobody", "1", "euler", "exponential", 10, len(task.start), 0), TWICE)
-    assert other and ddim
-    assert other.evaluations == 10 and ddim.evaluations == 5
+    assert other
+    assert ddim
+    assert (other.evaluations, ddim.evaluations) == (10, 5)
     np.testing.assert_allclose(other.median, ddim.median, rtol=1e-9)
 
 
@@ -100,7 +102,8 @@ def test_what_diverges_is_infinitely_far(task: Task) -> None:
     """And so are all its samples."""
     wild = Sampler("nobody", "wild", lambda model, x, sigmas: model(x, sigmas[0]) * float("nan"))
     found = measure(task, Case("mixture", "nobody", "1", "wild", "vp", 4, len(task.start), 0), wild)
-    assert found and (found.median, found.rms, found.far) == (np.inf, np.inf, 1.0)
+    assert found
+    assert (found.median, found.rms, found.far) == (np.inf, np.inf, 1.0)
 
 
 def test_rows_are_kept(tmp_path: Path) -> None:
@@ -126,7 +129,8 @@ def test_ratios_and_page(tmp_path: Path) -> None:
     page.write_text(f"# Peers\n{MARK}\nold")
     write_page(page, {"mixture": rows}, (5, 10))
     text = page.read_text()
-    assert text.startswith("# Peers\n") and "old" not in text
+    assert text.startswith("# Peers\n")
+    assert "old" not in text
     assert "| mixture | auto | 0.50 |  |" in text
 
 
