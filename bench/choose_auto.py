@@ -45,6 +45,15 @@ USUAL = tuple(product((("eps", 3, False), ("eps", 4, False), ("x0", 2, False), (
 )))  # fmt: skip
 Method = tuple[str, int, bool]
 Options = dict[str, float]
+NEAR: tuple[tuple[Method, Options], ...] = tuple(  # where good ones were found
+    (method, dict(zip(("spread", "share", "mu", "scale"), numbers, strict=True)))
+    for method, numbers in (
+        (("v", 3, False), (1.1, 1.0, 1.9, 1.4)),
+        (("straight", 2, True), (0.4, 0.7, 1.1, 1.0)),
+        (("straight", 3, True), (0.4, 0.95, 1.3, 1.3)),
+        (("straight", 4, True), (0.5, 0.95, 1.4, 1.6)),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -150,8 +159,8 @@ def search(on: Bench, nfe: int, rng: np.random.Generator, warm: Sequence[tuple[M
     found.sort(key=lambda entry: entry[0])
     leaders = {entry[1]: entry for entry in reversed(found)}  # the best of each method
     for leader in sorted(leaders.values(), key=lambda entry: entry[0])[:3]:
-        best, width = leader, 0.3
-        for _ in range(30):
+        best, width = leader, 0.35
+        for _ in range(35):
             step, o = width * rng.standard_normal(4), best[2]
             moved = o["share"] + step[0] / 2, o["mu"] + step[1], o["scale"] * math.exp(step[2])
             near = tried(best[1], options(*moved, o["spread"] * math.exp(step[3])))
@@ -170,11 +179,11 @@ def choose(
     for number, (name, ends) in enumerate(RANGES.items()):
         if only and name not in only:
             continue
-        on, warm = bench(ends, seed + number), []
+        on, last = bench(ends, seed + number), NEAR[:0]
         lines.append(f"    {ends}: {{  # {name}")
         for nfe in track(NFES, description=name):
-            best = search(on, nfe, np.random.default_rng([seed, number, nfe]), warm)
-            warm = [best[1:3]]
+            best = search(on, nfe, np.random.default_rng([seed, number, nfe]), (*NEAR, *last))
+            last = (best[1:3],)
             numbers = ", ".join(f"{value:.4g}" for value in best[2].values())
             print(name, nfe, f"{best[0]:.2f}", best[1], numbers, np.round(best[3], 2).tolist(), flush=True)
             gauge, order, corrector = best[1]

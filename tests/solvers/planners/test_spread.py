@@ -76,7 +76,7 @@ def test_order(kind: type) -> None:
 
     def slope(gauge: VGauge) -> float:
         method = Adams(gauge, 3, "clock")
-        errors = [float((logsnr.sample(den, x, solver=method, steps=n, **options) - fine).norm()) for n in (80, 320)]
+        errors = [float((logsnr.sample(den, x, solver=method, steps=n, **options) - fine).norm()) for n in (160, 640)]
         return math.log(errors[0] / errors[1], 4)
 
     assert slope(kind(spread=SPREAD)) == pytest.approx(3, abs=0.15)
