@@ -8,7 +8,7 @@ which the model counts: each solver runs the most steps that fit. A row that was
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.metadata import version
@@ -150,13 +150,15 @@ def _steps(sampler: Sampler, nfe: int) -> int | None:
 def sigmas(task: Task, kind: str, steps: int) -> Array:
     """The levels sigma/alpha of a grid of `PEER_GRIDS` over the span of the problem's schedule, float64."""
     sch, vp = task.problem.denoiser.schedule, VPLinear()
-    ends = np.exp(-np.array([float(sch.half_logsnr(t)) for t in (sch.t_start, sch.t_end)]))
-    into, out = {
+    shapes: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
         "exponential": (np.log, np.exp),
         "karras": (lambda x: x ** (1 / 7), lambda u: u**7),
-        "vp": (lambda x: vp.time(-np.log(x)), lambda u: np.exp(-np.asarray(vp.half_logsnr(u)))),
+        "vp": (lambda x: np.asarray(vp.time(-np.log(x))), lambda u: np.exp(-np.asarray(vp.half_logsnr(u)))),
         "flow": (lambda x: x / (1 + x), lambda u: u / (1 - u)),
-    }[kind]
-    levels: Array = np.asarray(out(np.linspace(*np.asarray(into(ends)), steps + 1)))  # type: ignore[no-untyped-call]
+    }
+    ends = np.exp(-np.array([float(sch.half_logsnr(t)) for t in (sch.t_start, sch.t_end)]))
+    into, out = shapes[kind]
+    first, last = into(ends).tolist()
+    levels = np.array(out(np.linspace(first, last, steps + 1)))
     levels[[0, -1]] = ends
     return levels

@@ -30,6 +30,7 @@ def accuracy(
     grid: Annotated[list[str] | None, typer.Option(help="Of peers; by default all.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the CSV, the plot and the exact ends.")] = Path("report/peers"),
     page: Annotated[Path | None, typer.Option(help="A Markdown page whose tables are to be replaced.")] = None,
+    known: Annotated[bool, typer.Option("--known", help="Measure nothing, and tell what the CSV has.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Errors at equal numbers of evaluations: every solver on every grid, each side's best."""
@@ -45,7 +46,8 @@ def accuracy(
     for this in problems:
         task = load_task(this, seed, out / "ends")
         planned = [entry for name in packages for entry in cases(task, name, nfes, grid or PEER_GRIDS, seed)]
-        chosen = [entry for entry in planned if not only or entry[0].solver.startswith(tuple(only))]
+        wanted = "" if not only else tuple(only)
+        chosen = [entry for entry in planned if not known and entry[0].solver.startswith(wanted)]
         for case, method in track(chosen, description=this.name, console=console):
             if rows.get(case) is None and (row := measure(task, case, method)):
                 rows.add(row)
