@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .arrays import Array
 from .answers import check_state
+from .arrays import Array
 from .denoiser import Denoiser, per_sample_times
 from .noise import randn
 from .planners.checks import count, flag

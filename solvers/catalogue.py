@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from .auto import AUTO
 from .catalogue_ode import FAMILIES as ODE_FAMILIES
 from .catalogue_sde import STOCHASTIC
 from .names import solver_hint
@@ -31,19 +32,22 @@ COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as 
 }
 
 
-# Tables fitted for a few evaluations: no methods that converge as steps shrink, so `solver_names` leaves them out.
+# Tables fitted for a few evaluations, and choices: no methods that converge as steps shrink, so `solver_names` leaves
+# them out.
 _TABLES = {
     "universal": Solver(
         "universal", "fitted to random problems; the best there is at 5 to 10 evaluations", Universal(),
         options=("data_std", "width"),
-    )
+    ),
+    AUTO.name: AUTO,
 }  # fmt: skip
 
 
 def solver(name: str | Solver | Planner, *, compat: bool | str = False, **options: Any) -> Solver:
     """The solver called ``name``; ValueError with the nearest names if there is none.
 
-    name:    a name, a `Solver`, or a planner of one's own, which is called by the name of its class.
+    name:    a name, a `Solver`, or a planner of one's own, which is called by the name of its class. "auto" chooses one
+             for the budget, together with the grid (`Auto`).
     compat:  a formula that other libraries ship under the same name, with its true order: for "dpmpp-2m" and
              "sde-dpmpp-2m" the published simplification of the weights, for "dpmpp-3m" and "sde-dpmpp-3m" the second
              difference that is off by a factor 2 everywhere (order 2 instead of 3), for "unipc-1" to "unipc-4" "bh2"
@@ -121,5 +125,6 @@ def families() -> dict[str, list[str]]:
 
 def solver_names() -> list[str]:
     """Every name that ``solver=`` takes as it is and that converges: not those that need something given, as
-    ``wiener-2`` does, and not "universal", which is a set of tables."""
+    ``wiener-2`` does, and not "auto" and "universal", which choose among
+    methods and tables."""
     return [name for name, found in _SOLVERS.items() if not isinstance(getattr(found.planner, "gauge", None), Needed)]

@@ -44,10 +44,10 @@ def solve(
     den: Denoiser,
     x: torch.Tensor,
     *,
-    solver: str | Solver | Planner | Program = "dpmpp-2m",
+    solver: str | Solver | Planner | Program = "auto",
     steps: int | None = None,
     nfe: int | None = None,
-    grid: str | Any = "logsnr",
+    grid: str | Any | None = None,
     grid_options: Mapping[str, Any] | None = None,
     sigmas: Any = None,
     lams: Any = None,
@@ -75,11 +75,12 @@ def solve(
     den:      a `Denoiser`.
     x:        (B, ...), floating; the state x_s at the start of the span: sigma(t_start) times standard normals
               for pure noise, or alpha x0 + sigma noise for image-to-image with a ``t_start`` inside.
-    solver:   a name (`solver_names`), a `Solver`, a planner of one's own, or a `Program`, which is run as it is.
+    solver:   "auto", which chooses a method and, where no grid is given, a grid for the budget (`Solution.program`
+              says which); or a name (`solver_names`), a `Solver`, a planner of one's own, or a `Program`, run as it is.
     steps:    number of grid steps, or  nfe: a budget of model evaluations, of which the largest program that
               fits is run. One of the two, unless ``grid`` is an array, the solver adaptive or a `Program`.
     grid:     a name (`grid_names`, docs/grids.md) with its ``grid_options``, a function on [0, 1] (see `logsnr.grid`),
-              or a 1-D array of times, strictly monotone.
+              "logsnr" by default but for "auto"; or a 1-D array of times, strictly monotone.
     sigmas, lams: in place of a grid, its noise levels: sigma/alpha (sigma itself where alpha + sigma = 1), or
               log(alpha/sigma). Levels beyond the schedule are refused, but for roundings.
     shift:    of flow models, with named grids and functions: a positive number, or a `logsnr.Shift`.
