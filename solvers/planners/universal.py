@@ -82,7 +82,7 @@ class Universal:
         if not kinds:
             return f"a widest direction of {wide:.3g} is beyond {WIDTHS['wide'][1]:g}"
         span = min(near, key=lambda name: abs(high - SPANS[name][1]) + abs(low - SPANS[name][0]) / 2)
-        loaded = load(span, kinds[0], n)
+        loaded = next(filter(None, (load(span, kind, n) for kind in kinds)), None)  # a wide one does no harm
         if loaded is None:
             return f"none was made for {n} evaluations from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
         table, order, told = loaded
