@@ -3,7 +3,7 @@
     python -m logsnr.bench.choose_auto
 
 For every kind of range and budget: the Adams method and the grid whose errors are least over random problems, none
-of which is in the bench. It writes solvers/auto_table.py. A search takes about ten minutes; it is deterministic.
+of which is in the bench. It writes solvers/auto_table.py. A search takes about twenty minutes; it is deterministic.
 """
 
 import math
@@ -32,7 +32,7 @@ from .command import run_command
 RANGES = {"vp": (-5.03, 4.56), "edm": (-4.38, 6.21), "latent": (-2.68, 3.53), "flow": (-7.0, 7.0)}  # lam at the ends
 NFES = (4, 5, 6, 8, 10, 15, 20, 40)
 STARTS = 32  # per problem
-SIZE, PARTS = 24, 16
+COUNT, SIZE, PARTS = 24, 24, 16
 METHODS = (  # gauge, order, corrector
     *(("v", order, corrector) for order, corrector in ((2, True), (3, False), (3, True), (4, True))),
     *(("straight", order, corrector) for order, corrector in ((2, True), (3, False), (3, True), (4, False), (4, True))),
@@ -76,14 +76,14 @@ class Problems:
 
 
 def problems(seed: int) -> Problems:
-    """Twelve random problems: mixtures of few and of many parts, clouds of points, low rank, spectra k^-a; with
+    """Random problems: mixtures of few and of many parts, clouds of points, low rank, spectra k^-a; with
     spreads between a quarter and one, as of images, latents and data that were normalised."""
     rng = np.random.default_rng(seed)
-    means, variances = np.zeros((12, PARTS, SIZE)), np.ones((12, PARTS, SIZE))
-    weights = np.zeros((12, PARTS))
+    means, variances = np.zeros((COUNT, PARTS, SIZE)), np.ones((COUNT, PARTS, SIZE))
+    weights = np.zeros((COUNT, PARTS))
     k = np.arange(1, SIZE + 1.0)
-    for p in range(12):
-        kind, parts = p // 3, (3, 6, PARTS)[p % 3]
+    for p in range(COUNT):
+        kind, parts = p // 3 % 4, (3, 6, PARTS)[p % 3]
         m, c = rng.standard_normal((parts, SIZE)), np.exp(rng.uniform(-6, -1, (parts, SIZE)))
         if kind == 1:  # points
             c = np.full((parts, SIZE), 0.05**2)
@@ -121,7 +121,7 @@ class Bench:
 def bench(ends: tuple[float, float], seed: int) -> Bench:
     sch = EDM(sigma_min=math.exp(-ends[1]), sigma_max=math.exp(-ends[0]))
     den = Denoiser(problems(seed), sch, "x0")
-    noise = torch.randn(STARTS, 12, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(STARTS, COUNT, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     start = sch.sigma_max * noise
     return Bench(den, start, reference_flow(den, start, sch, sch.t_start, sch.t_end, tol=1e-7).x)
 
