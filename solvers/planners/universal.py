@@ -40,7 +40,7 @@ class Universal:
 
     width: the standard deviation of the data's widest direction, which says how early the flow bends: about 2 for
     digits of 8 x 8 pixels in [-1, 1], and sqrt(pixels and channels) / 4 for photographs, whose brightness varies. The
-    default is that of the table that does no harm elsewhere; below 3 there is a better one.
+    default is that of the table that loses less where it does not fit; below 3 there is a better one.
     data_std: the factor by which all data is larger than usual (elements of a spread of 1/2 to 1).
 
     Where there is no table for this number of evaluations or this span, the program is the exponential Adams method
@@ -82,7 +82,7 @@ class Universal:
         if not kinds:
             return f"a widest direction of {wide:.3g} is beyond {WIDTHS['wide'][1]:g}"
         span = min(near, key=lambda name: abs(high - SPANS[name][1]) + abs(low - SPANS[name][0]) / 2)
-        loaded = next(filter(None, (load(span, kind, n) for kind in kinds)), None)  # a wide one does no harm
+        loaded = next(filter(None, (load(span, kind, n) for kind in kinds)), None)
         if loaded is None:
             return f"none was made for {n} evaluations from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
         table, order, told = loaded
