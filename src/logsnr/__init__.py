@@ -4,7 +4,7 @@ A solver is a table of float64 numbers: the same table is run, printed, measured
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .solvers.catalogue import Solver, solver, solver_names
@@ -24,9 +24,14 @@ from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonomet
 from .solvers.schedules.tabulated import Discrete
 from .solvers.solution import Solution
 
+if TYPE_CHECKING:
+    from .integrations import check, wrap
 
-def __getattr__(name: str) -> ModuleType:
+
+def __getattr__(name: str) -> Any:
     """Load the analysis, the kernels and the bench when they are first used: import stays quick."""
+    if name in {"check", "wrap"}:
+        return getattr(import_module(f"{__name__}.integrations"), name)
     if name in {"analysis", "bench", "integrations", "kernels", "solvers"}:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -54,6 +59,7 @@ __all__ = [
     "VPCosine",
     "VPLinear",
     "__version__",
+    "check",
     "grid",
     "grid_names",
     "randn",
@@ -62,4 +68,5 @@ __all__ = [
     "solver",
     "solver_names",
     "start",
+    "wrap",
 ]
