@@ -109,12 +109,12 @@ def check(den: Denoiser, x0: torch.Tensor, *, seed: int = 0) -> Check:
     if not torch.isfinite(x0).all() or not x0.double().std(correction=0) > 0:
         raise ValueError("x0 must be finite, and not constant: clean samples (B, ...) of the data")
     check_rows("conditions", den.conditions, len(x0))
-    given = list(_conventions(den, x0.detach().double(), seed))
+    given = list(_conventions(den, x0, seed))
     as_is = next(found for found in given if not found.advice)
     if isinstance(den.model, Preconditioned):  # its own sigma_data and sign may be wrong
         bare = copy(den)
         bare.model, bare.time, bare.prediction = den.model.net, "sigma", ""
-        given = [as_is, *_conventions(bare, x0.detach().double(), seed)]
+        given = [as_is, *_conventions(bare, x0, seed)]
     best = min(given, key=lambda found: found.error)
     most = (1 + max(SAME, 0.5 / x0.numel() ** 0.5)) * best.errors
     likely = [found for found in given if (found.errors <= most).all()] or [best]
@@ -139,17 +139,18 @@ def _lams(sch: Schedule) -> Array:
 
 def _conventions(den: Denoiser, x0: torch.Tensor, seed: int) -> Iterator[Found]:
     """All that are tried, what ``den`` says first. Raises what the model raises, if it does so every time."""
+    seen, device, x0 = den.dtype(x0), place_of(den, x0.device), x0.detach().cpu().double()
     t = np.asarray(den.schedule.time(_lams(den.schedule)))
     at, samples = Level.at(den.schedule, t), torch.arange(len(x0)).repeat(LEVELS)
-    noise = randn((LEVELS * len(x0), *x0.shape[1:]), seed=seed, dtype=torch.float64, device=x0.device)
+    noise = randn((LEVELS * len(x0), *x0.shape[1:]), seed=seed, dtype=torch.float64)
     times = torch.from_numpy(t).repeat_interleave(len(x0))
     failed: Exception | None = None
     answered = False
     for (data, change), (scaled, divide), told in product(_data(x0), _inputs(at), _told(den)):
-        clean = change(x0)[samples.to(x0.device)]
+        clean = change(x0)[samples]
         x = _rows(at.alpha, clean) * clean + _rows(at.sigma, clean) * noise
         try:
-            answer = _asked(den, told, x / _rows(divide, x), times, samples).to(x0.device, torch.float64)
+            answer = _asked(den, told, (x / _rows(divide, x)).to(seen).to(device), times, samples)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             failed = failed or error
             answer = torch.full_like(x, torch.nan)
@@ -169,10 +170,8 @@ def _conventions(den: Denoiser, x0: torch.Tensor, seed: int) -> Iterator[Found]:
 def _asked(den: Denoiser, told: Told, x: torch.Tensor, times: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
     other = copy(plain(den))
     other.schedule, other.time = told.schedule, told.time
-    x = x.to(place_of(den) if isinstance(den.model, torch.nn.Module) else x.device)
-    seen = x.to(den.dtype(x) if den.dtype(x) == torch.float64 else torch.float32)
     with torch.no_grad():
-        return other.predict(seen.to(den.dtype(seen)), times, samples)
+        return other.predict(x, times, samples).cpu().double()
 
 
 def _gram(*parts: torch.Tensor) -> Array:

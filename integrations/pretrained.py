@@ -67,17 +67,18 @@ def is_flow_config(values: Mapping[str, Any]) -> bool:
 
 def _named(net: Any) -> Network:
     """A network whose time is ``timestep``, wherever it stands, or the second argument."""
+    inner = _inner(net)
     try:
-        parameters = signature(getattr(net, "forward", net)).parameters
+        parameters = signature(getattr(inner, "forward", inner)).parameters
     except (TypeError, ValueError):
         return Network(net)
     named = parameters.get("timestep")
     return Network(net, keyword="timestep" if named and named.kind is not Parameter.POSITIONAL_ONLY else None)
 
 
-def _class(net: Any) -> str:
-    """The class of a network, or of one in a wrapper of torch.compile."""
-    return type(getattr(net, "_orig_mod", net)).__name__
+def _inner(net: Any) -> Any:
+    """The network itself, of one that torch.compile has wrapped."""
+    return getattr(net, "_orig_mod", net)
 
 
 def _head(values: Mapping[str, Any], default: str) -> str:
@@ -101,7 +102,10 @@ def _table(net: Any, values: Mapping[str, Any], shape: Any, options: dict[str, A
 
 
 def _edm(net: Any, values: Mapping[str, Any], shape: Any, options: dict[str, Any]) -> Denoiser:
-    head, cosine = _head(values, "epsilon"), "Cosine" in str(values.get("_class_name")) or "StableAudio" in _class(net)
+    head, cosine = (
+        _head(values, "epsilon"),
+        "Cosine" in str(values.get("_class_name")) or "StableAudio" in type(_inner(net)).__name__,
+    )
     if head not in ("eps", "v"):
         raise ValueError(
             f"prediction_type = {values['prediction_type']!r} with sigma_data: use logsnr.integrations.edm"
@@ -112,11 +116,11 @@ def _edm(net: Any, values: Mapping[str, Any], shape: Any, options: dict[str, Any
 
 
 def _flow(net: Any, values: Mapping[str, Any], shape: Any, options: dict[str, Any]) -> Denoiser:
-    name = _class(net)
+    name = type(_inner(net)).__name__
     if _head(values, "flow_prediction") not in ("velocity", "eps"):  # of DPM-Solver's, epsilon is a default left over
         raise ValueError(f"prediction_type = {values['prediction_type']!r} and a flow config disagree")
     most = float(values.get("num_train_timesteps", 1000))
-    most *= float(getattr(getattr(net, "config", None), "timestep_scale", None) or 1.0)  # Sana's
+    most *= float(getattr(getattr(_inner(net), "config", None), "timestep_scale", None) or 1.0)  # Sana's
     reverse = bool(values.get("invert_sigmas")) or name.startswith(DATA_AT_1)
     factor = 1.0 if name.startswith(TOLD_T) else most
     backwards = reverse and not name.startswith(TOLD_NOISE)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.conditions import check_rows
+from ..solvers.conditions import check_rows, tensors
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import HEADS, Level, from_pair, network_rate
 from ..solvers.noise import randn
@@ -24,15 +24,16 @@ def plain(den: Denoiser) -> Denoiser:
     return other
 
 
-def place_of(den: Denoiser) -> torch.device:
+def place_of(den: Denoiser, otherwise: torch.device) -> torch.device:
+    """The device of the model's parameters, if it has any, else of its conditions, or ``otherwise``."""
     parameters = den.model.parameters() if isinstance(den.model, torch.nn.Module) else ()
-    return next((p.device for p in parameters), torch.device("cpu"))
+    return next((p.device for p in (*parameters, *tensors(den.conditions))), otherwise)
 
 
 def slopes(den: Denoiser, shape: tuple[int, ...]) -> dict[tuple[str, float], float]:
     """By head and sign of the answer: how much of the noise is in the data that it means, the worst of the levels."""
     den, sch = plain(den), den.schedule
-    z = randn(shape, seed=0, dtype=torch.float32, device=place_of(den))
+    z = randn(shape, seed=0, dtype=torch.float32, device=place_of(den, torch.device("cpu")))
     first = float(sch.half_logsnr(sch.t_start))
     found: dict[tuple[str, float], float] = {}
     for lam in LAMS:

@@ -152,6 +152,15 @@ def test_check_agrees_with_what_wrap_finds() -> None:
         assert found.ok, (name, found)
 
 
+def test_compiled_networks_are_seen_through() -> None:
+    """Class, name of the time and scale of it are those of the network inside."""
+    net, config = WRAPPED["Lumina 2"]
+    compiled = C.Holder(net, _orig_mod=net)
+    den = logsnr.wrap(compiled, config)
+    x = logsnr.randn((4, 2, 8), seed=0, dtype=torch.float64)
+    assert torch.equal(den.x0(x, 0.7), logsnr.wrap(net, config).x0(x, 0.7))
+
+
 def test_configs() -> None:
     assert config_of(scheduler("DDIMScheduler", a=1, b=None)) == {"_class_name": "DDIMScheduler", "a": 1}
     assert is_flow_config({"_class_name": "FlowMatchHeunDiscreteScheduler"})
