@@ -77,8 +77,9 @@ def check(den: Denoiser, x0: torch.Tensor, *, seed: int = 0) -> Check:
     """What fits the model of ``den`` best: its head, its time and direction, the scale of its input and of the data.
 
     x0: clean samples (B, ...) as the model was trained on, a few; rows of the conditions belong to them. They are
-    noised at six levels, and the model is asked under some ten conventions of time, each with 6 B rows at once; heads
-    cost nothing. Guidance and map_x0 are left out. Noise is that of ``seed``.
+    noised at six levels, and the model is asked some twenty times with 6 B rows: under some ten conventions of time,
+    each with two or three scales of the input. Heads cost nothing. Guidance and map_x0 are left out; the noise is that
+    of ``seed``.
 
     Raises ValueError for x0 that is constant or not finite, and what the model raises under every convention.
     """

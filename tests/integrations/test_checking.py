@@ -10,6 +10,8 @@ import torch
 
 import logsnr
 from logsnr import integrations as I
+from logsnr.analysis.digits import load_digits
+from logsnr.bench.digits_net import PREDICTION, SCHEDULE, load_digits_net
 from logsnr.solvers.heads import HEADS
 
 X0 = C.DATA.sample(16, generator=torch.Generator().manual_seed(0))
@@ -127,6 +129,16 @@ def test_data_in_another_range() -> None:
     latents = 8 * torch.randn(8, 4, 8, generator=torch.Generator().manual_seed(0))
     unit = logsnr.analysis.Gaussian(0.0, 1.0).denoiser(VP, "v")
     assert logsnr.check(unit, latents).advice[0].startswith("the data should be x0 * 0.13")
+
+
+def test_a_trained_network() -> None:
+    """The digits network returns v, and knows more of the digits than their mean and standard deviation."""
+    model, (images, _) = load_digits_net(), load_digits(split="test")
+    right = logsnr.check(logsnr.Denoiser(model, SCHEDULE, PREDICTION), images[:4].float())
+    assert right.ok
+    assert right.error < 0.8
+    wrong = logsnr.check(logsnr.Denoiser(model, SCHEDULE, "eps", time="1000t"), images[:4].float())
+    assert wrong.advice == ("head is v: prediction='v'", "time should be 't': time='t'")
 
 
 def test_conditions_follow_their_samples() -> None:
