@@ -22,8 +22,9 @@ from .selfcheck import place_of, plain
 
 LEVELS = 6
 WIDEST = 3.0  # |lam| beyond which all conventions are alike at one end
-SAME = 0.03  # by how much errors may differ at a level and be chance; more, if x0 has few numbers
-TIE = 1.01  # up to this ratio the convention that comes first is taken
+FEW = 400  # numbers, with fewer of which errors differ more by chance
+SAME = 0.03  # by how much errors may differ at a level and be chance
+TIE = 0.01  # likewise over all levels: what comes first is taken, and what the denoiser is comes before all
 POOR = 1.2  # an error above this is worse than what mean and standard deviation alone know
 
 
@@ -96,9 +97,11 @@ def check(den: Denoiser, x0: torch.Tensor, *, seed: int = 0) -> Check:
         bare.model, bare.time, bare.prediction = den.model.net, "sigma", ""
         given = [as_is, *_conventions(bare, x0, seed)]
     best = min(given, key=lambda found: found.error)
-    most = (1 + max(SAME, 0.5 / x0.numel() ** 0.5)) * best.errors
-    likely = [found for found in given if (found.errors <= most).all()] or [best]
-    chosen = min(likely, key=lambda found: (len(found.advice), found.error > best.error * TIE))
+    at_level, over_all = (1 + least * max(1, FEW / x0.numel()) ** 0.5 for least in (SAME, TIE))
+    likely = [found for found in given if (found.errors <= at_level * best.errors).all()] or [best]
+    if as_is.error <= over_all * best.error:
+        likely = [as_is]
+    chosen = min(likely, key=lambda found: (len(found.advice), found.error > best.error * over_all))
     advice = chosen.advice
     if chosen.error > POOR:
         near = f" (nearest: {'; '.join(advice)})" if advice else ""

@@ -156,6 +156,14 @@ def test_conditions_follow_their_samples() -> None:
     assert not logsnr.check(logsnr.Denoiser(labelled, VP, conditions={"shift": means.flip(0)}), x0).ok
 
 
+def test_few_numbers_raise_no_false_alarm() -> None:
+    """One sample of 16 numbers, whatever it is."""
+    for seed in range(6):
+        x0 = C.DATA.sample(1, generator=torch.Generator().manual_seed(seed))
+        for den in (I.edm(C.edm_d), I.flow(C.velocity(1), data_at=1), C.DATA.denoiser(VP, "eps")):
+            assert logsnr.check(den, x0, seed=seed).ok
+
+
 def test_nothing_fits() -> None:
     found = logsnr.check(logsnr.Denoiser(lambda x, t: torch.sin(40 * x), VP), X0)
     assert not found.ok
