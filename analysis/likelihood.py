@@ -1,8 +1,8 @@
 """Exact log-likelihood along the PF-ODE: the change of variables of a continuous flow.
 
 Along the flow ``d log p(x) / dlam = -div(dx/dlam)`` (Chen et al. 2018, theorem 1; Song et al. 2021, 4.3; book 6.2), so
-the log-density of data is that of the noise it comes from plus an integral of the divergence, which is taken here in lam
-by the classical Runge-Kutta method.
+the log-density of data is that of the noise it comes from plus an integral of the divergence, which is taken here in
+lam by the classical Runge-Kutta method.
 """
 
 import math
