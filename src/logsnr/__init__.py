@@ -26,8 +26,8 @@ from .solvers.solution import Solution
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Load the analysis, the kernels and the bench when they are first used: import stays quick."""
-    if name in {"analysis", "bench", "kernels", "solvers"}:
+    """Load the analysis, the kernels, the integrations and the bench when they are first used: import stays quick."""
+    if name in {"analysis", "bench", "integrations", "kernels", "solvers"}:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
