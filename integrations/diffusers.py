@@ -40,7 +40,7 @@ class _Local(threading.local):
         return _Local, ()
 
 
-class LogSNRScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc, no-any-unimported]
+class LogSNRScheduler(SchedulerMixin, ConfigMixin):
     """Any solver of logsnr as a scheduler of diffusers.
 
         pipe.scheduler = LogSNRScheduler.from_config(pipe.scheduler.config, solver="dpmpp-2m")
@@ -60,7 +60,7 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc, no-any
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers] + [f"{name}Scheduler" for name in OTHERS]
 
-    @register_to_config  # type: ignore[untyped-decorator, unused-ignore]
+    @register_to_config
     def __init__(
         self,
         num_train_timesteps: int = 1000,

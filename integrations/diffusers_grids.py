@@ -165,8 +165,8 @@ def flow_grid(config: Any, n: int, timesteps: Any, sigmas: Any, mu: float | None
         levels = 1 - (1 - levels) * (1 - config.shift_terminal) / (1 - levels[-1])
     spread = spread_of(config)
     if spread is not None:
-        ends = (config.sigma_max or levels[0]), (config.sigma_min or levels[-1])
-        levels = SPREADS[spread][0](*map(float, ends), len(levels))
+        first, end = float(config.sigma_max or levels[0]), float(config.sigma_min or levels[-1])
+        levels = SPREADS[spread][0](first, end, len(levels))
     if config.use_flow_sigmas:
         levels = np.minimum(levels, 1 - 1e-6)  # UniPC's: what is told is below num_train_timesteps
     told = _flow_told(config, levels) if timesteps is None else timesteps

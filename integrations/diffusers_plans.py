@@ -121,11 +121,11 @@ class Setup:
             if n != self.program.steps:
                 raise ValueError(f"solver is a program of {self.program.steps} steps, not of {n}; tune one for them")
             return self._laid_out(self.program, self.own_schedule, {}, self._levels(self.program.times), device)
-        given = [None if values is None else np.array(values) for values in (timesteps, sigmas)]
+        told, sigma = (None if values is None else np.array(values) for values in (timesteps, sigmas))
         if self.bars is None or self.table is None:
-            told, levels = flow_grid(self.config, n, *given, mu)
+            told, levels = flow_grid(self.config, n, told, sigma, mu)
         else:
-            told, levels = table_grid(self.config, self.bars, self.table, n, *given)
+            told, levels = table_grid(self.config, self.bars, self.table, n, told, sigma)
         falls = -np.diff(levels)
         if not (falls >= 0).all() or np.isnan(levels).any():
             raise ValueError(f"timesteps and sigmas must go from noise to data, not be at levels {levels.tolist()}")
