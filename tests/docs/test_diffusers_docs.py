@@ -16,6 +16,7 @@ def test_python_blocks_print_what_the_page_says() -> None:
         assert output == said
 
 
+@pytest.mark.usefixtures("without_root")
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     example = Path(__file__).parents[2] / "examples" / "diffusers_pipeline.py"
     assert len(example.read_text().splitlines()) < 40

@@ -429,6 +429,7 @@ def test_other_bad_input() -> None:
         ours.step(noise(), ours.timesteps[0], noise(), generator=5)
 
 
+@pytest.mark.usefixtures("without_root")
 def test_a_pipeline() -> None:
     try:
         from diffusers import DDPMPipeline, UNet2DModel
