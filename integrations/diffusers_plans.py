@@ -15,6 +15,7 @@ from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, Trigonometric
 from ..solvers.schedules.straight import FlowMatching
+from ..solvers.schedules.tabulated import Discrete
 from .diffusers_grids import SPACINGS, flow_grid, level_at, table_grid, told_between
 from .diffusers_tables import discrete, levels_of, table_of
 
@@ -93,7 +94,7 @@ class Setup:
         """That of the model, on its clock: of tuned programs, and of `diffusers.schedule`."""
         if self.bars is None:
             return FlowMatching(data_at=1) if self.config.invert_sigmas else FlowMatching()
-        return discrete(self.bars)
+        return Trigonometric() if self.config.timestep_type == "continuous" else discrete(self.bars)
 
     @property
     def schedule(self) -> Schedule:
@@ -120,7 +121,9 @@ class Setup:
         if self.program is not None:
             if n != self.program.steps:
                 raise ValueError(f"solver is a program of {self.program.steps} steps, not of {n}; tune one for them")
-            return self._laid_out(self.program, self.own_schedule, {}, self._levels(self.program.times), device)
+            sch, times = self.own_schedule, [call.t for call in self.program]
+            told_at = {t: max(t, 0.0) for t in times} if isinstance(sch, Discrete) else {}
+            return self._laid_out(self.program, sch, told_at, self._levels(self.program.times), device)
         told, sigma = (None if values is None else np.array(values) for values in (timesteps, sigmas))
         if self.bars is None or self.table is None:
             told, levels = flow_grid(self.config, n, told, sigma, mu)

@@ -18,7 +18,7 @@ def test_a_missing_diffusers_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "diffusers", None)  # type: ignore[arg-type]
     monkeypatch.delitem(sys.modules, "logsnr.integrations.diffusers", raising=False)
-    monkeypatch.delattr(logsnr.integrations, "diffusers", raising=False)
+    monkeypatch.delitem(vars(logsnr.integrations), "diffusers", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'logsnr\[diffusers\]'"):
         _ = logsnr.integrations.diffusers
 
