@@ -73,6 +73,11 @@ class Setup:
                 raise ValueError(f"{name} = {config[name]!r:.60} is not one of {', '.join(map(repr, legal))}")
         self.head = HEADS[config.prediction_type]
         self.flow = self.head == "velocity"
+        if not self.flow and (config.shift != 1 or config.use_dynamic_shifting or config.use_flow_sigmas):
+            raise ValueError(
+                f"prediction_type = {config.prediction_type!r} is of a table of betas, but shift, use_dynamic_shifting "
+                "and use_flow_sigmas are of flow models: prediction_type='flow_prediction'"
+            )
         self.planned = "x0" if self.head == "x0" else "eps"  # as if v said no more: sigma = 0 is not to be asked
         self.ve = config.frame == "ve" and not self.flow
         self.bars = None if self.flow else table_of(config)

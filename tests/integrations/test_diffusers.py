@@ -360,6 +360,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"solver": "dpmp-2m"}, "solver = 'dpmp-2m' is unknown; did you mean"),
     ({"solver": "{}"}, "this is not a program"),
     ({"solver_options": {"eta": 1.0}}, "eta = 1.0 is not an option of dpmpp-2m"),
+    ({"shift": 3.0}, "are of flow models: prediction_type='flow_prediction'"),
     ({"trained_betas": [0.1, 1.2]}, "betas must lie between 0 and 1"),
 ]
 
