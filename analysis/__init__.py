@@ -1,5 +1,6 @@
 """Problems with exact answers, references, and what is measured and proved with them."""
 
+from .bound_grid import bound_grid
 from .digits import load_digits
 from .discrepancies import energy_distance, mmd
 from .empirical import Empirical
@@ -37,6 +38,7 @@ __all__ = [
     "Sweeps",
     "Transfer",
     "WorkPrecision",
+    "bound_grid",
     "convergence_order",
     "energy_distance",
     "explain",

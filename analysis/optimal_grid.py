@@ -1,6 +1,6 @@
 """The grid with the least exact error on Gaussian data: for a spectrum, a solver and a budget."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ DESCENTS = 2  # from how many of them
 ITERATIONS = 40
 MODES = 256  # a spectrum of more is summed up by so many quantiles
 LONGEST = 100
+
+Residuals = Callable[[Program], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +78,7 @@ def optimal_grid(
     Raises ValueError for a spectrum or weights that are none, nfe < 1 or > 100, a budget too small for one step, and
     solvers that choose their own steps.
     """
-    check_schedule(schedule)
-    if isinstance(nfe, bool) or not isinstance(nfe, (int, np.integer)) or not 1 <= nfe <= LONGEST:
-        raise ValueError(f"nfe must be an integer from 1 to {LONGEST}, not {nfe!r}")
+    check_request(nfe, schedule)
     method = find_solver(solver)
     stds, weights = _spectrum(stds, weights)
 
@@ -90,19 +90,31 @@ def optimal_grid(
         scaled: Array = np.sqrt(weights) * (got - end) / np.sqrt((weights * end**2).sum())
         return scaled
 
+    return searched(method, nfe, schedule, residuals, t_start=t_start, t_end=t_end, startup=startup)
+
+
+def check_request(nfe: Any, schedule: Any) -> None:
+    """TypeError for a schedule that is none, ValueError for a budget that no search is made for."""
+    check_schedule(schedule)
+    if isinstance(nfe, bool) or not isinstance(nfe, (int, np.integer)) or not 1 <= nfe <= LONGEST:
+        raise ValueError(f"nfe must be an integer from 1 to {LONGEST}, not {nfe!r}")
+
+
+def searched(method: Solver, nfe: int, schedule: Schedule, residuals: Residuals, **layout: Any) -> OptimalGrid:
+    """The grid on which the norm of ``residuals(program)`` has a local minimum, from the best of the `BEGINNINGS`."""
+
     def error(program: Program) -> float:
         return float(np.linalg.norm(residuals(program)))
 
-    layouts = {name: Layout(None, int(nfe), name, t_start, t_end, startup) for name in BEGINNINGS}
-    programs = {name: layout.program(method, schedule) for name, layout in layouts.items()}
+    programs = {name: Layout(nfe=nfe, grid=name, **layout).program(method, schedule) for name in BEGINNINGS}
     before = {name: error(program) for name, program in programs.items()}
     best = sorted(programs, key=before.__getitem__)[:DESCENTS]
-    moved = [_descended(programs[name], method, schedule, startup, residuals) for name in best]
+    moved = [_descended(programs[name], method, schedule, layout.get("startup"), residuals) for name in best]
     found = min([programs[best[0]], *moved], key=error)
     return OptimalGrid(np.array(found.grid), found, error(found), before)
 
 
-def _descended(program: Program, method: Solver, sch: Schedule, startup: str | None, residuals: Any) -> Program:
+def _descended(program: Program, method: Solver, sch: Schedule, startup: str | None, residuals: Residuals) -> Program:
     """The program with its inner nodes at a local minimum."""
     times = np.array(program.grid)
     if len(times) < 3:

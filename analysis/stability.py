@@ -110,6 +110,8 @@ def stable_step(solver: str | Solver) -> float:
 
 def _growth(method: Solver, h: float, kappa: Array) -> Array:
     """Spectral radius per step (M,), from the table on a long grid of steps h."""
+    if getattr(getattr(method.planner, "gauge", None), "own", "lam") == "clock":
+        raise ValueError(f"the steps of {method.name} depend on the level of noise: there is no growth per step")
     lam = h * np.arange(-DEPTH, 2 * DEPTH + 1)
     sch = EDM(sigma_min=math.exp(-lam[-1]), sigma_max=math.exp(-lam[0]))
     program = method.program(sch, np.exp(-lam))

@@ -26,6 +26,7 @@ from .work_precision import startups
 SPAN = 0.69  # half-log-SNR from -0.69 to 0.69: every schedule reaches it
 PROBLEM = GaussianMixture([-1.0, 0.8], [1.0, 0.5], [0.3, 0.7])  # as wide as they are far apart; ALL says why
 SAMPLES = 32  # no single start decides
+SLOW = {"ipndm-3": 512, "ipndm-4": 512, "pndm": 512, "gradient-estimation": 512}  # evaluations until the slopes settle
 
 ALL = f"""\
 # Orders: every solver, schedule and head
@@ -47,7 +48,7 @@ heads of a row differ by rounding only, unless their conversion is wrong.
 | network | the exact denoiser, which returns the head of the column |
 | grids | from lam = -{SPAN} to {SPAN}; steps vary by +-30 % |
 | steps | double from 8 to 32; at order 5 to 64 |
-| steps of multistep solvers | to 64 at order 2, to 256 above: their start shows longer |
+| steps of multistep solvers | to 64 at order 2, to 256 above: their start shows longer; {", ".join(SLOW)}: to 512 |
 | `Discrete` | the 1000-entry table of the linear schedule, on the same grids as the others: they ignore its entries |
 | `Custom` | alpha = 1 / (1 + t^2), sigma = t |
 
@@ -57,8 +58,9 @@ span is the longest that all schedules have. On the narrower mixture of `two_gau
 
 
 def methods() -> list[Solver]:
-    """Every solver whose order a grid can show."""
-    return [m for m in map(solver, solver_names()) if m.planner is not None and not m.stochastic]
+    """Every solver whose order a grid can show; of those that are one planner by several names the first."""
+    fixed = [m for m in map(solver, solver_names()) if m.planner is not None and not m.stochastic]
+    return [m for n, m in enumerate(fixed) if m.planner not in [other.planner for other in fixed[:n]]]
 
 
 def schedules() -> dict[str, Schedule]:
@@ -81,6 +83,8 @@ def longest(method: Solver) -> int:
     """Evaluations that pay for so many steps that the slopes settle, and for a start by another method: 32 steps, 64 at
     order 5, and where that start shows, in multistep solvers, 64 at order 2 and 256 above."""
     multistep = method.evaluations == 1 < method.order
+    if method.name in SLOW:
+        return SLOW[method.name]
     steps = (64 if method.order == 2 else 256) if multistep else (32 if method.order < 5 else 64)
     return steps * 5 // 4 * method.evaluations
 

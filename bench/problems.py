@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 
 from ..analysis.digits import load_digits
@@ -14,7 +16,8 @@ from ..analysis.reference import reference_flow
 from ..solvers.denoiser import Denoiser
 from ..solvers.names import nearest
 from ..solvers.noise import randn
-from ..solvers.schedules.formulas import VPLinear
+from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.formulas import EDM, VPLinear
 from .digits_net import PREDICTION, SCHEDULE, load_digits_net
 
 SMOOTHING = 0.05  # of the digits, whose grey levels are 0.125 apart
@@ -111,25 +114,47 @@ def gaussian() -> BenchProblem:
     return _known("gaussian", summary, data, samples=256, generated=500)
 
 
+def random_mixture(size: int, components: int, seed: int) -> GaussianMixture:
+    """A mixture in ``size`` dimensions: means of variance 1, spreads from 0.05 to 0.5 in each of them, and shares that
+    differ by up to 4."""
+    rng = np.random.default_rng(seed)
+    means = rng.standard_normal((components, size))
+    spreads = np.exp(rng.uniform(np.log(0.05), np.log(0.5), (components, size)))
+    weights = rng.uniform(1, 4, components)
+    return GaussianMixture(means, spreads**2, weights / weights.sum())
+
+
+def _mixture_of(size: int, components: int) -> BenchProblem:
+    summary = f"{components} random Gaussians in {size} dimensions, sigma from 80 to 0.002"
+    data = random_mixture(size, components, seed=size)
+    return _known(f"mixture-{size}", summary, data, samples=1000, generated=1000, sch=EDM())
+
+
 PROBLEMS: dict[str, Callable[[], BenchProblem]] = {
     "digits": digits,
     "digits-net": digits_net,
     "mixture": mixture,
     "gaussian": gaussian,
 }
+MIXTURES: dict[str, Callable[[], BenchProblem]] = {  # more for comparisons with other libraries
+    "mixture-16": partial(_mixture_of, 16, 8),
+    "mixture-64": partial(_mixture_of, 64, 6),
+}
 
 
 def load_problem(name: str) -> BenchProblem:
     """The problem of that name; ValueError with the nearest names if there is none."""
-    if name not in PROBLEMS:
-        raise ValueError(f"problem = {name!r} is unknown{nearest(name, PROBLEMS)}")
-    return PROBLEMS[name]()
+    known = PROBLEMS | MIXTURES
+    if name not in known:
+        raise ValueError(f"problem = {name!r} is unknown{nearest(name, known)}")
+    return known[name]()
 
 
 def _known(
-    name: str, summary: str, data: Problem, *, samples: int, generated: int, images: bool = False
-) -> BenchProblem:
-    sch = VPLinear()
+    name: str, summary: str, data: Problem, *, samples: int, generated: int, images: bool = False,
+    sch: Schedule | None = None,
+) -> BenchProblem:  # fmt: skip
+    sch = sch or VPLinear()
     den = data.denoiser(sch)
     event_shape = tuple(data.event_shape) or (1,)  # () describes coordinates; the bench takes one per sample
 

@@ -75,13 +75,13 @@ def load_reference(problem: BenchProblem, compared: Compared, samples: int, seed
     key = hashlib.sha256(told + start.numpy().tobytes()).hexdigest()[:16]
     path = cache / f"{problem.name}-{compared}-{key}.npz"
     if compared == "law":
-        exact = _cached(path, lambda: _exact_distances(problem, samples))
+        exact = cached(path, lambda: _exact_distances(problem, samples))
         return LawReference(start, problem.law.target, {name: Estimate(*exact[name].tolist()) for name in DISTANCES})
-    found = _cached(path, lambda: _exact_ends(problem, start))
+    found = cached(path, lambda: _exact_ends(problem, start))
     return PathReference(start, torch.from_numpy(found["end"]), float(found["error"]))
 
 
-def _cached(path: Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def cached(path: Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path) as stored:  # missing, or damaged
         return dict(stored)
     found = compute()

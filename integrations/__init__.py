@@ -1,9 +1,9 @@
-"""Other libraries: each module needs its own one, which is imported when it is first used."""
+"""Ways into the programs that people run, and for their models into this library. The other libraries stay optional."""
 
 from importlib import import_module
 from types import ModuleType
 
-MODULES = ("diffusers",)
+MODULES = ("comfyui", "diffusers", "k_diffusion")  # imported when they are first used, with what they need
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numba
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from .kept import Kept, trusted
 from .pool import Loop
 
 SIGNATURE = "int64(int64, int64, int64, int64)"
@@ -26,9 +26,9 @@ if hasattr(os, "register_at_fork"):  # a child must find these locks free, whoev
 def compiled(function: Callable[..., Any]) -> Loop:
     """``function(frame, row, begin, end)`` of int64 as machine code that runs without the GIL.
 
-    A thread that asks while another compiles waits. numba keeps the code beside the source, or in the user's cache
-    where that cannot be written, or in NUMBA_CACHE_DIR. Where nothing can be kept, or what was kept is damaged, the
-    function is compiled for this process alone.
+    A thread that asks while another compiles waits. The code is kept where numba would keep it: beside the source, or
+    in the user's cache where that cannot be written, or in NUMBA_CACHE_DIR. Where nothing can be kept, or others may
+    write there, or what was kept is damaged, the function is compiled.
     """
     found = _MADE.get(function)
     if found is None:
@@ -42,8 +42,10 @@ def compiled(function: Callable[..., Any]) -> Loop:
 def _compile(function: Callable[..., Any]) -> Loop:
     try:
         loop = numba.njit(nogil=True, cache=True)(function)
-        with suppress(AttributeError):  # numba looks at one file; a loop is made of several
-            loop._cache._cache_file._source_stamp = stamp()
+        folder = Path(loop._cache.cache_path)
+        if not trusted(folder, Path(function.__code__.co_filename)):
+            raise PermissionError(folder)
+        loop._cache._cache_file = Kept(folder, function, stamp())
         loop.compile(SIGNATURE)
     except Exception:
         loop = numba.njit(SIGNATURE, nogil=True)(function)

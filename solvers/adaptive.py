@@ -1,4 +1,4 @@
-"""Runs that choose their own steps: embedded pairs of this library, sample by sample, and black boxes of torchdiffeq."""
+"""Runs that choose their own steps: embedded pairs, sample by sample, and the black boxes of torchdiffeq."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from .watching import Bar, Callback, called, takes_x0
 Count = Callable[[int], object]
 
 TOLERANCE = {True: 1e-3, False: 1e-5}  # by default: of pairs, of black boxes
-MARGIN = 1.0  # in lam, of the levels where steps to infinite log-SNR begin and end
+MARGIN = 1.5  # in lam, of the levels where steps to infinite log-SNR begin and end
 
 
 def adaptive_solution(
@@ -81,13 +81,13 @@ def pair_solution(
 
     def limit(y: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
         nonlocal calls
-        if limits[ends] is None:
+        weights = limits[ends]
+        if weights is None:
             return y
         calls += 1
-        a, b = limits[ends]
-        end = a * y + b * den.predict(y.to(den.dtype(x)), torch.full((len(y),), ends[0], dtype=torch.float64)).to(
-            y.dtype
-        )
+        times = torch.full((len(y),), ends[0], dtype=torch.float64, device="cpu")
+        a, b = weights
+        end = a * y + b * den.predict(y.to(den.dtype(x)), times).to(y.dtype)
         if not (keep or all_finite(end)):
             raise not_finite(x, calls - 1, calls, ends[0], samples=broken_samples(end))
         return end
@@ -123,14 +123,13 @@ def _inside(sch: Schedule, times: Array, tol: float) -> Array:
     what the DDIM step neglects, of the order of e^(-2 |lam|), is a share of the tolerance for data of deviation 1.
     """
     lam, last = np.asarray(sch.half_logsnr(times)), sch.last_level
-    edge = MARGIN - math.log(tol) / 2
+    edge = max(MARGIN - math.log(tol) / 2, 1.0)
     first, *middle, end = times.tolist()
     ahead = 1 if times[0] > times[-1] else -1
 
     def level(lam_end: float, neighbour: float, way: int) -> float:
         """The time of the level on the side of ``lam_end``; the next time, if that is beyond it already."""
-        at_last = lam_end > 0 and last is not None
-        found = float(last) if at_last else float(sch.time(math.copysign(edge, lam_end)))
+        found = float(sch.time(math.copysign(edge, lam_end))) if last is None or lam_end < 0 else last
         before, after = (float(sch.half_logsnr(t)) * way * ahead for t in (neighbour, found))
         return neighbour if before <= after else found
 

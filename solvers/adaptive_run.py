@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .adaptive_control import Control, error_norm
+from .adaptive_control import Control
 from .answers import convert
-from .arrays import Array
+from .arrays import Array, Indices, Mask
 from .denoiser import Denoiser
 from .finite import not_finite
 from .heads import Level, network_rate
@@ -19,12 +19,12 @@ STRETCH = 1.1  # a step may be that much longer than planned if it then ends whe
 
 
 class Driven(NamedTuple):
-    """The states (B, ...) at the stops, and by sample (B,): steps accepted and rejected, evaluations, accepted times."""
+    """The states (B, ...) at the stops, and by sample: steps accepted and rejected, evaluations, and their times."""
 
     states: list[torch.Tensor]
-    accepted: Array
-    rejected: Array
-    nfe: Array
+    accepted: Indices
+    rejected: Indices
+    nfe: Indices
     grids: tuple[Array, ...]
 
 
@@ -83,12 +83,11 @@ class _Run:
             raise
         a, b = convert(den.answers, self.pair.gauge, Level.at(den.schedule, self.asked))
         b = network_rate(den.answers, den.schedule) * b
-        value = self._combined(
-            [self.seen, answer.to(self.x.dtype)], np.stack([a + 0 * self.asked, b + 0 * self.asked], 1)
-        )
+        weights = np.column_stack(np.broadcast_arrays(a, b, self.asked)[:2])
+        value = self._combined([self.seen, answer.to(self.x.dtype)], weights)
         self._check(value, answer, active)
         slot = np.array([self.pair.slot(i) for i in range(self.pair.stages)])[self.stage]
-        self.slots = [self._where(slot == j, value, kept) for j, kept in enumerate(self.slots)]
+        self.slots = [self._where(active & (slot == j), value, kept) for j, kept in enumerate(self.slots)]
         return self.calls
 
     def go_on(self) -> None:
@@ -100,13 +99,13 @@ class _Run:
             self._end(np.flatnonzero(last))
         self._prepare()
 
-    def _end(self, rows: Array) -> None:
+    def _end(self, rows: Indices) -> None:
         pair, control = self.pair, self.control
         s, t, past = self.s[rows], self.t[rows], self.past[rows]
         row, errors = pair.result(s, t, past)
         end = self._state(rows, row)
         error = self._combined(self.slots, self._spread(rows, errors))
-        norm = error_norm(error, self.x, end, control.rtol, control.atol).cpu().numpy().astype(float)[rows]
+        norm = control.norm(error, self.x, end)[rows]
         good = control.decide(rows, norm, np.abs(t.lam - s.lam), pair.exponent(past))
         self.stage[rows] = np.where(good & (not pair.carries), 0, 1)
         self._accept(rows[good], end)
@@ -115,7 +114,7 @@ class _Run:
         control.check(rows, self.s.lam[rows], self.s.t[rows], norm)
         self._aim(rows)
 
-    def _accept(self, rows: Array, end: torch.Tensor) -> None:
+    def _accept(self, rows: Indices, end: torch.Tensor) -> None:
         mine = self._mask(rows)
         self.x = self._where(mine, end, self.x)
         _put(self.s, rows, self.t[rows])
@@ -131,7 +130,7 @@ class _Run:
             self.states[stop] = self._where(there, self.x, self.states[stop])
         self.stop[reached] += 1
 
-    def _aim(self, rows: Array) -> None:
+    def _aim(self, rows: Indices) -> None:
         """Where the next steps of these samples end: at the next stop, or half way if two steps reach it."""
         if not len(rows):
             return
@@ -160,10 +159,10 @@ class _Run:
             self.asked[rows] = at.t
         self.seen = self._combined([self.x, *self.slots], weights)
 
-    def _state(self, rows: Array, row: Row) -> torch.Tensor:
+    def _state(self, rows: Indices, row: Row) -> torch.Tensor:
         return self._combined([self.x, *self.slots], self._spread(rows, np.column_stack(row)))
 
-    def _spread(self, rows: Array, some: Array) -> Array:
+    def _spread(self, rows: Indices, some: Array) -> Array:
         """Rows of a matrix for all samples, 0 for the others."""
         whole = np.zeros((len(self.x), some.shape[1]))
         whole[rows] = some
@@ -178,16 +177,16 @@ class _Run:
             total = total + columns[:, j].reshape(shape) * more
         return total
 
-    def _mask(self, rows: Array) -> Array:
+    def _mask(self, rows: Indices) -> Mask:
         mask = np.zeros(len(self.x), dtype=bool)
         mask[rows] = True
         return mask
 
-    def _where(self, mask: Array, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
+    def _where(self, mask: Mask, yes: torch.Tensor, no: torch.Tensor) -> torch.Tensor:
         chosen = torch.from_numpy(mask).to(self.x.device).reshape(-1, *[1] * (self.x.dim() - 1))
         return torch.where(chosen, yes, no)
 
-    def _check(self, value: torch.Tensor, answer: torch.Tensor, active: Array) -> None:
+    def _check(self, value: torch.Tensor, answer: torch.Tensor, active: Mask) -> None:
         finite = value.detach().isfinite().reshape(len(value), -1).all(1).cpu().numpy()
         broken = np.flatnonzero(active & ~finite)
         if not len(broken):
@@ -206,6 +205,6 @@ def _repeated(at: Nodes, n: int) -> Nodes:
     return Nodes(*(np.full(n, float(value)) for value in vars(at).values()))
 
 
-def _put(nodes: Nodes, rows: Array, new: Nodes) -> None:
+def _put(nodes: Nodes, rows: Indices, new: Nodes) -> None:
     for old, values in zip(vars(nodes).values(), vars(new).values(), strict=True):
         old[rows] = values

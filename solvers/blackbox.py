@@ -96,12 +96,12 @@ def adaptive_solve(
             error.add_note(f"at call {nfe}, t = {float(t):.6g}")
             raise
         if not torch.isfinite(dx).all():
-            raise not_finite(x, nfe - 1, nfe, float(t))
+            raise not_finite(x, nfe - 1, nfe, float(t.detach()))
         return dx
 
     steps: Any = velocity  # torchdiffeq's way to tell
-    steps.callback_accept_step = lambda t, y, dt: accepted(float(t))
-    steps.callback_reject_step = lambda t, y, dt: rejected(float(t))
+    steps.callback_accept_step = lambda t, y, dt: accepted(float(t.detach()))
+    steps.callback_reject_step = lambda t, y, dt: rejected(float(t.detach()))
     grid = torch.tensor(times, dtype=torch.float64, device=x.device)
     # step_t: steps end at the times; torchdiffeq would step over them, out of the schedule after the last, and
     # interpolate the others by a quartic, which is less exact than its steps are.

@@ -109,6 +109,8 @@ class Call:
                 f"(model columns first, then {len(self.reads)} reads and {len(self.noises)} noises), "
                 f"not shape {matrix.shape}"
             )
+        if 0 in matrix.shape:
+            raise ValueError(f"matrix must have coefficients for samples of at least one element, not {matrix.shape}")
         if not np.isfinite(matrix).all():
             raise ValueError(f"the coefficients at t = {self.t:.6g} are not finite: {matrix.tolist()!s:.200}")
         matrix.setflags(write=False)

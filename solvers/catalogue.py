@@ -4,18 +4,25 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from .auto import AUTO
 from .catalogue_ode import FAMILIES as ODE_FAMILIES
 from .catalogue_sde import STOCHASTIC
 from .names import solver_hint
-from .planners.gauges import GAUGES, Gauge
+from .planners.gauges import GAUGES, Gauge, Needed
 from .planners.stochasticity import Smooth, Window
+from .planners.universal import Universal
+from .planners.wiener import Wiener
 from .solver import Planner, Solver
+from .statistics import Statistics
 
 __all__ = ["Solver", "solver", "solver_names"]
 
 FAMILIES = {**ODE_FAMILIES, "Methods with noise": STOCHASTIC}
 _SOLVERS = {entry.name: entry for family in FAMILIES.values() for entry in family}
-FIELDS = {"tau": "eta"}  # options that have another name than the planner's field
+FIELDS = {  # options that have another name than the planner's field
+    "tau": "eta", "gaussian": "gauge", "statistics": "gauge",
+}  # fmt: skip
+KINDS: dict[str, type] = {"gaussian": Wiener, "statistics": Statistics}  # what some of them must be
 COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as `Adams.moments`; the first is for True
     "dpmpp-2m": {"published": "simplified"},
     "dpmpp-3m": {"published": "halved"},
@@ -25,10 +32,22 @@ COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as 
 }
 
 
+# Tables fitted for a few evaluations, and choices: no methods that converge as steps shrink, so `solver_names` leaves
+# them out.
+_TABLES = {
+    "universal": Solver(
+        "universal", "fitted to random problems; the best there is at 5 to 10 evaluations", Universal(),
+        options=("data_std", "width"),
+    ),
+    AUTO.name: AUTO,
+}  # fmt: skip
+
+
 def solver(name: str | Solver | Planner, *, compat: bool | str = False, **options: Any) -> Solver:
     """The solver called ``name``; ValueError with the nearest names if there is none.
 
-    name:    a name, a `Solver`, or a planner of one's own, which is called by the name of its class.
+    name:    a name, a `Solver`, or a planner of one's own, which is called by the name of its class. "auto" chooses one
+             for the budget, together with the grid (`Auto`).
     compat:  a formula that other libraries ship under the same name, with its true order: for "dpmpp-2m" and
              "sde-dpmpp-2m" the published simplification of the weights, for "dpmpp-3m" and "sde-dpmpp-3m" the second
              difference that is off by a factor 2 everywhere (order 2 instead of 3), for "unipc-1" to "unipc-4" "bh2"
@@ -46,6 +65,8 @@ def solver(name: str | Solver | Planner, *, compat: bool | str = False, **option
         if given not in found.options:
             has = f"it has {', '.join(found.options)}" if found.options else "it has no options"
             raise ValueError(f"{given} = {value!r} is not an option of {found.name}: {has}")
+        if not isinstance(value, KINDS.get(given, object)):
+            raise ValueError(f"{given} must be a logsnr.{KINDS[given].__name__}, not {value!r:.60}")
     fields = {FIELDS.get(option, option): options[option] for option in options}
     kind = "planner" if found.planner else "adaptive"
     try:
@@ -56,8 +77,8 @@ def solver(name: str | Solver | Planner, *, compat: bool | str = False, **option
     settings = ", ".join(
         f"{option}={_label(getattr(planner, FIELDS.get(option, option)))}" for option in sorted(options)
     )
-    named = {"name": f"{found.name} ({settings})", "summary": found.summary, "options": found.options}
-    return _made(Solver(**named, **{kind: planner}))
+    made = Solver(f"{found.name} ({settings})", found.summary, options=found.options, **{kind: planner})
+    return _made(made)
 
 
 @lru_cache(maxsize=256)  # the same settings give the same object, which is found again faster than an equal one
@@ -68,8 +89,8 @@ def _made(found: Solver) -> Solver:
 def _named(name: Any) -> Solver:
     if isinstance(name, Solver):
         return name
-    if isinstance(name, str) and name in _SOLVERS:
-        return _SOLVERS[name]
+    if isinstance(name, str) and name in (known := _SOLVERS | _TABLES):
+        return known[name]
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
     raise ValueError(f"solver = {name!r:.60} is unknown{solver_hint(name, _SOLVERS)}")
@@ -103,5 +124,7 @@ def families() -> dict[str, list[str]]:
 
 
 def solver_names() -> list[str]:
-    """Every name that ``solver=`` takes."""
-    return list(_SOLVERS)
+    """Every name that ``solver=`` takes as it is and that converges: not those that need something given, as
+    ``wiener-2`` does, and not "auto" and "universal", which choose among
+    methods and tables."""
+    return [name for name, found in _SOLVERS.items() if not isinstance(getattr(found.planner, "gauge", None), Needed)]

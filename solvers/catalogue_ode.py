@@ -3,7 +3,7 @@
 from typing import Any
 
 from .planners.combined import DPMFast, GradientEstimation
-from .planners.gauges import EPS, STRAIGHT, VELOCITY, X0
+from .planners.gauges import EPS, STRAIGHT, VELOCITY, X0, Needed
 from .planners.multistep import Adams
 from .planners.pairs import AdamsPair, Pair, RungeKuttaPair
 from .planners.singlestep import ExponentialRungeKutta
@@ -36,6 +36,8 @@ RHO = tuple((f"deis-rho-{p}", f"lms-{p}") for p in (2, 3, 4))
 SAME = (FIRST, *RHO, ("dpm-3m", "adams"))  # names of the same numbers
 PNDM = Adams(EPS, 4, moments="equal", startup="single-step", starter=PRK)
 ORDERS = (1, 2, 3, 4)
+GAUSSIAN = Needed(option="gaussian", example="logsnr.Wiener.from_data(x0)")
+STATISTICS = Needed(option="statistics", example="logsnr.calibrate(den, x0)")
 
 
 def _others(name: str) -> tuple[str, ...]:
@@ -113,6 +115,23 @@ MULTISTEP = [
     ),
 ]  # fmt: skip
 
+INFORMED = [
+    *(
+        _adams(
+            f"wiener-{p}", f"exponential Adams of order {p}, eps less that of a Gaussian, in lam; gaussian=",
+            GAUSSIAN, p, options=("gaussian", "corrector"),
+        )
+        for p in (1, 2, 3)
+    ),
+    *(
+        _adams(
+            f"dpm-v3-{p}", f"DPM-Solver-v3 of order {p}: exponential Adams on measured statistics; statistics=",
+            STATISTICS, p, options=("statistics", "corrector", "moments"),
+        )
+        for p in (1, 2, 3)
+    ),
+]  # fmt: skip
+
 SINGLE_STEP = [
     _exponential("heun-rho", "Heun in x/alpha and sigma/alpha, on every schedule", EPS, two_stage(1)),
     _exponential("dpm-2", "DPM-Solver-2: exponential midpoint rule, eps", EPS, DPM_2),
@@ -143,6 +162,7 @@ PAIRS = [
 
 FAMILIES = {
     "Adams methods: one evaluation a step": MULTISTEP,
+    "Adams methods that know the data": INFORMED,
     "Exponential Runge-Kutta methods": SINGLE_STEP,
     "Adaptive pairs": PAIRS,
     "Methods on dx/dt": CLASSICAL,

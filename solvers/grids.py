@@ -90,6 +90,7 @@ def _wrong(name: str, value: Any) -> str:
         "of": (value in ("lam", "time"), "'lam' or 'time'"),
         "dpm": (isinstance(value, bool), "True or False"),
         "mu": (abs(amount) < np.inf, "a number"),
+        "share": (0 <= amount <= 1, "a number from 0 to 1"),
         "offset": (amount in (0, 1), "0 or 1"),
         "linear_steps": (value is None or (amount > 0 and amount % 1 == 0), "a number of steps, or None"),
         **dict.fromkeys(("threshold", "pivot", "middle"), (0 < amount < 1, "a number between 0 and 1")),

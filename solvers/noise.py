@@ -1,5 +1,7 @@
 """Where the noise of a run comes from: seeds of every sample, a generator, a Brownian path, or the user."""
 
+import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,6 +16,7 @@ from .program import NoiseKey, Program
 from .schedules.base import Schedule, check_schedule
 
 NoiseFunction = Callable[[NoiseKey, torch.Tensor], torch.Tensor]
+FEW, FEWEST = 1 << 14, 64  # elements whose spread is looked at, and that tell something
 START = 2  # the stream of `randn`: runs draw from others
 
 Seed = int | Iterable[int]
@@ -61,6 +64,20 @@ def start(
     sigma = float(schedule.sigma(schedule.t_start if t_start is None else float(t_start)))
     z = randn(shape, seed=seed, sample_ids=sample_ids, dtype=torch.promote_types(dtype, torch.float32), device=device)
     return (sigma * z).to(dtype)
+
+
+def warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
+    """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``."""
+    if x.device.type != "cpu" or transformed():
+        return
+    some = x if x.numel() <= FEW else x[: max(FEW * len(x) // x.numel(), 1)].reshape(-1)[:FEW]
+    spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5
+    if some.numel() >= FEWEST and not sigma / 2 < spread < 2 * sigma and spread < math.inf:
+        warnings.warn(
+            f"x has a root mean square of {spread:.3g}, but pure noise at t = {program.grid[0]:.6g} has {sigma:.3g}: "
+            "logsnr.start(schedule, shape, seed=...) makes it",
+            stacklevel=4,
+        )
 
 
 def seeds_of(batch: int, device: torch.device, seed: Seed, sample_ids: Iterable[int] | None) -> Seeds:
@@ -140,6 +157,11 @@ def noise_source(
     seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
     if not brownian:
         return seeds
+    if backwards := [key for key in program.noises if key.stream == 0 and key.s < key.t]:
+        raise ValueError(
+            f"brownian = True goes with noise from s to t < s, and {backwards[0]} goes back to more noise: write "
+            f"noise({backwards[0].t:.6g}, {backwards[0].s:.6g}), or give it another stream than 0"
+        )
     return _Path(BrownianNoise(sch, program.eta or Window(1.0), seeds))
 
 

@@ -1,5 +1,6 @@
 """From what a user says of a solver and a grid to the program: shared by `solve` and by the analysis."""
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -31,7 +32,7 @@ class Layout:
 
     steps: int | None = None
     nfe: int | None = None
-    grid: str | tuple[float, ...] | Callable[[float], Any] = "logsnr"
+    grid: str | tuple[float, ...] | Callable[[float], Any] | None = None
     t_start: float | None = None
     t_end: float | None = None
     startup: str | None = None
@@ -67,11 +68,10 @@ class Layout:
         whole = [name for name, value in given.items() if isinstance(value, tuple)]
         rest = [f.name for f in fields(self) if f.name not in ("startup", "grid", "sigmas", "lams")]
         extra = [name for name in rest if getattr(self, name) not in (None, ())]
-        if len(whole) > 1 or (whole != ["an array of times is"] and self.grid != "logsnr"):
+        if len(whole) > 1 or (whole != ["an array of times is"] and self.grid is not None):
             extra.append("grid" if len(whole) == 1 else whole[1].split()[0])
         if extra:
-            which = "steps, nfe, t_start and t_end" if set(extra) <= {"steps", "nfe", "t_start", "t_end"} else ""
-            raise ValueError(f"{whole[0]} the whole grid; leave out {which or ' and '.join(extra)}")
+            raise ValueError(f"{whole[0]} the whole grid; leave out {' and '.join(extra)}")
         if isinstance(self.grid, tuple):
             return check_grid(sch, self.grid)
         return level_times(sch, *(("sigmas", self.sigmas) if self.lams is None else ("lams", self.lams)))
@@ -94,7 +94,24 @@ class Layout:
                 raise ValueError(f"a program is the whole grid; leave out {' and '.join(given)}")
             check_times(sch, solver)
             return solver
-        method = find_solver(solver)
+        method, layout = self._chosen(find_solver(solver), sch)
+        return layout._planned(method, sch, prediction)
+
+    def _chosen(self, method: Solver, sch: Schedule) -> tuple[Solver, "Layout"]:
+        """The solver and the grid, where the planner is one that chooses them for a budget (`auto`)."""
+        choose, budget = getattr(method.planner, "choose", None), self.nfe or self.steps
+        if not choose or not self.named or budget is None or bool(self.nfe) == bool(self.steps):
+            return method, self
+        first, last = make_grid(sch, 1, t_start=self.t_start, t_end=self.t_end).tolist()
+        found: Solver
+        found, grid, options = choose(sch, first, last, budget)
+        if self.grid is not None:  # the user's own
+            return found, self
+        named = ", ".join(f"{name}={value:g}" for name, value in options.items())
+        name = f"{found.name} on {grid}({named})"
+        return replace(found, name=name), replace(self, grid=grid, grid_options=tuple(options.items()))
+
+    def _planned(self, method: Solver, sch: Schedule, prediction: str | None) -> Program:
         if not self.named:
             return method.program(sch, self.nodes(sch), startup=self.startup, prediction=prediction)
         fill = getattr(method.planner, "within", None)
@@ -118,7 +135,7 @@ class Layout:
         return self._laid_out(sch, 1) if self.named else self.nodes(sch)
 
     def _laid_out(self, sch: Schedule, steps: int) -> Array:
-        kind: Any = self.grid
+        kind: Any = self.grid if self.grid is not None else "logsnr"
         return make_grid(
             sch, steps, kind, t_start=self.t_start, t_end=self.t_end, shift=self.shift, **dict(self.grid_options)
         )
@@ -180,8 +197,8 @@ def _goes_back(program: Program) -> bool:
 
 
 def grid_key(grid: Any) -> Any:
-    """A grid as something to cache by: its name, its function, or its times. ValueError unless it is one of them."""
-    if isinstance(grid, str) or callable(grid):
+    """A grid as something to cache by: its name, its function, or its times; or None. ValueError for anything else."""
+    if grid is None or isinstance(grid, str) or callable(grid):
         return grid
     return _line("grid must be a name or a 1-D array of times", grid)
 
@@ -221,3 +238,10 @@ def layout_key(
     ends = end_time("t_start", t_start), end_time("t_end", t_end)
     levels = levels_key("sigmas", sigmas), levels_key("lams", lams)
     return steps, nfe, grid_key(grid), *ends, startup, options_key(options), *levels, as_shift(shift)
+
+
+def specialised(value: Any) -> Any:
+    """A number as a constant of a graph: Dynamo takes one that has changed for a symbol, for which there is no plan."""
+    if isinstance(value, float):
+        return float.fromhex(value.hex())
+    return operator.index(value) if isinstance(value, int) else value

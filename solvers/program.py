@@ -21,6 +21,7 @@ from .interpret import NO_NOISE, PairModel, carry_out
 from .planners.stochasticity import Stochasticity
 from .program_json import read_program, write_program
 from .program_text import program_text
+from .provenance import Provenance, checked
 
 __all__ = ["MAX_WRITES", "ONE", "STATE", "Call", "NoiseKey", "Program", "prune"]
 
@@ -32,7 +33,8 @@ class Program:
     """What to run: ``calls`` that carry the state along ``grid`` (times, one per node; len = steps + 1).
 
     order: what the formula promises. notes: where this grid or start-up keeps less. eta: of the SDE that the formula
-    is derived from, on whose clock ``brownian=True`` runs; None is that of the reverse SDE.
+    is derived from, on whose clock ``brownian=True`` runs; None is that of the reverse SDE. provenance: of fitted
+    tables, what they were fitted to and how well: a small dict of strings and numbers.
 
     Computed: slots, how many there are; times, the grid as a read-only array; noises, the different normals that a run
     needs, in the order of their first use; event, the shape of per-element coefficients, () where all are numbers.
@@ -48,6 +50,7 @@ class Program:
     calls: tuple[Call, ...]
     notes: tuple[str, ...] = ()
     eta: Stochasticity | None = None
+    provenance: Provenance = field(default_factory=dict)
     slots: int = field(init=False)
     times: Array = field(init=False, repr=False)
     noises: tuple[NoiseKey, ...] = field(init=False, repr=False)
@@ -63,6 +66,7 @@ class Program:
         put(self, "grid", _checked_grid(self.grid))
         if self.eta is not None and not isinstance(self.eta, Stochasticity):
             raise ValueError(f"eta must be a Stochasticity or None, not {self.eta!r:.60}")
+        put(self, "provenance", checked(self.provenance))
         calls = sequence("calls", self.calls)
         if not calls or not all(isinstance(call, Call) for call in calls):
             raise ValueError("calls must be one or more of type Call")
@@ -79,7 +83,7 @@ class Program:
         _check_disjoint(self.noises)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Program, (self.name, self.order, self.grid, self.calls, self.notes, self.eta)
+        return Program, (self.name, self.order, self.grid, self.calls, self.notes, self.eta, dict(self.provenance))
 
     def __len__(self) -> int:
         return len(self.calls)
@@ -99,7 +103,8 @@ class Program:
     @cached_property
     def key(self) -> tuple[Any, ...]:
         """All that makes two programs the same."""
-        return self.name, self.order, self.grid, self.notes, self.eta, *(call.key for call in self.calls)
+        told = tuple(self.provenance.items())
+        return self.name, self.order, self.grid, self.notes, self.eta, told, *(call.key for call in self.calls)
 
     @cached_property
     def _hash(self) -> int:

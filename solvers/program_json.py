@@ -7,6 +7,7 @@ from .planners.stochasticity import Stochasticity, eta_from_json, eta_to_json
 
 VERSION = 1
 PROGRAM = ("version", "name", "order", "grid", "notes", "eta", "calls")
+OPTIONAL = ("provenance",)  # left out where there is none
 CALL = ("t", "at", "reads", "writes", "matrix", "noises", "node")
 
 
@@ -18,7 +19,8 @@ def write_program(program: Any) -> str:
         for c in program.calls
     ]  # fmt: skip
     values = VERSION, program.name, program.order, program.grid, program.notes, eta_to_json(program.eta), calls
-    return json.dumps(dict(zip(PROGRAM, values, strict=True)))
+    data = dict(zip(PROGRAM, values, strict=True))
+    return json.dumps(data | ({"provenance": dict(program.provenance)} if program.provenance else {}))
 
 
 def read_program(text: str) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def read_program(text: str) -> dict[str, Any]:
     version = data.get("version") if isinstance(data, dict) else None
     if type(version) is int and version > VERSION:
         raise ValueError(f"this program has version {version}; this logsnr reads versions up to {VERSION}")
-    _fields(data, PROGRAM, "a program")
+    _fields(data, PROGRAM, "a program", OPTIONAL)
     if version != VERSION or type(version) is not int:
         raise ValueError(f"this is not a program: version must be {VERSION}, not {version!r:.60}")
     if not isinstance(data["calls"], list):
@@ -49,10 +51,10 @@ def read_program(text: str) -> dict[str, Any]:
     return data
 
 
-def _fields(data: Any, names: tuple[str, ...], what: str) -> None:
+def _fields(data: Any, names: tuple[str, ...], what: str, optional: tuple[str, ...] = ()) -> None:
     if not isinstance(data, dict):
         raise ValueError(f"this is not a program: {what} must be an object, not {data!r:.60}")
-    for found, wanted, wrong in ((data.keys(), names, "unknown"), (names, data.keys(), "missing")):
+    for found, wanted, wrong in ((data.keys(), names + optional, "unknown"), (names, data.keys(), "missing")):
         if others := [name for name in found if name not in wanted]:
             raise ValueError(f"this is not a program: {what} has {wrong} fields: {', '.join(others)!s:.100}")
 

@@ -17,6 +17,9 @@ def program_text(program: Any) -> str:
     lines = [f"{program.name}: order {program.order}, {program.steps} steps, {len(program)} model evaluations"]
     for note in program.notes:
         lines += wrap(f"note: {note}", WIDTH, subsequent_indent="      ")
+    for key, value in program.provenance.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        lines += wrap(f"{key}: {text}", WIDTH, initial_indent="  ", subsequent_indent="      ")
     kept: dict[int, str] = {}  # slots that hold the answer of a call
     for n, call in enumerate(program.calls):
         reads = [kept.get(k, _slot(k)) for k in call.reads]

@@ -1,7 +1,5 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
-import math
-import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -22,19 +20,19 @@ from .guidance import Rule
 from .levels import Shift
 from .lower import Lowered, lowered_program
 from .names import argument_hint
-from .noise import NoiseFunction, Seed, noise_source
+from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
-from .planning import Layout, check_event, layout_key
+from .planners.gauge import Gauge
+from .planning import Layout, check_event, layout_key, specialised
 from .program import Program
+from .provenance import warn_of_another
 from .run import run
 from .schedules.base import Schedule
 from .solution import Solution, finished
 from .solver import Planner
 from .watching import Bar, Callback, Observer
-
-FEW, FEWEST = 1 << 14, 64  # elements whose spread is looked at, and that tell something
 
 
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -46,10 +44,10 @@ def solve(
     den: Denoiser,
     x: torch.Tensor,
     *,
-    solver: str | Solver | Planner | Program = "dpmpp-2m",
+    solver: str | Solver | Planner | Program = "auto",
     steps: int | None = None,
     nfe: int | None = None,
-    grid: str | Any = "logsnr",
+    grid: str | Any | None = None,
     grid_options: Mapping[str, Any] | None = None,
     sigmas: Any = None,
     lams: Any = None,
@@ -77,11 +75,12 @@ def solve(
     den:      a `Denoiser`.
     x:        (B, ...), floating; the state x_s at the start of the span: sigma(t_start) times standard normals
               for pure noise, or alpha x0 + sigma noise for image-to-image with a ``t_start`` inside.
-    solver:   a name (`solver_names`), a `Solver`, a planner of one's own, or a `Program`, which is run as it is.
+    solver:   "auto", which chooses a method and, where no grid is given, a grid for the budget (`Solution.program`
+              says which); or a name (`solver_names`), a `Solver`, a planner of one's own, or a `Program`, run as it is.
     steps:    number of grid steps, or  nfe: a budget of model evaluations, of which the largest program that
               fits is run. One of the two, unless ``grid`` is an array, the solver adaptive or a `Program`.
     grid:     a name (`grid_names`, docs/grids.md) with its ``grid_options``, a function on [0, 1] (see `logsnr.grid`),
-              or a 1-D array of times, strictly monotone.
+              "logsnr" by default but for "auto"; or a 1-D array of times, strictly monotone.
     sigmas, lams: in place of a grid, its noise levels: sigma/alpha (sigma itself where alpha + sigma = 1), or
               log(alpha/sigma). Levels beyond the schedule are refused, but for roundings.
     shift:    of flow models, with named grids and functions: a positive number, or a `logsnr.Shift`.
@@ -120,6 +119,8 @@ def solve(
         den, x, parallel, callback, on_nan, trajectory=trajectory, progress=progress, brownian=brownian, grad=grad
     )  # fmt: skip
     fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
+    if torch.compiler.is_compiling():
+        fields = tuple(map(specialised, fields))
     layout, keep = _layout(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
@@ -129,8 +130,10 @@ def solve(
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     lowered = _lowered(method, den, x, fields, parallel is None)
     if lowered.pure_noise:
-        _warn_of_spread(x, lowered.program, lowered.pure_noise)
+        warn_of_spread(x, lowered.program, lowered.pure_noise)
     program, source, observer = lowered.program, None, None
+    if program.provenance:
+        warn_of_another(program, den)
     if program.noises:
         source = noise_source(
             program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
@@ -197,20 +200,6 @@ def _is_adaptive(method: Solver, layout: Layout, rtol: Any, atol: Any) -> bool:
     return bool(method.adaptive) and (layout.unplanned or tolerant or method.planner is None)
 
 
-def _warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
-    """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``."""
-    if x.device.type != "cpu" or transformed():
-        return
-    some = x if x.numel() <= FEW else x[: max(FEW * len(x) // x.numel(), 1)].reshape(-1)[:FEW]
-    spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5
-    if some.numel() >= FEWEST and not sigma / 2 < spread < 2 * sigma and spread < math.inf:
-        warnings.warn(
-            f"x has a root mean square of {spread:.3g}, but pure noise at t = {program.grid[0]:.6g} has {sigma:.3g}: "
-            "logsnr.start(schedule, shape, seed=...) makes it",
-            stacklevel=4,
-        )
-
-
 def _recording(x: torch.Tensor, grad: bool) -> Any:
     """Gradients only where they are asked for. Half the time of no_grad, which counts: it is a third of a step."""
     if grad:
@@ -222,6 +211,9 @@ def _lowered(
     method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
 ) -> Lowered:
     """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
+    gauge = getattr(getattr(method, "planner", None), "gauge", None)
+    if isinstance(gauge, Gauge) and not transformed():
+        gauge.check(den, x)
     named, rule = den.time if isinstance(den.time, str) else None, den.guidance.rule if den.guidance else None
     if rule and not (columns and den.map_x0 is None and rule.columns):
         rule = None

@@ -23,9 +23,9 @@ class Solution:
     trajectory: (steps + 1, B, ...), the state at every time, if it was asked for. program: the table, if any.
     certificate: of a parallel run, how far it is from the sequential one; nfe is then of the sample that took most.
     failed: the samples that stopped being finite, of a run with ``on_nan="keep"``.
-    accepted, rejected, nfe_per_sample: of an adaptive run, int64 (B,) on the CPU: how many steps of each sample were, and
-    its evaluations; nfe is then of the sample that took most. grids: the times at which each sample's steps ended, its
-    first and last included: a grid for fixed steps.
+    accepted, rejected, nfe_per_sample: of an adaptive run, int64 (B,) on the CPU: how many steps of each sample were,
+    and its evaluations; nfe is then of the sample that took most. grids: the times between each sample's steps, from
+    the first to the last: a grid for fixed steps.
     """
 
     x: torch.Tensor
@@ -62,8 +62,21 @@ def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
         raise NonFiniteError(
             f"the result reaches {largest:.3g}, more than {x.dtype} holds{named(failed, len(x))}; give x in float32"
         )
-    calls = len(found.program) if found.program else found.nfe
-    raise NonFiniteError.at(calls - 1, calls, float(found.times[-1]), failed, len(x), state=True)
+    raise _overflow(found, failed, len(x))
+
+
+def _overflow(found: Solution, failed: tuple[int, ...], batch: int) -> NonFiniteError:
+    """Of a state that stops being finite though the model's answers are finite. Steps do not look at the state, which
+    would cost a pass, so it is known where that began if there is a trajectory."""
+    calls = found.program.calls if found.program else ()
+    if found.trajectory is not None and calls:
+        for n, call in enumerate(calls):
+            if call.node is not None and (broken := broken_samples(found.trajectory[call.node])):
+                return NonFiniteError.at(n, len(calls), call.t, broken, batch, state=True)
+    count, t = len(calls) or found.nfe, float(found.times[-1])
+    end = NonFiniteError.at(count - 1, count, t, failed, batch, state=True)
+    where = "; trajectory=True says where that began" if calls else ""
+    return NonFiniteError(f"{end}{where}", count - 1, t, failed)
 
 
 def _cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -52,6 +52,13 @@ class Solver:
     def __post_init__(self) -> None:
         if self.planner is not None and not isinstance(self.planner, Planner):
             raise TypeError(f"planner must have a method plan(schedule, grid), not be {self.planner!r:.60}")
+        try:
+            hash(self.planner)  # plans are kept by it
+        except TypeError as error:
+            raise TypeError(
+                f"planner must be hashable, as a frozen dataclass of hashable fields is, not {self.planner!r:.60} "
+                f"({error})"
+            ) from None
         for name, known, default in (("order", "global_order", 0), ("evaluations", "evaluations", 1)):
             if getattr(self, name) < 0:
                 object.__setattr__(self, name, getattr(self.planner or self.adaptive, known, default))

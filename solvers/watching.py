@@ -34,9 +34,9 @@ class Bar:
         if self.bar:
             self.bar.stop()
 
-    def show(self, done: int) -> None:
+    def show(self, done: int, name: str | None = None) -> None:
         if self.bar:
-            self.bar.update(self.task, completed=done)
+            self.bar.update(self.task, completed=done, description=name)
 
 
 class Observer:

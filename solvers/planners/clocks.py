@@ -15,6 +15,7 @@ from .gauge import Gauge, Nodes, Variable
 class ClockGauge(Gauge):
     """A gauge whose path is its clock, between finite ends: N is integrated as it is. For the ODE only."""
 
+    spread: float = 1.0  # c: alpha and x0 are counted as c alpha and x0 / c, for data of this spread
     own: ClassVar[Variable] = "clock"
 
     def __post_init__(self) -> None:
@@ -64,25 +65,29 @@ class ClockGauge(Gauge):
 
 @dataclass(frozen=True)
 class VGauge(ClockGauge):
-    """N = v / R, in x / R: x turns on a circle (Salimans and Ho 2022, appendix D). Exact on N(0, 1), where v = 0."""
+    """N = v / R, in x / R: x turns on a circle (Salimans and Ho 2022, appendix D). Exact on N(0, 1), where v = 0.
+
+    With another spread c exact on N(0, c^2).
+    """
 
     def columns(self, sch: Schedule, t: Array) -> Array:
         alpha, sigma = np.asarray(sch.alpha(t)), np.asarray(sch.sigma(t))
-        return np.stack([-sigma, alpha], axis=-1) / np.hypot(alpha, sigma)[..., None]
+        c = self.spread
+        return np.stack([-sigma / c, c * alpha], axis=-1) / np.hypot(c * alpha, sigma)[..., None]
 
     def scale(self, at: Nodes) -> Array:
-        return np.hypot(at.alpha, at.sigma)
+        return np.hypot(self.spread * at.alpha, at.sigma)
 
     def path(self, at: Nodes) -> Array:
-        return np.arctan2(at.sigma, at.alpha)
+        return np.arctan2(at.sigma, self.spread * at.alpha)
 
     def lam(self, path: Array) -> Array:
-        return -np.log(np.tan(path))
+        return -np.log(self.spread * np.tan(path))
 
     def total(self, s: Nodes, t: Nodes) -> Array:
         """R_t (phi_t - phi_s), without cancellation from the cross product."""
-        cross = s.sigma * t.alpha * np.expm1(s.lam - t.lam)
-        return self.scale(t) * np.arctan2(cross, s.alpha * t.alpha + s.sigma * t.sigma)
+        c = self.spread
+        return self.scale(t) * np.arctan2(c * _cross(s, t), c * c * s.alpha * t.alpha + s.sigma * t.sigma)
 
 
 @dataclass(frozen=True)
@@ -90,20 +95,27 @@ class StraightGauge(ClockGauge):
     """N = eps - x0, in x / (alpha + sigma), which lies on the straight path of flow matching for every schedule."""
 
     def columns(self, sch: Schedule, t: Array) -> Array:
-        return np.stack([-np.ones_like(t), np.ones_like(t)], axis=-1)
+        return np.stack([-np.ones_like(t) / self.spread, np.ones_like(t)], axis=-1)
 
     def scale(self, at: Nodes) -> Array:
-        return at.alpha + at.sigma
+        return self.spread * at.alpha + at.sigma
 
     def path(self, at: Nodes) -> Array:
-        return at.sigma / (at.alpha + at.sigma)
+        return at.sigma / (self.spread * at.alpha + at.sigma)
 
     def lam(self, path: Array) -> Array:
-        return np.log1p(-path) - np.log(path)
+        return np.log1p(-path) - np.log(path) - np.log(self.spread)
 
     def total(self, s: Nodes, t: Nodes) -> Array:
         """(alpha_t + sigma_t) (u_t - u_s) without cancellation."""
-        return t.alpha * self.path(s) * np.expm1(s.lam - t.lam)
+        return self.spread * _cross(s, t) / self.scale(s)
+
+
+def _cross(s: Nodes, t: Nodes) -> Array:
+    """``alpha_s sigma_t - alpha_t sigma_s`` without cancellation, between infinite lam, too."""
+    h = t.lam - s.lam
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(h > 0, s.sigma * t.alpha * np.expm1(-h), -s.alpha * t.sigma * np.expm1(h))
 
 
 V, STRAIGHT = VGauge(), StraightGauge()

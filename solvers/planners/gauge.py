@@ -41,19 +41,29 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Gauge(ABC):
-    """The interface of all gauges. Methods are elementwise over steps from ``s`` to ``t`` (float64 arrays (n,))."""
+    """The interface of all gauges. Methods are elementwise over steps from ``s`` to ``t`` (float64 arrays (n,)).
+
+    A gauge may differ between the elements of a sample, and add constants. Then ``event`` is the shape of its
+    coefficients, which every answer but those of `path` and `times` has for its last axes, and ``constant`` is True.
+    """
 
     eta: Stochasticity = NONE
     own: ClassVar[Variable] = "lam"  # the interpolation variable that the path is
     exponential: ClassVar[bool] = False  # whether, without noise, the kernel is exp(c lam): that of phi functions
+    event: ClassVar[tuple[int, ...]] = ()
+    constant: ClassVar[bool] = False  # whether N and the state have constant parts
 
     def with_eta(self, eta: Stochasticity) -> "Gauge":
         """The same gauge for the SDE with this eta."""
         return replace(self, eta=eta)
 
+    def check(self, den: Any, x: Any) -> None:  # noqa: B027 - most gauges take any
+        """Raise ValueError for a denoiser and a state that the gauge does not belong to, before a run."""
+
     @abstractmethod
     def columns(self, sch: Schedule, t: Array) -> Array:
-        """N as a combination of (x0, eps) at the times t, (n,): an array (n, 2); infinite where it `breaks`."""
+        """N as a combination of (x0, eps) at the times t, (n,): an array (n, 2), or (n, 3) with its constant part;
+        infinite where it `breaks`."""
 
     @abstractmethod
     def ratio(self, s: Nodes, t: Nodes) -> Array:
@@ -71,6 +81,15 @@ class Gauge(ABC):
     @abstractmethod
     def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
         """The standard deviation of the noise of the step; NaN where it `breaks`."""
+
+    def offset(self, s: Nodes, t: Nodes) -> Array:
+        """What a step adds to the state by itself, of gauges that have a ``constant`` part."""
+        return np.zeros_like(t.t)
+
+    def leap(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
+        """The first-order step where the gauge `breaks`, without its noise, as a combination like that of `columns`:
+        the DDIM step, alpha_t x0 + sigma_t eps."""
+        return np.stack([t.alpha, t.sigma], axis=1)
 
     def path(self, at: Nodes) -> Array:
         """The variable of integration."""
@@ -101,10 +120,10 @@ class Gauge(ABC):
         return np.exp(-lam) * np.expm1(-gone) if var == "rho" else np.asarray(sch.time(lam + gone)) - s.t[:, None]
 
     def breaks(self, sch: Schedule, s: Nodes, t: Nodes) -> Mask:
-        """Where no interpolation over the step is possible and the planners take the DDIM step, exact in the
+        """Where no interpolation over the step is possible and the planners `leap`, exact in the
         limit: it ends at sigma = 0, where no head is evaluated, or the path is infinitely long, or N is infinite (where
         sigma grows from 0 with infinite slope, as of VPLinear, dx/dt is 0 * inf at the start)."""
-        return self.endless(sch, s, t) | ~np.isfinite(self.columns(sch, s.t)).all(axis=1)
+        return self.endless(sch, s, t) | ~_finite(self.columns(sch, s.t))
 
     def endless(self, sch: Schedule, s: Nodes, t: Nodes) -> Mask:
         """Where the path is infinitely long, or the step ends at sigma = 0."""
@@ -112,7 +131,7 @@ class Gauge(ABC):
             return np.isposinf(t.lam) | ~np.isfinite(self.path(s) - self.path(t))
 
     def integrate(self, var: Variable, sch: Schedule, s: Nodes, t: Nodes, functions: Callable[[Array], Array]) -> Array:
-        """``mu_t int_s^t f_j dE`` for every step: s, t of shape (n,), result (n, J).
+        """``mu_t int_s^t f_j dE`` for every step: s, t of shape (n,), result (n, J, *event).
 
         ``functions`` maps the distance ``u - u_s`` of the quadrature points from the start of the step in the
         interpolation variable, (n, Q), to values (n, J, Q). Distances, because the difference of two nearby
@@ -126,5 +145,21 @@ class Gauge(ABC):
         length = np.diff(ends)[..., None]
         shape = len(span), length.shape[1] * len(x)
         x, w = (ends[:, :-1, None] + length * x).reshape(shape), (length * w).reshape(shape)
-        kernel = self.rate(span * (1 - x), t) * span * w
-        return np.einsum("nq,njq->nj", kernel, functions(self.distance(var, sch, s, span * x)))
+        values = functions(self.distance(var, sch, s, span * x))
+        if not self.event:
+            return np.einsum("nq,njq->nj", self.rate(span * (1 - x), t) * span * w, values)
+        # step by step: kernels of all elements at all points of all steps would be too many numbers
+        steps = [slice(n, n + 1) for n in range(len(span))]
+        kernels = (self.rate(span[n] * (1 - x[n]), t[n]).reshape(shape[1], -1) for n in steps)
+        values = values * (span * w)[:, None]
+        sums = [value @ kernel for value, kernel in zip(values, kernels, strict=True)]
+        return np.reshape(sums, (*values.shape[:2], *self.event))
+
+
+def table(rows: list[list[Any]], event: tuple[int, ...]) -> Array:
+    """A call's matrix from rows of numbers and, where a gauge has an ``event``, arrays of that shape."""
+    return np.array([[np.broadcast_to(entry, event) for entry in row] for row in rows] if event else rows)
+
+
+def _finite(columns: Array) -> Mask:
+    return np.asarray(np.isfinite(columns).reshape(len(columns), -1).all(axis=1), dtype=np.bool_)

@@ -159,6 +159,17 @@ class VelocityGauge(VelocityLamGauge):
         return gone
 
 
+@dataclass(frozen=True)
+class Needed(X0Gauge):
+    """Stands for a gauge that users must give: ``option`` is what they call it, ``example`` what makes one."""
+
+    option: str = ""
+    example: str = ""
+
+    def with_eta(self, eta: Stochasticity) -> Gauge:
+        raise ValueError(f"this solver needs {self.option}={self.example}")
+
+
 def _velocity(eta: Stochasticity, sch: Schedule, t: Array) -> tuple[Array, Array]:
     """dx/dt of the PF-ODE, or the drift of the reverse SDE, as a combination of (x0, eps)."""
     p, q = np.broadcast_arrays(*from_pair("velocity", Level.at(sch, t)), t)[:2]

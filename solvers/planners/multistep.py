@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..arrays import Array
-from ..call import STATE, Call, NoiseKey
+from ..call import ONE, STATE, Call, NoiseKey
 from ..program import Program
 from ..schedules.base import Schedule
 from .checks import choice, count, flag
+from .gauge import table
 from .gauges import X0, Gauge, Nodes, Variable, as_gauge
 from .quadrature import lagrange, powers
-from .shipped import SHIPPED, equal_weights, shipped_weights
+from .shipped import PSEUDO, SHIPPED, equal_weights, pseudo_weights, shipped_weights
 from .singlestep import ddim_calls, ddim_notes, stage_calls, weak
 from .stochasticity import NONE, Stochasticity, stochasticity
 from .tableaux import STARTERS, Tableau
@@ -52,7 +53,8 @@ class Adams:
                most 4), whose local error is of the global order; or by those of the tableau ``starter``.
     moments:   "exact", or the formula that other libraries ship: "simplified" (2M), "halved" (3M, order 2), "bh1" and
                "bh2" (UniPC), "equal" (the weights of equal steps on any grid, iPNDM: order 2 where steps change
-               smoothly, 1 where they do not).
+               smoothly, 1 where they do not). "pseudo" and "pseudo-corrector": the pseudo-order of DPM-Solver-v3, in
+               both formulas or in the corrector, which then has order 2 where it is of more than two values.
 
     Raises ValueError, naming the field, for values that it cannot take.
     """
@@ -75,15 +77,17 @@ class Adams:
         choice("variable", self.variable, get_args(Variable))
         flag("corrector", self.corrector)
         check_startup(self.startup)
-        choice("moments", self.moments, ("exact", *SHIPPED))
-        if self.moments != "exact" and SHIPPED[self.moments].values not in (None, self.order * (not self.corrector)):
+        choice("moments", self.moments, ("exact", *SHIPPED, *PSEUDO))
+        shipped = SHIPPED.get(self.moments)
+        if shipped and shipped.values not in (None, self.order * (not self.corrector)):
             raise ValueError(
                 f"moments = {self.moments!r} is a formula of order {SHIPPED[self.moments].values} without corrector"
             )
         flag("pece", self.pece)
         if self.pece and not self.corrector:
             raise ValueError("pece = True evaluates at corrected states: it needs corrector = True")
-        as_gauge(self.gauge).with_eta(stochasticity(self.eta))
+        if stochasticity(self.eta) != NONE:
+            as_gauge(self.gauge).with_eta(stochasticity(self.eta))
         own = as_gauge(self.gauge).own
         if self.depth and own == "t" and self.variable != "t":
             raise ValueError(f"variable = {self.variable!r} does not go with a gauge along t; take 't'")
@@ -98,7 +102,9 @@ class Adams:
     @property
     def global_order(self) -> int:
         """The order of convergence; with noise, that of the law."""
-        most = 64 if self.moments == "exact" else SHIPPED[self.moments].most
+        most = SHIPPED[self.moments].most if self.moments in SHIPPED else 64
+        if self.moments == "pseudo" or (self.moments in PSEUDO and self.corrector):
+            most = 2
         return weak(min(self.depth + 1, most), self.eta)
 
     @property
@@ -132,7 +138,7 @@ class _Table:
         corrected = (self._weights(steps, k + 1, ahead=1) for k, steps in enumerate(groups) if adams.corrector)
         self.corrected = _joined(corrected)
         self.columns = gauge.columns(sch, at.t)
-        self.ratio = gauge.ratio(s, t)
+        self.ratio, self.offset = gauge.ratio(s, t), gauge.offset(s, t)
         self.std = gauge.std(sch, s, t) if gauge.eta else np.zeros(len(s.t))
 
     def program(self) -> Program:
@@ -156,11 +162,14 @@ class _Table:
         if adams.pece and np.isfinite(self.at.lam[n + 1]):  # nothing is asked at sigma = 0
             return self._evaluate_twice(n)
         w, pair = self._step_weights(n), self.columns[n]
-        reads = (STATE, *(self._slot(n - 1 - j) for j in range(len(w) - 1)))
+        one = (ONE,) if self.gauge.constant else ()
+        reads = (*one, STATE, *(self._slot(n - 1 - j) for j in range(len(w) - 1)))
         noises = (NoiseKey(float(s.t[0]), float(t.t[0])),) if self.gauge.eta else ()
         update = [*(w[0] * pair), self.ratio[n], *w[1:], *[self.std[n]] * len(noises)]
-        store = [*pair] + [0.0] * (len(update) - 2)
-        rows = np.array([update, store][: 1 + len(keep)])
+        if self.gauge.constant:
+            update[2] = update[2] + self.offset[n]
+        store = [*pair] + [0.0] * (len(update) - len(pair))
+        rows = table([update, store][: 1 + len(keep)], self.gauge.event)
         return [Call(float(s.t[0]), reads, (STATE, *keep), rows, noises=noises, node=n + 1)]
 
     def _evaluate_twice(self, n: int) -> list[Call]:
@@ -185,10 +194,10 @@ class _Table:
         w = self.predicted[n]
         if self.adams.pece or n - 1 not in self.corrected:
             return w
-        change = self.corrected[n - 1] - np.concatenate([[0.0], self.predicted[n - 1]])
+        before = self.predicted[n - 1]
+        change = self.corrected[n - 1] - np.concatenate([np.zeros_like(before[:1]), before])
         size = max(len(w), len(change))
-        padded: Array = np.pad(w, (0, size - len(w))) + self.ratio[n] * np.pad(change, (0, size - len(change)))
-        return padded
+        return _padded(w, size) + self.ratio[n] * _padded(change, size)
 
     def _slot(self, n: int) -> int:
         """History is a ring: the value of node n takes the place of the one that is used for the last time."""
@@ -209,9 +218,13 @@ class _Table:
         return dict(zip(steps.tolist(), total, strict=True))
 
     def _older(self, nodes: Array, s: Nodes, t: Nodes, length: Array, ahead: int) -> Array:
-        """The weights of all but the newest value: nodes (n, J) from the start of the step on, result (n, J - 1)."""
+        """The weights of all but the newest value: nodes (n, J) from the start of the step on, result (n, J - 1),
+        and the gauge's event."""
         gauge, adams, past = self.gauge, self.adams, nodes.shape[1] - 1
-        if adams.moments == "exact":
+        if ahead in PSEUDO.get(adams.moments, ()):
+            moments = gauge.integrate(adams.variable, self.sch, s, t, powers(length, past))
+            return pseudo_weights(nodes / length[:, None], moments, ahead)[:, 1:]
+        if adams.moments not in SHIPPED:
             return gauge.integrate(adams.variable, self.sch, s, t, lambda x: lagrange(nodes, x)[:, 1:])
         change = SHIPPED[adams.moments].change
         if change is None:
@@ -228,6 +241,10 @@ def _usable_history(u: Array, depth: int) -> Array:
     for n in range(1, len(u) - 1):
         count[n] = min(count[n - 1] + 1, depth) if finite[n - 1] and finite[n] else 0
     return count
+
+
+def _padded(weights: Array, size: int) -> Array:
+    return np.concatenate([weights, np.zeros((size - len(weights), *weights.shape[1:]))])
 
 
 def _joined(parts: Any) -> dict[int, Array]:

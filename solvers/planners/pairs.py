@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, Indices
 from .checks import choice, count
 from .gauges import GAUGES, Nodes
 from .quadrature import lagrange, rule
@@ -39,8 +39,8 @@ class Pair(ABC):
     """The interface of pairs.
 
     gauge: "x0" or "eps", the head that is interpolated. A step makes ``stages`` calls, the first at its start, and its
-    call i writes slot ``slot(i)`` of ``slots``. Where ``carries``, the last value of an accepted step, in the last slot,
-    serves as the first of the next one, and older ones move on: slot j holds the value of j steps before.
+    call i writes slot ``slot(i)`` of ``slots``. Where ``carries``, the last value of an accepted step, in the last
+    slot, serves as the first of the next one, and older ones move on: slot j holds the value of j steps before.
     """
 
     gauge: str = "eps"
@@ -210,7 +210,7 @@ class AdamsPair(Pair):
     def _predictor(self, s: Nodes, t: Nodes, past: Past) -> Array:
         return self._each(past, lambda i, known: self._weights(s[i], t[i], known, ahead=False))
 
-    def _each(self, past: Past, weights: Callable[[Array, Array], Array]) -> Array:
+    def _each(self, past: Past, weights: Callable[[Indices, Array], Array]) -> Array:
         """The weights of the samples that know one value, two values, and so on."""
         known = np.isfinite(past).sum(axis=1)
         found = np.zeros((len(past), self.slots))
@@ -220,7 +220,7 @@ class AdamsPair(Pair):
         return found
 
     def _weights(self, s: Nodes, t: Nodes, known: Array, ahead: bool) -> Array:
-        """Weights (n, slots) of the polynomial through the values at ``known`` (n, k), and at t if it looks ``ahead``."""
+        """Weights (n, slots) of the polynomial through the values at ``known`` (n, k), and at t if ``ahead``."""
         nodes = known - s.lam[:, None]
         if ahead:
             nodes = np.concatenate([nodes, (t.lam - s.lam)[:, None]], axis=1)

@@ -41,6 +41,10 @@ class Formula:
     most: int = 64
 
 
+# DPM-Solver-v3: each derivative from as few values as it needs, which leaves order 2 ("pseudo-order"). By
+# name, whether of the predictor, 0, and of the corrector, 1.
+PSEUDO = {"pseudo": (0, 1), "pseudo-corrector": (1,)}
+
 # UniPC solves for its weights, which gives the exact ones, but for two values, where it takes 1/2 (Zhao et al. 2023,
 # Appendix F): B(h) then is in the result.
 SHIPPED = {
@@ -65,3 +69,16 @@ def shipped_weights(moments: Array, theta: Array) -> Array:
     monomials = theta[:, None, :] ** np.arange(theta.shape[1])[:, None]  # l_j(theta) = sum_k c_jk theta^k
     older: Array = np.array(np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0])
     return older
+
+
+def pseudo_weights(theta: Array, moments: Array, ahead: int) -> Array:
+    """The weights of ``sum_k D_k theta^k`` with D_k the divided difference of the first k + 1 values: from the start of
+    the step on, the corrector's second value being that at its end."""
+    weights, order = np.zeros_like(moments), np.arange(theta.shape[1])
+    order[: 1 + ahead] = order[: 1 + ahead][::-1]
+    for k in range(theta.shape[1]):
+        for j in order[: k + 1]:
+            others = np.array([i for i in order[: k + 1] if i != j], dtype=int)
+            share = 1 / np.prod(theta[:, [j]] - theta[:, others], axis=1)
+            weights[:, j] += moments[:, k] * share.reshape(-1, *[1] * (moments.ndim - 2))
+    return weights

@@ -7,11 +7,12 @@ from itertools import pairwise
 import numpy as np
 
 from ..arrays import Array, Mask
-from ..call import STATE, Call, NoiseKey
+from ..call import ONE, STATE, Call, NoiseKey
 from ..heads import HEADS, Level, to_pair
 from ..program import Program
 from ..schedules.base import Schedule
 from .checks import choice
+from .gauge import table
 from .gauges import X0, Gauge, Nodes, as_gauge
 from .quadrature import powers
 from .stochasticity import NONE, Stochasticity, stochasticity
@@ -109,7 +110,7 @@ def ddim_calls(
     exact in the limits sigma = 0 and alpha = 0 on either side (book 9.2.3). ``keep`` names a history slot that
     receives N."""
     columns = gauge.columns(sch, s.t)
-    pair = np.stack([t.alpha, t.sigma], axis=1)
+    pair = gauge.leap(sch, s, t)
     noise = np.zeros((len(nodes), 0))
     if gauge.eta:
         energy = gauge.eta.energy(s.lam, t.lam)
@@ -118,9 +119,9 @@ def ddim_calls(
     return [
         Call(
             float(s.t[n]),
-            (),
+            (ONE,) if gauge.constant else (),
             (STATE, *keep),
-            np.array([[*pair[n], *noise[n]], *[[*columns[n], *0 * noise[n]]] * len(keep)]),
+            table([[*pair[n], *noise[n]], *[[*columns[n], *0 * noise[n]]] * len(keep)], gauge.event),
             noises=(NoiseKey(float(s.t[n]), float(t.t[n])),) * noise.shape[1],
             node=node,
         )
@@ -158,8 +159,11 @@ def stage_calls(
     length = np.repeat(end - start, stages)
     moments = gauge.integrate(gauge.own, sch, starts, ends, powers(length, tableau.degree))
     moments[:, 0] = gauge.total(starts, ends)
-    moments = moments.reshape(len(nodes), stages, tableau.degree + 1)
-    ratio = gauge.ratio(starts, ends).reshape(len(nodes), stages)
+    moments = moments.reshape(len(nodes), stages, tableau.degree + 1, *gauge.event)
+    ratio, offset = (
+        part(starts, ends).reshape(len(nodes), stages, *gauge.event) for part in (gauge.ratio, gauge.offset)
+    )
+    one = (ONE,) if gauge.constant else ()
     coefficients = [np.array([_padded(entry, tableau.degree) for entry in row]) for row in tableau.rows]
     borrowed = _borrowed(tableau, moments, gauge.rate(np.zeros((len(ends.t), 1)), ends)) if tableau.borrowed else None
     keys, noise = _stage_noise(tableau, gauge, sch, times)
@@ -170,16 +174,18 @@ def stage_calls(
         calls = []
         for i, row in enumerate(coefficients):
             last = i == stages - 1
-            weights = row @ moments[n, i]
+            weights = np.tensordot(row, moments[n, i], 1) if gauge.event else row @ moments[n, i]
             if borrowed is not None:
                 weights += borrowed[n, i, : i + 1]
-            reads = (STATE, *values[:i])
+            reads = (*one, STATE, *values[:i])
             pair = columns[n, i]
             update = [*(weights[i] * pair), ratio[n, i], *weights[:i], *noise[n, i]]
-            store = [*pair] + [0.0] * (len(update) - 2)
+            if gauge.constant:
+                update[2] = update[2] + offset[n, i]
+            store = [*pair] + [0.0] * (len(update) - len(pair))
             writes = (STATE if last else stage_state, values[i])
             at, reached = stage_state if i else STATE, node if last else None
-            rows = np.array([update, store])
+            rows = table([update, store], gauge.event)
             calls.append(Call(float(times[n, i]), reads, writes, rows, at=at, noises=keys[n], node=reached))
         steps.append(calls)
     return steps

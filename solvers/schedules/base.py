@@ -178,3 +178,8 @@ def check_schedule(schedule: Any) -> None:
         raise TypeError(f"schedule must be an instance, {schedule.__name__}(), not the class {schedule.__name__}")
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule must be a logsnr schedule, not {type(schedule).__name__}")
+    if type(schedule).__hash__ is None:
+        raise TypeError(
+            f"schedule must be hashable, as plans are kept by it, and {type(schedule).__name__} is not: make it a "
+            "frozen dataclass, or give it a __hash__ that goes with its __eq__"
+        )

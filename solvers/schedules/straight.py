@@ -15,6 +15,9 @@ class FlowMatching(Schedule):
     t and returns eps - x0. 1, as Lipman et al., arXiv:2210.02747, and Liu et al., arXiv:2209.03003 have it: it is told
     1 - t and its velocity is x0 - eps. Times of grids, t_start, t_end and callbacks are the schedule's either way, with
     noise at t = 1. Raises ValueError for other numbers.
+
+    What users of flow models mean by 10 steps is ``solve(..., steps=10, grid="time")``: equal steps of t. The default
+    grid, "logsnr", crowds its steps at both ends of this path, and is worse with few.
     """
 
     data_at: int = 0

@@ -7,6 +7,7 @@ from importlib import import_module
 from types import ModuleType
 
 from ._version import __version__
+from .solvers.calibrate import calibrate
 from .solvers.catalogue import Solver, solver, solver_names
 from .solvers.denoiser import Denoiser
 from .solvers.execution import Stepper
@@ -15,6 +16,7 @@ from .solvers.guidance import Guidance
 from .solvers.levels import Shift
 from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
+from .solvers.planners.wiener import Wiener
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
 from .solvers.sampling import sample, solve
@@ -23,6 +25,8 @@ from .solvers.schedules.custom import Custom
 from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from .solvers.schedules.tabulated import Discrete
 from .solvers.solution import Solution
+from .solvers.statistics import Statistics
+from .solvers.tune import tune
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -48,12 +52,15 @@ __all__ = [
     "Shift",
     "Solution",
     "Solver",
+    "Statistics",
     "Stepper",
     "SubVP",
     "Trigonometric",
     "VPCosine",
     "VPLinear",
+    "Wiener",
     "__version__",
+    "calibrate",
     "grid",
     "grid_names",
     "randn",
@@ -62,4 +69,5 @@ __all__ = [
     "solver",
     "solver_names",
     "start",
+    "tune",
 ]

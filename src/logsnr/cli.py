@@ -195,6 +195,39 @@ def rank(
     Console().print(table)
 
 
+@app.command()
+@interruptible()
+def tune(
+    nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 8 if none.")] = None,
+    problem: Annotated[str | None, typer.Option(help="digits, digits-net, mixture or gaussian.")] = None,
+    denoiser: Annotated[str | None, typer.Option(help="One's own: file.py:name, a logsnr.Denoiser.")] = None,
+    shape: Annotated[str, typer.Option(help="Of one of its samples: 3,32,32.")] = "",
+    out: Annotated[Path, typer.Option(help="The program's file; of several budgets, with the budget added.")] = Path(
+        "table.json"
+    ),
+    noises: Annotated[int, typer.Option(help="A quarter of them decides.")] = 256,
+    seed: Annotated[int, typer.Option(help="Of the noises.")] = 1,
+    gauge: Annotated[str | None, typer.Option(help="x0 or eps; both are tried if none.")] = None,
+    iterations: Annotated[int, typer.Option(help="At most.")] = 40,
+    told: Annotated[bool, typer.Option("--told", help="Fit the times that the model is told, too.")] = False,
+) -> None:
+    """Fit a table to a denoiser, and write it as JSON, which `logsnr.Program.from_json` reads.
+
+    Ctrl-C writes what there is so far.
+    """
+    from .bench.tuning import sheet, tuned_on, written
+    from .solvers.tune import tune as tuned
+
+    den, x = tuned_on(problem, denoiser, shape, noises, seed)
+    programs = tuned(
+        den, x, list(dict.fromkeys(nfe or [8])), gauge=gauge, iterations=iterations, told=told, progress=True
+    )
+    paths = written(programs, out)
+    console = Console(highlight=False)
+    console.print(sheet(programs))
+    console.print("written:", ", ".join(map(str, paths)), soft_wrap=True)
+
+
 def _digit_stds() -> list[float]:
     """The standard deviations of the embedded digits along their principal axes, but for those that are 0."""
     import torch

@@ -15,9 +15,9 @@ SCH = logsnr.VPLinear()
 
 
 def test_equalities_are_found_in_the_tables() -> None:
-    """DDIM's four other names are found, and solvers that differ are not named."""
+    """DDIM's other names are found, and solvers that differ are not named."""
     found = explain("ddim", SCH, logsnr.grid(SCH, 6))
-    assert set(found.equals) == {"deis-1", "deis-rho-1", "dpm-1", "dpmpp-1"}
+    assert set(found.equals) == {"deis-1", "deis-rho-1", "lms-1", "ipndm-1", "dpm-1", "dpmpp-1"}
     assert explain("dpmpp-2m", SCH, logsnr.grid(SCH, 6)).equals == ()
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils._pytree import tree_leaves
 
-from logsnr.bench import kernels, noise, peers
+from logsnr.bench import kernels, noise
+from logsnr.bench import peer_time as peers
 
 
 def results(found: Any) -> list[torch.Tensor]:

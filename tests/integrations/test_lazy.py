@@ -24,5 +24,5 @@ def test_a_missing_diffusers_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'comfy'"):
-        _ = logsnr.integrations.comfy
+    with pytest.raises(AttributeError, match="no attribute 'comfy_ui'"):
+        _ = logsnr.integrations.comfy_ui

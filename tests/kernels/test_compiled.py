@@ -1,11 +1,9 @@
-"""Compiled functions: what the next process finds on disk, what is damaged or not there, threads, and forks."""
+"""Compiled functions: what the next process finds on disk, threads, and forks."""
 
-import importlib
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,47 +12,10 @@ import numba
 import numpy as np
 import pytest
 import torch
+from loop_files import WANTED, again, files, hits
 
 from logsnr.kernels import combine, compiled
 from logsnr.kernels.combine_cpu import _copying
-
-SOURCE = """
-def loop(frame, row, begin, end):
-    total = 0
-    for i in range(begin, end):
-        total += (frame + row) * i
-    return total
-
-def other(frame, row, begin, end):
-    return frame - row
-"""
-WANTED = 3 * sum(range(4, 9))
-
-
-@pytest.fixture
-def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Functions of a file of their own, kept in an empty folder."""
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(compiled, "_MADE", {})
-    (tmp_path / "made.py").write_text(SOURCE)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "made", raising=False)
-    module = importlib.import_module("made")
-    return lambda name="loop": getattr(module, name)
-
-
-def files(folder: Path, kind: str) -> list[Path]:
-    return sorted((folder / "cache").rglob(f"*.{kind}"))
-
-
-def again(function: Any) -> Any:
-    """Compiled as another process would do it."""
-    compiled._MADE.clear()
-    return compiled.compiled(function)
-
-
-def hits(function: Any) -> int:
-    return sum(function.stats.cache_hits.values())
 
 
 def test_arguments(loop: Any) -> None:
@@ -80,27 +41,6 @@ def test_a_change_of_any_file_compiles_anew(loop: Any, monkeypatch: pytest.Monke
     compiled.compiled(loop())
     monkeypatch.setattr(compiled, "stamp", lambda: (("loops.py", 1, 2),))
     assert hits(again(loop())) == 0
-    assert hits(again(loop())) == 1
-
-
-@pytest.mark.parametrize("kind", ["nbi", "nbc"])
-@pytest.mark.parametrize("content", [b"", b"\x80", b"nothing that numba has written", None])
-def test_damaged_files(loop: Any, tmp_path: Path, kind: str, content: bytes | None) -> None:
-    """What is cut off (None: in the middle) or no file of numba's is not used; the function is compiled."""
-    compiled.compiled(loop())
-    (path,) = files(tmp_path, kind)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    function = again(loop())
-    assert function(1, 2, 4, 9) == WANTED
-    assert hits(function) == 0
-
-
-def test_files_that_are_gone(loop: Any, tmp_path: Path) -> None:
-    """An index without its code is written anew."""
-    compiled.compiled(loop())
-    files(tmp_path, "nbc")[0].unlink()
-    assert again(loop())(1, 2, 4, 9) == WANTED
     assert hits(again(loop())) == 1
 
 

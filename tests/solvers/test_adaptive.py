@@ -1,4 +1,7 @@
-"""Adaptive solvers: accurate, counted, inside the span; and clear about what they cannot do."""
+"""Embedded pairs, step by step: the same bits in any batch, errors near the tolerance, and clear about the rest."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -7,183 +10,309 @@ from sampled import sampled
 
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
+from logsnr.analysis.mixture import GaussianMixture
+from logsnr.solvers import adaptive_control
+from logsnr.solvers.planners.multistep import Adams
+from logsnr.solvers.planners.pairs import AdamsPair, Pair
 
-METHODS = [n for n in logsnr.solver_names() if logsnr.solver(n).adaptive]
-PROBLEM = Gaussian(0.7, 0.25)
+PAIRS = [name for name in logsnr.solver_names() if isinstance(logsnr.solver(name).adaptive, Pair)]
 F64, F32, F16 = torch.float64, torch.float32, torch.float16
+TABLE = logsnr.Discrete(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.FlowMatching(), TABLE, logsnr.VPCosine(), logsnr.Trigonometric()]
+GAUSS = Gaussian(0.7, 0.25)
+TWO = logsnr.analysis.two_gaussians()
 
 
-def noise(sch: logsnr.Schedule, dtype: torch.dtype = F64) -> torch.Tensor:
-    return (sch.sigma(sch.t_start) * torch.randn(4, 3, dtype=F64)).to(dtype)
+def start(sch: logsnr.Schedule, *shape: int, dtype: torch.dtype = F64) -> torch.Tensor:
+    return logsnr.start(sch, shape, seed=0, dtype=dtype)
 
 
-@pytest.mark.parametrize(
-    ("method", "sch"), sampled(METHODS, [logsnr.VPLinear(), logsnr.VE(0.01, 10.0), logsnr.VPCosine()], every=2)
-)
-def test_accuracy_count_and_span(method: str, sch: logsnr.Schedule) -> None:
-    """Every method is within 100 tolerances of the exact Gaussian flow; .nfe counts the model calls; no time
-    outside the span is ever asked for."""
-    asked: list[float] = []
-    exact = PROBLEM.denoiser(sch)
+def smooth(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """A model whose answers depend on the sample alone, nonlinear."""
+    at = t.reshape(-1, *[1] * (x.dim() - 1)).to(x.dtype)
+    return x / (1 + at * at) + x * x * x / (10 + 10 * x * x)
 
-    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        asked.append(float(t[0]))
-        return exact.x0(x, t)
 
-    den = logsnr.Denoiser(model, sch, "x0")
-    x = noise(sch)
-    solution = logsnr.solve(den, x, solver=method, rtol=1e-4, atol=1e-4)
-    wanted = PROBLEM.flow(x, sch, sch.t_start, sch.t_end)
-    assert (solution.x - wanted).abs().max() < 1e-2 * (1 + wanted.abs().max())
-    assert solution.nfe == solution.rounds == len(asked)
-    assert solution.times.tolist() == [sch.t_start, sch.t_end]
-    assert min(asked) >= sch.t_end
-    assert max(asked) <= sch.t_start
+def denoiser(problem: Any, sch: logsnr.Schedule) -> logsnr.Denoiser:
+    """The exact denoiser; of flow matching the velocity, which is known at both ends."""
+    if not isinstance(sch, logsnr.FlowMatching):
+        return problem.denoiser(sch)
+
+    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        x0, eps = problem.posterior(x, sch.alpha(t), sch.sigma(t))
+        return eps - x0
+
+    return logsnr.Denoiser(velocity, sch, "velocity")
 
 
 @pytest.mark.parametrize("dtype", [F64, F32, F16])
-def test_tighter_is_better_and_dtype_is_kept(dtype: torch.dtype) -> None:
-    """The error falls with the tolerance down to the dtype's rounding; the state is fp32 at least
-    meanwhile."""
-    sch = logsnr.VPLinear()
-    x = noise(sch, dtype)
-    wanted = PROBLEM.flow(x.double(), sch, 1.0, 1e-3)
-    rounding = torch.finfo(dtype).eps * float(wanted.abs().max())
-    for tol in (1e-3, 1e-5):
-        solution = logsnr.solve(PROBLEM.denoiser(sch), x, solver="dopri5", rtol=tol, atol=tol)
-        assert solution.x.dtype == dtype
-        assert (solution.x.double() - wanted).abs().max() < 30 * tol + rounding
+@pytest.mark.parametrize(("name", "sch"), sampled(PAIRS, SCHEDULES, every=5))
+def test_the_same_bits_alone_and_in_any_batch(name: str, sch: logsnr.Schedule, dtype: torch.dtype) -> None:
+    """State, steps and evaluations of a sample are those that it has alone, or in another order."""
+    den = logsnr.Denoiser(smooth, sch, "v", time="t" if sch.half_logsnr(sch.t_end) == np.inf else "c_noise")
+    x = start(sch, 5, 3, 7, dtype=dtype)
+    options: dict[str, Any] = {"solver": name, "rtol": 1e-2, "atol": 1e-2}
+    whole = logsnr.solve(den, x, **options)
+    for rows in ([0], [3], [4, 1, 2]):
+        some = logsnr.solve(den, x[rows], **options)
+        assert torch.equal(some.x, whole.x[rows])
+        for field in ("accepted", "rejected", "nfe_per_sample"):
+            assert torch.equal(getattr(some, field), getattr(whole, field)[rows])
+        for i, grid in zip(rows, some.grids, strict=True):
+            assert np.array_equal(grid, whole.grids[i])
 
 
-def test_dopri5_is_a_table_with_steps_and_adaptive_with_tolerances() -> None:
-    """steps=, nfe= or an array of times give dopri5 a program of six evaluations a step; it is adaptive with one
-    tolerance, and without any of these; both together are refused."""
-    sch = logsnr.VPLinear()
-    den, x = PROBLEM.denoiser(sch), noise(sch)
-    fixed = logsnr.solve(den, x, solver="dopri5", steps=3)
-    assert fixed.nfe == 18
-    assert logsnr.solve(den, x, solver="dopri5", grid=[0.9, 0.5, 0.1]).nfe == 12
-    assert fixed.program is not None
-    for options in ({}, {"rtol": 1e-3}, {"atol": 1e-3}):
-        assert logsnr.solve(den, x, solver="dopri5", **options).program is None
-    for options in ({"steps": 3}, {"nfe": 30}):
-        with pytest.raises(ValueError, match=f"{next(iter(options))} = .* does not go with an adaptive run of dopri5"):
-            logsnr.solve(den, x, solver="dopri5", rtol=1e-3, **options)
+def problems() -> list[tuple[str, Any, tuple[int, ...]]]:
+    g = torch.Generator().manual_seed(0)
+    means = torch.randn(8, 16, generator=g)
+    return [
+        ("two", TWO, ()),
+        ("gauss", Gaussian(torch.full((16,), 0.3), torch.linspace(0.02, 0.25, 16)), (16,)),
+        ("mixture", GaussianMixture(means, torch.full((8,), 0.05)), (16,)),
+    ]
 
 
-def test_trajectory_grid_callback_and_direction() -> None:
-    """States at every time of an array, exact ones, also from clean to noisy; the callback sees them all."""
-    sch = logsnr.VPLinear()
-    den, x, seen = PROBLEM.denoiser(sch), noise(sch), []
-    times = [0.9, 0.5, 0.3, 0.1]
+@pytest.mark.parametrize(
+    ("problem", "sch"),
+    sampled([p[0] for p in problems()], [logsnr.VPLinear(), logsnr.EDM(), logsnr.FlowMatching()], every=3),
+)
+def test_errors_are_near_the_tolerance_and_evaluations_few(problem: str, sch: logsnr.Schedule) -> None:
+    """At 1e-2 and 1e-3 the median error is within three tolerances, and the Adams pairs need fewer evaluations than
+    dopri5, which is further off."""
+    known, shape = next((p, event) for name, p, event in problems() if name == problem)
+    den, x = denoiser(known, sch), start(sch, 16, *shape)
+    exact = logsnr.solve(den, x, solver="adams-34", rtol=1e-6, atol=1e-6).x
+    if not shape:
+        torch.testing.assert_close(exact, known.reference(x, sch, sch.t_start, sch.t_end), rtol=1e-4, atol=1e-4)
+    for tol in (1e-2, 1e-3):
+        boxed = logsnr.solve(den, x, solver="dopri5", rtol=tol, atol=tol)
+        for name in PAIRS:
+            found = logsnr.solve(den, x, solver=name, rtol=tol, atol=tol)
+            off = ((found.x - exact) / (tol + tol * exact.abs())).reshape(len(x), -1).square().mean(1).sqrt()
+            assert off.median() < 3
+            assert found.nfe_per_sample is not None
+            if name in ("adams-23", "adams-34"):
+                assert found.nfe_per_sample.double().mean() < boxed.nfe
+
+
+@pytest.mark.parametrize(("name", "order"), [("dpm-12", 2), ("dpm-23", 3), ("adams-12", 2), ("adams-23", 3)])
+def test_errors_fall_with_the_order(name: str, order: int) -> None:
+    """Error against evaluations, as the tolerance falls a hundred times; the error falls with the tolerance."""
+    sch, x = logsnr.VPLinear(), torch.linspace(-2, 2, 9, dtype=F64)
+    exact = TWO.reference(x, sch, 0.9, 0.05)
+    found = []
+    for tol in (10.0 ** (-order - 2), 10.0 ** (-order - 4)):
+        run = logsnr.solve(TWO.denoiser(sch), x, solver=name, rtol=tol, atol=tol, t_start=0.9, t_end=0.05)
+        found.append([run.nfe_per_sample.double().mean(), (run.x - exact).abs().mean()])  # type: ignore[union-attr]
+        assert found[-1][1] < 3 * tol
+    nfe, error = np.log(found[1]) - np.log(found[0])
+    assert -error / nfe == pytest.approx(order, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "planner"),
+    [
+        ("dpm-12", "dpm-2"),
+        ("dpm-23", "dpm-3"),
+        ("adams-12", Adams("x0", 1, corrector=True)),
+        ("adams-23", Adams("x0", 2, corrector=True)),
+    ],
+)
+def test_runs_are_the_fixed_program_on_the_grid_that_they_found(name: str, planner: Any) -> None:
+    """`Solution.grids` is a grid: the same numbers as by a table. A table ends with the predicted state, on which the
+    last evaluation of an Adams pair is made."""
+    sch, seen = logsnr.VPLinear(), []
+    exact = TWO.denoiser(sch)
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(x.clone())
+        return exact.model(x, t)
+
+    x = start(sch, 1)
+    found = logsnr.solve(logsnr.Denoiser(model, sch, exact.prediction), x, solver=name, rtol=1e-3, atol=1e-3)
+    assert found.rejected is not None
+    table = logsnr.sample(exact, x, solver=planner, grid=found.grids[0])
+    carries = isinstance(logsnr.solver(name).adaptive, AdamsPair)
+    torch.testing.assert_close(seen[-1] if carries else found.x, table, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_report(name: str) -> None:
+    """Evaluations are counted per sample, and the model is always shown the whole batch; a harder sample takes more."""
+    sch, shown = logsnr.VPLinear(), []
+    exact = TWO.denoiser(sch)
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        shown.append((len(x), t.shape))
+        return exact.model(x, t)
+
+    x = torch.tensor([3.0, 0.2, -0.01])
+    found = logsnr.solve(logsnr.Denoiser(model, sch, exact.prediction), x, solver=name, rtol=1e-3, atol=1e-3)
+    assert found.accepted is not None
+    assert found.rejected is not None
+    assert found.nfe_per_sample is not None
+    pair: Any = logsnr.solver(name).adaptive
+    tries = found.accepted * pair.evaluations + found.rejected * (pair.stages - 1)
+    assert torch.equal(found.nfe_per_sample, tries + isinstance(pair, AdamsPair))
+    assert found.nfe == found.rounds == len(shown) == int(found.nfe_per_sample.max())
+    assert set(shown) == {(3, torch.Size([3]))}
+    assert [len(grid) - 1 for grid in found.grids] == found.accepted.tolist()
+    assert all(g[0] == sch.t_start and g[-1] == sch.t_end and (np.diff(g) < 0).all() for g in found.grids)
+    assert len(set(found.accepted.tolist())) > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sch"), sampled(PAIRS, [logsnr.FlowMatching(), logsnr.Trigonometric(), TABLE], every=3)
+)
+def test_runs_reach_sigma_0_and_back(name: str, sch: logsnr.Schedule) -> None:
+    """From pure noise to clean data and back to the same noise, with the end's denoising counted."""
+    den, x = denoiser(GAUSS, sch) if sch != TABLE else GAUSS.denoiser(sch), start(sch, 4, 3)
+    if isinstance(sch, logsnr.Trigonometric):
+        den = logsnr.Denoiser(_v(sch), sch, "v")
+    options: dict[str, Any] = {"solver": name, "rtol": 1e-3, "atol": 1e-3}
+    found = logsnr.solve(den, x, **options)
+    wanted = GAUSS.flow(x, sch, sch.t_start, sch.t_end)
+    assert float((found.x - wanted).abs().max()) < (0.03 if sch == TABLE else 0.01)  # sigma at its first entry is 0.01
+    assert found.nfe_per_sample is not None
+    assert found.times.tolist() == [sch.t_start, sch.t_end]
+    if sch != TABLE:
+        back = logsnr.sample(den, found.x, t_start=sch.t_end, t_end=sch.t_start, **options)
+        assert float((back - x).abs().max()) < 0.05
+
+
+def _v(sch: logsnr.Schedule) -> Callable[..., torch.Tensor]:
+    def v(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = (a.reshape(-1, *[1] * (x.dim() - 1)) for a in (sch.alpha(t), sch.sigma(t)))
+        x0, eps = GAUSS.posterior(x, sch.alpha(t), sch.sigma(t))
+        return alpha * eps - sigma * x0
+
+    return v
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_trajectory_callback_and_direction(name: str) -> None:
+    """States at every time of an array, from noise to data and back; the callback sees them all."""
+    sch, seen, times = logsnr.VPLinear(), [], [0.9, 0.5, 0.3, 0.1]
+    den, x = GAUSS.denoiser(sch), start(sch, 4, 3)
     for t in (times, times[::-1]):
-        solution = logsnr.solve(
-            den,
-            x,
-            solver="dopri5",
-            rtol=1e-8,
-            atol=1e-8,
-            grid=t,
-            trajectory=True,
+        found = logsnr.solve(
+            den, x, solver=name, rtol=1e-4, atol=1e-4, grid=t, trajectory=True,
             callback=lambda node, time, state: seen.append((node, time, state.clone())),
-        )
-        assert solution.times.tolist() == t
-        assert solution.trajectory is not None
+        )  # fmt: skip
+        assert found.trajectory is not None
         for node, u in enumerate(t):
-            torch.testing.assert_close(solution.trajectory[node], PROBLEM.flow(x, sch, t[0], u), rtol=0, atol=1e-5)
-        assert torch.equal(solution.x, solution.trajectory[-1])
+            wanted = GAUSS.flow(x, sch, t[0], u)
+            torch.testing.assert_close(found.trajectory[node], wanted, rtol=5e-4, atol=5e-4)
+        assert torch.equal(found.x, found.trajectory[-1])
+        assert all(set(t) <= set(grid.tolist()) for grid in found.grids)
     assert [(node, u) for node, u, _ in seen[:3]] == [(1, 0.5), (2, 0.3), (3, 0.1)]
-    assert torch.equal(seen[-1][2], solution.x)
+    assert torch.equal(seen[-1][2], found.x)
 
 
-@pytest.mark.parametrize(("method", "sch"), sampled(METHODS, [logsnr.VPLinear(), logsnr.VPCosine()], every=2))
-def test_inner_states_are_as_exact_as_the_end(method: str, sch: logsnr.Schedule) -> None:
-    """Steps end at the times asked for: an interpolation between them was up to 1000 times worse."""
-    x, times = noise(sch), [0.95, 0.5, 0.3, 0.05]
-    solution = logsnr.solve(
-        PROBLEM.denoiser(sch), x, solver=method, rtol=1e-6, atol=1e-6, grid=times, trajectory=True
-    )  # fmt: skip
-    assert solution.trajectory is not None
-    for state, t in zip(solution.trajectory, times, strict=True):
-        assert float((state - PROBLEM.flow(x, sch, times[0], t)).abs().max()) < 2e-5
-    assert not solution.times.flags.writeable
+@pytest.mark.parametrize("name", PAIRS)
+def test_half_precision_models_one_sample_and_none(name: str) -> None:
+    """A model in fp16 gets a state in fp32; one sample of one number, and no sample, are batches too."""
+    sch = logsnr.VPLinear()
+    den = logsnr.Denoiser(smooth, sch, "v", dtype=F16)
+    found = logsnr.solve(den, start(sch, 3, 4, dtype=F32), solver=name, rtol=1e-2, atol=1e-2)
+    exact = logsnr.solve(logsnr.Denoiser(smooth, sch, "v"), start(sch, 3, 4), solver="adams-34", rtol=1e-6, atol=1e-6)
+    assert found.x.dtype == F32
+    assert float((found.x - exact.x).abs().max()) < 0.05
+    one = logsnr.solve(TWO.denoiser(sch), start(sch, 1), solver=name)
+    assert one.x.shape == (1,)
+    for shape in ((0, 3), (2, 0)):
+        none = logsnr.solve(den, torch.ones(shape), solver=name, trajectory=True)
+        assert none.x.shape == shape
+        assert none.nfe == 0
+        assert none.nfe_per_sample is not None
+        assert none.nfe_per_sample.tolist() == [0] * shape[0]
+
+
+def test_gradients_flow_through_the_steps() -> None:
+    sch = logsnr.VPLinear()
+    x = start(sch, 4, 3).requires_grad_()
+    y = logsnr.sample(GAUSS.denoiser(sch), x, solver="adams-34", rtol=1e-6, atol=1e-6)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    factor = np.sqrt([sch.alpha(t) ** 2 * 0.25 + sch.sigma(t) ** 2 for t in (1e-3, 1.0)])
+    torch.testing.assert_close(slope, torch.full_like(x, factor[0] / factor[1]), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 5}, "steps = 5 does not go with an adaptive run of adams-23; give rtol and atol"),
+        ({"nfe": 5}, "nfe = 5 does not go with"),
+        ({"parallel": logsnr.Picard()}, "parallel = Picard.* does not go with"),
+        ({"callback": lambda n, t, x, x0: None}, "no x0 estimate for a callback; let it take"),
+        ({"rtol": 0.0}, "rtol must be positive, not 0.0"),
+        ({"atol": float("inf")}, "atol must be positive, not inf"),
+        ({"rtol": True}, "rtol must be positive, not True"),
+        ({"rtol": 1e-9}, "rtol = 1e-09 is below the precision of the state, 1.2e-07 in torch.float32"),
+        ({"grid": [1.0, 0.5, 0.5]}, "duplicate"),
+        ({"t_end": -1.0}, "outside"),
+    ],
+)
+def test_bad_arguments_are_refused_before_the_first_call(options: dict[str, Any], message: str) -> None:
+    den = logsnr.Denoiser(lambda x, t: 1 / 0, logsnr.VPLinear())
+    with pytest.raises(ValueError, match=message):
+        logsnr.solve(den, torch.ones(2, 3), solver="adams-23", **options)
 
 
 @pytest.mark.parametrize(
     ("sch", "prediction", "t"),
-    [
-        (logsnr.FlowMatching(), "x0", 0),
-        (logsnr.FlowMatching(), "eps", 1),
-        (logsnr.FlowMatching(), "score", 1),
-        (logsnr.VPCosine(), "eps", 1),
-        (logsnr.Trigonometric(), "x0", 0),
-    ],
+    [(logsnr.FlowMatching(), "eps", 1), (logsnr.FlowMatching(), "score", 1), (logsnr.VPCosine(), "eps", 1)],
 )
-def test_undetermined_ends(sch: logsnr.Schedule, prediction: str, t: float) -> None:
-    """Where the head says nothing about dx/dt at an end of the span the run is refused before the first call,
-    and a span inside is not."""
+def test_heads_that_say_nothing_at_the_start_are_refused(sch: logsnr.Schedule, prediction: str, t: float) -> None:
     den = logsnr.Denoiser(lambda x, t: 1 / 0, sch, prediction)
-    with pytest.raises(ValueError, match=f"{prediction!r} does not determine dx/dt at t = {t}"):
-        logsnr.solve(den, torch.ones(2, 3), solver="dopri5", rtol=1e-3)
+    with pytest.raises(ValueError, match=f"{prediction!r} does not determine the step from t = {t}, where alpha = 0"):
+        logsnr.solve(den, torch.ones(2, 3), solver="dpm-23")
     with pytest.raises(ZeroDivisionError):
-        logsnr.solve(den, torch.ones(2, 3), solver="dopri5", rtol=1e-3, t_start=0.9, t_end=0.1)
+        logsnr.solve(den, torch.ones(2, 3), solver="dpm-23", t_start=0.9)
 
 
-def test_velocity_models_reach_both_ends() -> None:
-    """A velocity model needs no conversion: flow matching from t = 1 to t = 0."""
-    sch = logsnr.FlowMatching()
-    exact = PROBLEM.posterior
-
-    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        x0, eps = exact(x, sch.alpha(t), sch.sigma(t))
-        return eps - x0
-
-    x = torch.randn(4, 3, dtype=F64)
-    y = logsnr.sample(logsnr.Denoiser(velocity, sch, "velocity"), x, solver="dopri5", rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(y, PROBLEM.flow(x, sch, 1.0, 0.0), rtol=0, atol=1e-6)
-
-
-def test_bad_input() -> None:
-    """Tolerances, grids and states that cannot work are refused; a model that breaks is named with its
-    time."""
+def test_what_cannot_be_met_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what has been reached: too many steps, and steps that shrink to nothing at a jump of the model."""
     sch = logsnr.VPLinear()
-    den, x = PROBLEM.denoiser(sch), noise(sch)
-    for options, message in [
-        ({"rtol": 0.0}, "rtol must be positive, not 0.0"),
-        ({"atol": -1.0}, "atol must be positive, not -1.0"),
-        ({"rtol": float("nan")}, "rtol must be positive"),
-        ({"rtol": "fine"}, "rtol must be positive, not 'fine'"),
-        ({"rtol": 1e-20}, "below the precision of the state"),
-        ({"rtol": 1e-3, "grid": "karas"}, "did you mean 'karras'"),
-        ({"rtol": 1e-3, "grid": [1.0, 0.5], "t_end": 0.2}, "leave out t_start and t_end"),
-        ({"rtol": 1e-3, "grid": [1.0, 0.5, 0.5]}, "duplicate"),
-        ({"rtol": 1e-3, "t_end": -1.0}, "outside"),
-    ]:
-        with pytest.raises(ValueError, match=message):
-            logsnr.solve(den, x, solver="dopri5", **options)
-    with pytest.raises(ValueError, match="rk4 takes fixed steps"):
-        logsnr.solve(den, x, solver="rk4", steps=3, rtol=1e-3)
-    with pytest.raises(ValueError, match="steps = 3 does not go with an adaptive run of bosh3"):
-        logsnr.solve(den, x, solver="bosh3", steps=3)
+    monkeypatch.setattr(adaptive_control, "MOST", 20)
+    told = r"dpm-12 cannot meet rtol = 1e-06, atol = 0.001, in samples 0, 1 of 2: after 20 steps, sample 0 stands"
+    with pytest.raises(RuntimeError, match=told):
+        logsnr.solve(GAUSS.denoiser(sch), torch.ones(2, dtype=F64), solver="dpm-12", rtol=1e-6, atol=1e-3)
+    monkeypatch.undo()
+
+    def jump(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.where(t < 0.5, 1e6, 0.0).to(x)
+
+    told = r"shrunk to .* in lam, sample 0 stands at t = 0.5, lam = .* the last error was .* tolerances; ask for less"
+    with pytest.raises(RuntimeError, match=told):
+        logsnr.solve(
+            logsnr.Denoiser(jump, sch, "x0"), torch.ones(2, dtype=F64), solver="adams-23", rtol=1e-6, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_samples_that_stop_being_finite(name: str) -> None:
+    """They are named; kept, the others are what they are alone."""
+    sch = logsnr.VPLinear()
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        bad = (t < 0.5) & (x[:, 0] > 100)
+        return torch.where(bad[:, None], torch.nan, smooth(x.clamp(-3, 3), t))
+
+    den, x = logsnr.Denoiser(model, sch, "x0"), start(sch, 3, 2)
+    x[1, 0] = 1e5
+    with pytest.raises(logsnr.NonFiniteError, match=r"non-finite value at call .* in sample 1 of 3") as caught:
+        logsnr.solve(den, x, solver=name)
+    assert caught.value.samples == (1,)
+    with pytest.warns(UserWarning, match="not finite, in sample 1 of 3"):
+        kept = logsnr.solve(den, x, solver=name, on_nan="keep")
+    assert kept.failed == (1,)
+    assert torch.equal(kept.x[[0, 2]], logsnr.sample(den, x[[0, 2]], solver=name))
     with pytest.raises(ValueError, match="x holds infinities"):
-        logsnr.solve(den, x * float("inf"), solver="bosh3")
+        logsnr.solve(den, x * float("inf"), solver=name)
+
+
+def test_model_errors_name_the_call() -> None:
+    den = logsnr.Denoiser(lambda x, t: x[:1], logsnr.VPLinear())
     with pytest.raises(ValueError, match="returned shape") as caught:
-        logsnr.solve(logsnr.Denoiser(lambda x, t: x[:1], sch), x, solver="dopri5", rtol=1e-3)
+        logsnr.solve(den, torch.ones(2, 3), solver="adams-23")
     assert caught.value.__notes__ == ["at call 1, t = 1"]
-    broken = logsnr.Denoiser(lambda x, t: x * (float("nan") if float(t[0]) < 0.5 else 1.0), sch)
-    with pytest.raises(logsnr.NonFiniteError, match="non-finite value at call"):
-        logsnr.solve(broken, x, solver="dopri5", rtol=1e-3)
-
-
-def test_empty_batch_and_gradients() -> None:
-    """A batch of none is answered without a call; gradients flow through an adaptive run."""
-    sch = logsnr.VPLinear()
-    den = PROBLEM.denoiser(sch)
-    empty = logsnr.solve(den, torch.ones(0, 3), solver="dopri5", rtol=1e-3, trajectory=True)
-    assert empty.x.shape == (0, 3)
-    assert empty.nfe == 0
-    x = noise(sch).requires_grad_()
-    y = logsnr.sample(den, x, solver="dopri5", rtol=1e-8, atol=1e-8)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    factor = np.sqrt([sch.alpha(t) ** 2 * 0.25 + sch.sigma(t) ** 2 for t in (1e-3, 1.0)])
-    torch.testing.assert_close(slope, torch.full_like(x, factor[0] / factor[1]), rtol=1e-5, atol=0)

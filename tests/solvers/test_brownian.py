@@ -12,7 +12,7 @@ import logsnr
 from logsnr.kernels import Seeds
 from logsnr.solvers.brownian import BrownianNoise
 from logsnr.solvers.planners.stochasticity import Smooth, Stochasticity, Window
-from logsnr.solvers.program import NoiseKey
+from logsnr.solvers.program import Call, NoiseKey, Program
 
 SCH = logsnr.EDM()  # lam = -log t
 F64 = torch.float64
@@ -100,6 +100,22 @@ def test_paths_begin_at_pure_noise(solver: str) -> None:
     assert torch.isfinite(states).all()
     assert (states[1:-1].std(dim=(1, 2)) > 1e-4).all()
     assert torch.equal(states[-1], torch.full_like(x, 0.5))
+
+
+def test_noise_back_to_more_noise_is_refused_at_once() -> None:
+    """On stream 0; the error says how such a key is written. Other noise takes it."""
+    called: list[int] = []
+    sch, x = logsnr.VPLinear(), logsnr.randn((2, 3), seed=0)
+    den = logsnr.Denoiser(lambda x, t: called.append(1) or torch.tanh(x), sch)  # type: ignore[func-returns-value]
+    for stream in (0, 1):
+        call = Call(1.0, (0,), (0,), [[0.5, 0.0, 1.0, 1.0]], noises=((0.5, 1.0, stream),), node=1)  # type: ignore[arg-type]
+        program = Program("back", 1, (1.0, 0.5), (call,))
+        if stream:
+            assert torch.isfinite(logsnr.sample(den, x, solver=program, seed=1, brownian=True)).all()
+            continue
+        with pytest.raises(ValueError, match=r"noise\(0.5, 1\) goes back to more noise: write noise\(1, 0.5\)"):
+            logsnr.sample(den, x, solver=program, seed=1, brownian=True)
+        assert not called
 
 
 def test_without_noise_there_is_no_path() -> None:

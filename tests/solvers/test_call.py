@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from checks import nameless
 
-from logsnr.solvers.call import MAX_SLOTS, MAX_STREAM, Call, NoiseKey
+from logsnr.solvers import brownian, noise
+from logsnr.solvers.call import HASHED, MAX_SLOTS, MAX_STREAM, Call, NoiseKey
 from logsnr.solvers.program import MAX_ORDER, Program
 
 INF, NAN = float("inf"), float("nan")
@@ -68,6 +69,12 @@ CALLS: list[tuple[str, Any, str]] = [
     ("matrix", [1.0, 0.0, 1.0], r"matrix must have .* not shape \(3,\)"),
     ("matrix", [*ROW, *ROW], r"matrix must have 1 rows .* not shape \(2, 3\)"),
     ("matrix", [[1.0]], r"matrix must have .* more than 1 columns .* not shape \(1, 1\)"),
+    (
+        "matrix",
+        np.ones((1, 3, 0)),
+        r"matrix must have coefficients for samples of at least one element, not \(1, 3, 0\)",
+    ),
+    ("matrix", np.ones((1, 3, 2, 0)), r"matrix must have coefficients .* not \(1, 3, 2, 0\)"),
     ("matrix", [[NAN, 0.0, 1.0]], "the coefficients at t = 1 are not finite: .*nan"),
     ("matrix", [[1.0, 0.0, INF]], "the coefficients at t = 1 are not finite: .*inf"),
 ]
@@ -129,6 +136,16 @@ def test_a_program_s_model_columns_are_the_pair() -> None:
         assert call(matrix=matrix).models != 2
         with pytest.raises(ValueError, match="model columns"):
             program(calls=(call(matrix=matrix),))
+
+
+def test_streams_of_keys_are_theirs() -> None:
+    """No key shares a stream with starts and Brownian paths, whatever its hash is; other keys have other addresses."""
+    keys = [NoiseKey(1 / n, 1 / (n + 1), stream) for n in range(1, 200) for stream in (0, 1, 2, MAX_STREAM)]
+    addresses = [key.address for key in keys]
+    assert all(HASHED <= stream <= MAX_STREAM and 0 <= interval < 2**32 for interval, stream in addresses)
+    assert len(set(addresses)) == len(keys)
+    assert len({brownian.STREAM, noise.START}) == 2
+    assert max(brownian.STREAM, noise.START) < HASHED
 
 
 def test_fields_are_taken_as_they_are_meant() -> None:

@@ -65,6 +65,15 @@ def test_what_cannot_go_on_from_there_refuses(options: dict) -> None:
     assert seen
 
 
+def test_adaptive_runs_refuse_a_fourth_argument_at_once() -> None:
+    """Before the model is called."""
+    called: list[int] = []
+    den = logsnr.Denoiser(lambda x, t: called.append(1), SCH)
+    with pytest.raises(ValueError, match="adaptive runs have no x0 estimate"):
+        logsnr.sample(den, X, solver="dopri5", callback=lambda node, t, state, x0: None)
+    assert not called
+
+
 def test_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"callback returned \(1, 3, 4\) .* at node 1"):
         logsnr.sample(DEN, X, steps=3, callback=lambda node, t, state: state[:1])

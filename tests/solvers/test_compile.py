@@ -60,6 +60,41 @@ def test_one_compilation_per_shape() -> None:
 
 @one_graph
 @pytest.mark.parametrize(
+    ("name", "values"),
+    [("steps", (2, 3, 4)), ("nfe", (2, 3, 4)), ("t_end", (0.1, 0.2, 0.3)), ("seed", (1, 2, 1 << 63))],
+)
+def test_numbers_that_change(name: str, values: tuple) -> None:
+    """Dynamo takes a number for a symbol once it has changed: every number is a graph of its own, with its bits."""
+    torch._dynamo.reset()
+    den, x = logsnr.Denoiser(net, logsnr.VPLinear(), "eps"), torch.randn(SHAPE)
+    solver, given = (
+        ("sde-dpmpp-1", {"steps": 2}) if name == "seed" else ("ddim", {} if name != "t_end" else {"steps": 2})
+    )
+
+    def plain(x: torch.Tensor, value: float) -> torch.Tensor:
+        return logsnr.sample(den, x, solver=solver, **given, **{name: value})
+
+    compiled = torch.compile(plain, fullgraph=True, backend="eager")
+    for value in (*values, values[0]):
+        assert torch.equal(compiled(x, value), plain(x, value))
+
+
+@one_graph
+def test_options_and_grids_of_a_graph() -> None:
+    """A solver with its options, and a program on any grid, are made outside of it."""
+    den, x = logsnr.Denoiser(net, logsnr.VPLinear(), "eps"), torch.randn(SHAPE)
+    made = [logsnr.solver("sde-dpmpp-2m", eta=0.3), logsnr.solver("dpmpp-2m").program(den.schedule, [1.0, 0.5, 0.1])]
+    for solver in made:
+        given = {} if isinstance(solver, logsnr.Program) else {"steps": 3, "seed": 1}
+
+        def plain(x: torch.Tensor, solver: object = solver, given: dict = given) -> torch.Tensor:
+            return logsnr.sample(den, x, solver=solver, **given)
+
+        assert torch.equal(torch.compile(plain, fullgraph=True, backend="eager")(x), plain(x))
+
+
+@one_graph
+@pytest.mark.parametrize(
     ("state", "model"), [(torch.float32, torch.float16), pytest.param(torch.bfloat16, None, marks=pytest.mark.slow)]
 )
 def test_loops_of_half_precision(state: torch.dtype, model: torch.dtype | None) -> None:

@@ -67,7 +67,7 @@ BAD: list[tuple[logsnr.Schedule, dict[str, Any], str]] = [
     (VP, {"sigmas": [1, -0.5]}, r"sigmas\[1\] = -0.5 is not a level"),
     (VP, {"sigmas": [1, float("nan")]}, r"sigmas\[1\] = nan"),
     (VP, {"lams": [float("nan"), 0]}, r"lams\[0\] = nan"),
-    (VP, {"lams": [0, 1], "steps": 3}, "lams are the whole grid; leave out steps, nfe"),
+    (VP, {"lams": [0, 1], "steps": 3}, "lams are the whole grid; leave out steps"),
     (VP, {"sigmas": [1, 0.5], "lams": [0, 1]}, "sigmas are the whole grid; leave out lams"),
     (VP, {"sigmas": [1, 0.5], "grid": "karras"}, "sigmas are the whole grid; leave out grid"),
     (VP, {"sigmas": [1, 0.5], "grid": [1.0, 0.5]}, "an array of times is the whole grid; leave out sigmas"),

@@ -168,6 +168,16 @@ def test_randn() -> None:
     assert abs(float(many.std()) - 1) < 5e-3
 
 
+def test_seeds_of_all_64_bits() -> None:
+    """torch's integers are signed: from 2^63 on they are negative there, and the same seed all the same."""
+    for seed in (0, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1):
+        wanted = normals(seed, 0, 0, 6, stream=2)
+        assert torch.equal(logsnr.randn((1, 6), seed=seed)[0], wanted)
+        assert torch.equal(logsnr.randn((2, 6), seed=[1, seed])[1], wanted)
+    ends = [sample(torch.zeros(1, 3), seed=seed) for seed in (0, 2**63 - 1, 2**63, 2**64 - 1)]
+    assert len({tuple(end[0].tolist()) for end in ends}) == 4
+
+
 X = torch.zeros(2, 3)
 BAD = {
     "one of seed, generator and noise": {"seed": 1, "generator": torch.Generator()},

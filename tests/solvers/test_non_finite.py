@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import logsnr
+from logsnr.solvers.finite import all_finite, broken_samples
 
 SCH = logsnr.VPLinear()
 X = logsnr.randn((3, 2, 4), seed=1)
@@ -69,6 +70,49 @@ def test_states_that_overflow_are_seen() -> None:
     den = logsnr.Denoiser(lambda x, t: torch.full_like(x, -3e38), logsnr.EDM(), "eps")
     with pytest.raises(logsnr.NonFiniteError, match="the state is no longer finite"):
         logsnr.sample(den, X * 80, solver="euler", steps=3)
+
+
+@pytest.mark.parametrize("parallel", [None, logsnr.Picard(tol=0.0)])
+@pytest.mark.filterwarnings("ignore")
+def test_a_trajectory_tells_where_a_state_overflows(parallel: logsnr.Picard | None) -> None:
+    """Under a model that clips what it sees, all answers are finite; without a trajectory only the end is looked at."""
+
+    def clipping(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        grow = (t < 0.5)[:, None, None] & (x[:, :1, :1] > 0)
+        return torch.where(grow, -3e38 * torch.ones_like(x), x.clamp(-1, 1))
+
+    den, x = logsnr.Denoiser(clipping, logsnr.FlowMatching(), "velocity"), X.clone()
+    x[:, 0, 0] = torch.tensor([-1.0, 1.0, -1.0])
+    x[1, 0, 1] = 3.4e38  # the answers push it beyond the largest number
+    given = {"solver": "euler", "steps": 10, "grid": "time", "parallel": parallel}
+    with pytest.raises(logsnr.NonFiniteError, match=r"at call 10 of 10.*in sample 1 of 3.*trajectory=True says where"):
+        logsnr.sample(den, x, **given)
+    with pytest.raises(logsnr.NonFiniteError, match=r"the state is no longer finite at call 7 of 10") as found:
+        logsnr.sample(den, x, trajectory=True, **given)
+    assert found.value.samples == (1,)
+    assert found.value.call == 6
+    assert found.value.t == pytest.approx(0.4)
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor that says it is not on the CPU."""
+
+    is_cpu = False
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("there", [torch.Tensor, Elsewhere])
+def test_one_element_is_enough(dtype: torch.dtype, there: type) -> None:
+    """Of many, wherever it is, on any device; and large numbers whose sum overflows are finite."""
+    fine = torch.full((3, 50), torch.finfo(dtype).max, dtype=dtype)
+    assert all_finite(fine.as_subclass(there))
+    assert broken_samples(fine, -fine) == ()
+    for value in (float("inf"), float("-inf"), float("nan")):
+        for sample, place in ((0, 0), (1, 17), (2, 49)):
+            x = fine.clone()
+            x[sample, place] = value
+            assert not all_finite(x.as_subclass(there))
+            assert broken_samples(fine, x) == (sample,)
 
 
 def test_on_nan_has_two_values() -> None:

@@ -131,6 +131,48 @@ class Plain:
         return list(grid)
 
 
+@dataclass
+class Changeable:
+    """A planner that is not frozen."""
+
+    power: object = 1
+
+    def plan(self, schedule: Schedule, grid: np.ndarray) -> Program:
+        return logsnr.solver("ddim").program(schedule, grid)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A frozen one with a list in it."""
+
+    powers: object = (1,)
+
+    def plan(self, schedule: Schedule, grid: np.ndarray) -> Program:
+        return logsnr.solver("ddim").program(schedule, grid)
+
+
+class Unhashable(logsnr.VPLinear):
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable)
+
+
+def test_what_has_no_hash_is_refused() -> None:
+    """Plans are kept by planner and schedule; the error names the one, and what would be right."""
+    x, den = torch.zeros(2, 3), logsnr.Denoiser(lambda x, t: x, logsnr.VPLinear())
+    frozen = "planner must be hashable, as a frozen dataclass of hashable fields is, not "
+    for planner in (Changeable(), Listed([1, 2])):
+        for use in (
+            logsnr.solver,
+            lambda p: Solver("own", planner=p),
+            lambda p: logsnr.sample(den, x, solver=p, steps=3),
+        ):
+            with pytest.raises(TypeError, match=f"{frozen}{type(planner).__name__}"):
+                use(planner)
+    assert logsnr.sample(den, x, solver=Listed((1, 2)), steps=3).shape == (2, 3)
+    with pytest.raises(TypeError, match="schedule must be hashable, as plans are kept by it, and Unhashable is not"):
+        logsnr.Denoiser(lambda x, t: x, Unhashable())
+
+
 def test_what_is_no_planner_is_refused() -> None:
     """Classes for their objects, objects without a plan, and plans that return something else."""
     with pytest.raises(TypeError, match="planner of Plain must return a Program, not list"):

@@ -72,7 +72,8 @@ def test_noise_keys_are_data() -> None:
 
 def test_noises_of_a_stream_do_not_overlap() -> None:
     """Intervals of a stream that overlap are refused; equal ones, neighbours and those of other streams are not."""
-    for wrong in ((0.5, 0.2), (1.0, 0.5), (0.2, 1.0), (0.8, 0.3)):
+    barely = np.nextafter(0.2, 1)
+    for wrong in ((0.5, 0.2), (1.0, 0.5), (0.2, 1.0), (0.8, 0.3), (0.21, 0.1), (barely, 0.1), (2.0, 1 - 1e-9)):
         with pytest.raises(ValueError, match="overlap; split them"):
             adding((1.0, 0.2), wrong)
         assert len(adding((1.0, 0.2), (*wrong, 1)).noises) == 2

@@ -198,7 +198,7 @@ WRONG = [
     ({"steps": 3, "grid": "logsn"}, ValueError, "did you mean 'logsnr'"),
     ({"steps": 3, "solver": ["ddim"]}, ValueError, "unknown; did you mean 'ddim'"),
     ({"steps": 3, "grid": None}, ValueError, "name or a 1-D array"),
-    ({"grid": lambda n: [1.0, 0.5]}, ValueError, "name or a 1-D array of times, not <function"),
+    ({"grid": {1: 2}}, ValueError, "name or a 1-D array of times, not {1: 2}"),
     ({"grid": [[1.0], [0.5, 0.1]]}, ValueError, "name or a 1-D array"),
     ({"steps": 3, "t_start": "a"}, ValueError, "t_start must be a number, not 'a'"),
     ({"steps": 3, "t_start": np.array([1.0])}, ValueError, "t_start must be a number, not array"),

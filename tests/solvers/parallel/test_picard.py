@@ -124,6 +124,25 @@ def test_noise_is_that_of_the_sequential_run(brownian: bool) -> None:
     assert asked == sequential
 
 
+def test_samples_that_converge_at_different_speeds() -> None:
+    """The noise of the slowest window is kept, also that of a function, which is not asked again."""
+
+    def uneven(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.where(x.mean(1, keepdim=True) > 0, torch.sin(5 * x), torch.zeros_like(x))
+
+    x = torch.stack([torch.linspace(1, 2, 9), torch.linspace(-1, -2, 9)])
+    given: dict[str, Any] = {"solver": "sde-dpmpp-2m", "steps": 20, "eta": 0.1, "parallel": logsnr.Picard(window=4)}
+    den = logsnr.Denoiser(uneven, SCH, "eps")
+    for source in ({"seed": 3}, {"noise": lambda key, like: torch.full_like(like, math.sin(100 * key.t))}):
+        found = logsnr.solve(den, x, **given, **source)
+        assert found.certificate is not None
+        slow, quick = found.certificate.rounds.tolist()
+        assert slow > quick
+        for k in (0, 1):
+            alone = {"seed": [3], "sample_ids": [k]} if "seed" in source else source
+            assert torch.equal(found.x[k : k + 1], logsnr.sample(den, x[k : k + 1], **given, **alone))
+
+
 def test_an_observer_sees_the_accepted_states() -> None:
     """Callback and trajectory are those of the run that ended at x, node by node, once each."""
     den, x = logsnr.Denoiser(model, SCH, "eps"), start()

@@ -137,6 +137,44 @@ def test_non_finite_answers() -> None:
     assert refused[0]
 
 
+@pytest.mark.parametrize("tol", [0.0, 1e-3])
+def test_memory_of_the_model_is_not_kept(tol: float) -> None:
+    """Answers of a round are compared with those of the next: a model that writes over them changes nothing."""
+    x, how = start(), logsnr.Picard(tol=tol, window=4)
+    wanted = logsnr.solve(logsnr.Denoiser(model, SCH), x, steps=12, parallel=how)
+    found = logsnr.solve(logsnr.Denoiser(reusing(torch.zeros(12, 50)), SCH), x, steps=12, parallel=how)
+    assert torch.equal(found.x, wanted.x)
+    assert found.rounds == wanted.rounds
+    assert found.certificate is not None
+    assert wanted.certificate is not None
+    assert torch.equal(found.certificate.change, wanted.certificate.change)
+
+
+@pytest.mark.parametrize("tol", [1e-3, 1.0])
+def test_the_dtype_of_answers_does_not_matter(tol: float) -> None:
+    """They are not changed in place, of whatever dtype they are: the same numbers have the same end."""
+    x, how = start(dtype=F64), logsnr.Picard(tol=tol, window=4)
+    narrow = logsnr.Denoiser(lambda x, t: model(x, t).float(), SCH)
+    wide = logsnr.Denoiser(lambda x, t: model(x, t).float().double(), SCH)
+    assert torch.equal(*(logsnr.sample(den, x, steps=12, parallel=how) for den in (narrow, wide)))
+
+
+def test_one_element_that_is_not_finite() -> None:
+    """It is enough: the error is that of the sequential run."""
+
+    def breaks(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        answer = model(x, t)
+        answer[t < 0.5, 7] = torch.nan
+        return answer
+
+    den, x = logsnr.Denoiser(breaks, SCH, "eps"), start()
+    with pytest.raises(logsnr.NonFiniteError) as wanted:
+        logsnr.sample(den, x, steps=10)
+    with pytest.raises(logsnr.NonFiniteError) as found:
+        logsnr.sample(den, x, steps=10, parallel=logsnr.Picard())
+    assert (found.value.call, found.value.t, found.value.samples) == (wanted.value.call, wanted.value.t, (0, 1, 2))
+
+
 def test_models_that_use_their_memory_again() -> None:
     """A model may change what it is given, return the same tensor every time, in any layout."""
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)

@@ -1,14 +1,14 @@
 """Random settings: any solver, schedule, head, dtype, grid and executor together, with a bounded model.
 
-    python tests/random_settings.py --runs 10000
+    python -m logsnr.bench.settings --count 10000
 
 A run must end in a finite answer of the right shape and dtype, or in a ValueError or TypeError that names an argument
-before the first call of the model. Anything else is a fault, printed with the number that makes the setting again:
-`python tests/random_settings.py --first 1234 --runs 1`.
+before the first call of the model, or, if its result leaves fp16, in the advice to take fp32. Anything else is a fault,
+printed with the number that makes the setting again: `python -m logsnr.bench.settings --first 1234 --count 1`. Where
+the process itself dies, the number is the last that was shown.
 """
 
 import random
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -17,18 +17,21 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from rich.console import Console
 
-from logsnr.solvers.catalogue import solver, solver_names
-from logsnr.solvers.denoiser import Denoiser
-from logsnr.solvers.grids import GRIDS
-from logsnr.solvers.heads import HEADS
-from logsnr.solvers.noise import start
-from logsnr.solvers.parallel.settings import Picard
-from logsnr.solvers.program import Program
-from logsnr.solvers.sampling import solve
-from logsnr.solvers.schedules.base import Schedule
-from logsnr.solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
-from logsnr.solvers.schedules.tabulated import Discrete
+from ..solvers.catalogue import solver, solver_names
+from ..solvers.denoiser import Denoiser
+from ..solvers.finite import NonFiniteError
+from ..solvers.grids import GRIDS
+from ..solvers.heads import HEADS
+from ..solvers.noise import start
+from ..solvers.parallel.settings import Picard
+from ..solvers.program import Program
+from ..solvers.sampling import solve
+from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
+from ..solvers.schedules.tabulated import Discrete
+from .command import run_command
 
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SHAPES = ((1, 1), (2, 3), (1, 4, 8, 8), (3, 5), (2, 1, 7), (4, 2, 3, 3, 2), (0, 3))
@@ -46,6 +49,10 @@ OPTIONS: dict[str, Callable[[random.Random], Any]] = {
     "corrections": lambda r: r.choice([1, 2]),
     "per_level": lambda r: r.choice([1, 2]),
 }
+
+HOW: dict[str, Any] = {
+    "brownian": True, "trajectory": True, "grad": True, "on_nan": "keep", "callback": lambda node, t, state, x0: None,
+}  # fmt: skip
 
 
 def bounded(head: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -69,8 +76,8 @@ def setting(number: int) -> tuple[Denoiser, torch.Tensor, dict[str, Any]]:
         given["startup"] = r.choice(["ramp", "single-step"])
         if r.random() < 0.2:
             given["parallel"] = Picard(window=r.choice([None, 3]), tol=r.choice([0.0, 1e-2]))
-    given |= {"solver": name, "grid": r.choice(GRIDS), "seed": r.choice([0, 7, 2**63])}
-    given |= {key: True for key in ("brownian", "trajectory") if r.random() < 0.2}
+    given |= {"solver": name, "grid": r.choice(sorted(GRIDS)), "seed": r.choice([0, 7, 2**63, [*range(shape[0])]])}
+    given |= {key: value for key, value in HOW.items() if r.random() < 0.2}
     if r.random() < 0.3:
         low, high = sorted(r.uniform(*sch.domain) for _ in range(2))
         given |= {"t_start": high, "t_end": low} if r.random() < 0.9 else {"t_start": low, "t_end": high}
@@ -78,7 +85,7 @@ def setting(number: int) -> tuple[Denoiser, torch.Tensor, dict[str, Any]]:
     plain = "t_start" not in given and "steps" in given and "parallel" not in given and given["startup"] == "ramp"
     if plain and r.random() < 0.2 and not any(option in given for option in OPTIONS):
         table = known.program(sch, sch.time(np.linspace(-2.0, 2.0, given["steps"] + 1)))
-        given = {k: v for k, v in given.items() if k in ("seed", "brownian", "trajectory")}
+        given = {k: v for k, v in given.items() if k in ("seed", *HOW)}
         given["solver"] = Program.from_json(table.to_json())
     return den, x, given
 
@@ -99,6 +106,9 @@ def fault(number: int) -> str:
         found = solve(den, x, **given)
     except (ValueError, TypeError) as error:
         return "refused" if not calls else f"{type(error).__name__} after {calls} calls: {error}"
+    except NonFiniteError as error:
+        beyond = x.dtype is torch.float16 and "more than torch.float16 holds" in str(error)
+        return "refused" if beyond else f"NonFiniteError: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     if found.x.shape != x.shape or found.x.dtype != x.dtype:
@@ -107,22 +117,25 @@ def fault(number: int) -> str:
 
 
 def main(
-    runs: Annotated[int, typer.Option(min=1, help="How many settings.")] = 10_000,
+    count: Annotated[int, typer.Option(min=1, help="How many settings.")] = 10_000,
     first: Annotated[int, typer.Option(min=0, help="The number of the first.")] = 0,
 ) -> None:
     """Run random settings, and print those that end in anything but a finite answer or a clear refusal."""
     ended: Counter[str] = Counter()
-    with warnings.catch_warnings():
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    with warnings.catch_warnings(), console.status("") as status:
         warnings.simplefilter("ignore")
-        for number in range(first, first + runs):
+        for number in range(first, first + count):
+            status.update(f"setting {number}")
             what = fault(number)
-            kind = what if what in ("ran", "refused") else "fault"
+            kind = what if what in ("ran", "refused") else "faults"
             ended[kind] += 1
-            if kind == "fault":
-                print(f"setting {number}: {what}")
-    print(", ".join(f"{count} {kind}" for kind, count in sorted(ended.items())))
-    sys.exit(ended["fault"] > 0)
+            if kind == "faults":
+                console.print(f"setting {number}: {what}")
+    console.print(", ".join(f"{n} {kind}" for kind, n in sorted(ended.items())))
+    if ended["faults"]:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -1,0 +1,64 @@
+"""What `logsnr tune` tunes, and what it writes."""
+
+import runpy
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from rich.table import Column, Table
+
+from ..solvers.denoiser import Denoiser
+from ..solvers.noise import start
+from ..solvers.program import Program
+from .problems import load_problem
+
+
+def load_denoiser(place: str) -> Denoiser:
+    """The denoiser that the Python file of ``file.py:name`` makes under this name. Raises ValueError if it does not."""
+    path, _, name = place.rpartition(":")
+    if not path or not Path(path).is_file():
+        raise ValueError(f"denoiser = {place!r} must be a Python file and a name in it, as net.py:den")
+    found = runpy.run_path(path).get(name)
+    if not isinstance(found, Denoiser):
+        raise ValueError(f"denoiser: {name} in {path} must be a logsnr.Denoiser, not {type(found).__name__}")
+    return found
+
+
+def tuned_on(
+    problem: str | None, denoiser: str | None, shape: str, noises: int, seed: int
+) -> tuple[Denoiser, torch.Tensor]:
+    """The denoiser and its noises. Raises ValueError unless one of the two is given, and a shape with a denoiser."""
+    if (problem is None) == (denoiser is None):
+        raise ValueError("give either --problem or --denoiser")
+    if problem is not None:
+        found = load_problem(problem)
+        return found.denoiser, found.start(noises, seed).to(found.dtype)
+    den = load_denoiser(str(denoiser))
+    try:
+        sizes = [int(size) for size in shape.split(",")]
+    except ValueError:
+        raise ValueError(f"shape = {shape!r} must be that of one sample, as 3,32,32") from None
+    return den, start(den.schedule, (noises, *sizes), seed=seed)
+
+
+def written(programs: Mapping[int, Program], out: Path) -> list[Path]:
+    """The files of the programs: ``out`` of one, and of several with the budget in the name."""
+    paths = [out if len(programs) == 1 else out.with_stem(f"{out.stem}-{n}") for n in programs]
+    for path, program in zip(paths, programs.values(), strict=True):
+        path.write_text(program.to_json() + "\n")
+    return paths
+
+
+def sheet(programs: Mapping[int, Program]) -> Table:
+    """Errors on held-out noise, before and after."""
+    heads = ("NFE", "start", "tuned", "ratio", "rms", "tuned rms")
+    table = Table(*(Column(head, justify="right") for head in heads), box=None)
+    for n, program in programs.items():
+        before, after, rms, tuned_rms = (
+            float(program.provenance[name])
+            for name in ("start's median", "held-out median", "start's rms", "held-out rms")
+        )
+        table.add_row(
+            str(n), f"{before:.1e}", f"{after:.1e}", f"{after / before:.3f}", f"{rms:.1e}", f"{tuned_rms:.1e}"
+        )
+    return table

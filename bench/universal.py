@@ -1,0 +1,103 @@
+"""Fit the universal tables: python -m logsnr.bench.universal [--nfe 8] [--span edm] [--width narrow]
+
+Minutes a table; those that are there are kept unless --fresh is given.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from .._version import __version__
+from ..analysis.reference import reference_flow
+from ..solvers.planners.universal import FOLDER, SPANS, WIDTHS, file_name
+from ..solvers.tune_fit import Noises, fit, loss
+from ..solvers.tune_numbers import Numbers
+from ..solvers.tune_run import end_of
+from .command import run_command
+from .family import DIM, SCHEDULE, Family
+
+PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
+SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
+PATIENCE = 10
+TOL = 1e-7
+
+
+@dataclass(frozen=True)
+class Part:
+    """A family, and its starts and ends."""
+
+    family: Family
+    noises: Noises
+
+    @classmethod
+    def drawn(cls, count: int, width: tuple[float, float], span: tuple[float, float], seed: int) -> "Part":
+        family = Family(count, width, seed)
+        times = [float(SCHEDULE.time(lam)) for lam in span]
+        u = family.starts(ROWS, seed + 1)  # pure noise has the spread 1 on the unit circle at any level
+        u = u * math.sin(times[0])
+        end = reference_flow(family, u, SCHEDULE, times[0], times[1], tol=TOL).x
+        return cls(family, Noises(u.reshape(-1, DIM), end.reshape(-1, DIM), 1.0))
+
+
+def fitted(train: Part, test: Part, numbers: Numbers, iterations: int) -> tuple[torch.Tensor, dict[str, float]]:
+    """The numbers with the least mean log error on the problems that decide, and what is known of them."""
+    best, f = (math.inf, 0, torch.zeros(0)), train.family.field(numbers.gauge)
+    other = test.family.field(numbers.gauge)
+    start = 0.0
+    for k, state in enumerate(fit(f, numbers, train.noises, forward=True, dtype=torch.float64)):  # type: ignore[arg-type]
+        errors = test.noises.errors(end_of(other, test.noises.u, numbers(state.q)))  # type: ignore[arg-type]
+        start = float(errors.median()) if k == 0 else start
+        if loss(errors) < best[0]:
+            best = loss(errors), k, state.q
+            found = {"held-out median": float(errors.median()), "held-out rms": float(errors.square().mean().sqrt())}
+        if k == iterations or k - best[1] >= PATIENCE:
+            break
+    return best[2], found | {"start's median": start, "iterations": best[1]}
+
+
+def fit_tables(
+    nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
+    span: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SPANS)}; all if none.")] = None,
+    width: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(WIDTHS)}; all if none.")] = None,
+    iterations: Annotated[int, typer.Option(min=1)] = 40,
+    out: Annotated[Path, typer.Option(help="Where the tables go.")] = FOLDER,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Fit those again that are there.")] = False,
+) -> None:
+    """Fit universal tables to random problems with exact denoisers."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in span or SPANS:
+        for kind in width or WIDTHS:
+            wanted = [n for n in nfe or (5, 6, 8, 10) if fresh or not (out / file_name(name, kind, n)).exists()]
+            if not wanted:
+                continue
+            train, test = (
+                Part.drawn(n, WIDTHS[kind], SPANS[name], s) for n, s in ((PROBLEMS, SEED), (HELD_OUT, OTHERS))
+            )
+            for n in wanted:
+                began = time.perf_counter()
+                numbers = Numbers("eps", 3 if n > 5 else 2, np.linspace(*SPANS[name], n + 1))
+                q, told = fitted(train, test, numbers, iterations)
+                table = numbers.fitted(q)
+                data = {
+                    "version": 1, "span": name, "width": kind, "gauge": table.gauge,
+                    "order": numbers.order, "lam": table.lam.tolist(),
+                    "weights": [row[: i + 2].tolist() for i, row in enumerate(table.weights)],
+                    "provenance": {
+                        "made by": f"python -m logsnr.bench.universal, logsnr {__version__}",
+                        "family": f"{PROBLEMS} random problems of {ROWS} noises, seed {SEED}, widest direction "
+                        f"{WIDTHS[kind][0]:g} to {WIDTHS[kind][1]:g}; {HELD_OUT} others decide, seed {OTHERS}",
+                    } | told,
+                }  # fmt: skip
+                (out / file_name(name, kind, n)).write_text(json.dumps(data) + "\n")
+                print(f"{name} {kind} {n}: {told}, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    run_command(fit_tables)

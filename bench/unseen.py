@@ -1,0 +1,116 @@
+"""How fitted tables do on what they were not fitted to: python -m logsnr.bench.unseen [--problem digits] [--tune 192]
+
+Median and root-mean-square errors on noise that nothing was fitted to, as ratios to the best named solver without noise
+on its best grid at the same budget.
+"""
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+import typer
+
+from ..analysis.digits import load_digits
+from ..analysis.empirical import Empirical
+from ..analysis.mixture import GaussianMixture
+from ..solvers.catalogue import solver, solver_names
+from ..solvers.denoiser import Denoiser
+from ..solvers.grids import grid
+from ..solvers.noise import start
+from ..solvers.planners.universal import Universal
+from ..solvers.sampling import sample
+from ..solvers.schedules.formulas import EDM
+from ..solvers.tune import tune
+from ..solvers.tune_teacher import ends
+from .command import run_command
+from .problems import digits_net
+
+SCHEDULE = EDM(0.002, 80.0)
+HELD_OUT, SEED = 128, 99  # noises, of a seed that no fit uses
+
+
+def mixture(dim: int, components: int, seed: int) -> Denoiser:
+    """Broad Gaussians; not drawn as those of `family` are."""
+    g = torch.Generator().manual_seed(seed)
+    shape = components, dim
+    mu, s2, odds = (torch.randn(*s, generator=g, dtype=torch.float64) for s in (shape, shape, (components,)))
+    return GaussianMixture(0.5 * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0)).denoiser(SCHEDULE)
+
+
+def image(dim: int, components: int, seed: int, width: float, decay: float) -> Denoiser:
+    """Means and variances with the spectrum k^-decay."""
+    g = torch.Generator().manual_seed(seed)
+    spectrum = width * torch.arange(1, dim + 1, dtype=torch.float64) ** -decay
+    mu, odds = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((components, dim), (components,)))
+    s2 = ((0.45 * spectrum) ** 2 + 0.02**2).expand(components, dim)
+    return GaussianMixture(0.9 * mu * spectrum, s2, torch.softmax(0.3 * odds, 0)).denoiser(SCHEDULE)
+
+
+PROBLEMS: dict[str, tuple[Callable[[], Denoiser], tuple[int, ...], float]] = {  # with the shape and the width
+    "mixture-16": (lambda: mixture(16, 8, 3), (16,), 2.0),
+    "mixture-64": (lambda: mixture(64, 10, 11), (64,), 2.0),
+    "digits": (lambda: Empirical(load_digits()[0], 0.05).denoiser(SCHEDULE), (1, 8, 8), 2.0),
+    "image-7": (lambda: image(64, 20, 5, 7.0, 1.2), (64,), 7.0),
+    "image-15": (lambda: image(64, 20, 6, 15.0, 1.5), (64,), 15.0),
+    "digits-net": (lambda: digits_net().denoiser, (1, 8, 8), 2.0),
+}
+
+
+def unseen(
+    problem: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PROBLEMS)}; all if none.")] = None,
+    nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
+    tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
+) -> None:
+    """Ratios of the errors of fitted tables to those of the best named solver."""
+    for name in problem or PROBLEMS:
+        make, shape, width = PROBLEMS[name]
+        den = make()
+        sch = den.schedule
+        x = start(sch, (HELD_OUT, *shape), seed=SEED, dtype=torch.float64)
+        end = ends(den, x, sch.t_start, sch.t_end).end
+
+        def errors(
+            how: object, x: torch.Tensor = x, end: torch.Tensor = end, den: Denoiser = den, **options: object
+        ) -> tuple[float, float]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                apart = (sample(den, x, solver=how, on_nan="keep", **options) - end).flatten(1).square().mean(1).sqrt()
+            return float(apart.nan_to_num(torch.inf).median()), float(apart.square().mean().sqrt())
+
+        for n in nfe or (5, 6, 8, 10):
+            named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in _named(n) for kind in ("logsnr", "karras")]
+            best = min(named)
+            line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
+            for label, wide in (("universal", 10.0), (f"width={width:g}", width)):
+                program = solver(Universal(width=wide)).program(sch, grid(sch, n))
+                if program.provenance:
+                    found = errors(program)
+                    line += f"  {label} {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f})"
+            if tune_on:
+                began, noises = time.process_time(), start(sch, (tune_on, *shape), seed=1, dtype=torch.float64)
+                found = errors(tune(den, noises, n))
+                line += (
+                    f"  tuned {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f}) {time.process_time() - began:.0f} s"
+                )
+            print(line, flush=True)
+
+
+def _named(nfe: int) -> list[str]:
+    """The solvers without noise whose steps fit the budget, each set of numbers once."""
+    found: list[str] = []
+    for name in solver_names():
+        method = solver(name)
+        if (
+            method.planner
+            and not method.stochastic
+            and method.evaluations <= nfe
+            and not set(method.equals) & set(found)
+        ):
+            found.append(name)
+    return found
+
+
+if __name__ == "__main__":
+    run_command(unseen)

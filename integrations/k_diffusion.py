@@ -1,0 +1,240 @@
+"""Samplers with the signature of k-diffusion and ComfyUI, carried out by the solvers of this library.
+
+    sample_dpmpp_2m(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)
+
+``model(x, sigma * ones(B), **extra_args)`` is the denoised data, x = x0 + sigma eps; ``sigmas`` (n + 1,) decrease, and
+the last may be 0. ``sample_NAME`` exists for every solver here, with ``_`` for ``-``, and for the names of ComfyUI and
+k-diffusion, which mean the nearest solver here (`logsnr.solvers.names_elsewhere`).
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..solvers.answers import check_state
+from ..solvers.arrays import Array
+from ..solvers.call import NoiseKey
+from ..solvers.catalogue import Solver, solver, solver_names
+from ..solvers.execution import Stepper
+from ..solvers.names_elsewhere import ELSEWHERE
+from ..solvers.program import Program
+from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.straight import EDM, FlowMatching
+
+Sampler = Callable[..., torch.Tensor]
+
+PUBLISHED = {"dpmpp_2m": True}  # whose weights k-diffusion and ComfyUI simplify
+PREFIX = "logsnr_"  # of the names in ComfyUI's lists
+ENDS = 1e-4  # relative difference of sigmas that are the same
+
+
+def sampler(name: str | Solver | Program, *, space: str = "sigma", **fixed: Any) -> Sampler:
+    """A function ``sample(model, x, sigmas, extra_args=None, callback=None, disable=None, **options)``.
+
+    name:    a solver's name, here or in ComfyUI, a `Solver`, or a `Program` that was made on EDM's schedule, whose own
+             grid is run between the ends of ``sigmas``.
+    space:   of flow models, x = (1 - sigma) x0 + sigma eps: "sigma" solves dx/dsigma = (x - x0) / sigma as ComfyUI
+             does, "logsnr" in their own half-log-SNR. Solvers that add noise do the latter, as only there it is right.
+    options: of the solver (``eta``, ``compat``, ...), and s_noise, noise_sampler(sigma, sigma_next) and seed.
+
+    The state is fp32 at least. Noise comes from noise_sampler, else from ``seed``, else from ``extra_args["seed"]``,
+    else from torch's own numbers, as with s_noise. callback gets {"x", "i", "sigma", "sigma_hat", "denoised"} once per
+    step, before the update. Raises ValueError for unknown names and options, for sigmas that do not decrease, and for
+    s_churn other than 0, which "edm-churn" has.
+    """
+    if space not in ("sigma", "logsnr"):
+        raise ValueError(f"space = {space!r} must be 'sigma' or 'logsnr'")
+    known = _named(name) if isinstance(name, str) else name
+
+    def sample(
+        model: Any,
+        x: torch.Tensor,
+        sigmas: Any,
+        extra_args: dict[str, Any] | None = None,
+        callback: Callable[[dict[str, Any]], Any] | None = None,
+        disable: bool | None = None,
+        **options: Any,
+    ) -> torch.Tensor:
+        del disable  # there is no bar: ComfyUI's callback has its own
+        return _sample(known, space, model, x, sigmas, extra_args or {}, callback, {**fixed, **options})
+
+    sample.__name__ = sample.__qualname__ = f"sample_{_attribute(name)}"
+    return sample
+
+
+def _sample(
+    known: Solver | Program,
+    space: str,
+    model: Any,
+    x: torch.Tensor,
+    sigmas: Any,
+    extra: dict[str, Any],
+    callback: Callable[[dict[str, Any]], Any] | None,
+    options: dict[str, Any],
+) -> torch.Tensor:
+    check_state(x)
+    levels = _levels(sigmas)
+    if len(levels) < 2:
+        return x
+    noise_options = {name: options.pop(name, None) for name in ("noise_sampler", "s_noise", "seed")}
+    _check_churn(options)
+    method = known if isinstance(known, Program) else solver(known, **options)
+    noisy = isinstance(method, Solver) and method.stochastic
+    sch = _schedule(levels, is_flow(model) and (space == "logsnr" or noisy))
+    program = _program(method, sch, levels)
+    stepper = Stepper(program, sch, "x0", x, dtype=x.dtype, x0=False, **_noise(program, noise_options, extra))
+    ones, begins = x.new_ones(x.shape[0]), True
+    with torch.no_grad():
+        while not stepper.done:
+            sigma = stepper.t
+            denoised = model(stepper.x, ones * sigma, **extra)
+            if begins and callback is not None:
+                at = x.new_tensor(sigma)
+                told = {"x": stepper.x, "i": stepper.node, "sigma": at, "sigma_hat": at, "denoised": denoised}
+                callback(told)
+            begins = program.calls[stepper.n].node is not None
+            stepper.step(denoised)
+    return stepper.x.to(x.dtype)
+
+
+def _levels(sigmas: Any) -> Array:
+    """float64 sigmas that decrease, equal neighbours made one; ValueError for others."""
+    values = sigmas.detach().double().cpu().numpy() if isinstance(sigmas, torch.Tensor) else sigmas
+    levels = np.asarray(values, dtype=np.float64)
+    if levels.ndim != 1 or not np.isfinite(levels).all():
+        raise ValueError(f"sigmas must be a list of finite numbers, not {sigmas!r:.60}")
+    levels = levels[np.concatenate([[True], np.diff(levels) != 0])] if len(levels) else levels
+    if (np.diff(levels) > 0).any() or (levels < 0).any():
+        raise ValueError(f"sigmas must decrease, the last may be 0, not {levels.tolist()!s:.80}")
+    return levels
+
+
+def _schedule(levels: Array, flow: bool) -> Schedule:
+    largest, smallest = float(levels[0]), float(levels[levels > 0][-1])
+    if flow:
+        if largest > 1:
+            raise ValueError(f"sigmas of a flow model are at most 1, not {largest:.6g}")
+        return FlowMatching()
+    return EDM(min(smallest, largest / 2), largest)
+
+
+def _program(method: Solver | Program, sch: Schedule, levels: Array) -> Program:
+    if isinstance(method, Solver):
+        return method.program(sch, levels)
+    ends = np.array([method.grid[0], method.grid[-1]])
+    if not np.allclose(ends, levels[[0, -1]], rtol=ENDS, atol=ENDS * levels[0] * 1e-3):
+        raise ValueError(
+            f"{method.name} goes from sigma = {ends[0]:.6g} to {ends[1]:.6g}, but sigmas from {levels[0]:.6g} to "
+            f"{levels[-1]:.6g}: give it sigmas with its own ends"
+        )
+    return method
+
+
+def _noise(program: Program, given: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
+    """Where the noise of a program comes from, as `Stepper` takes it."""
+    if not program.noises:
+        return {}
+    make, scale = given["noise_sampler"], 1.0 if given["s_noise"] is None else float(given["s_noise"])
+    if make is None and scale == 1:
+        return {"seed": extra.get("seed") if given["seed"] is None else given["seed"]}
+    if make is not None and not callable(make):
+        raise TypeError(f"noise_sampler must be a callable noise_sampler(sigma, sigma_next), not {type(make).__name__}")
+
+    def noise(key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        s, t = (like.new_tensor(v) for v in (key.s, key.t))
+        z = torch.randn_like(like) if make is None else make(s, t)
+        return scale * z.to(like.dtype)
+
+    return {"noise": noise}
+
+
+def _check_churn(options: dict[str, Any]) -> None:
+    churn = {name: options.pop(name) for name in ("s_churn", "s_tmin", "s_tmax") if name in options}
+    if churn.get("s_churn"):
+        raise ValueError(f"s_churn = {churn['s_churn']!r}: solver 'edm-churn' puts noise back, with Heun's steps")
+
+
+def is_flow(model: Any) -> bool:
+    """Whether a model of ComfyUI is one of x = (1 - sigma) x0 + sigma eps: its model_sampling has a base CONST."""
+    for _ in range(4):
+        sampling = getattr(model, "model_sampling", None)
+        if sampling is not None:
+            return any(base.__name__ == "CONST" for base in type(sampling).__mro__)
+        model = getattr(model, "inner_model", None)
+    return False
+
+
+def _comfy_names() -> dict[str, str]:
+    return {other: name for name, others in ELSEWHERE["ComfyUI"].items() for other in others}
+
+
+def _named(name: str) -> Solver:
+    if name in solver_names():
+        return solver(name)
+    elsewhere = _comfy_names().get(name) or name.replace("_", "-")
+    return solver(elsewhere, compat=PUBLISHED.get(name, False)) if name in PUBLISHED else solver(elsewhere)
+
+
+def _attribute(name: Any) -> str:
+    text = name if isinstance(name, str) else name.name
+    return "".join(c if c.isalnum() else "_" for c in text)
+
+
+def sample_dpm_fast(
+    model: Any,
+    x: torch.Tensor,
+    sigma_min: float,
+    sigma_max: float,
+    n: int,
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], Any] | None = None,
+    disable: bool | None = None,
+) -> torch.Tensor:
+    """DPM-Solver-fast: n evaluations from sigma_max to sigma_min, in equal steps of log sigma."""
+    fast: Any = solver("dpm-fast")
+    planner, steps = fast.planner.within(n)
+    method = Solver("dpm-fast", planner=planner)
+    return sampler(method)(model, x, np.geomspace(sigma_max, sigma_min, steps + 1), extra_args, callback, disable)
+
+
+def sample_function_names() -> list[str]:
+    """All names for which ``sample_NAME`` exists, of solvers that take a list of sigmas."""
+    own = [_attribute(name) for name in solver_names() if solver(name).planner is not None]
+    return sorted({*own, *_comfy_names()})
+
+
+def register_comfyui() -> list[str]:
+    """Add every solver to ComfyUI's lists of samplers, as ``logsnr_NAME``; returns the names that are new.
+
+    Raises ImportError where ComfyUI cannot be imported, and RuntimeError where it has no such lists.
+    """
+    samplers, sampling = comfy_module("comfy.samplers"), comfy_module("comfy.k_diffusion.sampling")
+    names = getattr(getattr(samplers, "KSampler", None), "SAMPLERS", None)
+    if not isinstance(names, list):
+        raise RuntimeError("this ComfyUI has no list comfy.samplers.KSampler.SAMPLERS: it is older than 0.3; update it")
+    new = [PREFIX + name for name in sample_function_names() if PREFIX + name not in names]
+    for name in new:
+        setattr(sampling, f"sample_{name}", sampler(name.removeprefix(PREFIX)))
+        names.append(name)
+    return new
+
+
+def comfy_module(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module} cannot be imported ({error}): run this within ComfyUI, or put it on the path"
+        ) from error
+
+
+def __getattr__(attribute: str) -> Sampler:
+    """``sample_NAME``."""
+    name = attribute.removeprefix("sample_")
+    if attribute != name and name in sample_function_names():
+        own = {_attribute(known): known for known in solver_names()}
+        return sampler(own.get(name, name) if name not in _comfy_names() else name)
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -1,0 +1,156 @@
+"""The Wiener gauge: the linear denoiser of a Gaussian is integrated exactly, only the rest is interpolated.
+
+The Gaussian with the mean m and the variance c of the data, by element, has with v = sigma / alpha = e^-lam and
+r^2 = c + v^2 the linear denoiser
+
+    eps_W = v (x / alpha - m) / r^2,       x0_W = m + c (x / alpha - m) / r^2      (Wiener's filter)
+
+and the PF-ODE of x / alpha - m in units of r is ``d((x / alpha - m) / r) = (eps - eps_W) dv / r``. So N = eps - eps_W,
+which is 0 on Gaussian data: one step is then exact, however long (cf. Wang and Vastola 2024). With c = inf N is eps.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..arrays import Array
+from ..schedules.base import Schedule
+from .checks import choice
+from .gauge import Gauge, Nodes
+from .stochasticity import NONE, Stochasticity
+
+FEWEST = 2  # points that have a variance
+
+
+@dataclass(frozen=True, eq=False)
+class Wiener(Gauge):
+    """The gauge of a Gaussian with independent elements; as a solver ``logsnr.solver("wiener-2", gaussian=...)``.
+
+    mean, variance: numbers, arrays or tensors whose shapes broadcast to each other, of the shape of a sample or one
+    that broadcasts to it, as (3, 1, 1) of images. They are kept as float64 arrays. The gauge is that of the ODE:
+    there is no eta. Raises ValueError for shapes that do not fit, numbers that are not finite, and negative variances.
+    """
+
+    mean: Any = 0.0
+    variance: Any = 1.0
+    eta: Stochasticity = field(default=NONE, kw_only=True)
+    event: tuple[int, ...] = field(init=False, repr=False)  # type: ignore[misc]
+    constant = True
+
+    def __post_init__(self) -> None:
+        mean, variance = _numbers("mean", self.mean), _numbers("variance", self.variance)
+        if (variance < 0).any():
+            raise ValueError(f"variance must not be negative, but holds {variance.min():.6g}")
+        try:
+            mean, variance = (np.array(part) for part in np.broadcast_arrays(mean, variance))
+        except ValueError:
+            raise ValueError(f"mean of shape {mean.shape} and variance of shape {variance.shape} do not fit") from None
+        if self.eta:
+            raise ValueError(f"the Wiener gauge is that of the ODE: eta must be 0, not {self.eta!r:.60}")
+        for name, value in (("mean", mean), ("variance", variance), ("event", mean.shape)):
+            object.__setattr__(self, name, value)
+        mean.setflags(write=False)
+        variance.setflags(write=False)
+
+    @classmethod
+    def from_data(cls, x0: Any, basis: str = "pixel") -> "Wiener":
+        """Of the mean and the variance of each element of data x0, (N, *event), N >= 2.
+
+        basis: where the covariance is taken as diagonal. Only "pixel" is: a program has one coefficient for each
+        element, and "dct" or "pca" mix them. To use those, give `Denoiser` a model of transformed states: an orthogonal
+        transform leaves the noise as it is. Raises ValueError for other bases, and for too few points.
+        """
+        choice("basis", basis, ("pixel", "dct", "pca"))
+        if basis != "pixel":
+            raise ValueError(
+                f"basis = {basis!r} mixes elements, but a program's coefficients are by element: transform the states "
+                "(model = lambda x, t: forward(net(back(x), t)), an orthogonal transform) and take basis='pixel' of "
+                "the transformed data"
+            )
+        data = _numbers("x0", x0)
+        if data.ndim < 1 or len(data) < FEWEST:
+            raise ValueError(f"x0 must be data (N, ...) of at least {FEWEST} points, not of shape {data.shape}")
+        return cls(data.mean(axis=0), data.var(axis=0))
+
+    def __repr__(self) -> str:
+        return f"Wiener{self.event}" if self.event else f"Wiener({float(self.mean):.6g}, {float(self.variance):.6g})"
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Wiener) and self._key == other._key)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return self.event, self.mean.tobytes(), self.variance.tobytes()
+
+    def columns(self, sch: Schedule, t: Array) -> Array:
+        at = Nodes.at(sch, t)
+        alpha, sigma, c = self._wide(at.alpha), self._wide(at.sigma), self.variance
+        spread = alpha * alpha * c + sigma * sigma
+        with np.errstate(divide="ignore", invalid="ignore"):
+            x0 = -alpha * sigma / spread
+            return np.stack(np.broadcast_arrays(x0, alpha * alpha * c / spread, -self.mean * x0), axis=np.ndim(t))
+
+    def ratio(self, s: Nodes, t: Nodes) -> Array:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self._spread(t) / self._spread(s)
+
+    def rate(self, left: Array, t: Nodes) -> Array:
+        v = self._wide(np.exp(left - t.lam[:, None]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return -self._spread(t)[:, None] * v / np.hypot(np.sqrt(self.variance), v)
+
+    def total(self, s: Nodes, t: Nodes) -> Array:
+        """``-R_t int dv / r = -R_t (asinh(v_s / sqrt c) - asinh(v_t / sqrt c))``, of sines that do not cancel."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            v_s, v_t = self._wide(s.sigma / s.alpha), self._wide(t.sigma / t.alpha)
+            r_s, r_t = (np.hypot(np.sqrt(self.variance), v) for v in (v_s, v_t))
+            whole = -self._spread(t) * np.arcsinh(self._fall(s, t) / (v_s * r_t + v_t * r_s))
+        return np.where(r_t > 0, whole, 0.0)  # at sigma = 0 an element without variance is at its mean
+
+    def offset(self, s: Nodes, t: Nodes) -> Array:
+        """``alpha_t m (1 - r_t / r_s)``."""
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            r_s, r_t = (np.hypot(np.sqrt(self.variance), self._wide(at.sigma / at.alpha)) for at in (s, t))
+            return self._wide(t.alpha) * self.mean * self._fall(s, t) / (r_s * (r_s + r_t))
+
+    def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
+        return np.zeros((len(t.t), *self.event))
+
+    def leap(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
+        """The step of order 1 itself, which has a limit at sigma = 0. From alpha = 0, where eps - eps_W is 0 and x0
+        their common mean, alpha_t x0 + R_t eps."""
+        ends = np.stack(np.broadcast_arrays(self._wide(s.alpha), self._wide(s.sigma), 0.0 * self.mean), axis=1)
+        with np.errstate(invalid="ignore"):
+            step = self.ratio(s, t)[:, None] * ends + self.total(s, t)[:, None] * self.columns(sch, s.t)
+            step[:, 2] += self.offset(s, t)
+        limit = np.stack(np.broadcast_arrays(self._wide(t.alpha), self._spread(t), 0.0 * self.mean), axis=1)
+        return np.where(self._wide(s.alpha)[:, None] > 0, step, limit)
+
+    def _wide(self, values: Array) -> Array:
+        return np.reshape(values, (*np.shape(values), *[1] * len(self.event)))
+
+    def _spread(self, at: Nodes) -> Array:
+        """R = sqrt(alpha^2 c + sigma^2), the standard deviation of the Gaussian's states."""
+        spread: Array = np.hypot(self._wide(at.alpha) * np.sqrt(self.variance), self._wide(at.sigma))
+        return spread
+
+    def _fall(self, s: Nodes, t: Nodes) -> Array:
+        """``v_s^2 - v_t^2``."""
+        return self._wide(-np.expm1(2 * (s.lam - t.lam)) * (s.sigma / s.alpha) ** 2)
+
+
+def _numbers(name: str, values: Any) -> Array:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers, not {values!r:.60}") from None
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must be finite, but holds {array[~np.isfinite(array)].flat[0]}")
+    return array

@@ -1,0 +1,90 @@
+"""Levenberg-Marquardt on the mean log error of the end states."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from .tune_numbers import Numbers
+from .tune_run import Field, end_of, tangents_of
+
+FLOOR = 1e-4  # of the data's spread: errors below it count as none
+TRIALS = 16  # of the damping, before a fit ends
+MEMORY = 1 << 28  # bytes of derivatives that are kept at once
+
+
+@dataclass(frozen=True)
+class Noises:
+    """Starts u and where they should end, (B, ...) float64 on the unit circle; unit: the data's spread."""
+
+    u: torch.Tensor
+    end: torch.Tensor
+    unit: float
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+    def errors(self, end: torch.Tensor) -> torch.Tensor:
+        """Root-mean-square by sample (B,), in units of the data's spread; a run that diverged is infinitely far."""
+        apart = (end - self.end).flatten(1).square().mean(1).sqrt() / self.unit
+        return torch.nan_to_num(apart, nan=torch.inf, posinf=torch.inf)
+
+
+def loss(errors: torch.Tensor) -> float:
+    """The mean log error."""
+    return float(torch.log(errors + FLOOR).mean())
+
+
+@dataclass
+class State:
+    """Where a fit is: the numbers, and the loss that they have on the noises that are fitted to."""
+
+    q: torch.Tensor
+    loss: float
+    damping: float = 1e-2
+
+
+def fit(f: Field, numbers: Numbers, noises: Noises, *, forward: bool, dtype: torch.dtype) -> Iterator[State]:
+    """States of falling loss, the start first, until no damping brings it down."""
+    with torch.no_grad():
+        at = State(torch.zeros(numbers.size, dtype=torch.float64), 0.0)
+        at.loss = loss(noises.errors(end_of(f, noises.u, numbers(at.q).to(noises.u.device))))
+        yield at
+        while (found := _next(f, numbers, noises, at, forward, dtype)) is not None:
+            at = found
+            yield at
+
+
+def _next(f: Field, numbers: Numbers, noises: Noises, at: State, forward: bool, dtype: torch.dtype) -> State | None:
+    a, b = _normal(f, numbers, noises, at.q, forward, dtype)
+    damping, diagonal = at.damping, torch.diag(a.diagonal().clamp_min(1e-12))
+    for _ in range(TRIALS):
+        q = at.q - torch.linalg.solve(a + damping * diagonal, b)
+        found = loss(noises.errors(end_of(f, noises.u, numbers(q).to(noises.u.device))))
+        if found < at.loss:
+            return State(q, found, damping / 4)
+        damping *= 4
+    return None
+
+
+def _normal(
+    f: Field, numbers: Numbers, noises: Noises, q: torch.Tensor, forward: bool, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The normal equations of the weighted residuals: 1 / (e (e + floor)) by sample makes the gradient that of the mean
+    log error."""
+    table, slopes = (part.to(noises.u.device) for part in numbers.tangents(q))
+    a, b = torch.zeros(numbers.size, numbers.size, dtype=torch.float64), torch.zeros(numbers.size, dtype=torch.float64)
+    one = noises.u[0].numel() * 8 * numbers.size * (numbers.n + 1)
+    few = max(1, MEMORY // one)
+    for u, end in zip(noises.u.split(few), noises.end.split(few), strict=True):
+        found, moved = tangents_of(f, u, table, slopes, forward=forward, dtype=dtype)
+        part = Noises(u, end, noises.unit)
+        e = part.errors(found)
+        weight = (1 / (e * (e + FLOOR)).clamp_min(1e-12)).sqrt() / noises.unit
+        weight = torch.where(torch.isfinite(moved.flatten(2)).all(2).all(0), weight, 0.0)
+        shaped = weight.reshape(-1, *[1] * (u.dim() - 1))
+        j, r = (moved * shaped).nan_to_num().flatten(1), ((found - end) * shaped).nan_to_num().flatten()
+        a += (j @ j.T).cpu()
+        b += (j @ r).cpu()
+    count = noises.end.numel()
+    return a / count, b / count

@@ -1,0 +1,136 @@
+"""The numbers that are fitted: the steps of the grid, and corrections to the weights of exponential Adams methods.
+
+The weights are computed anew on every grid that is tried, in torch, so that they follow it: their corrections stay
+small, and a fit of the grid alone already moves along a family of good solvers.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from .arrays import Array
+from .planners.quadrature import POINTS
+from .tune_table import Fitted
+
+LEAST = 1e-3  # the size of corrections to weights that are 0
+MARGIN = 1.0  # in lam: room for the step to an infinite end
+
+
+class Rows(NamedTuple):
+    """A table on the unit circle alpha^2 + sigma^2 = 1: lam (n + 1,), told (n,), and by step (n, n + 1) what the state
+    and the answers are multiplied with."""
+
+    lam: torch.Tensor
+    told: torch.Tensor
+    matrix: torch.Tensor
+
+    def to(self, device: torch.device) -> "Rows":
+        return Rows(*(part.to(device) for part in self))
+
+
+class Numbers:
+    """A vector q (size,) as a table: q = 0 is the exponential Adams method of ``order`` in ``gauge`` on the nodes
+    ``lam`` (n + 1,).
+
+    told: whether the lam that the model is told is free too, of all calls but the first. free: whether the weights are;
+    else the grid alone.
+    """
+
+    def __init__(self, gauge: str, order: int, lam: Array, *, told: bool = False, follow: bool = True) -> None:
+        self.gauge, self.order, self.n = gauge, order, len(lam) - 1
+        ends = float(lam[0]), float(lam[-1])
+        self.first, self.last = (torch.tensor([end], dtype=torch.float64) for end in ends)
+        low = ends[0] if np.isfinite(ends[0]) else float(lam[1]) - MARGIN
+        high = ends[1] if np.isfinite(ends[1]) else float(lam[-2]) + MARGIN
+        inner = torch.tensor(np.diff(np.clip(lam, low, high)) / (high - low))
+        self.low, self.span, self.start = low, high - low, torch.log(inner)
+        self.rows, self.columns = torch.tril_indices(self.n, self.n + 1, 1)
+        self.grid, self.told = self.n - 1, (self.n - 1) * told
+        self.size = self.grid + len(self.rows) + self.told
+        self.frozen: torch.Tensor | None = None
+        base = self._adams(torch.tensor(lam))
+        self.frozen = None if follow else base
+        self.scale = base.abs().clamp_min(LEAST)[self.rows, self.columns]
+        self.basis = torch.zeros(len(self.rows), self.n, self.n + 1, dtype=torch.float64)
+        self.basis[torch.arange(len(self.rows)), self.rows, self.columns] = self.scale
+
+    def weights(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """lam, told and weights as `Fitted` has them."""
+        logits = self.start + torch.cat([q[: self.grid], q.new_zeros(1)])
+        inner = self.low + self.span * torch.cumsum(torch.softmax(logits, 0), 0)[:-1]
+        lam = torch.cat([self.first, inner, self.last])
+        corrections = q[self.grid : self.grid + len(self.rows)]
+        moved = torch.cat([self.first, inner + q[self.size - self.told :]]) if self.told else lam[:-1]
+        return lam, moved, self._adams(lam) + torch.einsum("k,kij->ij", corrections, self.basis)
+
+    def __call__(self, q: torch.Tensor) -> Rows:
+        lam, told, weights = self.weights(q)
+        alpha, sigma = (
+            torch.cat([_level(sign * self.first), _level(sign * lam[1:-1]), _level(sign * self.last)])
+            for sign in (1.0, -1.0)
+        )
+        scale, unit = (sigma, alpha) if self.gauge == "x0" else (alpha, sigma)
+        state = weights[:, :1] * (scale[1:] / scale[:-1])[:, None]
+        return Rows(lam, told, torch.cat([state, weights[:, 1:] * unit[1:, None]], 1))
+
+    def fitted(self, q: torch.Tensor) -> Fitted:
+        lam, told, weights = (value.numpy() for value in self.weights(q))
+        return Fitted(self.gauge, lam, weights, told if self.told else None)
+
+    def tangents(self, q: torch.Tensor) -> tuple[Rows, Rows]:
+        """The table, and its derivatives by every number in the last dimension."""
+        return self(q), torch.func.jacfwd(self)(q)
+
+    def _adams(self, lam: torch.Tensor) -> torch.Tensor:
+        return adams_weights(lam, self.gauge, self.order) if self.frozen is None else self.frozen
+
+
+def _level(lam: torch.Tensor) -> torch.Tensor:
+    """alpha on the unit circle; sigma of -lam."""
+    return torch.sqrt(torch.sigmoid(2 * lam))
+
+
+def adams_weights(lam: torch.Tensor, gauge: str, order: int) -> torch.Tensor:
+    """Weights (n, n + 1) of the exponential Adams method in lam, as `Fitted` has them, on nodes (n + 1,), float64.
+
+    The same integrals as `planners.multistep.Adams` computes, with gradients to the nodes; steps at infinite ends are
+    of first order, and history does not reach across them.
+    """
+    n, finite = len(lam) - 1, torch.isfinite(lam).tolist()
+    rows, past = [], 0
+    for i in range(n):
+        past = min(past + 1, order - 1) if i and finite[i - 1] and finite[i] and finite[i + 1] else 0
+        h, one = lam[i + 1] - lam[i], lam.new_ones(1)
+        total = -torch.expm1(-h if gauge == "x0" else h)
+        older = _older(lam[i - past : i + 1] - lam[i], h, gauge) if past else lam.new_zeros(0)
+        newest = (total - older.sum())[None]
+        rows.append(torch.cat([one, lam.new_zeros(i - past), older, newest, lam.new_zeros(n - 1 - i)]))
+    return torch.stack(rows)
+
+
+def _older(nodes: torch.Tensor, h: torch.Tensor, gauge: str) -> torch.Tensor:
+    """The integrals of the Lagrange polynomials of all nodes but the newest, which is at 0, over the step to h."""
+    x, w = _rule(max(1, int(np.ceil(float(h.detach())))) if not _wrapped(h) else 4)
+    u = h * x
+    kernel = torch.exp(u - h) * w * h if gauge == "x0" else -torch.exp(h - u) * w * h
+    found = []
+    for j in range(len(nodes) - 1):
+        others = [k for k in range(len(nodes)) if k != j]
+        basis = torch.stack([(u - nodes[k]) / (nodes[j] - nodes[k]) for k in others]).prod(0)
+        found.append((kernel * basis).sum())
+    return torch.stack(found)
+
+
+def _wrapped(h: torch.Tensor) -> bool:
+    """Whether nobody can look at its value, under a transform."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(h)
+
+
+@cache
+def _rule(panels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    x, w = np.polynomial.legendre.leggauss(POINTS)
+    starts = np.arange(panels)[:, None]
+    points, weights = ((starts + (x + 1) / 2) / panels).ravel(), np.tile(w / (2 * panels), panels)
+    return torch.from_numpy(points), torch.from_numpy(weights)

@@ -1,0 +1,81 @@
+"""Where a fit starts: the best of a few exponential Adams methods, on the noises that are fitted to."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+
+from .arrays import Array
+from .catalogue import solver as find_solver
+from .denoiser import Denoiser
+from .grids import grid
+from .planners.checks import choice
+from .planners.multistep import Adams
+from .schedules.base import Schedule
+from .tune_fit import Noises, loss
+from .tune_numbers import Numbers
+from .tune_run import end_of, field
+from .tune_table import GAUGES
+
+GRIDS = ("logsnr", "karras")
+ORDERS = (2, 3)
+
+
+@dataclass(frozen=True)
+class Start:
+    """An exponential Adams method in lam, on a grid: lam (n + 1,)."""
+
+    gauge: str
+    order: int
+    kind: str
+    lam: Array
+
+    def __str__(self) -> str:
+        return f"exponential Adams of order {self.order} in {self.gauge} over lam, grid {self.kind}"
+
+
+def starts(sch: Schedule, n: int, solver: Any, gauge: Any, t_start: float, t_end: float) -> list[Start]:
+    """The candidates. solver, gauge: as for `tune`. Raises ValueError for solvers that are not of this kind."""
+    if gauge is not None:
+        choice("gauge", gauge, tuple(GAUGES))
+    lams = {kind: np.asarray(sch.half_logsnr(grid(sch, n, kind, t_start=t_start, t_end=t_end))) for kind in GRIDS}
+    finite = bool(np.isfinite([lam[[0, -1]] for lam in lams.values()]).all())
+    methods = list(product(GAUGES, ORDERS)) if solver is None else [_method(solver)]
+    if not finite and (gauge == "eps" or (methods[0][0] == "eps" and len(methods) == 1)):
+        raise ValueError(
+            "the eps gauge needs a finite log-SNR at both ends; take gauge='x0', or t_start and t_end inside"
+        )
+    wanted = [(name, order) for name, order in methods if gauge in (None, name) and (finite or name == "x0")]
+    if not wanted:
+        raise ValueError(f"gauge = {gauge!r} is not that of the solver, {methods[0][0]!r}; leave one of them out")
+    return [Start(name, order, kind, lam) for name, order in wanted for kind, lam in lams.items()]
+
+
+def _method(solver: Any) -> tuple[str, int]:
+    """Gauge and order of a solver that a fit can start from."""
+    planner = find_solver(solver).planner
+    if isinstance(planner, Adams):
+        name = next((name for name, known in GAUGES.items() if known == planner.gauge), "")
+        plain = not planner.corrector and not planner.stochastic and planner.moments == "exact"
+        if name in GAUGES and plain and (planner.variable == "lam" or planner.order == 1):
+            return name, planner.order
+    raise ValueError(
+        f"solver = {solver!r:.60} cannot be tuned: a fit starts from an exponential Adams method in x0 or eps over "
+        "lam, as ddim, dpmpp-2m, dpmpp-3m or logsnr.solvers.Adams('eps', 3)"
+    )
+
+
+def best(den: Denoiser, noises: Noises, candidates: list[Start]) -> list[Start]:
+    """Of each gauge the candidate with the least mean log error."""
+
+    def score(start: Start) -> float:
+        numbers = Numbers(start.gauge, start.order, start.lam)
+        table = numbers(torch.zeros(numbers.size, dtype=torch.float64)).to(noises.u.device)
+        return loss(noises.errors(end_of(field(den, start.gauge), noises.u, table)))
+
+    with torch.no_grad():
+        scored = [(score(start), start) for start in candidates]
+    gauges = dict.fromkeys(start.gauge for start in candidates)
+    return [min((s for s in scored if s[1].gauge == name), key=lambda s: s[0])[1] for name in gauges]

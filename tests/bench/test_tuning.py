@@ -1,0 +1,78 @@
+"""`logsnr tune` and the families that universal tables are fitted to."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import logsnr
+from logsnr.analysis.mixture import GaussianMixture
+from logsnr.bench.family import DIM, SCHEDULE, Family
+from logsnr.bench.universal import Part, fitted
+from logsnr.cli import app
+from logsnr.solvers.tune_numbers import Numbers
+
+OWN = """
+import logsnr
+from logsnr.analysis.gaussian import Gaussian
+den = Gaussian([0.0, 0.5], [1.0, 0.3]).denoiser(logsnr.VPLinear())
+"""
+
+
+def test_the_command_writes_a_program(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    out = tmp_path / "table.json"
+    options = ["--shape", "2", "--nfe", "3", "--nfe", "4", "--noises", "64", "--iterations", "2", "--gauge", "eps"]
+    shown = CliRunner().invoke(app, ["tune", "--denoiser", f"{tmp_path / 'own.py'}:den", *options, "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    for n in (3, 4):
+        program = logsnr.Program.from_json((tmp_path / f"table-{n}.json").read_text())
+        assert len(program) == n
+        assert float(program.provenance["held-out median"]) < float(program.provenance["start's median"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "either --problem or --denoiser"),
+        (["--denoiser", "nowhere.py:den", "--shape", "2"], "must be a Python file and a name in it"),
+        (["--problem", "digit"], "did you mean 'digits'"),
+    ],
+)
+def test_bad_options(options: list[str], told: str) -> None:
+    found = CliRunner().invoke(app, ["tune", *options])
+    assert isinstance(found.exception, ValueError)
+    assert told in str(found.exception)
+
+
+def test_a_problem_of_the_family_is_a_mixture() -> None:
+    """Its answers are those of the mixture of the analysis, from much noise to none."""
+    family = Family(4, (0.6, 3.0), seed=5)
+    x = family.starts(3, seed=0)
+    for t in (0.01, 0.7, 1.55):
+        alpha, sigma = float(SCHEDULE.alpha(t)), float(SCHEDULE.sigma(t))
+        found = family.posterior(x, alpha, sigma)
+        for k in range(4):
+            live = family.s2[k, 0] > 0
+            data = GaussianMixture(family.mu[k][:, live], family.s2[k][:, live], family.log_weights[k].exp())
+            wanted = data.posterior(x[k][:, live], alpha, sigma)
+            for one, other in zip(found, wanted, strict=True):
+                torch.testing.assert_close(one[k][:, live], other, rtol=1e-7, atol=1e-7)
+
+
+def test_a_small_fit_helps_on_other_problems() -> None:
+    span = -math.log(20.0), -math.log(0.02)
+    train, test = (Part.drawn(8, (0.6, 3.0), span, seed) for seed in (3, 4))
+    lam = torch.linspace(*span, 6, dtype=torch.float64).numpy()
+    q, told = fitted(train, test, Numbers("eps", 2, lam), iterations=6)
+    assert len(q) == 4 + 20
+    assert told["held-out median"] < 0.8 * told["start's median"]
+
+
+def test_problems_are_drawn_again_from_their_seed() -> None:
+    one, same, other = (Family(6, (1.0, 2.0), seed=s) for s in (1, 1, 2))
+    assert one.mu.shape[-1] == DIM
+    assert torch.equal(one.mu, same.mu)
+    assert not torch.equal(one.mu, other.mu)

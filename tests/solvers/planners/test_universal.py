@@ -1,0 +1,113 @@
+"""Universal tables: what is in the package, where they serve, and what there is elsewhere."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import logsnr
+from logsnr.analysis.mixture import GaussianMixture
+from logsnr.solvers import Adams
+from logsnr.solvers.planners.universal import SPANS, WIDTHS, Universal, load
+
+EDM = logsnr.EDM(0.002, 80.0)
+NFES = (5, 6, 8, 10)
+
+
+def unseen(dim: int = 16) -> GaussianMixture:
+    """Not of the family: another law of means and variances, and another seed."""
+    g = torch.Generator().manual_seed(3)
+    mu, s2, odds = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((8, dim), (8, dim), (8,)))
+    return GaussianMixture(0.5 * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0))
+
+
+def median(data: GaussianMixture, sch: logsnr.Schedule, end: torch.Tensor, x: torch.Tensor, **options: Any) -> float:
+    found = logsnr.sample(data.denoiser(sch), x, **options)
+    return float((found - end).square().mean(1).sqrt().median())
+
+
+@pytest.mark.parametrize("nfe", NFES)
+def test_it_beats_the_best_named_solver_on_what_it_has_not_seen(nfe: int) -> None:
+    data = unseen()
+    x = logsnr.start(EDM, (64, 16), seed=9, dtype=torch.float64)
+    end = logsnr.sample(data.denoiser(EDM), x, solver=Adams("x0", 4, corrector=True), steps=256)
+    named = min(
+        median(data, EDM, end, x, solver=name, nfe=nfe, grid=grid)
+        for name in ("dpmpp-2m", "dpmpp-3m", "deis-3", "deis-4", "deis-rho-3", "dpmpp-3s")
+        for grid in ("logsnr", "karras")
+    )  # fmt: skip
+    assert median(data, EDM, end, x, solver="universal", width=2.0, nfe=nfe) < 0.2 * named
+    assert median(data, EDM, end, x, solver="universal", nfe=nfe) < 0.6 * named
+
+
+@pytest.mark.parametrize("kind", WIDTHS)
+@pytest.mark.parametrize("nfe", NFES)
+def test_the_tables_are_in_the_package(kind: str, nfe: int) -> None:
+    found = load("edm", kind, nfe)
+    assert found is not None
+    table, _, told = found
+    assert len(table) == nfe
+    assert (table.lam[0], table.lam[-1]) == pytest.approx(SPANS["edm"], abs=1e-12)
+    assert np.all(np.diff(table.lam) > 0)
+    assert 0 < told["held-out median"] < told["start's median"]
+
+
+def test_every_schedule_is_the_same_to_it() -> None:
+    """On a schedule with the same log-SNR at its ends the samples are the same, up to alpha."""
+    data, other = unseen(), logsnr.Trigonometric()
+    times = [float(other.time(lam)) for lam in SPANS["edm"]]
+    z = logsnr.randn((8, 16), seed=0, dtype=torch.float64)
+    one = logsnr.sample(data.denoiser(EDM), 80 * z, solver="universal", nfe=6)
+    x = z * other.sigma(times[0])
+    two = logsnr.sample(data.denoiser(other), x, solver="universal", nfe=6, t_start=times[0], t_end=times[1])
+    torch.testing.assert_close(two / other.alpha(times[1]), one, rtol=1e-9, atol=1e-9)
+
+
+def test_data_of_another_scale() -> None:
+    """``data_std`` scales everything: on data three times as large, with three times the noise, the answer is."""
+    data, sch = unseen(), logsnr.EDM(0.006, 240.0)
+    large = GaussianMixture(3 * data.means, 9 * data.covs, data.weights)
+    x = logsnr.start(EDM, (8, 16), seed=0, dtype=torch.float64)
+    one = logsnr.sample(data.denoiser(EDM), x, solver="universal", nfe=6)
+    two = logsnr.sample(large.denoiser(sch), 3 * x, solver="universal", nfe=6, data_std=3.0, width=30.0)
+    torch.testing.assert_close(two, 3 * one, rtol=1e-9, atol=1e-9)
+
+
+def test_ends_move_a_little() -> None:
+    """From sigma 100 to 0.0025 it is still far better than the method that it corrects."""
+    data, sch = unseen(), logsnr.EDM(0.0025, 100.0)
+    x = logsnr.start(sch, (64, 16), seed=9, dtype=torch.float64)
+    end = logsnr.sample(data.denoiser(sch), x, solver=Adams("x0", 4, corrector=True), steps=256)
+    plain, table = (median(data, sch, end, x, solver=s, nfe=8) for s in (Adams("eps", 3), Universal(width=2.0)))
+    assert table < 0.3 * plain
+
+
+@pytest.mark.parametrize(
+    ("sch", "nfe", "options", "told"),
+    [
+        (logsnr.FlowMatching(), 8, {}, "sigma/alpha from inf to 0 is far from"),
+        (EDM, 7, {}, "none was made for 7 evaluations"),
+        (EDM, 40, {}, "none was made for 40 evaluations"),
+        (EDM, 8, {"width": 300.0}, "a widest direction of 300 is beyond 20"),
+        (EDM, 8, {"data_std": 5.0}, "is far from"),
+    ],
+)
+def test_elsewhere_it_says_so_and_falls_back(sch: logsnr.Schedule, nfe: int, options: dict, told: str) -> None:
+    grid = logsnr.grid(sch, nfe)
+    program = logsnr.solver("universal", **options).program(sch, grid)
+    assert any(told in note for note in program.notes), program.notes
+    assert not program.provenance
+    gauge = "x0" if math.isinf(sch.half_logsnr(sch.t_start)) else "eps"
+    assert program.calls == Adams(gauge, 2).plan(sch, grid).calls or [c.key for c in program.calls] == [
+        c.key for c in Adams(gauge, 2).plan(sch, grid).calls
+    ]
+
+
+@pytest.mark.parametrize("options", [{"width": 0.0}, {"width": "wide"}, {"data_std": -1.0}, {"data_std": math.inf}])
+def test_bad_options(options: dict) -> None:
+    with pytest.raises(ValueError, match="must be a positive number"):
+        logsnr.solver("universal", **options)
+    with pytest.raises(ValueError, match="must be a positive number"):
+        Universal(**options)

@@ -1,0 +1,112 @@
+"""solver="auto": one method and one grid for a budget, told in the program's name."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import logsnr
+from logsnr import analysis as A
+from logsnr.bench import choose_auto
+from logsnr.solvers.auto import AUTO, Auto
+from logsnr.solvers.auto_table import TABLE
+
+SCHEDULES = [
+    logsnr.VPLinear(), logsnr.EDM(), logsnr.FlowMatching(), logsnr.VPCosine(), logsnr.VE(), logsnr.Trigonometric(),
+]  # fmt: skip
+
+
+def denoiser(sch: logsnr.Schedule) -> logsnr.Denoiser:
+    """Of Gaussian data with mean 0.3 and variance 0.25."""
+
+    def x0(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = (f(t)[:, None] for f in (sch.alpha, sch.sigma))
+        return (0.25 * alpha * x + 0.3 * sigma**2) / (0.25 * alpha**2 + sigma**2)
+
+    return logsnr.Denoiser(x0, sch, "x0")
+
+
+@pytest.mark.parametrize("sch", SCHEDULES, ids=str)
+@pytest.mark.parametrize("nfe", [1, 2, 3, 5, 8, 20, 60])
+def test_a_budget_is_used_up(sch: logsnr.Schedule, nfe: int) -> None:
+    """On every schedule, infinite ends included: as many evaluations as there are, between the schedule's own ends."""
+    program = logsnr.solve(denoiser(sch), torch.ones(2, 3).double(), solver="auto", nfe=nfe).program
+    assert program
+    assert len(program) == nfe
+    assert (program.times[0], program.times[-1]) == (sch.t_start, sch.t_end)
+    assert program.name.startswith("auto: adams(gauge=")
+    assert "logistic(share=" in program.name
+
+
+def test_it_is_the_default_and_the_method_that_it_names() -> None:
+    """Without a solver; the same numbers as by its name and grid."""
+    den, x = denoiser(logsnr.VPLinear()), torch.randn(4, 3, dtype=torch.float64)
+    found = logsnr.solve(den, x, nfe=10)
+    method, grid, options = Auto().choose(den.schedule, 1.0, 1e-3, 10)
+    again = logsnr.solve(den, x, solver=method, steps=10, grid=grid, grid_options=options)
+    assert torch.equal(found.x, again.x)
+    assert torch.equal(found.x, logsnr.sample(den, x, solver="auto", steps=10))
+
+
+def test_errors_fall_with_the_budget() -> None:
+    """On Gaussian data, whose flow is known."""
+    sch = logsnr.EDM()
+    x = 80 * torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    exact = 0.3 + (x - 0.3) * math.sqrt((0.25 + 0.002**2) / (0.25 + 80**2))
+    errors = [float((logsnr.sample(denoiser(sch), x, nfe=n) - exact).abs().max()) for n in (5, 10, 20, 40)]
+    assert errors[0] < 0.1
+    assert errors[2] < 0.3 * errors[0]
+    assert errors[3] < 1e-3
+
+
+def test_grids_of_ones_own_are_kept() -> None:
+    """By name or as times: then only the method is chosen."""
+    den, x = denoiser(logsnr.VPLinear()), torch.ones(2, 3).double()
+    for grid in ("karras", logsnr.grid(den.schedule, 8, "karras")):
+        options = {"steps": 8} if isinstance(grid, str) else {}
+        program = logsnr.solve(den, x, solver="auto", grid=grid, **options).program  # type: ignore[arg-type]
+        assert program
+        np.testing.assert_array_equal(program.grid, logsnr.grid(den.schedule, 8, "karras"))
+
+
+def test_the_range_decides() -> None:
+    """A part of a schedule gets what the nearest range of the table has, in either direction of time."""
+    auto, sch = Auto(), logsnr.EDM()
+    for ends, rows in TABLE.items():
+        first, last = (math.exp(-lam) for lam in ends)
+        if first <= 80:
+            chosen = auto.choose(sch, first, last, 1000)
+            assert chosen == auto.choose(sch, last, first, 1000)
+            assert tuple(chosen.options.values()) == rows[max(rows)][-3:]
+
+
+def test_what_is_missing_or_too_much_is_told() -> None:
+    """A budget or a number of steps, one of them; no tolerances."""
+    den, x = denoiser(logsnr.VPLinear()), torch.ones(2, 3).double()
+    with pytest.raises(ValueError, match="give either steps or nfe"):
+        logsnr.sample(den, x, solver="auto")
+    with pytest.raises(ValueError, match="give either steps or nfe"):
+        logsnr.sample(den, x, solver="auto", steps=3, nfe=3)
+    with pytest.raises(ValueError, match="rtol and atol are for adaptive solvers; auto takes fixed steps"):
+        logsnr.sample(den, x, solver="auto", rtol=1e-3)
+    with pytest.raises(ValueError, match="order = 3 is not an option of auto: it has no options"):
+        logsnr.sample(den, x, solver="auto", nfe=3, order=3)
+    assert AUTO.name not in logsnr.solver_names()
+
+
+def test_the_measured_problems_are_what_they_seem() -> None:
+    """The denoiser of problems side by side is each mixture's own, and the base of the comparison is met by itself."""
+    few = choose_auto.problems(3)
+    x = torch.randn(5, 12, choose_auto.SIZE, dtype=torch.float64)
+    for sigma in (0.01, 0.5, 20.0):
+        found = few(x, torch.full((5,), sigma))
+        for p in (0, 4, 8, 11):
+            kept = few.weights[p] > 1e-200
+            own = A.GaussianMixture(few.means[p][kept], few.variances[p][kept], few.weights[p][kept])
+            expected = own.posterior(x[:, p], 1.0, sigma)[0]
+            torch.testing.assert_close(found[:, p], expected, rtol=1e-9, atol=1e-9)
+    assert choose_auto.score(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == 0
+    assert choose_auto.score(np.array([2.0]), np.array([1.0])) == -2 * choose_auto.score(
+        np.array([1.0]), np.array([2.0])
+    )
