@@ -1,5 +1,8 @@
 """Ways into the programs that people run, and for their models into this library. The other libraries stay optional."""
 
+from importlib import import_module
+from types import ModuleType
+
 from .checking import Check, check
 from .forms import (
     azula,
@@ -15,6 +18,15 @@ from .forms import (
 from .pretrained import from_diffusers
 from .wrapping import wrap
 
+MODULES = ("comfyui", "diffusers", "k_diffusion")  # imported when they are first used, with what they need
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in MODULES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "Check",
     "azula",
@@ -29,4 +41,5 @@ __all__ = [
     "score_sde",
     "trigflow",
     "wrap",
+    *MODULES,
 ]

@@ -2,7 +2,9 @@
 GPU, Triton kernels are interpreted."""
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # of which there is one for every processor: torch's threads must not spin
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -33,3 +35,10 @@ def seeded() -> Iterator[None]:
     dtype = torch.get_default_dtype()
     yield
     torch.set_default_dtype(dtype)
+
+
+@pytest.fixture
+def without_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m pytest` puts the repository first on the path, where transformers takes our kernels/ for a library."""
+    root = Path(__file__).parents[1]
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if Path(entry).resolve() != root])

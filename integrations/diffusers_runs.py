@@ -1,0 +1,109 @@
+"""Where a thread is in its run: one model call per `advance`."""
+
+import math
+from typing import Any
+
+import torch
+
+from ..solvers.execution import Stepper
+from .diffusers_plans import Plan, Setup
+
+
+class Run:
+    """The run of one thread, from `set_timesteps` on. The state is kept in fp32 (fp64 of fp64 samples)."""
+
+    def __init__(self, setup: Setup, plan: Plan) -> None:
+        self.setup, self.plan = setup, plan
+        self.timesteps: Any = plan.timesteps
+        self.count: int | None = plan.program.steps
+        self.begin: int | None = None
+        self.index: int | None = None
+        self.stepper: Stepper | None = None
+        self.returned: torch.Tensor | None = None
+        self.version: float = 0
+
+    def __deepcopy__(self, memo: Any) -> "Run":
+        if self.stepper is not None and not self.stepper.done:
+            raise TypeError("a scheduler cannot be copied within a run: copy it before, or after the last step")
+        copied = Run(self.setup, self.plan)
+        copied.begin = self.begin
+        return copied
+
+    def place(self, timestep: Any) -> int:
+        """The next call; the first is where ``timestep`` begins a step, or the begin index."""
+        if self.index is None:
+            self.index = self._found(timestep) if self.begin is None else self.begin
+            self.plan.check_begin(self.index)
+        return self.index
+
+    def _found(self, timestep: Any) -> int:
+        t, told = float(timestep), self.plan.told
+        near = min((n for n, node in enumerate(self.plan.begins) if node is not None), key=lambda n: abs(told[n] - t))
+        if not _same(told[near], t):
+            raise ValueError(f"timestep {t:g} is not one of this run, {[round(t, 4) for t in told]}")
+        return near
+
+    def start(self, timestep: Any, sample: torch.Tensor, generator: Any) -> Stepper:
+        """The stepper for a run from ``sample``."""
+        first = self.place(timestep)
+        program = self.setup.rest(self.plan, first)
+        seed = self._seed(generator) if program.noises else None
+        self.stepper = Stepper(program, self.plan.schedule, self.setup.head, sample, seed=seed, x0=False)
+        return self.stepper
+
+    def _seed(self, generator: Any) -> int | list[int] | None:
+        if isinstance(generator, (list, tuple)):
+            return [_drawn(g) for g in generator]
+        return _drawn(generator) if generator is not None else self.setup.config.seed
+
+    def advance(self, answer: torch.Tensor, timestep: Any, sample: torch.Tensor, generator: Any) -> torch.Tensor:
+        """The sample that the model sees next."""
+        stepper = self.stepper
+        if stepper is None:
+            stepper = self.start(timestep, sample, generator)
+        elif stepper.done:
+            raise IndexError(f"all {len(self.plan.told)} steps are done; call set_timesteps for another run")
+        else:
+            self._check_order(timestep)
+            if sample is not self.returned or _version(sample) != self.version:
+                self._take(stepper, sample)
+        if answer.shape != sample.shape and answer.dim() == sample.dim() and answer.shape[1] == 2 * sample.shape[1]:
+            answer = answer[:, : sample.shape[1]]  # the rest is a learned variance
+        if self.setup.ve and self.setup.head == "v":  # theirs is normalised: of x / sqrt(1 + sigma^2)
+            answer = answer.to(stepper.x.dtype) * math.hypot(1.0, stepper.t)
+        out = stepper.step(answer).to(sample.dtype, copy=True)
+        self.index = (self.index or 0) + 1
+        self.returned, self.version = out, _version(out)
+        return out
+
+    def _check_order(self, timestep: Any) -> None:
+        """ValueError for another timestep than the next, where looking at it does not stop a GPU."""
+        if isinstance(timestep, torch.Tensor) and timestep.device.type != "cpu":
+            return
+        due, t = self.plan.told[self.index or 0], float(timestep)
+        if not _same(due, t):
+            raise ValueError(f"step was called with timestep {t:g}, but {due:g} is next; call set_timesteps to restart")
+
+    def _take(self, stepper: Stepper, sample: torch.Tensor) -> None:
+        """The caller has changed the sample: what is not changed keeps what its dtype has cut off."""
+        state = stepper.x
+        if sample.dtype == state.dtype:
+            stepper.replace(sample)
+        else:
+            stepper.replace(torch.where(sample == state.to(sample.dtype), state, sample.to(state.dtype)))
+
+
+def _version(x: torch.Tensor) -> int | float:
+    """How often the tensor was written to; NaN, which equals nothing, in inference mode, where nobody counts."""
+    return math.nan if x.is_inference() else x._version
+
+
+def _same(told: float, t: float) -> bool:
+    """Whether ``t`` is what was told, maybe in bf16."""
+    return abs(told - t) <= 2**-7 * max(1.0, abs(t))
+
+
+def _drawn(generator: Any) -> int:
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, or a list of them, not {type(generator).__name__}")
+    return int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
