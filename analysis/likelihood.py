@@ -67,8 +67,8 @@ def log_likelihood(
         if isinstance(number, bool) or not isinstance(number, int) or number < low:
             raise ValueError(f"{name} must be a whole number of at least {low}, not {number!r}")
     sch = den.schedule
-    first = sch.t_start if t_start is None else end_time("t_start", t_start)
-    last = sch.t_end if t_end is None else end_time("t_end", t_end)
+    given = end_time("t_start", t_start), end_time("t_end", t_end)
+    first, last = (default if t is None else t for t, default in zip(given, (sch.t_start, sch.t_end), strict=True))
     lam = np.asarray(sch.half_logsnr(np.array([last, first])))
     if not np.isfinite(lam).all():
         raise ValueError(
