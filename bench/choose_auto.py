@@ -99,7 +99,7 @@ def problems(seed: int) -> Problems:
         spread = np.sqrt(((m**2 + c) * share[:, None]).sum(0).mean())
         scale = np.exp(rng.uniform(np.log(0.25), 0)) / spread
         means[p, :parts], variances[p, :parts], weights[p, :parts] = m * scale, c * scale**2, share
-    tensors = (torch.from_numpy(a) for a in (means, variances, np.maximum(weights, 1e-300)))
+    tensors = (torch.from_numpy(a) for a in (means, variances, weights))
     return Problems(*tensors)
 
 

@@ -98,7 +98,7 @@ def _named(name: Any) -> Solver:
 
 def _label(value: Any) -> str:
     if isinstance(value, Gauge):
-        return next((repr(name) for name, gauge in GAUGES.items() if gauge == value), type(value).__name__)
+        return next((repr(name) for name, gauge in GAUGES.items() if gauge == value), f"{value!r:.60}")
     if isinstance(value, Window) and value == Window(value.eta):
         value = value.eta
     return getattr(value.function, "__name__", "...") if isinstance(value, Smooth) else f"{value!r}"

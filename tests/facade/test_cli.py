@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import logsnr
 from logsnr.analysis import orders, weak
 from logsnr.cli import app, main
+from logsnr.solvers.catalogue import families
 
 
 def run(monkeypatch, *args):
@@ -48,11 +49,12 @@ def test_version() -> None:
 
 
 def test_solvers_lists_every_name(monkeypatch):
-    """`logsnr solvers` shows one line for each name that `solver=` takes."""
+    """`logsnr solvers` shows one line for each name that `solver=` takes, also of those that need something given."""
     monkeypatch.setenv("COLUMNS", "200")
     result = CliRunner().invoke(app, ["solvers"])
     shown = re.findall(r"^ (\S+) +\d+ +\d+  ", result.output, re.MULTILINE)
-    assert shown == logsnr.solver_names()
+    assert shown == [name for names in families().values() for name in names]
+    assert set(logsnr.solver_names()) < set(shown)
     assert "diffusers: UniPCMultistepScheduler" in result.output
 
 
@@ -134,4 +136,4 @@ def test_explain_prints_the_table():
     result = CliRunner().invoke(app, ["explain", "ddim", "--steps", "3"])
     assert result.exit_code == 0, result.output
     assert "ddim: order 1, 3 steps, 3 model evaluations" in result.output
-    assert "deis-1, deis-rho-1, dpm-1, dpmpp-1" in result.output
+    assert "deis-1, deis-rho-1, lms-1, ipndm-1, dpm-1, dpmpp-1" in result.output

@@ -92,6 +92,9 @@ def test_budgets(solver: str, startup: str) -> None:
                 plan_program(solver, SCH, nfe=nfe, startup=startup)
             continue
         program = plan_program(solver, SCH, nfe=nfe, startup=startup)
+        if hasattr(logsnr.solver(solver).planner, "within"):  # it fills the budget
+            assert len(program) == nfe
+            continue
         assert len(program) == lengths[fitting[-1] - 1] <= nfe
         assert program.steps == fitting[-1]
     solution = logsnr.solve(PROBLEM.denoiser(SCH), normal(2, 3), solver=solver, nfe=13, startup=startup)
@@ -140,14 +143,14 @@ def test_solution_reports_what_was_done() -> None:
 def test_progress_and_seed(capsys: pytest.CaptureFixture[str]) -> None:
     """A progress bar and a seed do not change the answer of a deterministic solver, nor the random state."""
     den, x = PROBLEM.denoiser(SCH), normal(3, 2)
-    wanted, state = logsnr.sample(den, x, steps=5), torch.get_rng_state()
-    assert torch.equal(logsnr.sample(den, x, steps=5, progress=True), wanted)
+    wanted, state = logsnr.sample(den, x, solver="dpmpp-2m", steps=5), torch.get_rng_state()
+    assert torch.equal(logsnr.sample(den, x, solver="dpmpp-2m", steps=5, progress=True), wanted)
     assert "dpmpp-2m" in capsys.readouterr().out
     adaptive = logsnr.sample(den, x, solver="dopri5", rtol=1e-3)
     assert torch.equal(logsnr.sample(den, x, solver="dopri5", rtol=1e-3, progress=True), adaptive)
     assert "evaluations" in capsys.readouterr().out
-    assert torch.equal(logsnr.sample(den, x, steps=5, seed=7), wanted)
-    assert torch.equal(logsnr.sample(den, x, steps=5, seed=[1, 2, 3]), wanted)
+    for seed in (7, [1, 2, 3]):
+        assert torch.equal(logsnr.sample(den, x, solver="dpmpp-2m", steps=5, seed=seed), wanted)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -194,10 +197,10 @@ WRONG = [
     ({"nfe": 3.0}, ValueError, "nfe must be an integer of at least 1, not 3.0"),
     ({"nfe": 3, "solver": "rk4"}, ValueError, "rk4 needs at least 4"),
     ({"steps": 3, "solver": "dpmpp2m"}, ValueError, "unknown; did you mean 'dpmpp-2m'"),
-    ({"steps": 3, "solver": None}, ValueError, "choose from euler, heun"),
+    ({"steps": 3, "solver": None}, ValueError, "choose from ddim"),
     ({"steps": 3, "grid": "logsn"}, ValueError, "did you mean 'logsnr'"),
     ({"steps": 3, "solver": ["ddim"]}, ValueError, "unknown; did you mean 'ddim'"),
-    ({"steps": 3, "grid": None}, ValueError, "name or a 1-D array"),
+    ({"steps": 3, "grid": 3}, ValueError, "name or a 1-D array"),
     ({"grid": {1: 2}}, ValueError, "name or a 1-D array of times, not {1: 2}"),
     ({"grid": [[1.0], [0.5, 0.1]]}, ValueError, "name or a 1-D array"),
     ({"steps": 3, "t_start": "a"}, ValueError, "t_start must be a number, not 'a'"),
@@ -215,7 +218,7 @@ WRONG = [
     ({"steps": 3, "t_start": 2.0}, ValueError, "t_start = 2.0 to t_end = 0.001: .* outside"),
     ({"steps": 3, "t_start": 0.1, "t_end": 0.1}, ValueError, "duplicate"),
     ({"steps": 3, "startup": "fast"}, ValueError, "'ramp' or 'single-step', not 'fast'"),
-    ({"steps": 3, "rtol": 1e-3}, ValueError, "rtol and atol are for adaptive solvers; dpmpp-2m"),
+    ({"steps": 3, "rtol": 1e-3}, ValueError, "rtol and atol are for adaptive solvers; auto"),
     ({"steps": [3]}, ValueError, r"steps must be an integer of at least 1, not \[3\]"),
     ({"nfe": np.array(3)}, ValueError, r"nfe must be an integer of at least 1, not array\(3\)"),
     ({"steps": 3, "solver": "pc", "snr": 1e200}, ValueError, "snr = 1e.200 must be a number from 0 to 1e100"),

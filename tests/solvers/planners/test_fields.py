@@ -41,7 +41,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (
         Adams,
         {"moments": "half"},
-        "moments must be 'exact', 'simplified', .* or 'equal', not 'half'",
+        "moments must be 'exact', 'simplified', .* or 'pseudo-corrector', not 'half'",
     ),
     (Adams, {"moments": "simplified", "order": 3}, "moments = 'simplified' is a formula of order 2 without corrector"),
     (Adams, {"moments": "halved", "order": 2}, "moments = 'halved' is a formula of order 3"),

@@ -125,8 +125,11 @@ def test_tableaux_are_the_published_ones() -> None:
         (lambda: RungeKuttaPair("eps", "DPM_12"), "tableau must be a Tableau with an embedded row"),  # type: ignore
         (lambda: AdamsPair("x0", 1), "order = 1 must be an integer from 2 to 6"),
         (lambda: AdamsPair("x0", 7), "order = 7 must be an integer from 1 to 6"),
-        (lambda: Tableau(2, DPM_2.nodes, DPM_2.rows, ((1,),)), "embedded must have 2 entries, not 1"),
-        (lambda: Tableau(2, DPM_2.nodes, DPM_2.rows, ((1,), (1,))), "the entries of moment 0 must sum to 1, not 2"),
+        (lambda: Tableau(2, DPM_2.nodes, DPM_2.rows, embedded=((1,),)), "embedded must have 2 entries, not 1"),
+        (
+            lambda: Tableau(2, DPM_2.nodes, DPM_2.rows, embedded=((1,), (1,))),
+            "the entries of moment 0 must sum to 1, not 2",
+        ),
         (lambda: logsnr.solver("dpm-23", gauge="velocity"), "gauge must be 'x0' or 'eps', not 'velocity'"),
         (lambda: logsnr.solver("dpm-23", order=3), "order = 3 is not an option of dpm-23: it has gauge"),
     ],
