@@ -1,6 +1,5 @@
 """A scheduler of the library diffusers that runs a logsnr program, and schedules and grids of its other schedulers."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,26 +17,13 @@ except ImportError as error:
 from ..solvers.program import Program
 from .diffusers_configs import with_own_keys
 from .diffusers_plans import Plan, Setup
-from .diffusers_runs import Run
+from .diffusers_runs import Local, Run
 from .diffusers_schedules import grid, schedule
 
 __all__ = ["LogSNRScheduler", "grid", "schedule"]
 
-OTHERS = ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "SASolver", "LCM", "TCD", "DDIMParallel", "DDPMParallel")
-
-
-class _Local(threading.local):
-    """What belongs to one thread; a copy starts with that of the thread that copies."""
-
-    run: Run | None = None
-
-    def __deepcopy__(self, memo: Any) -> "_Local":
-        copied = _Local()
-        copied.run = None if self.run is None else self.run.__deepcopy__(memo)
-        return copied
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Local, ()
+OTHERS = ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "SASolver", "LCM", "TCD", "DDIMParallel", "DDPMParallel",
+          "EDMEuler", "EDMDPMSolverMultistep", "CosineDPMSolverMultistep")  # fmt: skip
 
 
 class LogSNRScheduler(SchedulerMixin, ConfigMixin):
@@ -81,6 +67,9 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
         use_lu_lambdas: bool = False,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
+        sigma_data: float | None = None,
+        sigma_schedule: str = "karras",
+        rho: float = 7.0,
         shift: float = 1.0,
         use_dynamic_shifting: bool = False,
         base_shift: float = 0.5,
@@ -105,7 +94,7 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
             self.register_to_config(solver=solver.to_json())
         elif not isinstance(solver, str):
             raise TypeError(f"solver must be a name, a Program or its JSON, not {type(solver).__name__}")
-        self._local = _Local()
+        self._local = Local()
         bars = self._setup.bars
         self.alphas_cumprod = self.betas = None
         if bars is not None:
@@ -193,6 +182,10 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
     def init_noise_sigma(self) -> float:
         """The standard deviation to start from: 1, but in the frame "ve" as EulerDiscreteScheduler has it."""
         setup = self._setup
+        if setup.edm:
+            return float(
+                ((self.config.sigma_max**2 + 1) / (self.config.sigma_max**2 + self.config.sigma_data**2)) ** 0.5
+            )
         if not setup.ve or setup.table is None:
             return 1.0
         largest = float(setup.table[-1]) if self._plan is None else self._plan.levels[0]

@@ -6,8 +6,10 @@ from typing import Any
 DEFAULTS = (
     "_use_default_values"  # diffusers' list of the keys that nobody has set, which other classes do not take over
 )
-MARKS = {"predict_x0": "unipc", "algorithm_type": "dpm"}  # what a config has of its class alone
 TABLE = ("beta_start", "trained_betas", "beta_schedule")
+MODEL = ("num_train_timesteps", *TABLE, "beta_end", "prediction_type", "rescale_betas_zero_snr")
+EDM = ("sigma_data", "sigma_min", "sigma_max", "sigma_schedule", "rho")
+MARKS = {"predict_x0": "unipc", "algorithm_type": "dpm"}  # what a config has of its class alone
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -19,11 +21,12 @@ def is_flow(config: Mapping[str, Any]) -> bool:
 
 
 def with_own_keys(config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with what it says only to its own class. ValueError for EDM's, whose data has another scale."""
+    """The config with what it says only to its own class, and its defaults where they describe the model."""
     config = dict(config)
-    if "sigma_data" in config and "solver" not in config:
-        raise ValueError("a config with sigma_data (EDM) is not for this scheduler; use logsnr.sample with logsnr.EDM")
-    own: dict[str, Any] = {}
+    edm = config.get("sigma_data") is not None
+    own = {key: config[key] for key in (*MODEL, *(EDM if edm else ())) if key in config}
+    if edm and "timestep_type" not in config:  # StableAudio's alone has no algorithm_type but a solver_type
+        own["timestep_type"] = "cosine" if MARKS.keys().isdisjoint(config) and "solver_type" in config else "continuous"
     if is_flow(config) and "prediction_type" not in kwargs:
         own["prediction_type"] = "flow_prediction"
         own["shift"] = config.get("shift", 1.0)
