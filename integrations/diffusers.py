@@ -1,6 +1,7 @@
 """A scheduler of the library diffusers that runs a logsnr program, and schedules and grids of its other schedulers."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,9 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
     frame:   "vp"; or "ve", in which methods that depend on the clock are those of EulerDiscreteScheduler, of Heun's,
              KDPM2's and LMS's: they solve for x0 + sigma eps in sigma, with the grids of those schedulers.
     seed:    of stochastic solvers in pipelines that give no generator. None draws from torch's own numbers.
-    convention: whose "leading" and flow grids these are, "dpm" (DPMSolverMultistepScheduler), "unipc" (UniPC's) or None
-             (DDIMScheduler); `from_config` sets it.
 
-    All other arguments are those of diffusers' schedulers, and mean the same. A run is one thread's own; its state is
+    All other arguments are those of diffusers' schedulers, and mean the same; "leading" and the grids of flow models are
+    those of the scheduler that the config is from, by itself DDIMScheduler's and FlowMatchEulerDiscreteScheduler's. A run is one thread's own; its state is
     fp32 whatever the pipeline's dtype. Raises ValueError for values that do not fit, naming the argument.
     """
 
@@ -88,7 +88,6 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
         grid_options: Mapping[str, Any] | None = None,
         frame: str = "vp",
         seed: int | None = None,
-        convention: str | None = None,
     ) -> None:
         if isinstance(solver, Program):
             self.register_to_config(solver=solver.to_json())
@@ -104,7 +103,9 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """A scheduler with the config of any other; flow models are known by their keys. ``kwargs`` go first."""
-        config = with_own_keys(config, kwargs) if isinstance(config, Mapping) else config
+        if isinstance(config, Mapping):
+            parameters = signature(cls.__init__).parameters
+            config = with_own_keys(config, {name: p.default for name, p in parameters.items()})
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def __len__(self) -> int:

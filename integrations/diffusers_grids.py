@@ -14,6 +14,7 @@ from ..solvers.arrays import Array
 from ..solvers.grids import grid as make_grid
 from ..solvers.levels import Shift
 from ..solvers.schedules.straight import FlowMatching
+from .diffusers_configs import CONVENTION
 from .diffusers_tables import discrete
 
 Grid = tuple[Array, Array]
@@ -92,7 +93,7 @@ def _spaced(config: Any, table: Array, n: int) -> Array:
     total = len(table)
     if n > total:
         raise ValueError(f"num_inference_steps = {n} is more than the {total} steps that the model was trained with")
-    dpm = config.convention in ("dpm", "unipc")
+    dpm = config.get(CONVENTION) in ("dpm", "unipc")
     used = total
     if config.frame == "vp" and config.lambda_min_clipped > -math.inf:
         used = int((table <= math.exp(-config.lambda_min_clipped)).sum())
@@ -174,7 +175,7 @@ def flow_grid(config: Any, n: int, timesteps: Any, sigmas: Any, mu: float | None
         levels = timesteps / total
     elif config.use_flow_sigmas:
         part = np.linspace(1, 1 / total, n + 1)
-        levels = part[:-1] if config.convention == "unipc" else (1 - part)[:0:-1]
+        levels = part[:-1] if config.get(CONVENTION) == "unipc" else (1 - part)[:0:-1]
     else:  # the ends are shifted already where the shift is static
         low = 1 / total if config.use_dynamic_shifting else float(_shifted(np.array(1 / total), config.shift))
         levels = np.linspace(1.0, low, n)

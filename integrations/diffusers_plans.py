@@ -28,7 +28,6 @@ CHOICES = {
     "timestep_type": ("discrete", "continuous", "cosine"),
     "sigma_schedule": ("karras", "exponential"),
     "time_shift_type": ("exponential", "linear"),
-    "convention": (None, "dpm", "unipc"),
 }
 KEPT = 64  # plans of one scheduler
 

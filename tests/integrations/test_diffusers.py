@@ -265,6 +265,18 @@ def test_configs_come_in_without_a_warning_and_go_out_whole(name: str, caplog: p
     }
 
 
+@pytest.mark.parametrize("name", LogSNRScheduler._compatibles)
+@pytest.mark.parametrize("options", [TABLE, {"prediction_type": "flow_prediction", "shift": 3.0, **TABLE}])
+def test_configs_come_back_from_all_classes(name: str, options: dict[str, Any]) -> None:
+    if not hasattr(D, name) or name == "DPMSolverSDEScheduler":  # which needs another library
+        pytest.skip(f"this diffusers has no {name}")
+    ours = LogSNRScheduler(**options)
+    back = LogSNRScheduler.from_config(getattr(D, name).from_config(ours.config).config).config
+    keys = [key for key in ours.config if key != "_use_default_values"]
+    assert {key: back[key] for key in keys} == {key: ours.config[key] for key in keys}
+    assert set(back["_use_default_values"]) == set(ours.config["_use_default_values"])
+
+
 def test_the_model_is_kept_where_defaults_describe_it() -> None:
     """diffusers drops all defaults of another class, even those of the table."""
     ours = LogSNRScheduler.from_config(D.LCMScheduler().config)
