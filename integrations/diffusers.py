@@ -39,9 +39,10 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
              KDPM2's and LMS's: they solve for x0 + sigma eps in sigma, with the grids of those schedulers.
     seed:    of stochastic solvers in pipelines that give no generator. None draws from torch's own numbers.
 
-    All other arguments are those of diffusers' schedulers, and mean the same; "leading" and the grids of flow models are
-    those of the scheduler that the config is from, by itself DDIMScheduler's and FlowMatchEulerDiscreteScheduler's. A run is one thread's own; its state is
-    fp32 whatever the pipeline's dtype. Raises ValueError for values that do not fit, naming the argument.
+    All other arguments are those of diffusers' schedulers, and mean the same; "leading" and the grids of flow models
+    are those of the scheduler that the config is from, by itself DDIMScheduler's and FlowMatchEulerDiscreteScheduler's.
+    A run is one thread's own; its state is fp32 whatever the pipeline's dtype. Raises ValueError for values that do not
+    fit, naming the argument.
     """
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers] + [f"{name}Scheduler" for name in OTHERS]
