@@ -6,6 +6,7 @@ from .discrepancies import energy_distance, mmd
 from .empirical import Empirical
 from .explain import Explanation, explain
 from .gaussian import Gaussian
+from .likelihood import LogLikelihood, log_likelihood
 from .metrics import kl_gaussian, sliced_w2, w2_gaussian
 from .mixture import GaussianMixture
 from .moments import Moments, sampler_moments
@@ -29,6 +30,7 @@ __all__ = [
     "Explanation",
     "Gaussian",
     "GaussianMixture",
+    "LogLikelihood",
     "Moments",
     "OptimalGrid",
     "Problem",
@@ -45,6 +47,7 @@ __all__ = [
     "kl_gaussian",
     "load_digits",
     "local_order",
+    "log_likelihood",
     "mmd",
     "optimal_grid",
     "picard_sweeps",

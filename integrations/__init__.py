@@ -3,6 +3,21 @@
 from importlib import import_module
 from types import ModuleType
 
+from .checking import Check, check
+from .forms import (
+    azula,
+    edm,
+    edm_raw,
+    flow,
+    from_k_diffusion,
+    guided_diffusion,
+    lucidrains,
+    score_sde,
+    trigflow,
+)
+from .pretrained import from_diffusers
+from .wrapping import wrap
+
 MODULES = ("comfyui", "diffusers", "k_diffusion")  # imported when they are first used, with what they need
 
 
@@ -12,4 +27,19 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = list(MODULES)
+__all__ = [
+    "Check",
+    "azula",
+    "check",
+    "edm",
+    "edm_raw",
+    "flow",
+    "from_diffusers",
+    "from_k_diffusion",
+    "guided_diffusion",
+    "lucidrains",
+    "score_sde",
+    "trigflow",
+    "wrap",
+    *MODULES,
+]

@@ -4,7 +4,7 @@ A solver is a table of float64 numbers: the same table is run, printed, measured
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .solvers.calibrate import calibrate
@@ -28,9 +28,17 @@ from .solvers.solution import Solution
 from .solvers.statistics import Statistics
 from .solvers.tune import tune
 
+if TYPE_CHECKING:
+    from .analysis import log_likelihood
+    from .integrations import check, wrap
 
-def __getattr__(name: str) -> ModuleType:
-    """Load the analysis, the kernels, the integrations and the bench when they are first used: import stays quick."""
+LAZY = {"check": "integrations", "wrap": "integrations", "log_likelihood": "analysis"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load the analysis, the kernels and the bench when they are first used: import stays quick."""
+    if found := LAZY.get(name):
+        return getattr(import_module(f"{__name__}.{found}"), name)
     if name in {"analysis", "bench", "integrations", "kernels", "solvers"}:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -61,8 +69,10 @@ __all__ = [
     "Wiener",
     "__version__",
     "calibrate",
+    "check",
     "grid",
     "grid_names",
+    "log_likelihood",
     "randn",
     "sample",
     "solve",
@@ -70,4 +80,5 @@ __all__ = [
     "solver_names",
     "start",
     "tune",
+    "wrap",
 ]
