@@ -1,7 +1,7 @@
 """A scheduler of the library diffusers that runs a logsnr program, and schedules and grids of its other schedulers."""
 
-import threading
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -18,26 +18,13 @@ except ImportError as error:
 from ..solvers.program import Program
 from .diffusers_configs import with_own_keys
 from .diffusers_plans import Plan, Setup
-from .diffusers_runs import Run
+from .diffusers_runs import Local, Run
 from .diffusers_schedules import grid, schedule
 
 __all__ = ["LogSNRScheduler", "grid", "schedule"]
 
-OTHERS = ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "SASolver", "LCM", "TCD", "DDIMParallel", "DDPMParallel")
-
-
-class _Local(threading.local):
-    """What belongs to one thread; a copy starts with that of the thread that copies."""
-
-    run: Run | None = None
-
-    def __deepcopy__(self, memo: Any) -> "_Local":
-        copied = _Local()
-        copied.run = None if self.run is None else self.run.__deepcopy__(memo)
-        return copied
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Local, ()
+OTHERS = ("FlowMatchEulerDiscrete", "FlowMatchHeunDiscrete", "SASolver", "LCM", "TCD", "DDIMParallel", "DDPMParallel",
+          "EDMEuler", "EDMDPMSolverMultistep", "CosineDPMSolverMultistep")  # fmt: skip
 
 
 class LogSNRScheduler(SchedulerMixin, ConfigMixin):
@@ -51,11 +38,11 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
     frame:   "vp"; or "ve", in which methods that depend on the clock are those of EulerDiscreteScheduler, of Heun's,
              KDPM2's and LMS's: they solve for x0 + sigma eps in sigma, with the grids of those schedulers.
     seed:    of stochastic solvers in pipelines that give no generator. None draws from torch's own numbers.
-    convention: whose "leading" and flow grids these are, "dpm" (DPMSolverMultistepScheduler), "unipc" (UniPC's) or None
-             (DDIMScheduler); `from_config` sets it.
 
-    All other arguments are those of diffusers' schedulers, and mean the same. A run is one thread's own; its state is
-    fp32 whatever the pipeline's dtype. Raises ValueError for values that do not fit, naming the argument.
+    All other arguments are those of diffusers' schedulers, and mean the same; "leading" and the grids of flow models
+    are those of the scheduler that the config is from, by itself DDIMScheduler's and FlowMatchEulerDiscreteScheduler's.
+    A run is one thread's own; its state is fp32 whatever the pipeline's dtype. Raises ValueError for values that do not
+    fit, naming the argument.
     """
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers] + [f"{name}Scheduler" for name in OTHERS]
@@ -81,6 +68,9 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
         use_lu_lambdas: bool = False,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
+        sigma_data: float | None = None,
+        sigma_schedule: str = "karras",
+        rho: float = 7.0,
         shift: float = 1.0,
         use_dynamic_shifting: bool = False,
         base_shift: float = 0.5,
@@ -99,13 +89,12 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
         grid_options: Mapping[str, Any] | None = None,
         frame: str = "vp",
         seed: int | None = None,
-        convention: str | None = None,
     ) -> None:
         if isinstance(solver, Program):
             self.register_to_config(solver=solver.to_json())
         elif not isinstance(solver, str):
             raise TypeError(f"solver must be a name, a Program or its JSON, not {type(solver).__name__}")
-        self._local = _Local()
+        self._local = Local()
         bars = self._setup.bars
         self.alphas_cumprod = self.betas = None
         if bars is not None:
@@ -115,7 +104,9 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
     @classmethod
     def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
         """A scheduler with the config of any other; flow models are known by their keys. ``kwargs`` go first."""
-        config = with_own_keys(config, kwargs) if isinstance(config, Mapping) else config
+        if isinstance(config, Mapping):
+            parameters = signature(cls.__init__).parameters
+            config = with_own_keys(config, {name: p.default for name, p in parameters.items()})
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def __len__(self) -> int:
@@ -193,6 +184,10 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
     def init_noise_sigma(self) -> float:
         """The standard deviation to start from: 1, but in the frame "ve" as EulerDiscreteScheduler has it."""
         setup = self._setup
+        if setup.edm:
+            return float(
+                ((self.config.sigma_max**2 + 1) / (self.config.sigma_max**2 + self.config.sigma_data**2)) ** 0.5
+            )
         if not setup.ve or setup.table is None:
             return 1.0
         largest = float(setup.table[-1]) if self._plan is None else self._plan.levels[0]

@@ -6,8 +6,10 @@ from typing import Any
 DEFAULTS = (
     "_use_default_values"  # diffusers' list of the keys that nobody has set, which other classes do not take over
 )
-MARKS = {"predict_x0": "unipc", "algorithm_type": "dpm"}  # what a config has of its class alone
 TABLE = ("beta_start", "trained_betas", "beta_schedule")
+EDM = ("prediction_type", "sigma_data", "sigma_min", "sigma_max", "sigma_schedule", "rho")
+CONVENTION = "_convention"  # a key that no class takes for its own, and all keep
+MARKS = {"predict_x0": "unipc", "algorithm_type": "dpm"}  # what a config has of its class alone
 
 
 def is_flow(config: Mapping[str, Any]) -> bool:
@@ -18,17 +20,21 @@ def is_flow(config: Mapping[str, Any]) -> bool:
     return name.startswith("FlowMatch") or ("shift" in config and not any(key in config for key in TABLE))
 
 
-def with_own_keys(config: Mapping[str, Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with what it says only to its own class. ValueError for EDM's, whose data has another scale."""
+def with_own_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with what it says only to its own class, and that class's defaults where they describe the model.
+
+    defaults: of our scheduler, which are not written down, so that configs come back as they went.
+    """
     config = dict(config)
-    if "sigma_data" in config and "solver" not in config:
-        raise ValueError("a config with sigma_data (EDM) is not for this scheduler; use logsnr.sample with logsnr.EDM")
-    own: dict[str, Any] = {}
-    if is_flow(config) and "prediction_type" not in kwargs:
-        own["prediction_type"] = "flow_prediction"
-        own["shift"] = config.get("shift", 1.0)
-    if "convention" not in config:
-        own |= next(({"convention": told} for key, told in MARKS.items() if key in config), {})
+    edm = config.get("sigma_data") is not None and not any(key in config for key in TABLE)
+    own = {key: config[key] for key in (*TABLE, "beta_end", *(EDM if edm else ())) if key in config}
+    if edm and "timestep_type" not in config:  # StableAudio's alone has no algorithm_type but a solver_type
+        own["timestep_type"] = "cosine" if MARKS.keys().isdisjoint(config) and "solver_type" in config else "continuous"
+    if is_flow(config):
+        own |= {"prediction_type": "flow_prediction", "shift": config.get("shift", 1.0)}
+    own = {key: value for key, value in own.items() if value != defaults[key]}
+    if CONVENTION not in config:
+        own |= next(({CONVENTION: told} for key, told in MARKS.items() if key in config), {})
     if DEFAULTS in config:
         config[DEFAULTS] = [key for key in config[DEFAULTS] if key not in own]
     return config | own

@@ -14,13 +14,14 @@ from ..solvers.arrays import Array
 from ..solvers.grids import grid as make_grid
 from ..solvers.levels import Shift
 from ..solvers.schedules.straight import FlowMatching
+from .diffusers_configs import CONVENTION
 from .diffusers_tables import discrete
 
 Grid = tuple[Array, Array]
 
 
-def _karras(first: float, last: float, n: int) -> Array:
-    return np.asarray(np.linspace(first ** (1 / 7), last ** (1 / 7), n) ** 7)
+def _karras(first: float, last: float, n: int, rho: float = 7.0) -> Array:
+    return np.asarray(np.linspace(first ** (1 / rho), last ** (1 / rho), n) ** rho)
 
 
 def _exponential(first: float, last: float, n: int) -> Array:
@@ -92,7 +93,7 @@ def _spaced(config: Any, table: Array, n: int) -> Array:
     total = len(table)
     if n > total:
         raise ValueError(f"num_inference_steps = {n} is more than the {total} steps that the model was trained with")
-    dpm = config.convention in ("dpm", "unipc")
+    dpm = config.get(CONVENTION) in ("dpm", "unipc")
     used = total
     if config.frame == "vp" and config.lambda_min_clipped > -math.inf:
         used = int((table <= math.exp(-config.lambda_min_clipped)).sum())
@@ -127,8 +128,26 @@ def _told(config: Any, told: Array, levels: Array) -> Array:
     return 0.25 * np.log(levels) if config.timestep_type == "continuous" else told
 
 
+def edm_grid(config: Any, n: int, timesteps: Any, sigmas: Any) -> Grid:
+    """Of a model whose data has the standard deviation sigma_data: its levels are of the data brought to 1."""
+    if timesteps is not None:
+        raise ValueError("a model with sigma_data takes sigmas, not timesteps")
+    last = config.sigma_min if config.final_sigmas_type == "sigma_min" else 0.0
+    if sigmas is not None:
+        levels = sigmas
+    elif config.sigma_schedule == "karras":
+        levels = np.append(_karras(config.sigma_max, config.sigma_min, n, config.rho), last)
+    else:
+        levels = np.append(_exponential(config.sigma_max, config.sigma_min, n), last)
+    levels = levels / config.sigma_data
+    return np.array([told_between(config, None, level) for level in levels[:-1].tolist()]), levels
+
+
 def told_between(config: Any, table: Array | None, level: float) -> float:
     """What a model is told at a level that is not of the grid."""
+    if config.sigma_data is not None:
+        sigma = max(level * config.sigma_data, 1e-5)
+        return 2 / math.pi * math.atan(sigma) if config.timestep_type == "cosine" else 0.25 * math.log(sigma)
     if table is None:
         level = 1 - level if config.invert_sigmas else level
         told = level * config.num_train_timesteps
@@ -156,7 +175,7 @@ def flow_grid(config: Any, n: int, timesteps: Any, sigmas: Any, mu: float | None
         levels = timesteps / total
     elif config.use_flow_sigmas:
         part = np.linspace(1, 1 / total, n + 1)
-        levels = part[:-1] if config.convention == "unipc" else (1 - part)[:0:-1]
+        levels = part[:-1] if config.get(CONVENTION) == "unipc" else (1 - part)[:0:-1]
     else:  # the ends are shifted already where the shift is static
         low = 1 / total if config.use_dynamic_shifting else float(_shifted(np.array(1 / total), config.shift))
         levels = np.linspace(1.0, low, n)

@@ -16,7 +16,7 @@ from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, Trigonometric
 from ..solvers.schedules.straight import FlowMatching
 from ..solvers.schedules.tabulated import Discrete
-from .diffusers_grids import SPACINGS, flow_grid, level_at, table_grid, told_between
+from .diffusers_grids import SPACINGS, edm_grid, flow_grid, level_at, table_grid, told_between
 from .diffusers_tables import discrete, levels_of, table_of
 
 HEADS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
@@ -25,9 +25,9 @@ CHOICES = {
     "timestep_spacing": SPACINGS,
     "final_sigmas_type": ("zero", "sigma_min"),
     "frame": ("vp", "ve"),
-    "timestep_type": ("discrete", "continuous"),
+    "timestep_type": ("discrete", "continuous", "cosine"),
+    "sigma_schedule": ("karras", "exponential"),
     "time_shift_type": ("exponential", "linear"),
-    "convention": (None, "dpm", "unipc"),
 }
 KEPT = 64  # plans of one scheduler
 
@@ -80,7 +80,13 @@ class Setup:
             )
         self.planned = "x0" if self.head == "x0" else "eps"  # as if v said no more: sigma = 0 is not to be asked
         self.ve = config.frame == "ve" and not self.flow
-        self.bars = None if self.flow else table_of(config)
+        self.edm = config.sigma_data is not None
+        self.sign = -1.0 if self.edm and self.head == "eps" else 1.0
+        if self.edm:
+            if self.ve or self.head not in ("eps", "v") or config.sigma_min is None or config.sigma_max is None:
+                raise ValueError("sigma_data needs sigma_min, sigma_max, frame='vp', and 'epsilon' or 'v_prediction'")
+            self.head = "v"  # what diffusers calls epsilon there is -v
+        self.bars = None if self.flow or self.edm else table_of(config)
         self.table = None if self.bars is None else levels_of(self.bars)
         if self.ve and self.table is not None and math.isinf(self.table[-1]):
             raise ValueError("frame = 've' has no zero terminal SNR, which rescale_betas_zero_snr makes; take 'vp'")
@@ -98,6 +104,8 @@ class Setup:
     def own_schedule(self) -> Schedule:
         """That of the model, on its clock: of tuned programs, and of `diffusers.schedule`."""
         if self.bars is None:
+            if self.edm:
+                return Trigonometric()
             return FlowMatching(data_at=1) if self.config.invert_sigmas else FlowMatching()
         return Trigonometric() if self.config.timestep_type == "continuous" else discrete(self.bars)
 
@@ -130,7 +138,9 @@ class Setup:
             told_at = {t: max(t, 0.0) for t in times} if isinstance(sch, Discrete) else {}
             return self._laid_out(self.program, sch, told_at, self._levels(self.program.times), device)
         told, sigma = (None if values is None else np.array(values) for values in (timesteps, sigmas))
-        if self.bars is None or self.table is None:
+        if self.edm:
+            told, levels = edm_grid(self.config, n, told, sigma)
+        elif self.bars is None or self.table is None:
             told, levels = flow_grid(self.config, n, told, sigma, mu)
         else:
             told, levels = table_grid(self.config, self.bars, self.table, n, told, sigma)
@@ -179,7 +189,7 @@ class Setup:
             levels[times >= sch.domain[1]] = np.inf
         calls = zip(times[:-1].tolist(), levels.tolist(), strict=False)
         told = np.array([told_at[t] if t in told_at else told_between(self.config, self.table, v) for t, v in calls])
-        whole = not (self.flow or self.ve or self.config.timestep_type == "continuous") or self.config.use_flow_sigmas
+        whole = not (self.flow or self.ve or self.config.timestep_type != "discrete") or self.config.use_flow_sigmas
         whole = whole and bool((told == np.rint(told)).all())
         return Plan(
             program=program,
@@ -200,6 +210,8 @@ class Setup:
                 return plan.levels[near]
         if self.table is not None:
             return float(level_at(self.table, np.array([told]))[0])
+        if self.edm:
+            raise ValueError(f"timestep {told:g} is not one of this run: call set_timesteps first")
         part = told / self.config.num_train_timesteps
         return 1 - part if self.config.invert_sigmas else part
 
@@ -207,6 +219,9 @@ class Setup:
         """alpha and sigma of samples at the levels."""
         if self.flow:
             return 1 - levels, levels
+        if self.edm:
+            angle = np.arctan(levels)
+            return np.cos(angle) / self.config.sigma_data, np.sin(angle)
         angle = np.arctan(levels)
         return (np.ones_like(levels), levels) if self.ve else (np.sin(np.pi / 2 - angle), np.sin(angle))
 

@@ -1,6 +1,7 @@
 """Where a thread is in its run: one model call per `advance`."""
 
 import math
+import threading
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ class Run:
 
     def advance(self, answer: torch.Tensor, timestep: Any, sample: torch.Tensor, generator: Any) -> torch.Tensor:
         """The sample that the model sees next."""
-        stepper = self.stepper
+        stepper, setup = self.stepper, self.setup
         if stepper is None:
             stepper = self.start(timestep, sample, generator)
         elif stepper.done:
@@ -69,9 +70,14 @@ class Run:
                 self._take(stepper, sample)
         if answer.shape != sample.shape and answer.dim() == sample.dim() and answer.shape[1] == 2 * sample.shape[1]:
             answer = answer[:, : sample.shape[1]]  # the rest is a learned variance
-        if self.setup.ve and self.setup.head == "v":  # theirs is normalised: of x / sqrt(1 + sigma^2)
+        if setup.ve and setup.head == "v":  # theirs is normalised: of x / sqrt(1 + sigma^2)
             answer = answer.to(stepper.x.dtype) * math.hypot(1.0, stepper.t)
-        out = stepper.step(answer).to(sample.dtype, copy=True)
+        if setup.sign < 0:
+            answer = -answer
+        x = stepper.step(answer)
+        if setup.edm and stepper.done:  # back from data of standard deviation 1
+            x = x * (setup.config.sigma_data * math.hypot(1.0, self.plan.nodes[-1]))
+        out = x.to(sample.dtype, copy=True)
         self.index = (self.index or 0) + 1
         self.returned, self.version = out, _version(out)
         return out
@@ -91,6 +97,20 @@ class Run:
             stepper.replace(sample)
         else:
             stepper.replace(torch.where(sample == state.to(sample.dtype), state, sample.to(state.dtype)))
+
+
+class Local(threading.local):
+    """What belongs to one thread; a copy starts with that of the thread that copies."""
+
+    run: Run | None = None
+
+    def __deepcopy__(self, memo: Any) -> "Local":
+        copied = Local()
+        copied.run = None if self.run is None else self.run.__deepcopy__(memo)
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Local, ()
 
 
 def _version(x: torch.Tensor) -> int | float:

@@ -49,7 +49,7 @@ def grid(scheduler: Any) -> Array:
     plan = getattr(scheduler, "_plan", None)
     sigmas = getattr(scheduler, "sigmas", None)
     if plan is not None:
-        times = _times(sch, plan.nodes)
+        times = _times(sch, plan.nodes * (scheduler.config.sigma_data or 1.0))
     elif sigmas is not None:
         levels = np.asarray([float(s) for s in sigmas])
         times = _times(sch, 1 - levels if getattr(sch, "data_at", 0) else levels)

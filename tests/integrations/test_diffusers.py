@@ -84,7 +84,17 @@ TABLES: list[tuple[Any, dict[str, Any]]] = [
     (D.HeunDiscreteScheduler(**TABLE, timestep_spacing="trailing"), {"solver": "heun", **VE}),
     (D.HeunDiscreteScheduler(**TABLE, prediction_type="v_prediction"), {"solver": "heun", **VE}),
     (D.KDPM2DiscreteScheduler(**TABLE), {"solver": "dpm-2", **VE}),
-]
+    (D.EDMEulerScheduler(), {"solver": "ddim"}),
+    (D.EDMEulerScheduler(sigma_data=1.0, prediction_type="v_prediction"), {"solver": "ddim"}),
+    (D.EDMDPMSolverMultistepScheduler(sigma_schedule="exponential"), MIDPOINT),
+    (
+        D.EulerDiscreteScheduler(
+            **TABLE, timestep_type="continuous", prediction_type="v_prediction", sigma_min=0.002, sigma_max=700.0,
+            use_karras_sigmas=True,
+        ),
+        {"solver": "euler", **VE},
+    ),
+]  # fmt: skip
 FLOW: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (D.FlowMatchEulerDiscreteScheduler(), {"solver": "euler"}, {}),
     (D.FlowMatchEulerDiscreteScheduler(shift=3.0), {"solver": "euler"}, {}),
@@ -255,6 +265,30 @@ def test_configs_come_in_without_a_warning_and_go_out_whole(name: str, caplog: p
     }
 
 
+@pytest.mark.parametrize("name", LogSNRScheduler._compatibles)
+@pytest.mark.parametrize("options", [TABLE, {"prediction_type": "flow_prediction", "shift": 3.0, **TABLE}])
+def test_configs_come_back_from_all_classes(name: str, options: dict[str, Any]) -> None:
+    if not hasattr(D, name) or name == "DPMSolverSDEScheduler":  # which needs another library
+        pytest.skip(f"this diffusers has no {name}")
+    ours = LogSNRScheduler(**options)
+    back = LogSNRScheduler.from_config(getattr(D, name).from_config(ours.config).config).config
+    keys = [key for key in ours.config if key != "_use_default_values"]
+    assert {key: back[key] for key in keys} == {key: ours.config[key] for key in keys}
+    assert set(back["_use_default_values"]) == set(ours.config["_use_default_values"])
+
+
+def test_the_model_is_kept_where_defaults_describe_it() -> None:
+    """diffusers drops all defaults of another class, even those of the table."""
+    ours = LogSNRScheduler.from_config(D.LCMScheduler().config)
+    assert (ours.config.beta_schedule, ours.config.beta_start) == ("scaled_linear", 0.00085)
+    ours = LogSNRScheduler.from_config(D.CosineDPMSolverMultistepScheduler().config)
+    theirs = D.CosineDPMSolverMultistepScheduler()
+    for s in (ours, theirs):
+        s.set_timesteps(5)
+    assert (ours.timesteps - theirs.timesteps).abs().max() < 1e-6
+    assert ours.config.prediction_type == "v_prediction"
+
+
 def test_save_and_load(tmp_path: Any) -> None:
     program = logsnr.solver("ddim").program(logsnr.FlowMatching(), [1.0, 0.7, 0.2, 0.0])
     for ours in (
@@ -418,8 +452,10 @@ def test_other_bad_input() -> None:
         LogSNRScheduler(prediction_type="flow_prediction", use_dynamic_shifting=True).set_timesteps(4)
     with pytest.raises(ValueError, match="use_karras_sigmas and grid exclude each other"):
         LogSNRScheduler(use_karras_sigmas=True, grid="karras").set_timesteps(4)
-    with pytest.raises(ValueError, match="sigma_data"):
-        LogSNRScheduler.from_config(D.EDMEulerScheduler().config)
+    with pytest.raises(ValueError, match="sigma_data needs sigma_min, sigma_max"):
+        LogSNRScheduler(sigma_data=0.5)
+    with pytest.raises(ValueError, match="takes sigmas, not timesteps"):
+        LogSNRScheduler.from_config(D.EDMEulerScheduler().config).set_timesteps(timesteps=[1.0, 0.5])
     with pytest.raises(ValueError, match=r"call scheduler.set_timesteps\(n\) first"):
         grid(ddim())
     with pytest.raises(TypeError, match="must be a scheduler of diffusers"):
