@@ -136,4 +136,4 @@ def test_explain_prints_the_table():
     result = CliRunner().invoke(app, ["explain", "ddim", "--steps", "3"])
     assert result.exit_code == 0, result.output
     assert "ddim: order 1, 3 steps, 3 model evaluations" in result.output
-    assert "deis-1, deis-rho-1, lms-1, ipndm-1, dpm-1, dpmpp-1" in result.output
+    assert "deis-1, deis-rho-1, lms-1, dpm-1, dpmpp-1, ipndm-1" in result.output
