@@ -1,6 +1,7 @@
 """The sequential executor: a program carried out one model call at a time, by one fused update per entry."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,12 +11,15 @@ from .answers import check_output, check_state, estimate
 from .call import STATE, NoiseKey
 from .finite import not_finite
 from .heads import HEADS
-from .lower import Lowered, lowered_program
+from .lower import Lowered, lower_guided
 from .names import head_hint
 from .noise import NoiseFunction, Seed, noise_source
 from .planning import check_event, check_times
 from .program import Program
 from .schedules.base import Schedule, check_schedule
+
+
+_lowered = lru_cache(maxsize=256)(lower_guided)  # planning takes longer than many a step
 
 
 class Execution:
@@ -108,7 +112,7 @@ class Stepper(Execution):
         check_times(schedule, program)
         check_event(program.event, x)
         state = torch.promote_types(torch.promote_types(x.dtype, dtype or x.dtype), torch.float32)
-        lowered = lowered_program(program, schedule, prediction, state, dtype or state)
+        lowered = _lowered(program, schedule, prediction, state, dtype or state)
         source = None
         if program.noises:
             source = noise_source(

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -83,11 +82,10 @@ def lower(
     return Lowered(program, Updates(updates, tuple(dtypes), cast, one), float(level.sigma) if pure else 0.0)
 
 
-@lru_cache(maxsize=256)
-def lowered_program(
+def lower_guided(
     program: Program, sch: Schedule, prediction: str, state: torch.dtype, model: torch.dtype, rule: Rule | None = None
 ) -> Lowered:
-    """`lower`, kept for the next run. rule: of a guidance whose weights are columns of the program."""
+    """`lower` of a program for one network. rule: of a guidance whose weights are columns of the program."""
     weights = None
     if rule is not None:
         lam = np.asarray(sch.half_logsnr(np.array([call.t for call in program])))

@@ -18,7 +18,7 @@ from .catalogue import solver as find_solver
 from .denoiser import Denoiser, as_timesteps, time_map
 from .guidance import Rule
 from .levels import Shift
-from .lower import Lowered, lowered_program
+from .lower import Lowered, lower_guided
 from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
@@ -248,7 +248,7 @@ def _planned(
 ) -> Lowered:
     """Everything that can be known before the first model call."""
     program = Layout(*layout).program(method, sch, prediction)
-    lowered = lowered_program(program, sch, prediction, state, model, rule)
+    lowered = lower_guided(program, sch, prediction, state, model, rule)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too

