@@ -124,6 +124,7 @@ def write_page(path: Path, found: dict[str, list[Row]], nfes: Sequence[int]) -> 
 
 
 def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]:
+    found = {name: rows for name, rows in found.items() if rows}
     versions = sorted({f"{row.case.package} {row.case.version}" for rows in found.values() for row in rows})
     yield f"Versions: {', '.join(versions)} (of logsnr, a fingerprint of the code).\n"
     yield "## Ratios: median error by that of the best peer\n"

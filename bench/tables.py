@@ -110,7 +110,7 @@ def terminal_table(board: Board) -> Table:
     """Errors, one line per solver and one column per NFE, with the initial of the best grid if there are several."""
     room = "  " * (len(board.grids) > 1)
     table = Table(box=None, padding=(0, 0, 0, 1))
-    table.add_column("NFE", no_wrap=True)
+    table.add_column("NFE", no_wrap=True, max_width=16)
     for nfe in board.nfes:
         table.add_column(f"{nfe}{room}", justify="right", no_wrap=True)
     good = board.good()

@@ -18,7 +18,6 @@ from .planning import check_event, check_times
 from .program import Program
 from .schedules.base import Schedule, check_schedule
 
-
 _lowered = lru_cache(maxsize=256)(lower_guided)  # planning takes longer than many a step
 
 
