@@ -76,7 +76,7 @@ def warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
         warnings.warn(
             f"x has a root mean square of {spread:.3g}, but pure noise at t = {program.grid[0]:.6g} has {sigma:.3g}: "
             "logsnr.start(schedule, shape, seed=...) makes it",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -237,7 +237,8 @@ def layout_key(
     """The fields of a `Layout`, in order, as something to cache by."""
     ends = end_time("t_start", t_start), end_time("t_end", t_end)
     levels = levels_key("sigmas", sigmas), levels_key("lams", lams)
-    return steps, nfe, grid_key(grid), *ends, startup, options_key(options), *levels, as_shift(shift)
+    fields = steps, nfe, grid_key(grid), *ends, startup, options_key(options), *levels, as_shift(shift)
+    return tuple(map(specialised, fields)) if torch.compiler.is_compiling() else fields
 
 
 def specialised(value: Any) -> Any:

@@ -70,5 +70,5 @@ def warn_of_another(program: Any, den: Any) -> None:
         warnings.warn(
             f"{program.name} was fitted to the denoiser {fitted}, and is used with {given}: its error is not known "
             "there; logsnr.tune fits a table to it",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -25,7 +25,7 @@ from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
 from .planners.gauge import Gauge
-from .planning import Layout, check_event, layout_key, specialised
+from .planning import Layout, check_event, layout_key
 from .program import Program
 from .provenance import warn_of_another
 from .run import run
@@ -119,8 +119,6 @@ def solve(
         den, x, parallel, callback, on_nan, trajectory=trajectory, progress=progress, brownian=brownian, grad=grad
     )  # fmt: skip
     fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
-    if torch.compiler.is_compiling():
-        fields = tuple(map(specialised, fields))
     layout, keep = _layout(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
@@ -129,16 +127,16 @@ def solve(
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     lowered = _lowered(method, den, x, fields, parallel is None)
-    if lowered.pure_noise:
-        warn_of_spread(x, lowered.program, lowered.pure_noise)
-    program, source, observer = lowered.program, None, None
-    if program.provenance:
-        warn_of_another(program, den)
-    if program.noises:
-        source = noise_source(
-            program, den.schedule, x, seed=seed, sample_ids=sample_ids, generator=generator, brownian=brownian,
-            noise=noise,
-        )  # fmt: skip
+    program, observer = lowered.program, None
+    _warn(lowered, den, x)
+    drawn: dict[str, Any] = {
+        "seed": seed,
+        "sample_ids": sample_ids,
+        "generator": generator,
+        "brownian": brownian,
+        "noise": noise,
+    }
+    source = noise_source(program, den.schedule, x, **drawn) if program.noises else None
     with _recording(x, grad), Bar(progress, program.name, program.steps) as bar:
         if trajectory or progress or callback:
             start = x if trajectory else None
@@ -152,6 +150,14 @@ def solve(
         if trajectory and observer:
             found = replace(found, trajectory=observer.stacked(x.dtype))
         return finished(found, x, keep)
+
+
+def _warn(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> None:
+    """Warnings about what a run of this plan starts from, and about whom its table was fitted to."""
+    if lowered.pure_noise:
+        warn_of_spread(x, lowered.program, lowered.pure_noise)
+    if lowered.program.provenance:
+        warn_of_another(lowered.program, den)
 
 
 def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
