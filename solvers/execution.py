@@ -112,11 +112,7 @@ class Stepper(Execution):
         check_event(program.event, x)
         state = torch.promote_types(torch.promote_types(x.dtype, dtype or x.dtype), torch.float32)
         lowered = _lowered(program, schedule, prediction, state, dtype or state)
-        source = None
-        if program.noises:
-            source = noise_source(
-                program, schedule, x, seed=seed, sample_ids=sample_ids, generator=None, brownian=brownian, noise=noise
-            )
+        source = noise_source(program, schedule, x, seed, sample_ids, None, brownian, noise)
         with torch.no_grad():
             super().__init__(lowered, x, source)
         self.program, self.schedule, self.prediction = program, schedule, prediction

@@ -128,18 +128,19 @@ def noise_source(
     program: Program,
     sch: Schedule,
     x: torch.Tensor,
-    *,
     seed: Seed | None,
     sample_ids: Iterable[int] | None,
     generator: torch.Generator | None,
     brownian: bool,
     noise: NoiseFunction | None,
-) -> Seeds | NoiseFunction:
-    """What `run` draws the noise of ``program`` from.
+) -> Seeds | NoiseFunction | None:
+    """What `run` draws the noise of ``program`` from; None if it adds none.
 
     A Brownian path runs on the clock of the program's eta, or else of the reverse SDE. Raises ValueError for more than
     one source, TypeError for what is none, and what `seeds_of` raises.
     """
+    if not program.noises:
+        return None
     given = [n for n, v in (("seed", seed), ("generator", generator), ("noise", noise)) if v is not None]
     if len(given) > 1:
         raise ValueError(f"give one of seed, generator and noise, not {' and '.join(given)}")

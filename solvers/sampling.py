@@ -129,14 +129,7 @@ def solve(
     lowered = _lowered(method, den, x, fields, parallel is None)
     program, observer = lowered.program, None
     _warn(lowered, den, x)
-    drawn: dict[str, Any] = {
-        "seed": seed,
-        "sample_ids": sample_ids,
-        "generator": generator,
-        "brownian": brownian,
-        "noise": noise,
-    }
-    source = noise_source(program, den.schedule, x, **drawn) if program.noises else None
+    source = noise_source(program, den.schedule, x, seed, sample_ids, generator, brownian, noise)
     with _recording(x, grad), Bar(progress, program.name, program.steps) as bar:
         if trajectory or progress or callback:
             start = x if trajectory else None
