@@ -1,6 +1,7 @@
 """What a run asks a denoiser: its conditions by sample, its guidance by call, its map of x0."""
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -91,8 +92,8 @@ class Asking:
         if not without:
             return self.den.model(x, timesteps, **given)
         if other is self.den.model and self.guidance.batched:
-            answer = other(torch.cat([x, x]), torch.cat([timesteps, timesteps]), **joined([others, given]))
-            u, c = check_output(answer, torch.cat([x, x])).chunk(2)
+            doubled, twice = torch.cat([x, x]), torch.cat([timesteps, timesteps])
+            u, c = check_output(other(doubled, twice, **self._both), doubled).chunk(2)
         else:
             u = check_output(other(x, timesteps, **others), x)
             c = check_output(self.den.model(x, timesteps, **given), x)
@@ -100,6 +101,12 @@ class Asking:
             return u, c
         w = self.scales[n]
         return self.guidance.combined(u, c, column(w, c) if np.ndim(w) else float(w))
+
+    @cached_property
+    def _both(self) -> Conditions:
+        """The conditions of a doubled batch."""
+        assert self.guidance is not None
+        return joined([self.guidance.other(self.den.conditions), self.den.conditions])  # type: ignore[no-any-return]
 
     def _mapped(self, x: torch.Tensor, answer: Any, calls: Array) -> torch.Tensor:
         """The x0 that the user's map makes of the answer's."""
