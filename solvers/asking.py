@@ -106,7 +106,8 @@ class Asking:
     def _both(self) -> Conditions:
         """The conditions of a doubled batch."""
         assert self.guidance is not None
-        return joined([self.guidance.other(self.den.conditions), self.den.conditions])  # type: ignore[no-any-return]
+        both: Conditions = joined([self.guidance.other(self.den.conditions), self.den.conditions])
+        return both
 
     def _mapped(self, x: torch.Tensor, answer: Any, calls: Array) -> torch.Tensor:
         """The x0 that the user's map makes of the answer's."""
