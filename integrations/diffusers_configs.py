@@ -6,6 +6,7 @@ from typing import Any
 DEFAULTS = (
     "_use_default_values"  # diffusers' list of the keys that nobody has set, which other classes do not take over
 )
+HEADS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}  # by prediction_type
 TABLE = ("beta_start", "trained_betas", "beta_schedule")
 EDM = ("prediction_type", "sigma_data", "sigma_min", "sigma_max", "sigma_schedule", "rho")
 CONVENTION = "_convention"  # a key that no class takes for its own, and all keep

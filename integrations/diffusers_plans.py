@@ -16,10 +16,10 @@ from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, Trigonometric
 from ..solvers.schedules.straight import FlowMatching
 from ..solvers.schedules.tabulated import Discrete
+from .diffusers_configs import HEADS
 from .diffusers_grids import SPACINGS, edm_grid, flow_grid, level_at, table_grid, told_between
 from .diffusers_tables import discrete, levels_of, table_of
 
-HEADS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
 CHOICES = {
     "prediction_type": tuple(HEADS),
     "timestep_spacing": SPACINGS,

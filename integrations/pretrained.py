@@ -6,11 +6,10 @@ from typing import Any
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.schedules.straight import FlowMatching
+from .diffusers_configs import HEADS
 from .diffusers_tables import discrete, table_of
 from .forms import denoiser, edm_raw, score_sde
 from .network import Network, OneMinus, Times, angle, quarter_log
-
-PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
 
 # Flow models by the beginning of their class: what they are told where that is not 1000 t.
 TOLD_T = ("Flux", "QwenImage", "Chroma", "AuraFlow", "LongCatImage", "OvisImage", "Lumina2", "ZImage")
@@ -83,9 +82,9 @@ def _inner(net: Any) -> Any:
 
 def _head(values: Mapping[str, Any], default: str) -> str:
     kind = values.get("prediction_type", default)
-    if kind not in PREDICTIONS:
-        raise ValueError(f"prediction_type = {kind!r} is not one of {', '.join(PREDICTIONS)}")
-    return PREDICTIONS[kind]
+    if kind not in HEADS:
+        raise ValueError(f"prediction_type = {kind!r} is not one of {', '.join(HEADS)}")
+    return HEADS[kind]
 
 
 def _table(net: Any, values: Mapping[str, Any], shape: Any, options: dict[str, Any]) -> Denoiser:

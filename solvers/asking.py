@@ -25,6 +25,9 @@ class Asked(Protocol):
     guidance: Guidance | None
     map_x0: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None
 
+    @property
+    def answers(self) -> str: ...
+
 
 class Asking:
     """A denoiser bound to a run: ``times`` (calls,) of its calls, and a ``batch`` of samples.
@@ -41,13 +44,11 @@ class Asking:
         if self.guidance is not None:
             if not columns:
                 self.guidance.rule.check_answer()
-            lam = np.asarray(den.schedule.half_logsnr(np.asarray(times, dtype=np.float64)))
-            self.scales, rule = self.guidance.rule.scales(lam), self.guidance.rule
+            self.scales, self.needs = self.guidance.rule.asks(den.schedule, times)
             if batch is not None:
                 check_rows("uncond", self.guidance.other({}), batch)
                 if self.scales.ndim > 1 and self.scales.shape[1] != batch:
                     raise ValueError(f"guidance: scale has {self.scales.shape[1]} numbers for a batch of {batch}")
-            self.needs = [rule.needs(w) for w in self.scales]
             self.cost = [sum(need) for need in self.needs]
         if den.map_x0 is not None:
             self.to_x0 = x0_map(den, times)
@@ -79,8 +80,7 @@ class Asking:
         """E[x0] at call n, of what it has seen and its answer."""
         if not isinstance(answer, torch.Tensor):
             answer = answer[0] if self.guidance is None else answer[0] + self.scales[n] * (answer[1] - answer[0])
-        head = self.den.prediction if self.den.map_x0 is None else "x0"
-        return estimate(head, self.den.schedule, self.times[n], seen, answer)
+        return estimate(self.den.answers, self.den.schedule, self.times[n], seen, answer)
 
     def _guided(self, x: torch.Tensor, timesteps: torch.Tensor, n: int) -> Any:
         assert self.guidance is not None
@@ -132,6 +132,6 @@ def x0_map(den: Asked, times: Any) -> tuple[Array, Array]:
 
 def column(values: Any, like: torch.Tensor) -> torch.Tensor:
     """(N,) as (N, 1, ...), to go with rows like ``like``."""
-    given = torch.as_tensor(np.asarray(values), dtype=torch.float64)
+    given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
     kind = torch.promote_types(like.dtype, torch.float32)
     return given.to(kind).to(like.device).reshape(-1, *[1] * (like.ndim - 1))

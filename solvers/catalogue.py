@@ -89,8 +89,8 @@ def _made(found: Solver) -> Solver:
 def _named(name: Any) -> Solver:
     if isinstance(name, Solver):
         return name
-    if isinstance(name, str) and name in (known := _SOLVERS | _TABLES):
-        return known[name]
+    if isinstance(name, str) and (known := _SOLVERS.get(name) or _TABLES.get(name)):
+        return known
     if isinstance(name, Planner) and not isinstance(name, type):
         return _made(Solver(type(name).__name__, planner=name))
     raise ValueError(f"solver = {name!r:.60} is unknown{solver_hint(name, _SOLVERS)}")

@@ -88,8 +88,7 @@ class Denoiser:
         """(n,): how often the model is evaluated for an answer at each of the schedule's ``times``: 2 with guidance."""
         if self.guidance is None:
             return np.ones(len(times), dtype=np.int64)
-        lam, rule = np.asarray(self.schedule.half_logsnr(np.asarray(times, dtype=np.float64))), self.guidance.rule
-        return np.array([sum(rule.needs(w)) for w in rule.scales(lam)], dtype=np.int64)
+        return np.array([sum(need) for need in self.guidance.rule.asks(self.schedule, times)[1]], dtype=np.int64)
 
     def like(self, model: Model, x: torch.Tensor) -> "Denoiser":
         """The same denoiser of another model, which is shown the dtype that the first one is for ``x``."""

@@ -15,6 +15,7 @@ import torch
 from .arrays import Array
 from .conditions import Conditions, check_conditions
 from .names import nearest
+from .schedules.base import Schedule
 
 Scale = float | Callable[[Array], Array]
 
@@ -125,6 +126,11 @@ class Rule:
         scales = np.asarray(scales)
         without = self.splits or bool((scales != 1).any())
         return without, self.kind not in COLUMNS or bool((scales != 0).any())
+
+    def asks(self, sch: Schedule, times: Any) -> tuple[Array, list[tuple[bool, bool]]]:
+        """The scale at each of the schedule's ``times`` (n,), and what it needs."""
+        scales = self.scales(np.asarray(sch.half_logsnr(np.asarray(times, dtype=np.float64))))
+        return scales, [self.needs(w) for w in scales]
 
     def weights(self, scale: float) -> Weights:
         """Of the answers that are needed: the unconditional one, then the conditional one."""

@@ -128,13 +128,3 @@ def resting_pair(alpha: Array, sigma: Array) -> Array:
     """(2, 2, ...): (x0, eps) of (x, anything) if v = alpha eps - sigma x0 is 0: noise stays noise, data stays data."""
     zero, norm = np.zeros_like(alpha), alpha**2 + sigma**2
     return np.array([[alpha / norm, zero], [sigma / norm, zero]])
-
-
-def rows(values: Array, like: torch.Tensor) -> torch.Tensor:
-    """(W,) as (W, 1, ...), to go with rows like ``like`` (W, ...), in its dtype."""
-    return (
-        torch.from_numpy(np.ascontiguousarray(values))
-        .to(like.dtype)
-        .to(like.device)
-        .reshape(-1, *[1] * (like.ndim - 1))
-    )

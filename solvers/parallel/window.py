@@ -9,7 +9,8 @@ import torch
 from ...kernels import advance, scan
 from ...kernels.devices import in_float64
 from ..arrays import Array, Mask
-from .plan import Pair, Plan, resting_pair, rows
+from ..asking import column
+from .plan import Pair, Plan, resting_pair
 from .settings import Picard
 
 SLOWEST = 0.9  # contraction that estimates reckon with at most: at roundoff changes no longer shrink
@@ -72,15 +73,15 @@ class PicardWindow:
         if self.how.init == "constant":
             return last.repeat(calls.stop - calls.start, *[1] * last.ndim)
         x0, eps = self.ahead
-        nodes = (rows(plan.alpha[ends], x0) * x0 + rows(plan.sigma[ends], x0) * eps).to(plan.seen)
+        nodes = (column(plan.alpha[ends], x0) * x0 + column(plan.sigma[ends], x0) * eps).to(plan.seen)
         if not noises:
             return nodes
         n, wide = calls.start, last.to(plan.wide)
-        answers = rows(plan.answer[calls, 0], x0) * x0 + rows(plan.answer[calls, 1], x0) * eps
+        answers = column(plan.answer[calls, 0], x0) * x0 + column(plan.answer[calls, 1], x0) * eps
         answers[0] += plan.frozen[n] * (wide - plan.alpha[n] * x0[0] - plan.sigma[n] * eps[0])
         slots = plan.slots_of(n, (x0[0], eps[0]))
         slots[plan.seen_slots[n]] = wide
-        slopes = rows(plan.frozen[calls], x0).reshape(-1, 1)
+        slopes = column(plan.frozen[calls], x0).reshape(-1, 1)
         new, _ = scan(
             slots, [answers] * plan.recurrence.models, nodes, plan.recurrence, first=n,
             noises=[z[known:] for z in noises], slopes=slopes,

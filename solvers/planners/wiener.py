@@ -10,6 +10,7 @@ which is 0 on Gaussian data: one step is then exact, however long (cf. Wang and 
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Wiener(Gauge):
     def __hash__(self) -> int:
         return hash(self._key)
 
-    @property
+    @cached_property
     def _key(self) -> tuple[Any, ...]:
         return self.event, self.mean.tobytes(), self.variance.tobytes()
 
