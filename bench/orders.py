@@ -15,7 +15,6 @@ from ..analysis.orders import Convergence, convergence_order, local_order, two_g
 from ..analysis.problem import Problem
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver, solver_names
-from ..solvers.heads import HEADS
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.custom import Custom
 from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
@@ -29,23 +28,23 @@ SAMPLES = 32  # no single start decides
 SLOW = {"ipndm-3": 512, "ipndm-4": 512, "pndm": 512, "gradient-estimation": 512}  # evaluations until the slopes settle
 
 ALL = f"""\
-# Orders: every solver, schedule and head
+# Orders: every solver on every schedule
 
-Every solver without noise has its declared order on every schedule, with every head. How far down each keeps it is in
-[solvers.md](solvers.md#measured-orders). The tables are made by
+Every solver without noise has its declared order on every schedule. How far down each keeps it is in
+[solvers.md](solvers.md#measured-orders). The table is made by
 
 `python -m logsnr.bench.orders --all > docs/orders.md`
 
-`tests/analysis/test_order_table.py` measures the column `x0` again. It fails where a number differs or is more than 0.1
-from the declared order. It also shows that a solver ends in the same states with the other heads, to rounding. So the
-heads of a row differ by rounding only, unless their conversion is wrong.
+`tests/analysis/test_order_table.py` measures again. It fails where a number differs or is more than 0.1 from the
+declared order. It also shows that a solver ends in the same states whatever head the network has, to rounding: so the
+numbers hold for all heads.
 
 | | how it is measured |
 |---|---|
 | number | the slope log2(error(n) / error(2n)) of the finest two runs above round-off; nothing is extrapolated |
 | by | `logsnr.analysis.convergence_order(...).order` |
 | data | a 1-D mixture of two Gaussians, in float64, with `startup="single-step"` |
-| network | the exact denoiser, which returns the head of the column |
+| network | the exact denoiser, which returns x0 |
 | grids | from lam = -{SPAN} to {SPAN}; steps vary by +-30 % |
 | steps | double from 8 to 32; at order 5 to 64 |
 | steps of multistep solvers | to 64 at order 2, to 256 above: their start shows longer; {", ".join(SLOW)}: to 512 |
@@ -95,13 +94,10 @@ def nodes(sch: Schedule, steps: int) -> Array:
     return warped_grid(sch, steps, -SPAN, SPAN)
 
 
-def heads_table(name: str, sch: Schedule, chosen: list[Solver]) -> str:
-    """One schedule's section of docs/orders.md."""
-    lines = [f"## {name}", "", f"| solver | declared | {' | '.join(HEADS)} |", "|---" * (2 + len(HEADS)) + "|"]
-    for method in chosen:
-        orders = " | ".join(f"{measured(method, sch, head).order:.2f}" for head in HEADS)
-        lines.append(f"| `{method.name}` | {method.order} | {orders} |")
-    return "\n".join(lines)
+def order_row(method: Solver) -> str:
+    """One line of docs/orders.md."""
+    orders = " | ".join(f"{measured(method, sch, 'x0').order:.2f}" for sch in schedules().values())
+    return f"| `{method.name}` | {method.order} | {orders} |"
 
 
 def row(method: Solver, max_nfe: int) -> str:
@@ -122,13 +118,14 @@ def told(found: Convergence) -> str:
 
 def main(
     max_nfe: Annotated[int, typer.Option(min=64, help="The largest run of each solver, without --all.")] = 10_000,
-    everything: Annotated[bool, typer.Option("--all", help="All schedules and heads: docs/orders.md.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All schedules: docs/orders.md.")] = False,
 ) -> None:
     """Print the table, in Markdown."""
     if everything:
-        print(ALL)
-        for name, sch in schedules().items():
-            print(f"\n{heads_table(name, sch, methods())}", flush=True)
+        print(f"{ALL}\n\n| solver | declared | {' | '.join(schedules())} |")
+        print("|---" * (2 + len(schedules())) + "|")
+        for method in methods():
+            print(order_row(method), flush=True)
         return
     print("| solver | declared | measured, `single-step` start | measured, `ramp` start | one step: declared + 1 |")
     print("|---|---|---|---|---|")

@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     """Load the analysis, the kernels and the bench when they are first used: import stays quick."""
     if found := LAZY.get(name):
         return getattr(import_module(f"{__name__}.{found}"), name)
-    if name in {"analysis", "bench", "integrations", "kernels", "solvers"}:
+    if name in {"analysis", "bench", "control", "integrations", "kernels", "solvers"}:
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -46,4 +46,4 @@ def test_every_option_is_listed() -> None:
 
 
 def test_the_head_of_the_orders_is_the_generated_one() -> None:
-    assert (DOCS / "orders.md").read_text().startswith(ALL + "\n\n## ")
+    assert (DOCS / "orders.md").read_text().startswith(ALL + "\n\n| solver ")
