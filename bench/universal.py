@@ -46,6 +46,15 @@ class Part:
         return cls(family, Noises(u.reshape(-1, DIM), end.reshape(-1, DIM), 1.0))
 
 
+def start(span: tuple[float, float], widest: float, n: int) -> Numbers:
+    """What a fit starts from: an exponential Adams method in eps on equal steps; in x0 where an end is infinite, and
+    steps then begin where data of the ``widest`` direction still are noise."""
+    finite = bool(np.isfinite(span).all())
+    lam = np.linspace(*(span if finite else np.clip(span, -1.5 - math.log(widest), 4.0)), n + 1)
+    lam[[0, -1]] = span
+    return Numbers("eps" if finite else "x0", 3 if n > 5 else 2, lam)
+
+
 def fitted(train: Part, test: Part, numbers: Numbers, iterations: int) -> tuple[torch.Tensor, dict[str, float]]:
     """The numbers with the least mean log error on the problems that decide, and what is known of them."""
     best, f = (math.inf, 0, torch.zeros(0)), train.family.field(numbers.gauge)
@@ -82,7 +91,7 @@ def fit_tables(
             )
             for n in wanted:
                 began = time.perf_counter()
-                numbers = Numbers("eps", 3 if n > 5 else 2, np.linspace(*SPANS[name], n + 1))
+                numbers = start(SPANS[name], WIDTHS[kind][1], n)
                 q, told = fitted(train, test, numbers, iterations)
                 table = numbers.fitted(q)
                 data = {

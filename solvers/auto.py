@@ -5,9 +5,11 @@ budget, the exponential Adams method and the logistic grid whose errors are leas
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,49 +18,87 @@ from .auto_table import TABLE
 from .planners.clocks import ClockGauge
 from .planners.gauges import GAUGES
 from .planners.multistep import Adams
+from .planners.universal import Universal
 from .program import Program
 from .schedules.base import Schedule
 from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
+MOST = 20  # steps of universal tables
+ENOUGH = 0.75  # of a budget: a table for as many evaluations beats formulas that use it up
 
 
 class Choice(NamedTuple):
-    """A solver, and a grid by its name and options."""
+    """A solver, how many steps it takes, a grid by its name and options, or none where it brings its own, and what is
+    to be said of it."""
 
     solver: Solver
-    grid: str
-    options: dict[str, float]
+    steps: int
+    grid: str | None = None
+    options: Mapping[str, float] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Auto:
-    """Chooses for a number of steps, each of one evaluation, what was measured on the most alike range.
+    """Chooses for a number of steps, each of one evaluation.
 
-    On a grid that is given it chooses the method only. The rows of the table hold from their number of steps up to the
-    next.
+    For few steps it takes a universal table, if there is one for the range, the number and the data (`Universal`, which
+    has the options ``width`` and ``data_std``), if the grid is free and the model is not guided. Else, by formula, what
+    was measured on the most alike range, for the next smaller number of steps in the table; on a grid that is given it
+    chooses the method only.
     """
 
-    evaluations = 1
+    width: float | None = None
+    data_std: float = 1.0
+    guided: bool = False
+    tables: Universal = field(init=False, repr=False, compare=False)
+    evaluations: ClassVar[int] = 1
 
-    def choose(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
-        """What to run from the time ``first`` to the time ``last`` in so many steps."""
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tables", Universal(self.width, self.data_std))
+
+    def suited(self, event: tuple[int, ...], guided: bool) -> "Auto":
+        """The planner for samples of this shape, and for a model with guidance or without."""
+        return replace(self, width=self.tables.suited(event, guided).width, guided=guided)
+
+    def choose(
+        self, schedule: Schedule, first: float, last: float, steps: int, *, free: bool = True, fewer: bool = False
+    ) -> Choice:
+        """What to run from the time ``first`` to the time ``last``. free: whether the grid may be chosen. fewer:
+        whether a table for some fewer steps may be taken."""
+        found = self.formula(schedule, first, last, steps)
+        if not free or self.width is None or steps > MOST:
+            return found
+        if self.guided:
+            return found._replace(notes=("no universal table: none was made for guided models",))
+        least, why = math.ceil(ENOUGH * steps) if fewer else steps, list[str]()
+        for n in range(steps, least - 1, -1):
+            table = self.tables.found(schedule, first, last, n)
+            if not isinstance(table, str):
+                name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {n} steps of its own"
+                return Choice(Solver(name, planner=self.tables), n)
+            why.append(f"no universal table: {table}")
+        return found._replace(notes=(why[0],))
+
+    def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
+        """The exponential Adams method and the grid."""
         lam = np.nan_to_num(np.asarray(schedule.half_logsnr(np.array([first, last]))), posinf=FAR, neginf=-FAR)
         noisy, clean = sorted(lam.tolist())
         rows = TABLE[min(TABLE, key=lambda ends: math.hypot(ends[0] - noisy, ends[1] - clean))]
-        return _made(*rows[max((n for n in rows if n <= steps), default=min(rows))])
+        return _made(*rows[max((n for n in rows if n <= steps), default=min(rows))])._replace(steps=steps)
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table of the method that is chosen for as many steps, on this grid."""
-        found = self.choose(schedule, float(grid[0]), float(grid[-1]), len(grid) - 1).solver
-        return found.program(schedule, grid)
+        return self.formula(schedule, float(grid[0]), float(grid[-1]), len(grid) - 1).solver.program(schedule, grid)
 
 
 @lru_cache
 def _made(
     gauge: str, order: int, corrector: bool, spread: float, share: float, mu: float, scale: float
 ) -> Choice:  # fmt: skip
-    return Choice(adams(gauge, order, corrector, spread), "logistic", {"share": share, "mu": mu, "scale": scale})
+    grid = {"share": share, "mu": mu, "scale": scale}
+    return Choice(adams(gauge, order, corrector, spread), 0, "logistic", MappingProxyType(grid))
 
 
 def adams(gauge: str, order: int, corrector: bool, spread: float) -> Solver:
@@ -70,4 +110,4 @@ def adams(gauge: str, order: int, corrector: bool, spread: float) -> Solver:
     return Solver(f"auto: adams(gauge={told}, order={order}, corrector={corrector})", planner=planner)
 
 
-AUTO = Solver("auto", "chooses the method and the grid for the budget", Auto())
+AUTO = Solver("auto", "chooses the method and the grid for the budget", Auto(), options=("data_std", "width"))

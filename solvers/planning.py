@@ -94,22 +94,27 @@ class Layout:
                 raise ValueError(f"a program is the whole grid; leave out {' and '.join(given)}")
             check_times(sch, solver)
             return solver
-        method, layout = self._chosen(find_solver(solver), sch)
-        return layout._planned(method, sch, prediction)
+        method, layout, notes = self._chosen(find_solver(solver), sch)
+        program = layout._planned(method, sch, prediction)
+        return program.renamed(program.name, *notes) if notes else program
 
-    def _chosen(self, method: Solver, sch: Schedule) -> tuple[Solver, "Layout"]:
-        """The solver and the grid, where the planner is one that chooses them for a budget (`auto`)."""
-        choose, budget = getattr(method.planner, "choose", None), self.nfe or self.steps
+    def _chosen(self, method: Solver, sch: Schedule) -> tuple[Solver, "Layout", tuple[str, ...]]:
+        """The solver and the grid, where the planner is one that chooses them for a budget (`auto`), and notes."""
+        choose: Any = getattr(method.planner, "choose", None)
+        budget = self.nfe or self.steps
         if not choose or not self.named or budget is None or bool(self.nfe) == bool(self.steps):
-            return method, self
+            return method, self, ()
         first, last = make_grid(sch, 1, t_start=self.t_start, t_end=self.t_end).tolist()
-        found: Solver
-        found, grid, options = choose(sch, first, last, budget)
-        if self.grid is not None:  # the user's own
-            return found, self
+        found = choose(
+            sch, first, last, budget, free=self.grid is None and self.shift is None, fewer=self.steps is None
+        )
+        method, steps, grid, options, notes = found
+        layout = replace(self, steps=steps, nfe=None)
+        if self.grid is not None or grid is None:  # the user's own, or the solver's
+            return method, layout, notes
         named = ", ".join(f"{name}={value:g}" for name, value in options.items())
-        name = f"{found.name} on {grid}({named})"
-        return replace(found, name=name), replace(self, grid=grid, grid_options=tuple(options.items()))
+        named_so = replace(method, name=f"{method.name} on {grid}({named})")
+        return named_so, replace(layout, grid=grid, grid_options=tuple(options.items())), notes
 
     def _planned(self, method: Solver, sch: Schedule, prediction: str | None) -> Program:
         if not self.named:

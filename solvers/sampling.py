@@ -25,7 +25,7 @@ from .parallel.picard import picard
 from .parallel.settings import Picard
 from .planners.checks import choice
 from .planners.gauge import Gauge
-from .planning import Layout, check_event, layout_key
+from .planning import Layout, check_event, layout_key, specialised
 from .program import Program
 from .provenance import warn_of_another
 from .run import run
@@ -210,7 +210,10 @@ def _lowered(
     method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
 ) -> Lowered:
     """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
-    gauge = getattr(getattr(method, "planner", None), "gauge", None)
+    planner = getattr(method, "planner", None)
+    if hasattr(planner, "suited"):
+        method = _suited(method, tuple(map(specialised, x.shape[1:])), den.guidance is not None)
+    gauge = getattr(planner, "gauge", None)
     if isinstance(gauge, Gauge) and not transformed():
         gauge.check(den, x)
     named, rule = den.time if isinstance(den.time, str) else None, den.guidance.rule if den.guidance else None
@@ -220,6 +223,13 @@ def _lowered(
     if event := lowered.program.event:
         check_event(event, x)
     return lowered
+
+
+@lru_cache(maxsize=256)
+def _suited(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
+    """A solver whose planner chooses by what the samples look like, for samples of this shape."""
+    suited: Solver = replace(method, planner=method.planner.suited(event, guided))
+    return suited
 
 
 def _layout(*fields: Any) -> Layout:

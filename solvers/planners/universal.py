@@ -27,10 +27,16 @@ SPANS = {  # lam at the ends of what people run
     "edm": (-math.log(80.0), -math.log(0.002)),
     "vp": (-math.log(152.0), -math.log(0.0105)),
     "sd": (-math.log(14.6), -math.log(0.03)),
+    "sd0": (-math.log(14.6), math.inf),
+    "flow": (-math.inf, math.inf),
 }
-WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0)}  # standard deviation of the data's widest direction
+# Standard deviations of the data's widest direction. Between two families the wider one serves: a table loses most on
+# data that are wider than its own.
+WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (20.0, 300.0)}
+UNKNOWN = 10.0  # the width of data of which nothing is known
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
-WIDEST = 1.5  # beyond the widest direction of a family, by this factor
+WIDEST = 450.0  # where the vast tables end
+Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FOLDER = Path(__file__).parents[1] / "data" / "universal"
 
 
@@ -38,9 +44,8 @@ FOLDER = Path(__file__).parents[1] / "data" / "universal"
 class Universal:
     """The universal table for as many evaluations as the grid has steps; of the grid it takes the ends alone.
 
-    width: the standard deviation of the data's widest direction, which says how early the flow bends: about 2 for
-    digits of 8 x 8 pixels in [-1, 1], and sqrt(pixels and channels) / 4 for photographs, whose brightness varies. The
-    default is that of the table that loses less where it does not fit; below 3 there is a better one.
+    width: the standard deviation of the data's widest direction, which says how early the flow bends. By default it
+    goes by the size of the samples, `typical_width`, as for images; where that is not known either, it is 10.
     data_std: the factor by which all data is larger than usual (elements of a spread of 1/2 to 1).
 
     Where there is no table for this number of evaluations or this span, the program is the exponential Adams method
@@ -48,57 +53,82 @@ class Universal:
     that is not a positive number.
     """
 
-    width: float = 10.0
+    width: float | None = None
     data_std: float = 1.0
     evaluations: ClassVar[int] = 1
     global_order: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         for name in ("width", "data_std"):
-            value = number(name, getattr(self, name), 1e-6, 1e6, "a positive number")
-            object.__setattr__(self, name, value)
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, number(name, given, 1e-6, 1e6, "a positive number"))
+
+    def suited(self, event: tuple[int, ...], guided: bool) -> "Universal":
+        """The planner for samples of this shape."""
+        return self if self.width else replace(self, width=typical_width(event) * self.data_std)
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table on ``schedule``, between the ends of ``grid``, float64 times."""
-        lam = np.asarray(schedule.half_logsnr(grid))
-        found = self._found(lam + math.log(self.data_std), len(grid) - 1)
+        ends, n = (float(grid[0]), float(grid[-1])), len(grid) - 1
+        found = self.found(schedule, *ends, n)
         if isinstance(found, str):
-            gauge = "eps" if np.isfinite(lam[[0, -1]]).all() else "x0"
+            finite = np.isfinite(np.asarray(schedule.half_logsnr(np.array(ends)))).all()
+            gauge = "eps" if finite else "x0"
             return Adams(gauge, 2).plan(schedule, grid).renamed(f"adams-{gauge}-2", f"no universal table: {found}")
-        table, told = found
-        shifted = replace(table, lam=table.lam - math.log(self.data_std))
-        ends = float(grid[0]), float(grid[-1])
+        table, order, told = found
+        shift = math.log(self.data_std)
+        low, high = (float(schedule.half_logsnr(t)) + shift for t in ends)
+        table = moved(table, order, low, high)
+        shifted = replace(table, lam=table.lam - shift)
         return shifted.program(schedule, "universal", ends=ends, provenance=told)
 
-    def _found(self, lam: Array, n: int) -> "tuple[Fitted, Any] | str":
-        """The table for these levels, its ends moved to theirs, and where it comes from; or why there is none."""
-        low, high = float(lam[0]), float(lam[-1])
-        near = [name for name, (a, b) in SPANS.items() if abs(low - a) <= MOVED[0] and abs(high - b) <= MOVED[1]]
+    def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Table | str":
+        """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
+        low, high = (float(schedule.half_logsnr(t)) + math.log(self.data_std) for t in (first, last))
+        apart = {name: (_apart(low, a), _apart(high, b)) for name, (a, b) in SPANS.items()}
+        near = [name for name, (a, b) in apart.items() if a <= MOVED[0] and b <= MOVED[1]]
+        told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
         if not near:
             known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
-            return f"sigma/alpha from {math.exp(-low):.3g} to {math.exp(-high):.3g} is far from {known}"
-        wide = self.width / self.data_std
-        kinds = [kind for kind, (_, most) in WIDTHS.items() if wide <= most * (WIDEST if kind == "wide" else 1)]
-        if not kinds:
-            return f"a widest direction of {wide:.3g} is beyond {WIDTHS['wide'][1]:g}"
-        span = min(near, key=lambda name: abs(high - SPANS[name][1]) + abs(low - SPANS[name][0]) / 2)
-        loaded = next(filter(None, (load(span, kind, n) for kind in kinds)), None)
-        if loaded is None:
-            return f"none was made for {n} evaluations from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
-        table, order, told = loaded
-        return moved(table, order, low, high), told
+            return f"sigma/alpha {told} is far from {known}"
+        wide = (self.width or UNKNOWN * self.data_std) / self.data_std
+        kind = family(wide)
+        if kind is None:
+            return f"a widest direction of {wide:.3g} is beyond {WIDEST:g}"
+        span = min(near, key=lambda name: apart[name][1] + apart[name][0] / 2)
+        return load(span, kind, n) or f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
+
+
+def family(width: float) -> str | None:
+    """The family of tables for data of this width, if there is one."""
+    return next((kind for kind, (_, most) in WIDTHS.items() if width <= most), "vast" if width <= WIDEST else None)
+
+
+def typical_width(event: tuple[int, ...]) -> float:
+    """Of images in [-1, 1] and of latents the widest direction is about their mean brightness, whose standard deviation
+    times sqrt(elements) is about sqrt(elements) / 4."""
+    return math.sqrt(math.prod(event)) / 4
+
+
+def _apart(a: float, b: float) -> float:
+    return 0.0 if a == b else abs(a - b)
 
 
 def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
-    """The table, in eps, with other ends: the weights of the Adams method between them, with the corrections of the old
-    ones, in multiples of the noise that is left after a step."""
+    """The table with other ends, as far as these are finite: the weights of the Adams method between them, with the
+    corrections of the old ones; in eps in multiples of the noise that is left after a step."""
+    if (low, high) == (table.lam[0], table.lam[-1]):
+        return table
     lam = table.lam.copy()
     lam[[0, -1]] = low, high
     before, after = (adams_weights(torch.tensor(nodes), table.gauge, order).numpy() for nodes in (table.lam, lam))
     old, new = np.exp(-table.lam), np.exp(-lam)
     corrections = table.weights - before
-    corrections[:, 1:] *= (old / new)[1:, None]
-    corrections[0, 1] -= corrections[0, 0] * (new[0] - old[0]) / new[1]  # the first step leaves as much noise as before
+    if table.gauge == "eps":
+        corrections[:, 1:] *= (old / new)[1:, None]
+        corrections[0, 1] -= (
+            corrections[0, 0] * (new[0] - old[0]) / new[1]
+        )  # the first step leaves as much noise as before
     return Fitted(table.gauge, lam, after + corrections)
 
 
@@ -107,7 +137,7 @@ def file_name(span: str, width: str, nfe: int) -> str:
 
 
 @cache
-def load(span: str, width: str, nfe: int) -> tuple[Fitted, int, dict[str, Any]] | None:
+def load(span: str, width: str, nfe: int) -> Table | None:
     """A table of the package, the order of the Adams method that it corrects, and its provenance; None if there is
     none."""
     path = resources.files("logsnr.solvers").joinpath("data", "universal", file_name(span, width, nfe))

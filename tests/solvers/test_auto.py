@@ -9,7 +9,7 @@ import torch
 import logsnr
 from logsnr import analysis as A
 from logsnr.bench import choose_auto
-from logsnr.solvers.auto import AUTO, Auto
+from logsnr.solvers.auto import AUTO, ENOUGH, MOST, Auto
 from logsnr.solvers.auto_table import TABLE
 
 SCHEDULES = [
@@ -30,11 +30,16 @@ def denoiser(sch: logsnr.Schedule) -> logsnr.Denoiser:
 @pytest.mark.parametrize("sch", SCHEDULES, ids=str)
 @pytest.mark.parametrize("nfe", [1, 2, 3, 5, 8, 20, 60])
 def test_a_budget_is_used_up(sch: logsnr.Schedule, nfe: int) -> None:
-    """On every schedule, infinite ends included: as many evaluations as there are, between the schedule's own ends."""
+    """On every schedule, infinite ends included: as many evaluations as there are, or as a table has that beats them,
+    between the schedule's own ends."""
     program = logsnr.solve(denoiser(sch), torch.ones(2, 3).double(), solver="auto", nfe=nfe).program
     assert program
-    assert len(program) == nfe
     assert (program.times[0], program.times[-1]) == (sch.t_start, sch.t_end)
+    if program.provenance:
+        assert program.name.startswith("auto: universal(width=0.433, data_std=1)")
+        assert ENOUGH * nfe <= len(program) <= nfe <= MOST
+        return
+    assert len(program) == nfe
     assert program.name.startswith("auto: adams(gauge=")
     assert "logistic(share=" in program.name
 
@@ -42,11 +47,47 @@ def test_a_budget_is_used_up(sch: logsnr.Schedule, nfe: int) -> None:
 def test_it_is_the_default_and_the_method_that_it_names() -> None:
     """Without a solver; the same numbers as by its name and grid."""
     den, x = denoiser(logsnr.VPLinear()), torch.randn(4, 3, dtype=torch.float64)
-    found = logsnr.solve(den, x, nfe=10)
-    method, grid, options = Auto().choose(den.schedule, 1.0, 1e-3, 10)
-    again = logsnr.solve(den, x, solver=method, steps=10, grid=grid, grid_options=options)
+    found = logsnr.solve(den, x, nfe=30)
+    method, steps, grid, options, _ = Auto().choose(den.schedule, 1.0, 1e-3, 30)
+    again = logsnr.solve(den, x, solver=method, steps=steps, grid=grid, grid_options=options)
     assert torch.equal(found.x, again.x)
-    assert torch.equal(found.x, logsnr.sample(den, x, solver="auto", steps=10))
+    assert torch.equal(found.x, logsnr.sample(den, x, solver="auto", steps=30))
+    few = logsnr.solve(den, x, nfe=10)
+    table = logsnr.solve(den, x, solver="universal", steps=10)
+    assert few.program
+    assert table.program
+    assert few.program.provenance
+    assert torch.equal(few.x, table.x)
+
+
+def test_the_data_say_which_table_serves() -> None:
+    """By the size of the samples, or by what the user says of them; none is taken where none was made, and why is in
+    the notes: beyond the widest family, and for guided models. A number of steps is taken at its word."""
+    sch = logsnr.VPLinear()
+    den = denoiser(sch)
+
+    def program(
+        nfe: int, event: tuple[int, ...] = (3,), den: logsnr.Denoiser = den, **options: float
+    ) -> logsnr.Program:
+        found = logsnr.solve(den, torch.ones(2, *event), solver="auto", nfe=nfe, **options).program  # type: ignore[arg-type]
+        assert found
+        return found
+
+    assert program(8).grid == program(8, (1, 5)).grid
+    assert program(8, (8, 40)).grid == program(8, width=10.0).grid != program(8).grid
+    assert any(
+        "no universal table: a widest direction of 1e+03 is beyond" in note for note in program(8, width=1e3).notes
+    )
+    assert any("is far from" in note for note in program(8, data_std=50.0).notes)
+    guided = logsnr.Denoiser(
+        lambda x, t, y: den.model(x, t) + y, sch, "x0", conditions={"y": torch.zeros(2, 1)},
+        guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),
+    )  # fmt: skip
+    assert program(8, den=guided).provenance is None
+    assert any("none was made for guided models" in note for note in program(8, den=guided).notes)
+    assert not any("no universal table" in note for note in program(40).notes)
+    with pytest.raises(ValueError, match="width = -1 must be a positive number"):
+        program(8, width=-1)
 
 
 def test_errors_fall_with_the_budget() -> None:
@@ -90,7 +131,7 @@ def test_what_is_missing_or_too_much_is_told() -> None:
         logsnr.sample(den, x, solver="auto", steps=3, nfe=3)
     with pytest.raises(ValueError, match="rtol and atol are for adaptive solvers; auto takes fixed steps"):
         logsnr.sample(den, x, solver="auto", rtol=1e-3)
-    with pytest.raises(ValueError, match="order = 3 is not an option of auto: it has no options"):
+    with pytest.raises(ValueError, match="order = 3 is not an option of auto: it has data_std, width"):
         logsnr.sample(den, x, solver="auto", nfe=3, order=3)
     assert AUTO.name not in logsnr.solver_names()
 
