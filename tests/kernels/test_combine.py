@@ -1,25 +1,16 @@
 """combine: compiled code equals the torch specification bit by bit, and both a float64 sum within
 rounding."""
 
-import os
-import subprocess
-import sys
-from array import array
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
 
-from logsnr.kernels import STATE_DTYPES, Table, combine, normals
-from logsnr.kernels.combine_cpu import prepare
-from logsnr.kernels.pool import THREADED_BYTES
+from logsnr.kernels import STATE_DTYPES, combine
 from logsnr.kernels.tensors import accumulation_dtype
 
 F64, F32, F16, BF16 = STATE_DTYPES
 # Unit roundoff, and the spacing of the denormals where relative bounds end.
 ROUNDING = {d: (torch.finfo(d).eps / 2, torch.finfo(d).smallest_normal * torch.finfo(d).eps) for d in STATE_DTYPES}
-THREADED = THREADED_BYTES // 4 // 3 + 1234  # a size that is split for 2 inputs and 1 output of fp32
 
 
 def random(shape: int | tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.Tensor:
@@ -98,28 +89,6 @@ def test_every_rounding_of_half_precision() -> None:
                     for b in ("cpu", "torch")
                 )
                 assert_equal(found[0], want[0])
-
-
-def test_threads_and_their_number() -> None:
-    """Above the threading threshold the answer is that of one thread, from several Python threads at once."""
-    inputs = [random(THREADED, F32, 1), random(THREADED, F32, 2)]
-    coefs = matrix(1, 2)
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(3)
-        assert_backends_agree(inputs, coefs, [F32])
-        with ThreadPoolExecutor(4) as pool:
-            many = list(pool.map(lambda _: combine(inputs, coefs, backend="cpu")[0][0], range(8)))
-        for where in (0, THREADED // 2, THREADED - 1):
-            poisoned = inputs[0].clone()
-            poisoned[where] = float("nan")
-            assert combine([poisoned, inputs[1]], coefs, checked=1, backend="cpu")[1]
-            assert not combine([inputs[1], poisoned], coefs, checked=1, backend="cpu")[1]
-    finally:
-        torch.set_num_threads(before)
-    want = combine(inputs, coefs, backend="torch")[0][0]
-    for found in many:
-        assert_equal(found, want)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
@@ -234,40 +203,3 @@ def test_sums_are_of_the_widest_dtype_of_the_outputs(backend: str) -> None:
         for y in combine(inputs, np.array([row] * len(dtypes)), dtypes=dtypes, backend=backend)[0]:  # type: ignore[arg-type]
             assert (y == torch.tensor(2.0**-30).to(y.dtype)).all()
     assert not combine(inputs, np.array([row]), dtypes=[F32], backend=backend)[0][0].any()  # type: ignore[arg-type]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fork_after_threads() -> None:
-    """A forked child combines large tensors although the parent's threads are not there any more."""
-    code = (
-        "import os, torch, numpy as np\n"
-        "from logsnr.kernels import combine\n"
-        "torch.set_num_threads(2)\n"
-        "x = torch.from_numpy(np.ones(2_000_000))\n"  # numpy, as torch's own threads do not survive a fork
-        "run = lambda: combine([x], np.full((1, 1), 2.0), backend='cpu')[0][0].numpy().sum()\n"
-        "assert run() == 4e6\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    os._exit(0 if run() == 4e6 else 1)\n"
-        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-
-
-@pytest.mark.parametrize("noises", [0, 1])
-def test_more_than_two_to_the_31_elements(noises: int) -> None:
-    """Elements are counted with 64 bits: the end of a tensor of 2^34 - 8 elements, of which no more is there, is
-    written as a tensor of its own would be."""
-    count, part = (1 << 34) - 8, 1000
-    begin = count - part
-    x, y = random(part, F32, 0), torch.full((part,), float("nan"))
-    coefs = Table(matrix(1, 1 + noises))
-    found = prepare([F32], [F32], coefs, 1, [(3, 0)] * noises, (), [0], [1], 2)
-    seeds = torch.tensor([5, 7])
-    frame = array("q", [t.data_ptr() - 4 * begin for t in (x, y)])
-    frame.extend([count, seeds.data_ptr(), seeds.data_ptr() + 8])
-    assert found.loop(frame.buffer_info()[0], found.row.buffer_info()[0], begin, count) == 0
-    wanted = found.matrix[0, 0] * x
-    if noises:
-        wanted = wanted + found.matrix[0, 1] * normals(5, 7, 3, part, first=begin)
-    assert_equal(y, wanted)
