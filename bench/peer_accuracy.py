@@ -32,7 +32,7 @@ from .work_precision import default_solvers, least_nfe
 
 OURS, OWN = "logsnr", "its own"
 FAR = 0.1  # of the data's spread: samples with larger errors are counted
-SAMPLES = {"digits": 64, "digits-net": 32}  # of those whose model is dear; 1000 of the others
+SAMPLES = {"digits": 64, "digits-net": 32, "photos-net": 32}  # of those whose model is dear; 1000 of the others
 OUR_GRIDS = ("logsnr", "karras", "time", "arctan", "logistic")
 # Where the nodes are for peers, by x = sigma/alpha: uniform in log x, in x^(1/7), in the time of VPLinear, and in
 # x / (1 + x), the time of flow matching.

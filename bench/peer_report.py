@@ -14,7 +14,7 @@ from rich.table import Table
 from .peer_accuracy import FAR, OURS, PEER_GRIDS, cases, load_task, measure
 from .peer_rows import Row, Rows
 from .peer_samplers import PACKAGES, missing
-from .problems import MIXTURES, PROBLEMS, load_problem
+from .problems import FOR_PEERS, PROBLEMS, load_problem
 from .work_precision import NFES
 
 AUTO = "auto"
@@ -23,7 +23,7 @@ Best = dict[int, Row]  # by budget
 
 
 def accuracy(
-    problem: Annotated[list[str] | None, typer.Option(help="By default all, and two mixtures more.")] = None,
+    problem: Annotated[list[str] | None, typer.Option(help=f"By default all, and {', '.join(FOR_PEERS)}.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(min=1, help=f"By default {', '.join(map(str, NFES))}.")] = None,
     package: Annotated[list[str] | None, typer.Option(help="By default all that are installed.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Solvers, by the beginning of their names.")] = None,
@@ -35,7 +35,7 @@ def accuracy(
 ) -> None:
     """Errors at equal numbers of evaluations: every solver on every grid, each side's best."""
     console, nfes, rows = Console(), tuple(nfe or NFES), Rows(out / "peers.csv")
-    problems = [load_problem(name) for name in problem or (*PROBLEMS, *MIXTURES)]
+    problems = [load_problem(name) for name in problem or (*PROBLEMS, *FOR_PEERS)]
     packages = []
     for name in package or (OURS, *PACKAGES):
         if name != OURS and (reason := missing(name)):

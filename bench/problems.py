@@ -18,7 +18,9 @@ from ..solvers.names import nearest
 from ..solvers.noise import randn
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VPLinear
-from .digits_net import PREDICTION, SCHEDULE, load_digits_net
+from .digits_net import load_digits_net
+from .network import PREDICTION, SCHEDULE
+from .photos_net import load_patches, load_photos_net
 
 SMOOTHING = 0.05  # of the digits, whose grey levels are 0.125 apart
 NET_TOL = 1e-8  # of the network's reference, which takes a minute; errors in float32 stay above 1e-7
@@ -76,15 +78,34 @@ def digits() -> BenchProblem:
 
 
 def digits_net() -> BenchProblem:
-    summary = "A network trained on the digits, run in float32; the reference runs it in float64"
-    precise = Denoiser(load_digits_net().double(), SCHEDULE, PREDICTION)
+    law = Law(*_held_out(), draw_seen, "real digits, those that the network was trained on", samples=200)
+    return _trained("digits-net", "A network trained on the digits", load_digits_net, (1, 8, 8), law)
+
+
+def photos_net() -> BenchProblem:
+    patches = load_patches().double()
+    target, others = patches[::2], patches[1::2]
+
+    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+        return others[torch.randint(len(others), (n,), generator=generator)]
+
+    law = Law(target, f"{len(target)} held-out patches", draw, "other held-out patches", samples=len(others))
+    summary = "A network trained on 3 x 16 x 16 patches of two photographs"
+    return _trained("photos-net", summary, load_photos_net, (3, 16, 16), law)
+
+
+def _trained(
+    name: str, summary: str, load: Callable[[], torch.nn.Module], event_shape: tuple[int, ...], law: Law
+) -> BenchProblem:
+    precise = Denoiser(load().double(), SCHEDULE, PREDICTION)
 
     def exact(x: torch.Tensor) -> torch.Tensor:
         return reference_flow(precise, x, SCHEDULE, SCHEDULE.t_start, SCHEDULE.t_end, tol=NET_TOL).x
 
-    den = Denoiser(load_digits_net(), SCHEDULE, PREDICTION)
-    law = Law(*_held_out(), draw_seen, "real digits, those that the network was trained on", samples=200)
-    return BenchProblem("digits-net", summary, den, precise, exact, law, (1, 8, 8), 48, torch.float32, images=True)
+    den, told = Denoiser(load(), SCHEDULE, PREDICTION), f"{summary}, run in float32; the reference runs it in float64"
+    return BenchProblem(
+        name, told, den, precise, exact, law, event_shape, 48, torch.float32, images=event_shape == (1, 8, 8)
+    )
 
 
 def draw_seen(n: int, generator: torch.Generator) -> torch.Tensor:
@@ -136,7 +157,8 @@ PROBLEMS: dict[str, Callable[[], BenchProblem]] = {
     "mixture": mixture,
     "gaussian": gaussian,
 }
-MIXTURES: dict[str, Callable[[], BenchProblem]] = {  # more for comparisons with other libraries
+FOR_PEERS: dict[str, Callable[[], BenchProblem]] = {  # more for comparisons with other libraries
+    "photos-net": photos_net,
     "mixture-16": partial(_mixture_of, 16, 8),
     "mixture-64": partial(_mixture_of, 64, 6),
 }
@@ -144,7 +166,7 @@ MIXTURES: dict[str, Callable[[], BenchProblem]] = {  # more for comparisons with
 
 def load_problem(name: str) -> BenchProblem:
     """The problem of that name; ValueError with the nearest names if there is none."""
-    known = PROBLEMS | MIXTURES
+    known = PROBLEMS | FOR_PEERS
     if name not in known:
         raise ValueError(f"problem = {name!r} is unknown{nearest(name, known)}")
     return known[name]()

@@ -83,7 +83,7 @@ class TorchRegisters:
         call = self.updates.calls[n]
         inputs = [*outputs, *(self.slots[k] for k in call.reads), *noises]
         noise = Noise(*self.seeds, call.noises) if self.seeds is not None and call.noises else None
-        results, bad = combine(inputs, call.table, dtypes=call.dtypes, checked=call.models, noise=noise)
+        results, bad = combine(inputs, call.table, dtypes=call.dtypes, checked=call.checked, noise=noise)
         for k, result in zip(call.writes, results, strict=True):
             self.slots[k] = result
         self.flags.append(bad)

@@ -108,7 +108,7 @@ class CpuRegisters:
                 places = [*range(self.outputs, self.outputs + call.models), *call.reads]
                 places += range(self.noises, self.noises + given)
                 where = places, call.writes, self.samples
-                made.append(prepare(read, call.dtypes, call.table, call.models, addressed, self.event, *where))
+                made.append(prepare(read, call.dtypes, call.table, call.checked, addressed, self.event, *where))
             rows = [one.row.buffer_info()[0] for one in made]
             return Calls(output, [one.loop for one in made], rows, [one.size for one in made], made)
 

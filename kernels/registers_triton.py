@@ -38,7 +38,7 @@ class TritonRegisters:
         updates, state, call = self.updates, self.slots[STATE], self.updates.calls[n]
         dtype, device = outputs[0].dtype, state.device.type
         columns = call.noises if self.seeds is not None else ()
-        launch = prepare(call.table, call.dtypes, state.shape[1:], state.device, call.models, columns)
+        launch = prepare(call.table, call.dtypes, state.shape[1:], state.device, call.checked, columns)
         inputs = [self.scratch.alike(j, output, dtype, plain(output, device)) for j, output in enumerate(outputs)]
         inputs += [self.slots[k] for k in call.reads]
         inputs += [

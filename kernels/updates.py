@@ -17,7 +17,8 @@ class Update(NamedTuple):
 
     at: the slot that the model sees. models: how many tensors it returns. table: the coefficients, with a column
     for each of these tensors, then the slots ``reads``, then the ``noises`` by their addresses, and a row for each
-    of the slots ``writes``, whose ``dtypes`` these are.
+    of the slots ``writes``, whose ``dtypes`` these are. checked: how many of its inputs must be finite; those that the
+    model returns are.
     """
 
     at: int
@@ -27,6 +28,7 @@ class Update(NamedTuple):
     writes: tuple[int, ...]
     dtypes: tuple[torch.dtype, ...]
     table: Table
+    checked: int
 
 
 class Seeds(NamedTuple):

@@ -60,7 +60,8 @@ class Execution:
             status = self.memory.update(n, outputs, _normals(self.noise, row.noises, seen))
         if status and not self.keep:
             answers = answer if self.calls[n].models > 1 else (answer,)
-            raise not_finite(self.begun, n, len(self.calls), self.rows[n].t, [*answers])
+            state = self.memory.slots[STATE]
+            raise not_finite(self.begun, n, len(self.calls), self.rows[n].t, [*answers], state=state)
         self.n = n + 1
 
     def finish(self) -> torch.Tensor:

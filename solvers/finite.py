@@ -12,8 +12,8 @@ MANY = 8  # samples that an error names
 class NonFiniteError(FloatingPointError):
     """The model returned an infinity or a NaN, or the state or the result stopped being finite.
 
-    call: the number of the call, from 0, if it is known. t: the schedule's time of it. samples: those that are not
-    finite, as far as that is known.
+    call: the number of the call, from 0, if it is known; of a state, of the call that has noticed, as every fourth call
+    looks. t: the schedule's time of it. samples: those that are not finite, as far as that is known.
     """
 
     def __init__(self, text: str, call: int | None = None, t: float | None = None, samples: Sequence[int] = ()) -> None:
@@ -69,12 +69,17 @@ def not_finite(
     t: float,
     answers: Sequence[torch.Tensor] = (),
     samples: Sequence[int] = (),
+    state: torch.Tensor | None = None,
 ) -> ValueError | NonFiniteError:
-    """The error for call number ``call`` and these ``samples``, or those in which its ``answers`` are not finite.
+    """The error for call number ``call`` and these ``samples``, or those in which its ``answers`` are not finite, or
+    else the ``state`` behind it.
 
     x is looked at only now, as reading it before would cost a pass and stop a GPU.
     """
     if found := broken_samples(x):
         return ValueError(f"x holds infinities or NaNs{named(found, len(x))}")
     samples = samples or (broken_samples(*answers) if answers else ())
-    return NonFiniteError.at(call, calls, t, samples, len(x), state=bool(answers) and not samples)
+    if samples or not answers:
+        return NonFiniteError.at(call, calls, t, samples, len(x))
+    samples = () if state is None else broken_samples(state)
+    return NonFiniteError.at(call, calls, t, samples, len(x), state=True)

@@ -9,12 +9,13 @@ import torch
 
 from ..kernels import Table, Update, Updates
 from .arrays import Array
-from .call import ONE, Call, prune
+from .call import ONE, STATE, Call, prune
 from .guidance import ALONE, Rule, Weights
 from .heads import Level, network_rate, to_pair
 from .program import Program
 from .schedules.base import Schedule
 
+LOOKS = 4  # calls, the last of which looks whether the state is finite: at all of them it would cost a tenth of a step
 PURE = 0.1  # alpha / sigma of a start that counts as pure noise
 
 
@@ -76,7 +77,7 @@ def lower(
     for call in calls:
         if (largest := np.abs(call.matrix).max()) > torch.finfo(state).max:
             raise ValueError(f"a coefficient at t = {call.t:.6g} is {largest:.3g}, too large for a state in {state}")
-    updates = tuple(_update(call, program, dtypes) for call in calls)
+    updates = tuple(_update(n, call, dtypes) for n, call in enumerate(calls))
     level = Level.at(sch, program.grid[0])
     pure = program.grid[0] >= sch.t_start and level.alpha <= PURE * level.sigma
     return Lowered(program, Updates(updates, tuple(dtypes), cast, one), float(level.sigma) if pure else 0.0)
@@ -108,10 +109,12 @@ def _split(call: Call, sch: Schedule) -> Call:
     return replace(call, matrix=matrix)
 
 
-def _update(call: Call, program: Program, dtypes: Sequence[torch.dtype]) -> Update:
+def _update(n: int, call: Call, dtypes: Sequence[torch.dtype]) -> Update:
     addresses = tuple(key.address for key in call.noises)
     written = tuple(dtypes[k] for k in call.writes)
-    return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix))
+    looks = n % LOOKS == LOOKS - 1 and call.reads[:1] == (STATE,)
+    checked = call.models + looks
+    return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix), checked)
 
 
 def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:

@@ -66,8 +66,8 @@ def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
 
 
 def _overflow(found: Solution, failed: tuple[int, ...], batch: int) -> NonFiniteError:
-    """Of a state that stops being finite though the model's answers are finite. Steps do not look at the state, which
-    would cost a pass, so it is known where that began if there is a trajectory."""
+    """Of a state that stops being finite though the model's answers are finite, after the last call that looks at it.
+    Not all do, as that costs, so it is known where that began if there is a trajectory."""
     calls = found.program.calls if found.program else ()
     if found.trajectory is not None and calls:
         for n, call in enumerate(calls):

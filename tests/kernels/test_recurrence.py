@@ -64,7 +64,7 @@ def test_pattern_knows_the_dtype_of_the_sums() -> None:
 def update(
     models: int, reads: tuple[int, ...], writes: tuple[int, ...], coefs: np.ndarray, noises: tuple[Any, ...] = ()
 ) -> Update:
-    return Update(0, models, reads, noises, writes, (torch.float64,) * len(writes), Table(coefs))
+    return Update(0, models, reads, noises, writes, (torch.float64,) * len(writes), Table(coefs), models)
 
 
 def test_several_outputs_and_noises() -> None:
