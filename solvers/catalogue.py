@@ -25,7 +25,7 @@ FIELDS = {  # options that have another name than the planner's field
 KINDS: dict[str, type] = {"gaussian": Wiener, "statistics": Statistics}  # what some of them must be
 COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as `Adams.moments`; the first is for True
     "dpmpp-2m": {"published": "simplified"},
-    "dpmpp-3m": {"published": "halved"},
+    "dpmpp-3m": {"published": "both-halved", "taylor": "halved"},
     "sde-dpmpp-2m": {"midpoint": "simplified"},
     "sde-dpmpp-3m": {"published": "halved"},
     **{f"unipc-{p}": {"bh2": "bh2", "bh1": "bh1"} for p in (1, 2, 3, 4)},
@@ -50,7 +50,8 @@ def solver(name: str | Solver | Planner, *, compat: bool | str = False, **option
              for the budget, together with the grid (`Auto`).
     compat:  a formula that other libraries ship under the same name, with its true order: for "dpmpp-2m" and
              "sde-dpmpp-2m" the published simplification of the weights, for "dpmpp-3m" and "sde-dpmpp-3m" the second
-             difference that is off by a factor 2 everywhere (order 2 instead of 3), for "unipc-1" to "unipc-4" "bh2"
+             difference that is off by a factor 2 everywhere (order 2 instead of 3; "taylor" of the former begins with
+             exact weights, as the authors' option of that name does), for "unipc-1" to "unipc-4" "bh2"
              or "bh1". True is the first of several.
     options: settings that the solver has, `Solver.options`, such as ``eta`` of the solvers of SDEs: a number >= 0, a
              function of lam (float64 arrays in, arrays out), or a `logsnr.solvers.Window`. Raises ValueError for

@@ -51,10 +51,10 @@ class Adams:
                lower order, which caps the global order at 2 (3 with a corrector). "single-step" takes the first
                order - 1 steps by exponential Runge-Kutta methods of order - 1 (``order`` with a corrector, but at
                most 4), whose local error is of the global order; or by those of the tableau ``starter``.
-    moments:   "exact", or the formula that other libraries ship: "simplified" (2M), "halved" (3M, order 2), "bh1" and
-               "bh2" (UniPC), "equal" (the weights of equal steps on any grid, iPNDM: order 2 where steps change
-               smoothly, 1 where they do not). "pseudo" and "pseudo-corrector": the pseudo-order of DPM-Solver-v3, in
-               both formulas or in the corrector, which then has order 2 where it is of more than two values.
+    moments:   "exact", or the formula that other libraries ship: "simplified" (2M), "halved" and "both-halved" (3M,
+               order 2), "bh1" and "bh2" (UniPC), "equal" (the weights of equal steps on any grid, iPNDM: order 2 where
+               steps change smoothly, 1 where they do not). "pseudo" and "pseudo-corrector": the pseudo-order of
+               DPM-Solver-v3, in both formulas or in the corrector, which has order 2 then if of more than two values.
 
     Raises ValueError, naming the field, for values that it cannot take.
     """

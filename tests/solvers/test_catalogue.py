@@ -214,8 +214,10 @@ def test_compat_2m_is_the_published_loop(sch: logsnr.Schedule) -> None:
 
 
 @by_schedule
-def test_compat_3m_is_the_shipped_loop(sch: logsnr.Schedule) -> None:
-    """solver("dpmpp-3m", compat=True) is the third-order multistep update of DPM-Solver++'s repository."""
+@pytest.mark.parametrize("form", [True, "taylor"])
+def test_compat_3m_is_the_shipped_loop(sch: logsnr.Schedule, form: bool | str) -> None:
+    """solver("dpmpp-3m", compat=True) is the third-order multistep update of DPM-Solver++'s repository, and of
+    diffusers."""
     grid = inside(sch)
     x, values, lams = X, [], []
     for n, (s, t) in enumerate(pairwise(grid)):
@@ -223,15 +225,16 @@ def test_compat_3m_is_the_shipped_loop(sch: logsnr.Schedule) -> None:
         values, lams, h = [net(x, s), *values][:3], [lam_s, *lams][:3], lam_t - lam_s
         phi1, x_next = np.expm1(-h), d / b * x
         x_next = x_next - c * phi1 * values[0]
-        if n == 1:  # their second step is 2M with exact moments ("taylor")
-            x_next = x_next + c * (phi1 / h + 1) * (values[0] - values[1]) * h / (lams[0] - lams[1])
+        if n == 1:  # their second step is 2M, with exact moments for "taylor"
+            weight = phi1 / h + 1 if form == "taylor" else -phi1 / 2
+            x_next = x_next + c * weight * (values[0] - values[1]) * h / (lams[0] - lams[1])
         if n > 1:
             r0, r1 = (lams[0] - lams[1]) / h, (lams[1] - lams[2]) / h
             d10, d11 = (values[0] - values[1]) / r0, (values[1] - values[2]) / r1
             d1, d2 = d10 + r0 / (r0 + r1) * (d10 - d11), (d10 - d11) / (r0 + r1)
             x_next = x_next + c * (phi1 / h + 1) * d1 - c * ((phi1 + h) / h**2 - 0.5) * d2
         x = x_next
-    close(run(sch, logsnr.solver("dpmpp-3m", compat=True), grid, "x0"), x)
+    close(run(sch, logsnr.solver("dpmpp-3m", compat=form), grid, "x0"), x)
 
 
 def test_compat_is_refused_where_there_is_none() -> None:
