@@ -14,6 +14,8 @@ from .call import finite
 Provenance = Mapping[str, str | int | float]
 MOST, LONGEST = 64, 1000  # entries, and characters of one
 DENOISER = "denoiser"  # the entry that holds a fingerprint
+WIDEST = "widest direction"  # the entry with the largest standard deviation of the data that a table is for
+ENOUGH, FAR = 8, 2.0  # samples that tell how wide they are, and by which factor they may be wider
 SAMPLED = 8  # weights of a tensor that a fingerprint looks at
 TENSORS = 16
 
@@ -72,3 +74,24 @@ def warn_of_another(program: Any, den: Any) -> None:
             "there; logsnr.tune fits a table to it",
             stacklevel=5,
         )
+
+
+def warn_of_wide(program: Any, end: torch.Tensor) -> None:
+    """Warn where the samples ``end`` (B, ...) are wider than the data that ``program`` is for."""
+    most = program.provenance.get(WIDEST)
+    if most is None or len(end) < ENOUGH or (found := widest(end)) <= FAR * most:
+        return
+    warnings.warn(
+        f"{program.name}: the samples have a standard deviation of {found:.3g} in their widest direction, and the "
+        f"table is for data up to {most:.3g}: its error may be large there; say width={found:.2g}, or name a solver",
+        stacklevel=4,
+    )
+
+
+def widest(x: torch.Tensor) -> float:
+    """The standard deviation of samples (B, ...) in their widest direction, less what it seems to be among so few of
+    many equal ones."""
+    flat = x.detach().flatten(1).to(torch.float32)
+    flat = flat - flat.mean(0)
+    values = torch.linalg.eigvalsh((flat @ flat.mT).cpu().double() / (len(flat) - 1))
+    return float((values[-1] - values[len(values) // 2]).clamp_min(0).sqrt())

@@ -11,6 +11,7 @@ from ..kernels.table import ONE
 from .finite import NonFiniteError, all_finite, broken_samples, named
 from .parallel.common import Certificate
 from .program import Program
+from .provenance import warn_of_wide
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,8 @@ def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
     end = found.x if found.x.dtype is x.dtype else _cast(found.x, x.dtype)
     blind = transformed() or (end.is_cuda and torch.cuda.is_current_stream_capturing()) or end.is_meta
     if blind or all_finite(end):
+        if not blind and found.program and found.program.provenance:
+            warn_of_wide(found.program, end)
         return found if end is found.x else replace(found, x=end)
     failed = broken_samples(end)
     if keep:

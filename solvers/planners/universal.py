@@ -17,6 +17,7 @@ import torch
 
 from ..arrays import Array
 from ..program import Program
+from ..provenance import WIDEST
 from ..schedules.base import Schedule
 from ..tune_numbers import adams_weights
 from ..tune_table import Fitted
@@ -35,7 +36,7 @@ SPANS = {  # lam at the ends of what people run
 WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (20.0, 300.0)}
 UNKNOWN = 10.0  # the width of data of which nothing is known
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
-WIDEST = 450.0  # where the vast tables end
+BEYOND = 450.0  # the width where the vast tables end
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FOLDER = Path(__file__).parents[1] / "data" / "universal"
 
@@ -80,7 +81,8 @@ class Universal:
         low, high = (float(schedule.half_logsnr(t)) + shift for t in ends)
         table = moved(table, order, low, high)
         shifted = replace(table, lam=table.lam - shift)
-        return shifted.program(schedule, "universal", ends=ends, provenance=told)
+        wide = {WIDEST: min(self.data_std * WIDTHS[str(told["width"])][1], 1e6)}
+        return shifted.program(schedule, "universal", ends=ends, provenance={**told, **wide})
 
     def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Table | str":
         """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
@@ -94,14 +96,14 @@ class Universal:
         wide = (self.width or UNKNOWN * self.data_std) / self.data_std
         kind = family(wide)
         if kind is None:
-            return f"a widest direction of {wide:.3g} is beyond {WIDEST:g}"
+            return f"a widest direction of {wide:.3g} is beyond {BEYOND:g}"
         span = min(near, key=lambda name: apart[name][1] + apart[name][0] / 2)
         return load(span, kind, n) or f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
 
 
 def family(width: float) -> str | None:
     """The family of tables for data of this width, if there is one."""
-    return next((kind for kind, (_, most) in WIDTHS.items() if width <= most), "vast" if width <= WIDEST else None)
+    return next((kind for kind, (_, most) in WIDTHS.items() if width <= most), "vast" if width <= BEYOND else None)
 
 
 def typical_width(event: tuple[int, ...]) -> float:
@@ -147,4 +149,4 @@ def load(span: str, width: str, nfe: int) -> Table | None:
     weights = np.zeros((nfe, nfe + 1))
     for i, row in enumerate(data["weights"]):
         weights[i, : i + 2] = row
-    return Fitted(data["gauge"], np.array(data["lam"]), weights), data["order"], data["provenance"]
+    return Fitted(data["gauge"], np.array(data["lam"]), weights), data["order"], data["provenance"] | {"width": width}

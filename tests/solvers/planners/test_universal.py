@@ -1,6 +1,7 @@
 """Universal tables: what is in the package, where they serve, and what there is elsewhere."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import logsnr
 from logsnr.analysis.mixture import GaussianMixture
 from logsnr.solvers import Adams
 from logsnr.solvers.planners.universal import SPANS, WIDTHS, Universal, load
+from logsnr.solvers.provenance import widest
 
 EDM = logsnr.EDM(0.002, 80.0)
 NFES = (5, 6, 8, 10)
@@ -103,6 +105,21 @@ def test_elsewhere_it_says_so_and_falls_back(sch: logsnr.Schedule, nfe: int, opt
     assert program.calls == Adams(gauge, 2).plan(sch, grid).calls or [c.key for c in program.calls] == [
         c.key for c in Adams(gauge, 2).plan(sch, grid).calls
     ]
+
+
+def test_data_that_are_wider_than_those_of_the_table_are_told() -> None:
+    """From the samples, if there are enough of them; what is said then names the width."""
+    den = GaussianMixture(torch.zeros(1, 16), torch.tensor([[300.0**2] + [0.25] * 15])).denoiser(EDM)
+    x = logsnr.start(EDM, (32, 16), seed=1)
+    with pytest.warns(UserWarning, match=r"in their widest direction, and the table is for data up to 3: .* width="):
+        logsnr.sample(den, x, nfe=8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        logsnr.sample(den, x, nfe=8, width=300.0)
+        logsnr.sample(den, x[:4], nfe=8)
+        logsnr.sample(unseen().denoiser(EDM), x, nfe=8)
+    assert widest(torch.randn(8, 100_000) * 0.5) < 12  # whose norm is 160
+    assert widest(logsnr.randn((500, 3), seed=0) * torch.tensor([5.0, 1.0, 1.0])) == pytest.approx(5, rel=0.1)
 
 
 @pytest.mark.parametrize("options", [{"width": 0.0}, {"width": "wide"}, {"data_std": -1.0}, {"data_std": math.inf}])
