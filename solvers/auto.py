@@ -18,13 +18,15 @@ from .auto_table import TABLE
 from .planners.clocks import ClockGauge
 from .planners.gauges import GAUGES
 from .planners.multistep import Adams
-from .planners.universal import Universal
+from .planners.universal import Universal, family
 from .program import Program
 from .schedules.base import Schedule
 from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
 MOST = 20  # steps of universal tables
+NARROW = "narrow"
+MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
 ENOUGH = 0.75  # of a budget: a table for as many evaluations beats formulas that use it up
 
 
@@ -45,8 +47,8 @@ class Auto:
 
     For few steps it takes a universal table, if there is one for the range, the number and the data (`Universal`, which
     has the options ``width`` and ``data_std``), if the grid is free and the model is not guided. Else, by formula, what
-    was measured on the most alike range, for the next smaller number of steps in the table; on a grid that is given it
-    chooses the method only.
+    was measured on the most alike range, for the next smaller number of steps in the table, or for wide data `_wide`;
+    on a grid that is given it chooses the method only.
     """
 
     width: float | None = None
@@ -83,6 +85,9 @@ class Auto:
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
         """The exponential Adams method and the grid."""
+        kind = family(self.width / self.data_std) if self.width else NARROW
+        if kind != NARROW:
+            return _wide(kind == "wide" and steps < MANY)._replace(steps=steps)
         lam = np.nan_to_num(np.asarray(schedule.half_logsnr(np.array([first, last]))), posinf=FAR, neginf=-FAR)
         noisy, clean = sorted(lam.tolist())
         rows = TABLE[min(TABLE, key=lambda ends: math.hypot(ends[0] - noisy, ends[1] - clean))]
@@ -91,6 +96,14 @@ class Auto:
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table of the method that is chosen for as many steps, on this grid."""
         return self.formula(schedule, float(grid[0]), float(grid[-1]), len(grid) - 1).solver.program(schedule, grid)
+
+
+@lru_cache
+def _wide(few: bool) -> Choice:
+    """For data with wide directions, whose flow bends where the measured grids have few nodes: what is best among the
+    named solvers on images' spectra (`python -m logsnr.bench.unseen --problem image-15 --nfe 12 --nfe 40`)."""
+    name = f"auto: adams(gauge='eps', order=3, corrector={not few})"
+    return Choice(Solver(name, planner=Adams("eps", 3, corrector=not few)), 0, "karras")
 
 
 @lru_cache
