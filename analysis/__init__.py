@@ -19,31 +19,39 @@ from .rounding import Rounding, rounding
 from .stability import Stability, stability
 from .trajectory_grid import trajectory_grid
 from .transfer import Choice, Transfer, rank, transfer
+from .transport import GaussianTransport, TransportGap, gaussian_gap, gaussian_transport, transport_gap
+from .transport_entropic import Bridge, Sinkhorn, schroedinger_bridge, sinkhorn
 from .weak import three_modes, weak_order
 from .work_precision import work_precision
 from .work_precision_table import WorkPrecision
 
 __all__ = [
+    "Bridge",
     "Choice",
     "Convergence",
     "Empirical",
     "Explanation",
     "Gaussian",
     "GaussianMixture",
+    "GaussianTransport",
     "LogLikelihood",
     "Moments",
     "OptimalGrid",
     "Problem",
     "Reference",
     "Rounding",
+    "Sinkhorn",
     "Stability",
     "Sweeps",
     "Transfer",
+    "TransportGap",
     "WorkPrecision",
     "bound_grid",
     "convergence_order",
     "energy_distance",
     "explain",
+    "gaussian_gap",
+    "gaussian_transport",
     "kl_gaussian",
     "load_digits",
     "local_order",
@@ -56,11 +64,14 @@ __all__ = [
     "reference_flow",
     "rounding",
     "sampler_moments",
+    "schroedinger_bridge",
+    "sinkhorn",
     "sliced_w2",
     "stability",
     "three_modes",
     "trajectory_grid",
     "transfer",
+    "transport_gap",
     "two_gaussians",
     "w2_gaussian",
     "warped_grid",
