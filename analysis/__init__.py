@@ -7,6 +7,7 @@ from .empirical import Empirical
 from .explain import Explanation, explain
 from .gaussian import Gaussian
 from .likelihood import LogLikelihood, log_likelihood
+from .log_prob import LogProb, log_prob
 from .metrics import kl_gaussian, sliced_w2, w2_gaussian
 from .mixture import GaussianMixture
 from .moments import Moments, sampler_moments
@@ -35,6 +36,7 @@ __all__ = [
     "GaussianMixture",
     "GaussianTransport",
     "LogLikelihood",
+    "LogProb",
     "Moments",
     "OptimalGrid",
     "Problem",
@@ -56,6 +58,7 @@ __all__ = [
     "load_digits",
     "local_order",
     "log_likelihood",
+    "log_prob",
     "mmd",
     "optimal_grid",
     "picard_sweeps",

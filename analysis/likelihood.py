@@ -1,41 +1,62 @@
-"""Exact log-likelihood along the PF-ODE: the change of variables of a continuous flow.
+"""Log-likelihood along the PF-ODE: the change of variables of a continuous flow.
 
 Along the flow ``d log p(x) / dlam = -div(dx/dlam)`` (Chen et al. 2018, theorem 1; Song et al. 2021, 4.3; book 6.2), so
-the log-density of data is that of the noise it comes from plus an integral of the divergence, which is taken here in
-lam by the classical Runge-Kutta method.
+the log-density of data is that of the noise it comes from plus an integral of the divergence.
+
+With z = x / sigma the flow is dz/dlam = e^lam x0, and ``u = log p(z)`` has du/dlam = -alpha div x0. So ``sigma u``
+moves as an element of the state does whose x0 is ``-sigma div x0``: any table of a solver, and any adaptive one,
+carries it along as some more elements of the state.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..solvers.answers import check_state
+from ..solvers.answers import check_state, convert
+from ..solvers.asking import column
+from ..solvers.complex_states import from_parts, of_parts, to_parts
 from ..solvers.denoiser import Denoiser
-from ..solvers.grids import end_time
+from ..solvers.heads import Level, network_rate
+from ..solvers.program import Program
+from ..solvers.sampling import solve
+from .divergence import Trace, trace
+from .likelihood_checks import RK4, check_numbers, check_range, span, warn_of_latent
 
-METHODS = ("exact", "hutchinson")
-Drift = Callable[[torch.Tensor], torch.Tensor]
+STEPS = 100
 
 
 @dataclass(frozen=True, eq=False)
 class LogLikelihood:
     """value: float64 (B,), nats. error: (B,), its standard error by the random probes; 0 for the exact divergence.
-    latent: (B, ...), the noise that the data comes from. nfe: evaluations per sample, derivatives left out."""
+    latent: (B, ...), the noise that the data comes from. nfe: evaluations per sample, derivatives left out.
+    estimates: how many independent ones the value is the mean of."""
 
     value: torch.Tensor
     error: torch.Tensor
     latent: torch.Tensor
     nfe: int
+    estimates: int = 1
 
     def bits_per_dimension(self, offset: float = 0.0) -> torch.Tensor:
         """(B,): -value / (D log 2) + offset. Data of 256 levels that was scaled to [-1, 1] and dequantised by uniform
-        noise has the offset 7."""
-        return -self.value / (self.latent[0].numel() * math.log(2)) + offset
+        noise has the offset 7. A complex number has two dimensions."""
+        size = self.latent.shape[1:].numel() * (2 if self.latent.is_complex() else 1)
+        return -self.value / (size * math.log(2)) + offset
+
+    def interval(self, level: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:
+        """Between which two values (B,) the exact divergence's lies with probability ``level``, by Student's t: of few
+        probes the error is itself uncertain. The error of the steps is not in it."""
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, not {level!r}")
+        from scipy.special import stdtrit
+
+        wide = float(stdtrit(self.estimates - 1, (1 + level) / 2)) * self.error if self.estimates > 1 else self.error
+        return self.value - wide, self.value + wide
 
 
 def log_likelihood(
@@ -43,7 +64,11 @@ def log_likelihood(
     x: torch.Tensor,
     *,
     method: str = "exact",
-    steps: int = 100,
+    solver: Any = RK4,
+    steps: int | None = None,
+    grid: Any = None,
+    rtol: float | None = None,
+    atol: float | None = None,
     probes: int = 8,
     seed: int = 0,
     t_start: float | None = None,
@@ -52,87 +77,134 @@ def log_likelihood(
 ) -> LogLikelihood:
     """log p(x) of ``x`` (B, ...), states at t_end, by the flow of ``den``; computed in float64.
 
-    method: "exact" takes the divergence by one derivative per element (for small samples), "hutchinson" by ``probes``
-            random signs, the same along the whole path (Hutchinson 1990), and tells the standard error of their mean.
-    steps:  of the Runge-Kutta method, equal in lam; each makes 4 evaluations.
+    method: "exact" takes the divergence by one derivative per element (for small samples); "hutchinson" by random
+            signs, the same along the whole path; "hutch++" takes a third of the probes to see where the divergence
+            comes from, and a third to take it there, which leaves less to chance. Both tell their standard error.
+    solver: "rk4", the classical Runge-Kutta method in lam; or what `logsnr.solve` takes: the name of a solver without
+            noise, a program from t_end to t_start, or an adaptive solver with ``rtol`` and ``atol``.
+    steps, grid: of the solver. For "rk4" 100 steps by default, equal in lam, of 4 evaluations each.
+    probes: derivatives at every evaluation, of the random methods.
     prior:  log-density (B,) of states at t_start; by default that of N(0, sigma^2), pure noise.
 
-    Raises ValueError for other methods and numbers, and for spans that end at infinite lam.
+    The density is that of the marginal at t_end, a state with noise of sigma(t_end). Raises ValueError for other
+    methods and numbers, for spans that end at infinite lam (the noisy end may, where the solver is not "rk4"), for x
+    so large that alpha x is no small part of sigma at t_start, which N(0, sigma^2) does not describe, and for models
+    through which there are no gradients. Warns where the latent is not as large as pure noise: x is then far from what
+    the model was trained on.
     """
-    check_state(x)
-    if method not in METHODS:
-        raise ValueError(f"method = {method!r} must be one of {', '.join(METHODS)}")
-    least = 1 if method == "exact" else 2
-    for name, number, low in (("steps", steps, 1), ("probes", probes, least)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < low:
-            raise ValueError(f"{name} must be a whole number of at least {low}, not {number!r}")
-    sch = den.schedule
-    given = end_time("t_start", t_start), end_time("t_end", t_end)
-    first, last = (default if t is None else t for t, default in zip(given, (sch.t_start, sch.t_end), strict=True))
-    lam = np.asarray(sch.half_logsnr(np.array([last, first])))
-    if not np.isfinite(lam).all():
-        raise ValueError(
-            f"lam must be finite at both ends, not {lam[1]:.4g} and {lam[0]:.4g}: give t_start, t_end inside"
-        )
+    check_state(x, complex_too=True)
+    check_numbers(method, steps, probes)
+    if x.is_complex():  # the density of the real and imaginary parts together
+        density = prior and (lambda parts: prior(from_parts(parts)))
+        found = log_likelihood(
+            of_parts(den, x), to_parts(x), method=method, solver=solver, steps=steps, grid=grid, rtol=rtol, atol=atol,
+            probes=probes, seed=seed, t_start=t_start, t_end=t_end, prior=density,
+        )  # fmt: skip
+        return replace(found, latent=from_parts(found.latent))
+    first, last = span(den, t_start, t_end, solver)
     state = x.detach().to(torch.float64)
-    signs = None
-    if method == "hutchinson":
-        generator = torch.Generator().manual_seed(seed)
-        signs = [torch.randint(0, 2, x.shape, generator=generator).to(state) * 2 - 1 for _ in range(probes)]
-    gained = state.new_zeros((1 if signs is None else probes, len(x)))
-    nodes = np.linspace(lam[0], lam[1], steps + 1)
-    for a, b in pairwise(nodes.tolist()):
-        state, gained = _step(den, state, gained, a, b, signs)
-    sigma = float(sch.sigma(first))
-    base = _normal(state, sigma) if prior is None else prior(state).double()
-    values = base + gained
-    error = values.std(0) / math.sqrt(len(values)) if len(values) > 1 else torch.zeros_like(base)
-    return LogLikelihood(values.mean(0), error, state.to(x.dtype), 4 * steps)
+    if prior is None:
+        check_range(den, state, first, last)
+    flow = Flow(den, trace(method, state, probes, seed))
+    if isinstance(solver, str) and solver == RK4:
+        if given := [n for n, v in (("grid", grid), ("rtol", rtol), ("atol", atol)) if v is not None]:
+            raise ValueError(f"{RK4} takes steps equal in lam; leave out {' and '.join(given)}")
+        latent, gained = _rk4(flow, state, first, last, steps or STEPS)
+    else:
+        options = {"solver": solver, "steps": steps, "grid": grid, "rtol": rtol, "atol": atol}
+        latent, gained = _solved(flow, state, first, last, options)
+    sigma = den.spread * float(den.schedule.sigma(first))
+    if prior is None:
+        warn_of_latent(latent / sigma)
+    values = (_normal(latent, sigma) if prior is None else prior(latent).double()) + gained
+    error = values.std(0) / math.sqrt(len(values)) if len(values) > 1 else torch.zeros_like(values[0])
+    return LogLikelihood(values.mean(0), error, latent.to(x.dtype), flow.nfe, len(values))
+
+
+class Flow:
+    """What a denoiser says of x0, and the trace of its Jacobian; nfe: evaluations so far."""
+
+    def __init__(self, den: Denoiser, traces: Trace) -> None:
+        self.den, self.traces, self.nfe = den, traces, 0
+
+    def __call__(self, x: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, ...) and (rows, B) for x at the schedule's times (B,), all float64."""
+        den, head = self.den, self.den.answers
+        self.nfe += int(den.evaluations(times[:1].cpu().numpy())[0]) if len(times) else 0
+        a, b = (np.full(len(x), c) for c in convert(head, "x0", Level.at(den.schedule, times.cpu().numpy())))
+        with torch.enable_grad():
+            y = x.detach().requires_grad_()
+            answer = den.predict(y.to(den.dtype(y)), times)
+            if not answer.requires_grad:
+                raise ValueError(
+                    "likelihood needs gradients through the model, and its answer has none to x: is it, or the "
+                    "caller, in no_grad or inference mode?"
+                )
+            x0 = column(a, y) * y + network_rate(head, den.schedule) * column(b, y) * answer.to(y.dtype)
+
+            def product(v: torch.Tensor) -> torch.Tensor:
+                (found,) = torch.autograd.grad(x0, y, v.reshape(y.shape), retain_graph=True)
+                return _flat(found)
+
+            traces = self.traces(product).detach()
+        return x0.detach(), traces
+
+
+def _rk4(flow: Flow, x: torch.Tensor, first: float, last: float, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latent, and the integral of the divergence of dx/dlam = (d log sigma / dlam) x + alpha x0 from t_start
+    (``first``) to t_end (``last``)."""
+    sch, size = flow.den.schedule, x.shape[1:].numel()
+
+    def slope(x: torch.Tensor, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
+        t = float(sch.time(lam))
+        alpha, growth = float(sch.alpha(t)), float(sch.dsigma(t) / sch.sigma(t))
+        growth /= float(sch.dalpha(t)) / alpha - growth
+        x0, traces = flow(x, x.new_full((len(x),), t))
+        return growth * x + alpha * x0, growth * size + alpha * traces
+
+    gained = x.new_zeros(flow.traces.rows, len(x))
+    clean, noisy = (float(sch.half_logsnr(t)) for t in (last, first))
+    for a, b in pairwise(np.linspace(clean, noisy, steps + 1).tolist()):
+        h, found = b - a, list[tuple[torch.Tensor, torch.Tensor]]()
+        for part in (0.0, 0.5, 0.5, 1.0):
+            found.append(slope(x + part * h * found[-1][0] if found else x, a + part * h))
+        for weight, (dx, divergence) in zip((h / 6, h / 3, h / 3, h / 6), found, strict=True):
+            x, gained = x + weight * dx, gained + weight * divergence
+    return x, gained
+
+
+def _solved(
+    flow: Flow, x: torch.Tensor, first: float, last: float, options: dict[str, Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by any solver, of the state with ``sigma log p(x / sigma)`` beside it."""
+    sch, size, rows = flow.den.schedule, x.shape[1:].numel(), flow.traces.rows
+
+    def model(joint: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        x0, traces = flow(joint[:, :size].reshape(x.shape), times)
+        sigma = column(sch.sigma(times.cpu().numpy()), joint)
+        return torch.cat([_flat(x0), -sigma * traces.T], 1)
+
+    def refused(*_: object) -> torch.Tensor:
+        raise ValueError(f"solver = {options['solver']!r} adds noise: a likelihood is that of a flow")
+
+    joint = Denoiser(model, sch, "x0", time=_same)
+    start = torch.cat([_flat(x), x.new_zeros(len(x), rows)], 1)
+    ends: dict[str, Any] = {} if isinstance(options["solver"], Program) else {"t_start": last, "t_end": first}
+    with torch.no_grad():
+        end = solve(joint, start, noise=refused, **ends, **options).x
+    sigma, before = float(sch.sigma(first)), float(sch.sigma(last))
+    return end[:, :size].reshape(x.shape), size * math.log(sigma / before) - end[:, size:].T / sigma
+
+
+def _same(t: torch.Tensor) -> torch.Tensor:
+    return t
+
+
+def _flat(x: torch.Tensor) -> torch.Tensor:
+    """(B, D)."""
+    return x.reshape(len(x), x.shape[1:].numel())
 
 
 def _normal(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    flat = x.reshape(len(x), -1) / sigma
+    flat = _flat(x) / sigma
     return -0.5 * flat.square().sum(1) - flat.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(sigma))
-
-
-def _step(
-    den: Denoiser, x: torch.Tensor, gained: torch.Tensor, a: float, b: float, signs: Any
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step from lam a to b of x, and of log p(x_a) = log p(x_b) + the integral of the divergence from a to b."""
-    h, slopes, divergences = b - a, list[torch.Tensor](), list[torch.Tensor]()
-    for part in (0.0, 0.5, 0.5, 1.0):
-        at = x if not slopes else x + part * h * slopes[-1]
-        slope, divergence = _flow(den, at, a + part * h, signs)
-        slopes.append(slope)
-        divergences.append(divergence)
-    weights = (h / 6, h / 3, h / 3, h / 6)
-    moved = x + sum(w * k for w, k in zip(weights, slopes, strict=True))
-    return moved, gained + sum(w * d for w, d in zip(weights, divergences, strict=True))
-
-
-def _flow(den: Denoiser, x: torch.Tensor, lam: float, signs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """dx/dlam, and its divergence (probes, B)."""
-    sch = den.schedule
-    t = float(sch.time(lam))
-    alpha, sigma = float(sch.alpha(t)), float(sch.sigma(t))
-    dalpha, dsigma = float(sch.dalpha(t)), float(sch.dsigma(t))
-    rate = 1 / (dalpha / alpha - dsigma / sigma)  # dt/dlam
-    with torch.enable_grad():
-        y = x.detach().requires_grad_()
-        x0 = den.x0(y, t)
-        # x = alpha x0 + sigma eps turns the pair into one: dx/dlam = A x + B x0
-        slope = rate * (dsigma / sigma * y + (dalpha - alpha * dsigma / sigma) * x0)
-        if signs is None:
-            divergence = _trace(slope, y)
-        else:
-            products = [torch.autograd.grad(slope, y, v, retain_graph=True)[0] for v in signs]
-            divergence = torch.stack([(v * p).reshape(len(x), -1).sum(1) for v, p in zip(signs, products, strict=True)])
-    return slope.detach(), divergence.detach()
-
-
-def _trace(slope: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    flat, total = slope.reshape(len(y), -1), y.new_zeros(len(y))
-    for i in range(flat.shape[1]):
-        (row,) = torch.autograd.grad(flat[:, i].sum(), y, retain_graph=True)
-        total = total + row.reshape(len(y), -1)[:, i]
-    return total[None]

@@ -41,9 +41,11 @@ def adaptive_solution(
     callback: Callback | None,
     trajectory: bool,
     keep: bool = False,
+    checkpoint: int | None = None,
 ) -> Solution:
     """An adaptive run from ``x``; ValueError, before the first call, for arguments that go with fixed steps only."""
-    for name, value in (("steps", layout.steps), ("nfe", layout.nfe), ("parallel", parallel)):
+    fixed = {"steps": layout.steps, "nfe": layout.nfe, "parallel": parallel, "checkpoint": checkpoint}
+    for name, value in fixed.items():
         if value is not None:
             raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
     if callback and takes_x0(callback):

@@ -50,18 +50,18 @@ def estimate(prediction: str, sch: Schedule, t: float, seen: torch.Tensor, answe
     return a * seen.to(wide) + network_rate(prediction, sch) * b * check_output(answer, seen).to(wide)
 
 
-def check_state(x: torch.Tensor, name: str = "x") -> None:
-    """Raise TypeError or ValueError unless ``x`` is a floating tensor with a batch dimension."""
+def check_state(x: torch.Tensor, name: str = "x", *, complex_too: bool = False) -> None:
+    """Raise TypeError or ValueError unless ``x`` is a floating tensor with a batch dimension, or such a complex one."""
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor, not {type(x).__name__}")
     if x.is_nested:
         raise ValueError(f"{name} must be one dense tensor, not a nested one: run each of its tensors for itself")
-    if x.is_complex():
+    if x.is_complex() and not complex_too:
         raise ValueError(
             f"{name} is {x.dtype}, but must be real: give torch.view_as_real({name}) and a model of such tensors; "
             "sigma is then the standard deviation of the real part and of the imaginary part, each"
         )
-    if x.dtype not in STATE_DTYPES:
+    if x.dtype not in STATE_DTYPES and x.dtype not in (torch.complex64, torch.complex128):
         raise ValueError(f"{name} must be a float tensor (fp64, fp32, fp16 or bf16), not {x.dtype}")
     if x.layout is not torch.strided:
         raise ValueError(f"{name} must be a dense tensor, not {x.layout}")

@@ -9,10 +9,12 @@ import torch
 
 from .answers import check_output, convert, estimate
 from .arrays import Array
-from .conditions import Conditions, check_rows, joined, rows_of
+from .conditions import Conditions, check_rows, column, joined, rows_of
 from .guidance import Guidance
 from .heads import Level, network_rate
 from .schedules.base import Schedule
+
+__all__ = ["Asked", "Asking", "column", "x0_map"]
 
 
 class Asked(Protocol):
@@ -72,7 +74,7 @@ class Asking:
                 at = some.to(x.device)
                 others = rows_of(self.guidance.other(den.conditions), samples[some])
                 u = check_output((self.guidance.model or den.model)(x[at], timesteps[at], **others), x[at])
-                w = column(scales[some.numpy()], c)
+                w = self.guidance.weight(scales[some.numpy()], samples[some], c)
                 answer = c.index_copy(0, at, self.guidance.combined(u, c[at], w).to(c.dtype))
         return answer if den.map_x0 is None else self._mapped(x, answer, calls.numpy())
 
@@ -99,8 +101,7 @@ class Asking:
             c = check_output(self.den.model(x, timesteps, **given), x)
         if self.columns:
             return u, c
-        w = self.scales[n]
-        return self.guidance.combined(u, c, column(w, c) if np.ndim(w) else float(w))
+        return self.guidance.combined(u, c, self.guidance.weight(self.scales[n], None, c))
 
     @cached_property
     def _both(self) -> Conditions:
@@ -128,10 +129,3 @@ def x0_map(den: Asked, times: Any) -> tuple[Array, Array]:
         t = float(times[~(np.isfinite(a) & np.isfinite(b))][0])
         raise ValueError(f"map_x0: prediction = {den.prediction!r} does not determine x0 at t = {t:.6g}")
     return a, network_rate(den.prediction, den.schedule) * b
-
-
-def column(values: Any, like: torch.Tensor) -> torch.Tensor:
-    """(N,) as (N, 1, ...), to go with rows like ``like``."""
-    given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
-    kind = torch.promote_types(like.dtype, torch.float32)
-    return given.to(kind).to(like.device).reshape(-1, *[1] * (like.ndim - 1))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 Conditions = dict[str, Any]
@@ -62,3 +63,10 @@ def tensors(tree: Any) -> list[torch.Tensor]:
     if isinstance(tree, (Mapping, list, tuple)):
         return [y for part in (tree.values() if isinstance(tree, Mapping) else tree) for y in tensors(part)]
     return [tree] if isinstance(tree, torch.Tensor) else []
+
+
+def column(values: Any, like: torch.Tensor) -> torch.Tensor:
+    """(N,) as (N, 1, ...), to go with rows like ``like``."""
+    given = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+    kind = torch.promote_types(like.dtype, torch.float32)
+    return given.to(kind).to(like.device).reshape(-1, *[1] * (like.ndim - 1))

@@ -11,6 +11,7 @@ from ..kernels import STATE_DTYPES, transformed
 from ..kernels.devices import float64_device
 from .answers import check_output, check_state, convert
 from .asking import Asking
+from .complex_states import from_parts, of_parts, to_parts
 from .conditions import check_conditions
 from .guidance import Guidance
 from .heads import HEADS, Level, network_rate
@@ -44,8 +45,11 @@ class Denoiser:
     map_x0:     map_x0(x0, x, t), of tensors like x and times (B,), the schedule's: what is taken for the model's x0, as
                 thresholds and clipping want it.
 
+    Complex x goes to the model as it is; eps has unit power for each complex number (`complex_states`).
     A denoiser holds no state: threads may share one. Raises ValueError for unknown names.
     """
+
+    spread = 1.0  # standard deviation of the elements of eps: less for the parts of complex numbers
 
     def __init__(
         self,
@@ -130,7 +134,10 @@ class Denoiser:
         """The model's answer as head ``name``, book Prop. 6.3.1."""
         if name not in HEADS:
             raise ValueError(f"{name!r} is not a head{nearest(name, HEADS)}")
-        check_state(x)
+        check_state(x, complex_too=True)
+        if x.is_complex():
+            found: torch.Tensor = from_parts(of_parts(self, x).head(name, to_parts(x), t))
+            return found
         times = per_sample_times(t, x)
         output = self.predict(x.to(self.dtype(x)), times)
         rate, answers = network_rate(self.answers, self.schedule), self.answers

@@ -57,7 +57,7 @@ class Execution:
         if status < 0:
             call, row, seen = self.calls[n], self.rows[n], self.x
             outputs = checked_answers(answer, seen, call.models, n, len(self.calls), row.t)
-            status = self.memory.update(n, outputs, _normals(self.noise, row.noises, seen))
+            status = self.memory.update(n, outputs, added(self.noise, row.noises, seen))
         if status and not self.keep:
             answers = answer if self.calls[n].models > 1 else (answer,)
             state = self.memory.slots[STATE]
@@ -179,7 +179,7 @@ def checked_answers(
         raise type(error)(f"call {n + 1} of {total}, t = {t:.6g}: {error}") from None
 
 
-def _normals(noise: NoiseFunction | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
+def added(noise: NoiseFunction | Seeds | None, keys: Sequence[NoiseKey], like: torch.Tensor) -> list[torch.Tensor]:
     """What the executor must be given: nothing if the registers make it."""
     if isinstance(noise, Seeds) or not keys:
         return []

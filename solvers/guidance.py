@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .arrays import Array
-from .conditions import Conditions, check_conditions
+from .arrays import Array, Mask
+from .conditions import Conditions, check_conditions, column
 from .names import nearest
 from .schedules.base import Schedule
 
@@ -86,16 +86,18 @@ KINDS = tuple(dict.fromkeys([*COLUMNS, *RULES]))
 
 @dataclass(frozen=True)
 class Rule:
-    """What plans know of a guidance. scale: a number, a tuple of one per sample, or a function of lam."""
+    """What plans know of a guidance. scale: a number, a tuple of one per sample, or a function of lam. learned: it is
+    that of a tensor to which gradients are wanted, and may change."""
 
     kind: str
     scale: float | tuple[float, ...] | Callable[[Array], Array]
     interval: tuple[float, float] | None
+    learned: bool = False
 
     @property
     def columns(self) -> bool:
         """Whether weights are numbers of the call: the program's own columns."""
-        return self.kind in COLUMNS and not isinstance(self.scale, tuple)
+        return self.kind in COLUMNS and not isinstance(self.scale, tuple) and not self.learned
 
     @property
     def splits(self) -> bool:
@@ -117,9 +119,13 @@ class Rule:
         values = np.array(np.broadcast_to(np.asarray(given, dtype=np.float64), shape))
         if not np.isfinite(values).all():
             raise ValueError("guidance: the scale must be finite at every lam of the grid")
-        if self.interval is not None:
-            values[(lam < self.interval[0]) | (lam > self.interval[1])] = 1.0
+        values[~self.inside(lam)] = 1.0
         return values
+
+    def inside(self, lam: Array) -> Mask:
+        """(n,): whether there is guidance at each lam."""
+        low, high = self.interval or (-np.inf, np.inf)
+        return np.asarray((lam >= low) & (lam <= high))
 
     def needs(self, scales: Any) -> tuple[bool, bool]:
         """Whether the unconditional and the conditional answers count, for one or several scales."""
@@ -129,8 +135,11 @@ class Rule:
 
     def asks(self, sch: Schedule, times: Any) -> tuple[Array, list[tuple[bool, bool]]]:
         """The scale at each of the schedule's ``times`` (n,), and what it needs."""
-        scales = self.scales(np.asarray(sch.half_logsnr(np.asarray(times, dtype=np.float64))))
-        return scales, [self.needs(w) for w in scales]
+        lam = np.asarray(sch.half_logsnr(np.asarray(times, dtype=np.float64)))
+        scales, inside = self.scales(lam), self.inside(lam)
+        return scales, [
+            (True, True) if self.learned and here else self.needs(w) for w, here in zip(scales, inside, strict=True)
+        ]
 
     def weights(self, scale: float) -> Weights:
         """Of the answers that are needed: the unconditional one, then the conditional one."""
@@ -144,7 +153,8 @@ class Guidance:
     """How a denoiser is guided.
 
     scale:    w of ``uncond + w (cond - uncond)``: 1 is the condition alone, 0 none. A number, a tensor (B,) of one per
-              sample, or a function of lam (float64 arrays in, arrays out).
+              sample, or a function of lam (float64 arrays in, arrays out). A tensor that requires gradients gets them
+              in runs that record any: it is then no column of the table, and read at every call.
     interval: (lo, hi) in lam, outside which the scale is 1 and the model is asked once (Kynkaanniemi et al. 2024).
     uncond:   the conditions that count without guidance, by name; others are the denoiser's own. A negative prompt is
               such a condition.
@@ -175,9 +185,10 @@ class Guidance:
         known = {"rescale": {"rescale"}, "apg": {"eta", "threshold"}}.get(self.kind, set())
         if unknown := sorted(self.options.keys() - known):
             raise ValueError(f"guidance: options of {self.kind!r} are {sorted(known)}, not {unknown}")
-        rule = Rule(self.kind, _scale(self.scale), _interval(self.interval))
-        if isinstance(rule.scale, tuple) and self.kind not in RULES:
-            raise ValueError(f"guidance: {self.kind!r} takes one scale for all samples")
+        learned = isinstance(self.scale, torch.Tensor) and self.scale.requires_grad
+        rule = Rule(self.kind, _scale(self.scale), _interval(self.interval), learned)
+        if (isinstance(rule.scale, tuple) or learned) and self.kind not in RULES:
+            raise ValueError(f"guidance: {self.kind!r} takes one scale for all samples, a number without gradients")
         object.__setattr__(self, "rule", rule)
 
     rule: Rule = field(init=False, repr=False)
@@ -185,6 +196,15 @@ class Guidance:
     def combined(self, u: torch.Tensor, c: torch.Tensor, w: torch.Tensor | float) -> torch.Tensor:
         """The guided answer of two answers (B, ...); w: a number, or (B, 1, ...)."""
         return RULES[self.kind](u, c, w, **self.options)
+
+    def weight(self, scales: Any, samples: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | float:
+        """w for answers like ``like``: of the numbers ``scales``, one or one per row; or of the tensor that is learned,
+        whose ``samples`` the rows are."""
+        if self.rule.learned:
+            w = self.scale if samples is None or not self.scale.ndim else self.scale[samples.to(self.scale.device)]
+            w = w.to(like.device, torch.promote_types(like.dtype, torch.float32))
+            return w.reshape(-1, *[1] * (like.ndim - 1)) if w.ndim else w
+        return column(scales, like) if np.ndim(scales) else float(scales)
 
     def other(self, conditions: Conditions) -> Conditions:
         """The conditions of the unconditional answer."""

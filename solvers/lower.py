@@ -51,11 +51,13 @@ def lower(
     state: torch.dtype,
     model: torch.dtype,
     weights: Sequence[Weights] | None = None,
+    spread: float = 1.0,
 ) -> Lowered:
     """Replace the columns (x0, eps) by columns of a network that returns head ``prediction``.
 
     weights: by call, of the tensors that the network returns, whose weighted sum the head is (guidance); by default it
     returns one.
+    spread: the standard deviation of the elements of eps, see `complex_states`.
     state, model: dtypes. Where they differ, one more output row casts the next model input in the same pass.
     Raises ValueError, naming the time, if the head does not determine what a call needs, and if a coefficient is too
     large for the state.
@@ -63,7 +65,8 @@ def lower(
     times = np.array([call.t for call in program])
     pairs = _pairs(prediction, sch, times)
     weights = weights or [ALONE] * len(program)
-    calls = [_convert(*one, prediction, sch) for one in zip(program, pairs, weights, strict=True)]
+    calls = [_spread(call, spread) for call in program] if spread != 1 else program.calls
+    calls = [_convert(*one, prediction, sch) for one in zip(calls, pairs, weights, strict=True)]
     dtypes, one, cast = [state] * program.slots, None, None
     if any(ONE in call.reads for call in calls):
         one = len(dtypes)
@@ -84,7 +87,13 @@ def lower(
 
 
 def lower_guided(
-    program: Program, sch: Schedule, prediction: str, state: torch.dtype, model: torch.dtype, rule: Rule | None = None
+    program: Program,
+    sch: Schedule,
+    prediction: str,
+    state: torch.dtype,
+    model: torch.dtype,
+    rule: Rule | None = None,
+    spread: float = 1.0,
 ) -> Lowered:
     """`lower` of a program for one network. rule: of a guidance whose weights are columns of the program."""
     weights = None
@@ -93,7 +102,7 @@ def lower_guided(
         weights = [rule.weights(w) for w in rule.scales(lam)]
         if rule.splits:
             program = replace(program, calls=tuple(_split(call, sch) for call in program))
-    lowered = lower(program, sch, prediction, state=state, model=model, weights=weights)
+    lowered = lower(program, sch, prediction, state=state, model=model, weights=weights, spread=spread)
     return replace(lowered, guided=rule is not None)
 
 
@@ -106,6 +115,13 @@ def _split(call: Call, sch: Schedule) -> Call:
     for k, share in enumerate((sch.alpha(call.t), sch.sigma(call.t))):
         matrix[:, k] += share * matrix[:, j]
     matrix[:, j] = 0.0
+    return replace(call, matrix=matrix)
+
+
+def _spread(call: Call, spread: float) -> Call:
+    """The same call with less noise."""
+    matrix, first = call.matrix.copy(), call.models + len(call.reads)
+    matrix[:, first:] *= spread
     return replace(call, matrix=matrix)
 
 

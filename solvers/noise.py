@@ -11,6 +11,7 @@ import torch
 
 from ..kernels import STATE_DTYPES, Noise, Seeds, standard_normals, transformed
 from .brownian import BrownianNoise
+from .complex_states import REAL, SPREAD, from_parts
 from .planners.stochasticity import Window
 from .program import NoiseKey, Program
 from .schedules.base import Schedule, check_schedule
@@ -33,13 +34,18 @@ def randn(
     """Standard normals (B, ...) to start from, addressed as the noise of runs is: sample i has the same bits alone,
     in any batch and on any device. ``seed`` and ``sample_ids`` mean what they mean for `logsnr.solve`.
 
+    Complex ones have unit power, as those of torch.randn: parts of the standard deviation sqrt(1/2).
+
     Raises ValueError for shapes and dtypes of no such tensor, and for seeds and ids that do not fit the shape.
     """
     sizes = _plain(shape)
     if not isinstance(sizes, tuple) or not sizes or not all(type(n) is int and n >= 0 for n in sizes):
         raise ValueError(f"shape must have a batch dimension, (B, ...), and whole numbers, not {shape!r}")
+    if dtype in REAL:
+        parts = randn((*sizes, 2), seed=seed, sample_ids=sample_ids, dtype=REAL[dtype], device=device)
+        return from_parts(parts * SPREAD)
     if dtype not in STATE_DTYPES:
-        raise ValueError(f"dtype must be fp64, fp32, fp16 or bf16, not {dtype}")
+        raise ValueError(f"dtype must be fp64, fp32, fp16, bf16, complex64 or complex128, not {dtype}")
     like = torch.empty(sizes, dtype=torch.float32, device=device)
     noise = Noise(*seeds_of(sizes[0], like.device, seed, sample_ids), ((0, START),))
     return standard_normals(noise, 0, like).to(dtype)
@@ -66,12 +72,13 @@ def start(
     return (sigma * z).to(dtype)
 
 
-def warn_of_spread(x: torch.Tensor, program: Program, sigma: float) -> None:
-    """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``."""
+def warn_of_spread(x: torch.Tensor, program: Program, sigma: float, unit: float = 1.0) -> None:
+    """Warn where a run that starts in pure noise starts from another amount of it than ``sigma``, in elements of eps of
+    the standard deviation ``unit``."""
     if x.device.type != "cpu" or transformed():
         return
     some = x if x.numel() <= FEW else x[: max(FEW * len(x) // x.numel(), 1)].reshape(-1)[:FEW]
-    spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5
+    spread = float(torch.linalg.vector_norm(some.detach())) / max(some.numel(), 1) ** 0.5 / unit
     if some.numel() >= FEWEST and not sigma / 2 < spread < 2 * sigma and spread < math.inf:
         warnings.warn(
             f"x has a root mean square of {spread:.3g}, but pure noise at t = {program.grid[0]:.6g} has {sigma:.3g}: "

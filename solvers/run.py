@@ -73,7 +73,7 @@ def run(
         x0 = asking.estimate(seen, answer, n) if observe and reached and observe.wants_x0 else None
         execution.advance(answer)
         if observe is not None and reached:
-            _observe(observe, lowered, execution, n, x0)
+            shown(observe, lowered, execution, n, x0)
     return execution.finish(), nfe
 
 
@@ -100,7 +100,7 @@ def _differ(now: torch.Tensor | None, before: torch.Tensor | None) -> bool:
     return not torch.allclose(now, before, rtol=0, atol=0, equal_nan=True)
 
 
-def _observe(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: torch.Tensor | None) -> None:
+def shown(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: torch.Tensor | None) -> None:
     """Show the state that call n has reached, and take over what has become of it."""
     state, program = execution.memory.slots[STATE], lowered.program
     version = writes(state)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import signature
 from typing import Any
 
@@ -12,9 +12,11 @@ import torch
 
 from ..kernels import transformed
 from .adaptive import adaptive_solution
-from .answers import check_state
+from .arguments import check_arguments
 from .catalogue import Solver
 from .catalogue import solver as find_solver
+from .checkpointing import run_in_groups
+from .complex_states import run_of_parts
 from .denoiser import Denoiser, as_timesteps, time_map
 from .guidance import Rule
 from .levels import Shift
@@ -23,7 +25,6 @@ from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
 from .parallel.settings import Picard
-from .planners.checks import choice
 from .planners.gauge import Gauge
 from .planning import Layout, check_event, layout_key, specialised
 from .program import Program
@@ -67,14 +68,15 @@ def solve(
     callback: Callback | None = None,
     trajectory: bool = False,
     grad: bool = False,
+    checkpoint: int | None = None,
     on_nan: str = "raise",
     **options: Any,
 ) -> Solution:
     """Solve the PF-ODE, or a reverse SDE, from ``x`` at t_start to t_end.
 
     den:      a `Denoiser`.
-    x:        (B, ...), floating; the state x_s at the start of the span: sigma(t_start) times standard normals
-              for pure noise, or alpha x0 + sigma noise for image-to-image with a ``t_start`` inside.
+    x:        (B, ...), floating or complex; the state x_s at the start of the span: sigma(t_start) times standard
+              normals for pure noise, or alpha x0 + sigma noise for image-to-image with a ``t_start`` inside.
     solver:   "auto", which chooses a method and, where no grid is given, a grid for the budget (`Solution.program`
               says which); or a name (`solver_names`), a `Solver`, a planner of one's own, or a `Program`, run as it is.
     steps:    number of grid steps, or  nfe: a budget of model evaluations, of which the largest program that
@@ -105,7 +107,11 @@ def solve(
               the call before, after every grid step; clone the state to keep it. It may edit the state or return a new
               one, from which the run goes on; parallel and adaptive runs refuse that, and so do solvers that go on from
               elsewhere (edm-churn, ald).
-    grad:     record gradients to the model's weights, too; those to x are recorded where it requires them.
+    grad:     record gradients to the model's weights, conditions and guidance scale, too; those to x are recorded
+              where it requires them.
+    checkpoint: with grad, how many calls are made again at a time when gradients are wanted: the memory is that of so
+              many calls, and of one state for each such group. The numbers are the same. For those who watch, groups
+              end at nodes.
     on_nan:   "raise", or "keep": samples that stop being finite stay so, a warning and `Solution.failed` name them,
               and the others are returned as they would be alone.
 
@@ -115,15 +121,20 @@ def solve(
     torch.compile and vmap nobody can look at them.
     """
     method = _method(solver, options)
-    _check(
-        den, x, parallel, callback, on_nan, trajectory=trajectory, progress=progress, brownian=brownian, grad=grad
+    check_arguments(
+        den, x, parallel, callback, on_nan, checkpoint, trajectory=trajectory, progress=progress, brownian=brownian,
+        grad=grad,
     )  # fmt: skip
+    if parts := x.is_complex():
+        den, x, callback, noise = run_of_parts(den, x, callback, noise)
     fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
     layout, keep = _layout(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
         with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
-            found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory, keep)
-            return finished(found, x, keep)
+            found = adaptive_solution(
+                den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory, keep, checkpoint
+            )
+            return finished(found, x, keep, parts)
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     lowered = _lowered(method, den, x, fields, parallel is None)
@@ -135,20 +146,21 @@ def solve(
             start = x if trajectory else None
             observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
         if parallel is None:
-            end, count = run(lowered, den, x, noise=source, observe=observer, functional=grad, keep=keep)
-            rounds = len(program) if den.guidance and den.guidance.batched else count
-            found = Solution(end, count, rounds, program.times, program=program)
+            carry = partial(run_in_groups, size=checkpoint) if checkpoint else partial(run, functional=grad)
+            end, made = carry(lowered, den, x, noise=source, observe=observer, keep=keep)
+            rounds = len(program) if den.guidance and den.guidance.batched else made
+            found = Solution(end, made, rounds, program.times, program=program)
         else:
             found = picard(lowered, den, x, parallel, noise=source, keep=keep, observe=observer)
         if trajectory and observer:
             found = replace(found, trajectory=observer.stacked(x.dtype))
-        return finished(found, x, keep)
+        return finished(found, x, keep, parts)
 
 
 def _warn(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> None:
     """Warnings about what a run of this plan starts from, and about whom its table was fitted to."""
     if lowered.pure_noise:
-        warn_of_spread(x, lowered.program, lowered.pure_noise)
+        warn_of_spread(x, lowered.program, lowered.pure_noise, den.spread)
     if lowered.program.provenance:
         warn_of_another(lowered.program, den)
 
@@ -171,27 +183,6 @@ def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
         close = [near for name in unknown for near in get_close_matches(name, arguments, n=1, cutoff=0.7)]
         hint = argument_hint(unknown) or (f"; did you mean {' and '.join(close)}?" if close else "")
         raise ValueError(f"{error}{hint}") from None
-
-
-def _check(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, **flags: Any) -> None:
-    """Raise TypeError or ValueError for a denoiser, a start and helpers that are none or do not fit."""
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
-    check_state(x)
-    if isinstance(den.model, torch.nn.Module):
-        parameter = next(den.model.parameters(), x)
-        if parameter.device != x.device:
-            raise ValueError(f"x is on {x.device}, but the model's parameters are on {parameter.device}")
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, not {value!r:.60}")
-    choice("on_nan", on_nan, ("raise", "keep"))
-    if parallel is not None and flags["grad"]:
-        raise ValueError("grad = True does not go with parallel=, which records no gradients")
-    if parallel is not None and not isinstance(parallel, Picard):
-        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
 
 
 def _is_adaptive(method: Solver, layout: Layout, rtol: Any, atol: Any) -> bool:
@@ -219,7 +210,9 @@ def _lowered(
     named, rule = den.time if isinstance(den.time, str) else None, den.guidance.rule if den.guidance else None
     if rule and not (columns and den.map_x0 is None and rule.columns):
         rule = None
-    lowered = _plan(method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule)
+    lowered = _plan(
+        method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule, den.spread
+    )
     if event := lowered.program.event:
         check_event(event, x)
     return lowered
@@ -254,10 +247,11 @@ def _planned(
     model: torch.dtype,
     time: str | None,
     rule: Rule | None,
+    spread: float,
 ) -> Lowered:
     """Everything that can be known before the first model call."""
     program = Layout(*layout).program(method, sch, prediction)
-    lowered = lower_guided(program, sch, prediction, state, model, rule)
+    lowered = lower_guided(program, sch, prediction, state, model, rule, spread)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too

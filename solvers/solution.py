@@ -8,6 +8,7 @@ import torch
 
 from ..kernels import combine, transformed
 from ..kernels.table import ONE
+from .complex_states import from_parts
 from .finite import NonFiniteError, all_finite, broken_samples, named
 from .parallel.common import Certificate
 from .program import Program
@@ -43,11 +44,15 @@ class Solution:
     grids: tuple[np.ndarray, ...] = ()
 
 
-def finished(found: Solution, x: torch.Tensor, keep: bool) -> Solution:
-    """``found`` in the dtype of the start ``x``, after a last look: NonFiniteError, or a warning with ``keep``.
+def finished(found: Solution, x: torch.Tensor, keep: bool, parts: bool = False) -> Solution:
+    """``found`` in the dtype of the start ``x``, after a last look: NonFiniteError, or a warning with ``keep``. parts:
+    its states are those of complex ones.
 
     Nobody can look under transforms and while a CUDA graph is captured.
     """
+    if parts:
+        whole, states = finished(found, x, keep), found.trajectory
+        return replace(whole, x=from_parts(whole.x), trajectory=None if states is None else from_parts(states))
     end = found.x if found.x.dtype is x.dtype else _cast(found.x, x.dtype)
     blind = transformed() or (end.is_cuda and torch.cuda.is_current_stream_capturing()) or end.is_meta
     if blind or all_finite(end):

@@ -40,10 +40,6 @@ def check_start(x: torch.Tensor) -> None:
     """Raise ValueError for what parallel runs cannot start from."""
     if x.requires_grad or transformed():
         raise ValueError("parallel runs record no gradients and cannot be transformed or compiled")
-    if x.ndim < 2:
-        raise ValueError(
-            f"parallel runs take x (B, ...) of at least 2 dimensions, not {tuple(x.shape)}; give x[:, None]"
-        )
 
 
 def evaluate(

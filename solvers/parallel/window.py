@@ -150,7 +150,7 @@ class PicardWindow:
         if self.how.accelerate and n:
             wide = ([x[:n].to(plan.wide) for x in answers] for answers in (outputs, self.answers))
             change = sum(new - old for new, old in zip(*wide, strict=True))
-            along = to_numpy(torch.linalg.vecdot(in_float64(self.dx[:n].flatten(1)), in_float64(change.flatten(1))))
+            along = to_numpy(torch.linalg.vecdot(in_float64(self.dx[:n].flatten(1)), in_float64(change.reshape(n, -1))))
             square, scale = self.squares[:, :n]
             known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
             along = along / (len(outputs) * np.where(known, square, 1.0))

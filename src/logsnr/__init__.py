@@ -29,10 +29,10 @@ from .solvers.statistics import Statistics
 from .solvers.tune import tune
 
 if TYPE_CHECKING:
-    from .analysis import log_likelihood
+    from .analysis import log_likelihood, log_prob
     from .integrations import check, wrap
 
-LAZY = {"check": "integrations", "wrap": "integrations", "log_likelihood": "analysis"}
+LAZY = {"check": "integrations", "wrap": "integrations", "log_likelihood": "analysis", "log_prob": "analysis"}
 
 
 def __getattr__(name: str) -> Any:
@@ -73,6 +73,7 @@ __all__ = [
     "grid",
     "grid_names",
     "log_likelihood",
+    "log_prob",
     "randn",
     "sample",
     "solve",

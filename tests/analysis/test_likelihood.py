@@ -9,10 +9,12 @@ import torch
 
 import logsnr
 from logsnr import analysis
+from logsnr.analysis.divergence import Exact
 
 SCH = logsnr.VPLinear()
 MEAN, VARIANCE = np.array([0.5, -1.0, 0.0]), np.array([0.3, 1.0, 2.0])
 GAUSSIAN = analysis.Gaussian(MEAN, VARIANCE)
+GAUSSIAN_1D = analysis.Gaussian(-1.0, 1.0)
 X = GAUSSIAN.sample_at(SCH, SCH.t_end, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -23,16 +25,16 @@ def normal(x: torch.Tensor, t: float) -> torch.Tensor:
     return (-0.5 * (x - alpha * torch.from_numpy(MEAN)) ** 2 / spread - 0.5 * (2 * math.pi * spread).log()).sum(1)
 
 
-@pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
-def test_gaussians(prediction: str) -> None:
+@pytest.mark.parametrize(("prediction", "steps", "tol"), [("x0", 100, 1e-6), ("eps", 30, 1e-3), ("v", 30, 1e-3)])
+def test_gaussians(prediction: str, steps: int, tol: float) -> None:
     """To 1e-6 with the exact law at the start; pure noise in its place costs little."""
     den = GAUSSIAN.denoiser(SCH, prediction)
-    found = analysis.log_likelihood(den, X, prior=lambda x: normal(x, SCH.t_start))
-    torch.testing.assert_close(found.value, normal(X, SCH.t_end), rtol=0, atol=1e-6)
+    found = analysis.log_likelihood(den, X, steps=steps, prior=lambda x: normal(x, SCH.t_start))
+    torch.testing.assert_close(found.value, normal(X, SCH.t_end), rtol=0, atol=tol)
     assert not found.error.any()
-    plain = analysis.log_likelihood(den, X)
+    plain = analysis.log_likelihood(den, X, steps=30)
     torch.testing.assert_close(plain.value, found.value, rtol=0, atol=0.05)
-    assert found.nfe == 400
+    assert found.nfe == 4 * steps
     bits = found.bits_per_dimension(7.0)
     torch.testing.assert_close(bits, 7 - found.value / (3 * math.log(2)))
 
@@ -54,37 +56,122 @@ def test_mixtures() -> None:
     torch.testing.assert_close(found.value, density(x, last), rtol=0, atol=1e-5)
 
 
-def test_probes_tell_their_error() -> None:
-    """Random signs are exact on diagonal Jacobians; elsewhere 95 % of the exact values lie within two errors."""
-    basis = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))[0]
-    cov = basis @ torch.diag(torch.tensor([0.05, 0.3, 1.0, 3.0], dtype=torch.float64)) @ basis.T
-    data = analysis.Gaussian(np.zeros(4), cov.numpy())
-    x = data.sample_at(SCH, SCH.t_end, 200, generator=torch.Generator().manual_seed(3))
-    den = data.denoiser(SCH, "x0")
-    exact = analysis.log_likelihood(den, x, steps=40)
-    found = [analysis.log_likelihood(den, x[:8], method="hutchinson", steps=40, probes=16, seed=s) for s in range(25)]
-    off = torch.stack([(one.value - exact.value[:8]) / one.error for one in found])
-    assert 0.85 < float((off.abs() < 2.13).double().mean()) <= 1  # Student's t of 15 degrees of freedom at 95 %
+def rotated(variances: torch.Tensor) -> analysis.Gaussian:
+    size = len(variances)
+    basis = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=SEEDED.manual_seed(2)))[0]
+    return analysis.Gaussian(np.zeros(size), (basis @ torch.diag(variances) @ basis.T).numpy())
+
+
+SEEDED = torch.Generator()
+PROBLEMS = {
+    "gaussian": rotated(torch.logspace(-2, 0.5, 16, dtype=torch.float64)),
+    "mixture": analysis.GaussianMixture(
+        torch.randn(8, 16, dtype=torch.float64, generator=SEEDED.manual_seed(5)), torch.full((8,), 0.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_probes_tell_their_error(problem: str) -> None:
+    """Of the exact values, 95 % lie within the interval; each sample has probes of its own."""
+    data = PROBLEMS[problem]
+    x = data.sample_at(SCH, SCH.t_end, 300, generator=SEEDED.manual_seed(3))
+    den, spread = data.denoiser(SCH, "x0"), []
+    exact = analysis.log_likelihood(den, x, steps=4)
+    for method, estimates in (("hutchinson", 24), ("hutch++", 8)):
+        found = analysis.log_likelihood(den, x, method=method, steps=4, probes=24)
+        low, high = found.interval(0.95)
+        inside = (low <= exact.value) & (exact.value <= high)
+        assert 0.92 <= float(inside.double().mean()) <= 0.98
+        assert found.estimates == estimates
+        off = found.value - exact.value
+        assert abs(float(off.mean())) < 3 * float(off.std()) / math.sqrt(300)  # without bias
+        spread.append(float(off.std()))
+    assert spread[1] < 0.8 * spread[0]
+
+
+def flat(x: torch.Tensor) -> torch.Tensor:
+    return x.new_zeros(len(x))
+
+
+def test_probes_that_need_no_luck() -> None:
+    """Random signs are exact on diagonal Jacobians, and Hutch++ on those of few large eigenvalues; the probes of a
+    sample are the same in any batch."""
     diagonal = analysis.log_likelihood(GAUSSIAN.denoiser(SCH), X[:4], method="hutchinson", steps=20, probes=2)
     assert float(diagonal.error.max()) < 1e-9
+    data = rotated(torch.tensor([1.0, 0.5, *[0.0] * 10], dtype=torch.float64))  # rank 2
+    den, x = data.denoiser(SCH, "x0"), 0.1 * logsnr.randn((5, 12), seed=0, dtype=torch.float64)
+    exact = analysis.log_likelihood(den, x, steps=5, prior=flat)
+    sketched = analysis.log_likelihood(den, x, method="hutch++", steps=5, probes=6, prior=flat)
+    torch.testing.assert_close(sketched.value, exact.value, rtol=0, atol=1e-8)
+    alone = analysis.log_likelihood(den, x[:1], method="hutchinson", steps=5, probes=6, prior=flat)
+    whole = analysis.log_likelihood(den, x, method="hutchinson", steps=5, probes=6, prior=flat)
+    assert abs(float(alone.error[0] - whole.error[0])) < 1e-12
+    assert float(whole.error.min()) > 1e-3
 
 
-def test_the_sign_of_the_divergence_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("solver", "options", "tol"),
+    [
+        ("dpmpp-3m", {"steps": 80}, 5e-2),
+        ("krogstad", {"steps": 20}, 1e-3),
+        ("dopri5", {"rtol": 1e-5, "atol": 1e-5}, 5e-2),
+        ("dpm-23", {"rtol": 1e-3, "atol": 1e-3}, 5e-2),
+    ],
+)
+def test_any_solver(solver: str, options: dict[str, Any], tol: float) -> None:
+    """The log-density is carried along as more elements of the state, by tables and by steps of their own."""
+    x, den = X[:4], GAUSSIAN.denoiser(SCH, "v")
+    found = analysis.log_likelihood(den, x, solver=solver, prior=lambda z: normal(z, SCH.t_start), **options)
+    torch.testing.assert_close(found.value, normal(x, SCH.t_end), rtol=0, atol=tol)
+    torch.testing.assert_close(found.latent, GAUSSIAN.flow(x, SCH, SCH.t_end, 1.0), rtol=0, atol=tol)
+    assert found.nfe >= 40
+
+
+def test_the_noisy_end_may_be_pure_noise() -> None:
+    """At alpha = 0 the prior is exact; a program carries its own span."""
+    flow = logsnr.FlowMatching()
+    den, times = GAUSSIAN.denoiser(flow, "velocity"), np.linspace(0.02, 1.0, 31)
+    program = logsnr.solver("krogstad").program(flow, times, prediction="x0")
+    x = GAUSSIAN.sample_at(flow, 0.02, 4, generator=SEEDED.manual_seed(0))
+    spread = torch.from_numpy(0.98**2 * VARIANCE + 0.02**2)
+    exact = torch.distributions.Normal(0.98 * torch.from_numpy(MEAN), spread.sqrt()).log_prob(x).sum(1)
+    found = analysis.log_likelihood(den, x, solver=program)  # which has its span
+    torch.testing.assert_close(found.value, exact, rtol=0, atol=1e-2)
+    same = analysis.log_likelihood(den, x, solver="krogstad", steps=30, grid="time", t_end=0.02)
+    torch.testing.assert_close(same.value, found.value, rtol=0, atol=1e-2)
+
+
+def test_a_little_of_the_divergence_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mutant: a thousandth of the divergence is seen at once."""
-    from logsnr.analysis import likelihood
+    right = Exact.__call__
+    monkeypatch.setattr(Exact, "__call__", lambda self, product: 0.999 * right(self, product))
+    found = analysis.log_likelihood(GAUSSIAN.denoiser(SCH), X, steps=40, prior=lambda x: normal(x, SCH.t_start))
+    assert float((found.value - normal(X, SCH.t_end)).abs().max()) > 1e-3
 
-    right = likelihood._trace
-    monkeypatch.setattr(likelihood, "_trace", lambda slope, y: 0.999 * right(slope, y))
-    found = analysis.log_likelihood(GAUSSIAN.denoiser(SCH), X, prior=lambda x: normal(x, SCH.t_start))
-    assert float((found.value - normal(X, SCH.t_end)).abs().max()) > 1e-4
+
+def test_data_outside_the_models_range() -> None:
+    den = GAUSSIAN.denoiser(SCH)
+    with pytest.raises(ValueError, match=r"x has a root mean square of .*, of which .* is left at t_start = 1"):
+        analysis.log_likelihood(den, 255 * X, steps=4)
+    with pytest.warns(UserWarning, match="the latent of 64 of 64 samples, the first being 0, has a root mean square"):
+        analysis.log_likelihood(den, 0 * X + 30, steps=4)
+    with pytest.raises(ValueError, match=r"is left at t_start = 0\.5"):
+        analysis.log_likelihood(den, X, steps=4, t_start=0.5)
 
 
 def test_bad_input() -> None:
     den = GAUSSIAN.denoiser(SCH)
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"method": "trace"}, "method = 'trace'"),
+        ({"method": "trace"}, "method must be 'exact'"),
         ({"steps": 0}, "steps must be"),
         ({"method": "hutchinson", "probes": 1}, "probes must be"),
+        ({"method": "hutch++", "probes": 5}, "probes must be a whole number of at least 6"),
+        ({"t_start": 0.1, "t_end": 0.9}, "t_start must be noisier than t_end"),
+        ({"rtol": 1e-3}, "rk4 takes steps equal in lam; leave out rtol"),
+        ({"solver": "ddpm", "steps": 4}, "ddpm adds noise"),
+        ({"solver": logsnr.solver("ddpm").program(SCH, [1.0, 0.5])}, "t_start must be noisier"),
+        ({"solver": "ddim"}, "steps or nfe"),
     ]
     for options, message in wrong:
         with pytest.raises(ValueError, match=message):
@@ -94,3 +181,22 @@ def test_bad_input() -> None:
         analysis.log_likelihood(GAUSSIAN.denoiser(flow, "velocity"), X)
     with pytest.raises(TypeError, match="x must be a torch tensor"):
         analysis.log_likelihood(den, X.numpy())  # type: ignore[arg-type]
+    blind = logsnr.Denoiser(lambda x, t: x.detach(), SCH, "v")
+    with pytest.raises(ValueError, match="likelihood needs gradients through the model"):
+        analysis.log_likelihood(blind, X, steps=1)
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        analysis.log_likelihood(den, X, steps=1).interval(1.0)
+
+
+def test_odd_states() -> None:
+    """A network in half precision, one sample of one element, samples without a shape, and none at all."""
+    half = logsnr.Denoiser(lambda x, t: 0.5 * x, SCH, "v", dtype=torch.float16)
+    assert analysis.log_likelihood(half, X[:1, :1].float().mT, steps=2).value.isfinite().all()
+    for method in ("exact", "hutchinson", "hutch++"):
+        found, column = (
+            analysis.log_likelihood(GAUSSIAN_1D.denoiser(SCH), x, steps=4, method=method, probes=6, solver="krogstad")
+            for x in (X[:, 1], X[:, 1:2])
+        )
+        torch.testing.assert_close(found.value, column.value, rtol=0, atol=1e-10)
+        assert found.latent.shape == (64,)
+    assert analysis.log_likelihood(GAUSSIAN.denoiser(SCH), X[:0], steps=2).value.shape == (0,)

@@ -3,9 +3,11 @@
 import re
 
 import pytest
+import torch
 from pages import DOCS, blocks, printed
 from typer.testing import CliRunner
 
+import logsnr
 from logsnr.cli import app
 
 BLOCKS = blocks("analysis.md")
@@ -48,3 +50,19 @@ def test_pictures_exist() -> None:
     """Every picture of the page is there and below 150 KB."""
     for name in re.findall(r"\]\((figures/[^)]+)\)", (DOCS / "analysis.md").read_text()):
         assert 0 < (DOCS / name).stat().st_size < 150_000
+
+
+def test_solvers_whose_steps_have_no_density() -> None:
+    """Those that the page names, and no others that add noise."""
+    told = re.search(r"about a stage with noise: `([^`]+)`", (DOCS / "analysis.md").read_text())
+    assert told
+    sch, refused = logsnr.VPLinear(), set()
+    den = logsnr.Denoiser(lambda x, t: x, sch)
+    for name in logsnr.solver_names():
+        method = logsnr.solver(name)
+        if method.planner and (program := method.program(sch, logsnr.grid(sch, 3))).noises:
+            try:
+                logsnr.log_prob(den, torch.zeros(program.steps + 1, 1, 1), program)
+            except ValueError:
+                refused.add(name)
+    assert refused == set(told[1].split())

@@ -192,6 +192,24 @@ def test_bad_settings(message: str, given: dict[str, Any]) -> None:
         logsnr.Picard(**given)
 
 
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "sde-dpmpp-2m"])
+def test_samples_that_are_numbers(solver: str) -> None:
+    """x of shape (B,): the sequential run, bit for bit, and what a callback sees has that shape."""
+    den, x, seen = logsnr.analysis.two_gaussians().denoiser(SCH), torch.linspace(-2, 2, 5), list[tuple[int, ...]]()
+    options = {"solver": solver, "steps": 6, "seed": 0, "trajectory": True}
+    found = logsnr.solve(
+        den,
+        x,
+        parallel=logsnr.Picard(tol=0.0, window=4),
+        callback=lambda n, t, s: seen.append(tuple(s.shape)),
+        **options,
+    )
+    whole = logsnr.solve(den, x, **options)
+    assert torch.equal(found.x, whole.x)
+    assert torch.equal(found.trajectory, whole.trajectory)
+    assert seen == [(5,)] * 6
+
+
 def test_what_cannot_run_in_parallel() -> None:
     """Adaptive solvers, gradients and what is no Picard are refused before any work."""
     den = logsnr.Denoiser(lambda x, t: 1 / 0, SCH)
@@ -201,7 +219,5 @@ def test_what_cannot_run_in_parallel() -> None:
         logsnr.sample(den, start(), steps=3, parallel=7)
     with pytest.raises(ValueError, match="ranks = True needs ranks"):
         logsnr.sample(den, start(), steps=3, parallel=logsnr.Picard(ranks=True))
-    with pytest.raises(ValueError, match=r"at least 2 dimensions, not \(3,\)"):
-        logsnr.sample(den, torch.ones(3), steps=3, parallel=logsnr.Picard())
     with pytest.raises(ValueError, match="record no gradients"):
         logsnr.sample(den, start().requires_grad_(), steps=3, parallel=logsnr.Picard())

@@ -1,0 +1,35 @@
+"""The checks of a run's arguments that need no plan."""
+
+from typing import Any
+
+import torch
+
+from .answers import check_state
+from .denoiser import Denoiser
+from .parallel.settings import Picard
+from .planners.checks import choice, count
+
+
+def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, checkpoint: Any, **flags: Any) -> None:
+    """Raise TypeError or ValueError for a denoiser, a start and helpers that are none or do not fit."""
+    if not isinstance(den, Denoiser):
+        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_state(x, complex_too=True)
+    if isinstance(den.model, torch.nn.Module):
+        parameter = next(den.model.parameters(), x)
+        if parameter.device != x.device:
+            raise ValueError(f"x is on {x.device}, but the model's parameters are on {parameter.device}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, not {value!r:.60}")
+    choice("on_nan", on_nan, ("raise", "keep"))
+    if checkpoint is not None and not flags["grad"]:
+        raise ValueError(f"checkpoint = {checkpoint!r:.60} is for runs with grad = True")
+    if checkpoint is not None:
+        count("checkpoint", checkpoint)
+    if parallel is not None and flags["grad"]:
+        raise ValueError("grad = True does not go with parallel=, which records no gradients")
+    if parallel is not None and not isinstance(parallel, Picard):
+        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")

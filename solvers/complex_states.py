@@ -1,0 +1,94 @@
+"""Complex states: runs work on their real and imaginary parts, models see complex tensors.
+
+Noise has unit power for each complex number, as ``torch.randn`` of a complex dtype has it: E |eps|^2 = 1, and the two
+parts are independent with the standard deviation sqrt(1/2), ``SPREAD``. Tables are written for parts of deviation 1, so
+their noise columns are multiplied by it (`lower`); all else in them is linear, and acts on both parts alike.
+"""
+
+import math
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+SPREAD = math.sqrt(0.5)
+REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def to_parts(z: Any, like: str = "x") -> torch.Tensor:
+    """(..., 2), real: a view of a complex tensor where it can be. TypeError for what is none."""
+    if not isinstance(z, torch.Tensor) or z.dtype not in REAL:
+        found = z.dtype if isinstance(z, torch.Tensor) else type(z).__name__
+        raise TypeError(f"x is complex, and so must {like} be: complex64 or complex128, not {found}")
+    return torch.view_as_real(z.resolve_conj())
+
+
+def from_parts(x: torch.Tensor) -> torch.Tensor:
+    """The complex tensor of parts (..., 2), fp32 or fp64: a view of what is contiguous, so edits are edits of both."""
+    return torch.view_as_complex(x.contiguous())
+
+
+class Parts:
+    """A complex model as one of parts: ``model(x, t, **conditions)``."""
+
+    def __init__(self, model: Callable[..., Any]) -> None:
+        self.model = model
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, **conditions: Any) -> Any:
+        try:
+            answer = self.model(from_parts(x), t, **conditions)
+        except RuntimeError as error:
+            error.add_note(
+                "x is complex, and so is what the model sees; for a model of real tensors give torch.view_as_real(x), "
+                "or wrap it: lambda x, t: torch.view_as_complex(net(torch.view_as_real(x), t))"
+            )
+            raise
+        return to_parts(answer, "the model's answer") if isinstance(answer, torch.Tensor) else answer
+
+
+def of_parts(den: Any, x: torch.Tensor) -> Any:
+    """The denoiser of the parts of complex states like ``x``. ValueError for models in half precision."""
+    dtype = den.dtype(x.real)
+    if dtype not in REAL.values():
+        raise ValueError(f"the model is in {dtype}, and there are no complex numbers of that: x must be real for it")
+    other = copy(den)
+    other.model, other._dtype, other.spread = Parts(den.model), dtype, SPREAD
+    if den.guidance is not None and den.guidance.model is not None:
+        other.guidance = replace(den.guidance, model=Parts(den.guidance.model))
+    if den.map_x0 is not None:
+        mapped = den.map_x0
+        other.map_x0 = lambda x0, x, t: to_parts(mapped(from_parts(x0), from_parts(x), t), "what map_x0 returns")
+    return other
+
+
+def run_of_parts(den: Any, x: torch.Tensor, callback: Any, noise: Any) -> tuple[Any, torch.Tensor, Any, Any]:
+    """What `solve` is given for complex x, as it runs it: those who watch, and a function that makes noise, see complex
+    tensors."""
+    return of_parts(den, x), to_parts(x).contiguous(), callback and _watching(callback), noise and _noising(noise)
+
+
+def _watching(callback: Callable[..., Any]) -> Callable[..., Any]:
+    from .watching import takes_x0
+
+    def three(node: int, t: float, state: torch.Tensor) -> torch.Tensor | None:
+        return _changed(from_parts(state), lambda z: callback(node, t, z))
+
+    def four(node: int, t: float, state: torch.Tensor, x0: torch.Tensor) -> torch.Tensor | None:
+        return _changed(from_parts(state), lambda z: callback(node, t, z, from_parts(x0)))
+
+    return four if takes_x0(callback) else three
+
+
+def _changed(z: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> torch.Tensor | None:
+    """What a callback returns in place of the state."""
+    new = call(z)
+    return to_parts(new, "a new state") if isinstance(new, torch.Tensor) and new is not z else None
+
+
+def _noising(noise: Callable[..., Any]) -> Callable[..., Any]:
+    def asked(key: Any, like: torch.Tensor) -> torch.Tensor:
+        return to_parts(noise(key, from_parts(like)), f"noise({key.s:.6g}, {key.t:.6g})") / SPREAD
+
+    return asked

@@ -1,0 +1,147 @@
+"""Complex states: runs of their parts, with noise of unit power."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import logsnr
+from logsnr import analysis
+
+SCH = logsnr.VPLinear()
+VARIANCE = 0.25  # of a complex number; half of it is the real part's
+PARTS = analysis.Gaussian(0.0, VARIANCE).denoiser(SCH)
+
+
+def network(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """The exact eps of circular complex Gaussian data: in units of sqrt(1/2) each part is a real problem."""
+    assert z.is_complex()
+    return torch.view_as_complex(PARTS.eps(torch.view_as_real(z) * math.sqrt(2), t) / math.sqrt(2))
+
+
+def curved(z: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Whose bits do not depend on the batch, as those of torch's complex division do."""
+    return z * (1 / (1 + z.real**2 + z.imag**2)) - 0.3j * t[:, None]
+
+
+DEN, CURVED = logsnr.Denoiser(network, SCH), logsnr.Denoiser(curved, SCH, "v")
+Z = logsnr.start(SCH, (4, 3), seed=0, dtype=torch.complex64)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_noise_of_unit_power(dtype: torch.dtype) -> None:
+    """As torch.randn has it, with independent parts; the same for a sample alone."""
+    z = logsnr.randn((20_000, 2), seed=0, dtype=dtype)
+    assert z.dtype is dtype
+    assert abs(float(z.abs().square().mean()) - 1) < 0.02
+    assert abs(float(z.real.var()) - 0.5) < 0.01
+    assert abs(float((z.real * z.imag).mean())) < 0.01
+    assert torch.equal(logsnr.randn((1, 2), seed=0, sample_ids=[7], dtype=dtype)[0], z[7])
+    edm = logsnr.start(logsnr.EDM(), (500, 2), seed=0, dtype=dtype)
+    assert 70 < float(edm.abs().square().mean().sqrt()) < 90
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "dpmpp-2m"},
+        {"solver": "ddpm", "seed": 1},
+        {"solver": "sde-dpmpp-2m", "seed": 1},
+        {"solver": "sde-dpmpp-2m", "seed": 1, "brownian": True},
+        {"solver": "ddpm", "noise": lambda key, like: torch.randn_like(like)},
+    ],
+)
+def test_power_of_what_is_generated(options: dict[str, Any]) -> None:
+    """That of the exact moments: noise that is added on the way has unit power too."""
+    start = logsnr.start(SCH, (20_000, 1), seed=0, dtype=torch.complex128)
+    end = logsnr.sample(DEN, start, steps=12, **options)
+    wanted = analysis.sampler_moments(options["solver"], analysis.Gaussian(0.0, VARIANCE), SCH, steps=12)
+    assert abs(float(end.abs().square().mean()) / float(wanted.cov) - 1) < 0.04
+    assert end.dtype is torch.complex128
+
+
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "heun", "sde-dpmpp-2m"])
+def test_a_sample_alone_and_in_parallel(solver: str) -> None:
+    """The same bits, in windows of calls too, and from tensors that are not dense or only conjugated when read."""
+    whole = logsnr.solve(CURVED, Z, solver=solver, steps=5, seed=0, trajectory=True)
+    alone = logsnr.sample(CURVED, Z[2:3], solver=solver, steps=5, seed=0, sample_ids=[2])
+    assert torch.equal(alone, whole.x[2:3])
+    window = logsnr.Picard(tol=0.0, window=3)
+    parallel = logsnr.solve(CURVED, Z, solver=solver, steps=5, seed=0, parallel=window, trajectory=True)
+    assert torch.equal(parallel.x, whole.x)
+    assert torch.equal(parallel.trajectory, whole.trajectory)
+    for same in (Z.mT.contiguous().mT, Z.conj().resolve_conj().conj()):
+        assert torch.equal(logsnr.sample(CURVED, same, solver=solver, steps=5, seed=0), whole.x)
+
+
+def test_those_who_watch_see_complex_states() -> None:
+    def edit(node: int, t: float, state: torch.Tensor, x0: torch.Tensor) -> None:
+        assert state.is_complex()
+        assert x0.is_complex()
+        state.mul_(0)
+
+    assert not logsnr.sample(CURVED, Z, solver="ddim", steps=3, callback=edit).any()
+    assert not logsnr.sample(CURVED, Z, solver="ddim", steps=3, callback=lambda node, t, state: 0 * state).any()
+    kept = logsnr.sample(CURVED, Z, solver="ddim", steps=3, callback=lambda node, t, state: state)
+    assert torch.equal(kept, logsnr.sample(CURVED, Z, solver="ddim", steps=3))
+    with pytest.raises(TypeError, match="so must a new state be"):
+        logsnr.sample(CURVED, Z, solver="ddim", steps=3, callback=lambda node, t, state: state.real)
+
+
+def test_guided_mapped_adaptive_and_differentiated() -> None:
+    def conditional(z: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return curved(z, t) + y[:, None]
+
+    one, none = torch.ones(4), torch.zeros(4)
+    weak = {"model": lambda z, t, y: conditional(z, t, 0 * y)}
+    ends = []
+    for more in ({"uncond": {"y": none}}, weak):
+        guidance = logsnr.Guidance(2.0, **more)  # type: ignore[arg-type]
+        den = logsnr.Denoiser(conditional, SCH, "v", conditions={"y": one}, guidance=guidance)
+        ends.append(logsnr.sample(den, Z, steps=4))
+    torch.testing.assert_close(*ends)
+    small = logsnr.Denoiser(curved, SCH, "v", map_x0=lambda x0, z, t: x0 / x0.abs().clamp_min(1))
+    assert float(logsnr.sample(small, Z, solver="dpmpp-2m", steps=4, t_end=0).abs().max()) < 1 + 1e-5
+    assert logsnr.sample(CURVED, Z, solver="dpm-12", rtol=1e-2).isfinite().all()
+    z = Z.clone().requires_grad_()
+    logsnr.sample(CURVED, z, steps=3).abs().sum().backward()
+    assert z.grad is not None
+    assert z.grad.is_complex()
+    assert torch.equal(CURVED.v(Z, 0.5), curved(Z, torch.full((4,), 0.5)))
+    torch.testing.assert_close(DEN.x0(Z, 0.5), (Z - float(SCH.sigma(0.5)) * DEN.eps(Z, 0.5)) / float(SCH.alpha(0.5)))
+
+
+def test_densities() -> None:
+    """Of both parts together: the exact ones, as sums over the parts."""
+    z = math.sqrt(0.5) * torch.view_as_complex(torch.randn(4, 2, 2, dtype=torch.float64))
+    found = logsnr.log_likelihood(DEN, z, steps=60)
+    spread = float(SCH.alpha(SCH.t_end)) ** 2 * VARIANCE + float(SCH.sigma(SCH.t_end)) ** 2
+    exact = torch.distributions.Normal(0.0, math.sqrt(spread / 2)).log_prob(torch.view_as_real(z)).sum((1, 2))
+    torch.testing.assert_close(found.value, exact, rtol=0, atol=2e-3)
+    assert found.latent.is_complex()
+    run = logsnr.solve(DEN, Z.to(torch.complex128), solver="ddpm", steps=4, seed=0, trajectory=True)
+    assert run.trajectory is not None
+    assert run.program is not None
+    steps = logsnr.log_prob(DEN, run.trajectory, run.program)
+    law = torch.distributions.Normal(torch.view_as_real(steps.mean), steps.std.reshape(-1, 1, 1, 1))
+    torch.testing.assert_close(steps.steps, law.log_prob(torch.view_as_real(run.trajectory[1:])).sum((2, 3)))
+    real = logsnr.log_prob(PARTS, torch.zeros(5, 1, 1), run.program)
+    torch.testing.assert_close(steps.std, real.std * math.sqrt(0.5))
+
+
+def test_bad_input() -> None:
+    wrong: list[tuple[Any, type[Exception], str]] = [
+        (lambda z, t: z.real, TypeError, "x is complex, and so must the model's answer be"),
+        (lambda z, t: (z,), TypeError, "the model returned tuple"),
+        (torch.nn.Linear(3, 3).half(), ValueError, "there are no complex numbers of that"),
+    ]
+    for model, error, message in wrong:
+        with pytest.raises(error, match=message):
+            logsnr.sample(logsnr.Denoiser(model, SCH), Z, steps=2)
+    net = torch.nn.Linear(3, 3)
+    with pytest.raises(RuntimeError) as caught:
+        logsnr.sample(logsnr.Denoiser(lambda z, t: net(z), SCH), Z, steps=2)
+    assert "view_as_complex(net(torch.view_as_real(x), t))" in caught.value.__notes__[0]
+    with pytest.raises(ValueError, match="x must be a float tensor"):
+        logsnr.sample(CURVED, torch.empty(2, 3, dtype=torch.complex32, device="meta"), steps=2)
