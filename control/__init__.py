@@ -3,8 +3,13 @@
 Everything here stands on `logsnr.solvers`, and nothing there imports it.
 """
 
+from ..solvers.guides import At, Guide
 from .encode import decode, encode
 from .flow_maps import FlowMap
+from .guidance import MGPD, Classifier, FreeDoM, chain, threshold_dynamic, threshold_static, universal
+from .inverse import Linear, LinearProblem
+from .inverse_methods import DPS, ILVR, MMPS, PiGDM, Projection
+from .inverse_operators import blur, gray, mask, matrix, operator, superresolution
 from .one_step import step
 from .pairs import pairs
 from .shards import Pairs
@@ -12,19 +17,41 @@ from .teachers import consistency_pair, noised, progressive_target, score_gradie
 from .trees import TreeDenoiser, TreeSolution, leaf_seed, sample_tree, solve_tree
 
 __all__ = [
+    "DPS",
+    "ILVR",
+    "MGPD",
+    "MMPS",
+    "At",
+    "Classifier",
     "FlowMap",
+    "FreeDoM",
+    "Guide",
+    "Linear",
+    "LinearProblem",
     "Pairs",
+    "PiGDM",
+    "Projection",
     "TreeDenoiser",
     "TreeSolution",
+    "blur",
+    "chain",
     "consistency_pair",
     "decode",
     "encode",
+    "gray",
     "leaf_seed",
+    "mask",
+    "matrix",
     "noised",
+    "operator",
     "pairs",
     "progressive_target",
     "sample_tree",
     "score_gradient",
     "solve_tree",
     "step",
-]
+    "superresolution",
+    "threshold_dynamic",
+    "threshold_static",
+    "universal",
+]  # fmt: skip

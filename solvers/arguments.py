@@ -6,6 +6,7 @@ import torch
 
 from .answers import check_state
 from .denoiser import Denoiser
+from .guides import check_map
 from .parallel.settings import Picard
 from .planners.checks import choice, count
 
@@ -19,6 +20,8 @@ def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any,
         parameter = next(den.model.parameters(), x)
         if parameter.device != x.device:
             raise ValueError(f"x is on {x.device}, but the model's parameters are on {parameter.device}")
+    if den.map_x0 is not None and not x.is_complex():
+        check_map(den.map_x0, x.to(den.dtype(x)))
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
     for name, value in flags.items():

@@ -1,7 +1,7 @@
 """What a run asks a denoiser: its conditions by sample, its guidance by call, its map of x0."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,10 +11,12 @@ from .answers import check_output, convert, estimate
 from .arrays import Array
 from .conditions import Conditions, check_rows, column, joined, rows_of
 from .guidance import Guidance
+from .guides import At, MapX0, applied, check_recorded, recording
 from .heads import Level, network_rate
 from .schedules.base import Schedule
 
 __all__ = ["Asked", "Asking", "column", "x0_map"]
+Ask = Callable[[torch.Tensor, torch.Tensor], Any]
 
 
 class Asked(Protocol):
@@ -25,7 +27,7 @@ class Asked(Protocol):
     prediction: str
     conditions: Conditions
     guidance: Guidance | None
-    map_x0: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None
+    map_x0: MapX0 | None
 
     @property
     def answers(self) -> str: ...
@@ -57,12 +59,23 @@ class Asking:
 
     def call(self, x: torch.Tensor, timesteps: torch.Tensor, n: int) -> Any:
         """The answer of call n for the whole batch, or both of its answers where the run combines them."""
-        den = self.den
-        answer = den.model(x, timesteps, **den.conditions) if self.guidance is None else self._guided(x, timesteps, n)
-        return answer if den.map_x0 is None else self._mapped(x, answer, np.full(1, n))
+        if self.den.map_x0 is None:
+            return self._whole(x, timesteps, n)
+        return self._mapped(partial(self._whole, n=n), x, timesteps, np.full(1, n))
 
     def rows(self, x: torch.Tensor, timesteps: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> Any:
         """One answer for every row of ``x``, each of a call and a sample: int64 (N,) on the CPU."""
+        if self.den.map_x0 is None:
+            return self._rows(x, timesteps, calls, samples)
+        ask = partial(self._rows, calls=calls, samples=samples)
+        return self._mapped(ask, x, timesteps, calls.numpy(), samples)
+
+    def _whole(self, x: torch.Tensor, timesteps: torch.Tensor, n: int) -> Any:
+        if self.guidance is None:
+            return self.den.model(x, timesteps, **self.den.conditions)
+        return self._guided(x, timesteps, n)
+
+    def _rows(self, x: torch.Tensor, timesteps: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> Any:
         den = self.den
         answer = den.model(x, timesteps, **rows_of(den.conditions, samples))
         if self.guidance is not None:
@@ -76,7 +89,7 @@ class Asking:
                 u = check_output((self.guidance.model or den.model)(x[at], timesteps[at], **others), x[at])
                 w = self.guidance.weight(scales[some.numpy()], samples[some], c)
                 answer = c.index_copy(0, at, self.guidance.combined(u, c[at], w).to(c.dtype))
-        return answer if den.map_x0 is None else self._mapped(x, answer, calls.numpy())
+        return answer
 
     def estimate(self, seen: torch.Tensor, answer: Any, n: int) -> torch.Tensor:
         """E[x0] at call n, of what it has seen and its answer."""
@@ -110,13 +123,19 @@ class Asking:
         both: Conditions = joined([self.guidance.other(self.den.conditions), self.den.conditions])
         return both
 
-    def _mapped(self, x: torch.Tensor, answer: Any, calls: Array) -> torch.Tensor:
+    def _mapped(
+        self, ask: Ask, x: torch.Tensor, timesteps: torch.Tensor, calls: Array, samples: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The x0 that the user's map makes of the answer's."""
-        answer, wide = check_output(answer, x), torch.promote_types(x.dtype, torch.float32)
-        a, b = (column(c[calls], x).to(wide) for c in self.to_x0)
-        t = torch.from_numpy(np.asarray(self.times, dtype=np.float64)[calls]).to(wide).to(x.device).expand(len(x))
-        assert self.den.map_x0 is not None
-        new = self.den.map_x0(a * x.to(wide) + b * answer.to(wide), x, t)
+        map_x0, wide = self.den.map_x0, torch.promote_types(x.dtype, torch.float32)
+        assert map_x0 is not None
+        recorded, times = torch.is_grad_enabled(), np.asarray(self.times, dtype=np.float64)[calls]
+        with recording(map_x0, x, timesteps) as (seen, told):
+            answer = check_output(ask(seen.to(x.dtype), told), x)
+            check_recorded(map_x0, answer)
+            a, b = (column(c[calls], x).to(wide) for c in self.to_x0)
+            x0 = a * seen.to(wide) + b * answer.to(wide)
+            new = applied(map_x0, x0, seen, At(self.den.schedule, times, x0, samples, recorded))
         return check_output(new, x)
 
 

@@ -14,6 +14,7 @@ from .asking import Asking
 from .complex_states import from_parts, of_parts, to_parts
 from .conditions import check_conditions
 from .guidance import Guidance
+from .guides import MapX0, check_map
 from .heads import HEADS, Level, network_rate
 from .names import head_hint, nearest
 from .schedules.base import Schedule, check_schedule
@@ -22,7 +23,6 @@ CHANGED = "the model has changed x in place, which is the state itself; let it w
 
 Model = Callable[..., Any]
 TimeMap = Callable[[torch.Tensor], torch.Tensor]
-MapX0 = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Denoiser:
@@ -43,7 +43,8 @@ class Denoiser:
                 lists and tuples; the rows follow their samples wherever they are evaluated. The rest is handed on.
     guidance:   a `Guidance`: the model is asked with and without its condition.
     map_x0:     map_x0(x0, x, t), of tensors like x and times (B,), the schedule's: what is taken for the model's x0, as
-                thresholds and clipping want it.
+                thresholds and clipping want it. Or a `Guide` (`logsnr.control`), which sees the schedule. Where it has
+                ``gradients = True``, the model is called with gradients recorded to x, and x0 depends on x.
 
     Complex x goes to the model as it is; eps has unit power for each complex number (`complex_states`).
     A denoiser holds no state: threads may share one. Raises ValueError for unknown names.
@@ -75,8 +76,7 @@ class Denoiser:
         self.time, self._dtype = time, dtype
         if guidance is not None and not isinstance(guidance, Guidance):
             raise TypeError(f"guidance must be a logsnr.Guidance, not {guidance!r:.60}")
-        if map_x0 is not None and not callable(map_x0):
-            raise TypeError(f"map_x0 must be a callable map_x0(x0, x, t), not {type(map_x0).__name__}")
+        check_map(map_x0)
         self.conditions, self.guidance, self.map_x0 = check_conditions("conditions", conditions), guidance, map_x0
         if guidance is not None and guidance.model is None and not guidance.uncond:
             raise ValueError("guidance needs the other answer: give it uncond= (conditions), or model=")
