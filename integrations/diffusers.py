@@ -57,6 +57,7 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
         trained_betas: Sequence[float] | None = None,
         prediction_type: str = "epsilon",
         rescale_betas_zero_snr: bool = False,
+        snr_shift_scale: float = 1.0,
         timestep_spacing: str = "linspace",
         timestep_type: str = "discrete",
         steps_offset: int = 0,

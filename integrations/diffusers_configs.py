@@ -15,10 +15,10 @@ MARKS = {"predict_x0": "unipc", "algorithm_type": "dpm"}  # what a config has of
 
 def is_flow(config: Mapping[str, Any]) -> bool:
     """Whether it is a flow model's. Only configs from files name their class; the others have a shift and no betas."""
-    name = str(config.get("_class_name", ""))
     if config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas"):
         return True
-    return name.startswith("FlowMatch") or ("shift" in config and not any(key in config for key in TABLE))
+    named = "FlowMatch" in str(config.get("_class_name"))
+    return named or ("shift" in config and not any(key in config for key in TABLE))
 
 
 def with_own_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def with_own_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     """
     config = dict(config)
     edm = config.get("sigma_data") is not None and not any(key in config for key in TABLE)
-    own = {key: config[key] for key in (*TABLE, "beta_end", *(EDM if edm else ())) if key in config}
+    own = {key: config[key] for key in (*TABLE, "beta_end", "snr_shift_scale", *(EDM if edm else ())) if key in config}
     if edm and "timestep_type" not in config:  # StableAudio's alone has no algorithm_type but a solver_type
         own["timestep_type"] = "cosine" if MARKS.keys().isdisjoint(config) and "solver_type" in config else "continuous"
     if is_flow(config):

@@ -48,6 +48,8 @@ class Run:
         """The stepper for a run from ``sample``."""
         first = self.place(timestep)
         program = self.setup.rest(self.plan, first)
+        if program.learned and (self.setup.ve or self.setup.edm):
+            raise ValueError("variance = 'learned' is of models with a table of betas, in the frame 'vp'")
         seed = self._seed(generator) if program.noises else None
         self.stepper = Stepper(program, self.plan.schedule, self.setup.head, sample, seed=seed, x0=False)
         return self.stepper
@@ -68,7 +70,7 @@ class Run:
             self._check_order(timestep)
             if sample is not self.returned or _version(sample) != self.version:
                 self._take(stepper, sample)
-        if answer.shape != sample.shape and answer.dim() == sample.dim() and answer.shape[1] == 2 * sample.shape[1]:
+        if answer.shape != sample.shape and not stepper.program.learned and _is_twice(answer, sample):
             answer = answer[:, : sample.shape[1]]  # the rest is a learned variance
         if setup.ve and setup.head == "v":  # theirs is normalised: of x / sqrt(1 + sigma^2)
             answer = answer.to(stepper.x.dtype) * math.hypot(1.0, stepper.t)
@@ -116,6 +118,11 @@ class Local(threading.local):
 def _version(x: torch.Tensor) -> int | float:
     """How often the tensor was written to; NaN, which equals nothing, in inference mode, where nobody counts."""
     return math.nan if x.is_inference() else x._version
+
+
+def _is_twice(answer: torch.Tensor, sample: torch.Tensor) -> bool:
+    """Whether it has twice the channels."""
+    return answer.dim() == sample.dim() and answer.shape[1] == 2 * sample.shape[1]
 
 
 def _same(told: float, t: float) -> bool:

@@ -27,17 +27,22 @@ def table_of(config: Any) -> Array:
     if trained is not None:
         trained = tuple(np.asarray(trained, dtype=np.float64).ravel().tolist())
     numbers = config.get("beta_start", 1e-4), config.get("beta_end", 0.02), config.get("num_train_timesteps", 1000)
-    return _table(config.get("beta_schedule", "linear"), *numbers, trained, bool(config.get("rescale_betas_zero_snr")))
+    scale = float(config.get("snr_shift_scale") or 1.0)
+    kind = config.get("beta_schedule", "linear")
+    return _table(kind, *numbers, trained, bool(config.get("rescale_betas_zero_snr")), scale)
 
 
 @lru_cache(maxsize=64)
-def _table(kind: str, start: float, end: float, count: int, trained: tuple[float, ...] | None, rescaled: bool) -> Array:
+def _table(
+    kind: str, start: float, end: float, count: int, trained: tuple[float, ...] | None, rescaled: bool, scale: float
+) -> Array:
     if trained is None and kind not in BETAS:
         raise ValueError(f"beta_schedule = {kind!r} is not one of {', '.join(BETAS)}; or give trained_betas")
     betas = BETAS[kind](start, end, count) if trained is None else np.array(trained)
     if not ((betas > 0) & (betas < 1)).all():
         raise ValueError(f"betas must lie between 0 and 1, but go from {betas.min():.6g} to {betas.max():.6g}")
     bars = np.asarray(np.cumprod(1 - betas))
+    bars = bars / (scale + (1 - scale) * bars)  # an SNR that many times smaller, of CogVideoX
     if rescaled:  # Lin et al., arXiv:2305.08891, algorithm 1
         root = np.sqrt(bars)
         bars = np.square((root - root[-1]) * root[0] / (root[0] - root[-1]))

@@ -156,7 +156,8 @@ def guided_diffusion(
 
     betas: "linear" (1e-4 to 0.02 for 1000 ``steps``), "cosine", or the numbers. prediction: "x0" if it was trained with
     predict_xstart. rescale_timesteps: told 1000 / steps of the index. timestep_map: of a respaced diffusion, whose
-    betas are given, the original indices. Twice the channels are fine: the learned variance is left out.
+    betas are given, the original indices. Twice the channels are fine: the second half is a learned variance, which
+    ``solver="ddpm", variance="learned"`` uses and all others leave out.
     """
     if isinstance(betas, str):
         if betas not in ("linear", "cosine"):

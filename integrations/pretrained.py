@@ -6,7 +6,7 @@ from typing import Any
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.schedules.straight import FlowMatching
-from .diffusers_configs import HEADS
+from .diffusers_configs import HEADS, is_flow
 from .diffusers_tables import discrete, table_of
 from .forms import denoiser, edm_raw, score_sde
 from .network import Network, OneMinus, Times, angle, quarter_log
@@ -43,7 +43,7 @@ def from_diffusers(net: Any, config: Any, *, shape: Any = None, **options: Any) 
     if "snr" in values and "sampling_eps" in values:
         ends = {name: values[name] for name in ("sigma_min", "sigma_max")}
         return score_sde(_named(net), "ve", **ends, shape=shape, **options)
-    if is_flow_config(values):
+    if is_flow(values):
         return _flow(net, values, shape, options)
     if "beta_start" in values or "trained_betas" in values:
         return _table(net, values, shape, options)
@@ -54,14 +54,6 @@ def from_diffusers(net: Any, config: Any, *, shape: Any = None, **options: Any) 
         "beta_end or trained_betas (a table), nor shift (a flow model), nor sigma_data (EDM): the explicit form is "
         f"{FORMS} of logsnr.integrations, or logsnr.Denoiser(model, schedule, prediction)"
     )
-
-
-def is_flow_config(values: Mapping[str, Any]) -> bool:
-    """Whether it is of a flow model; live configs do not carry the name of their class."""
-    if values.get("prediction_type") == "flow_prediction" or values.get("use_flow_sigmas"):
-        return True
-    named = "FlowMatch" in str(values.get("_class_name"))
-    return named or ("shift" in values and not values.keys() & {"beta_start", "trained_betas"})
 
 
 def _named(net: Any) -> Network:

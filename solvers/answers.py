@@ -42,6 +42,20 @@ def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
     )
 
 
+def learned_variance(output: Any, x: torch.Tensor) -> torch.Tensor:
+    """v, from -1 to 1 between the logarithms of two variances: the second half of the answer for ``x``; ValueError if
+    there is none."""
+    shape = getattr(output, "shape", None)
+    if x.dim() < 2 or shape != (x.shape[0], 2 * x.shape[1], *x.shape[2:]):
+        got = tuple(shape) if shape is not None else type(output).__name__
+        raise ValueError(
+            f"variance = 'learned' needs a network that returns twice the channels in dimension 1, not {got} for x of "
+            f"shape {tuple(x.shape)}; take variance='beta' or 'beta-tilde'"
+        )
+    v: torch.Tensor = output[:, x.shape[1] :]
+    return v
+
+
 def estimate(prediction: str, sch: Schedule, t: float, seen: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
     """E[x0] at time t, of what the model has seen and its answer; infinite or NaN where the head does not say."""
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from .answers import check_output, convert, estimate
+from ..kernels import transformed
+from .answers import check_output, convert, estimate, learned_variance
 from .arrays import Array
 from .conditions import Conditions, check_rows, column, joined, rows_of
 from .guidance import Guidance
@@ -37,17 +38,33 @@ class Asking:
     """A denoiser bound to a run: ``times`` (calls,) of its calls, and a ``batch`` of samples.
 
     scales: (calls,) or (calls, B), of its guidance. columns: whether the run combines the answers by its own columns:
-    they are then the pair of both. cost: of each call, evaluations per sample.
+    they are then the pair of both. cost: of each call, evaluations per sample. ordered: whether the
+    calls are made one after the other, by `call`. learned: whether the network's second
+    half is wanted: ``variance`` is that of the last call, with guidance of the conditional answer.
     """
 
-    def __init__(self, den: Asked, times: Any, batch: int | None, *, columns: bool = False) -> None:
+    def __init__(
+        self,
+        den: Asked,
+        times: Any,
+        batch: int | None,
+        *,
+        columns: bool = False,
+        ordered: bool = False,
+        learned: bool = False,
+    ) -> None:
         self.den, self.guidance, self.columns = den, den.guidance, columns
         if batch is not None:
             check_rows("conditions", den.conditions, batch)
         self.cost, self.times = [1] * len(times), times
+        self.twice: torch.Tensor | None = None
+        self.memory: dict[str, torch.Tensor] = {}
+        self.learned: bool = learned
+        self.variance: torch.Tensor | None = None
         if self.guidance is not None:
             if not columns:
                 self.guidance.rule.check_answer()
+            self.guidance.check_order(ordered)
             self.scales, self.needs = self.guidance.rule.asks(den.schedule, times)
             if batch is not None:
                 check_rows("uncond", self.guidance.other({}), batch)
@@ -72,7 +89,7 @@ class Asking:
 
     def _whole(self, x: torch.Tensor, timesteps: torch.Tensor, n: int) -> Any:
         if self.guidance is None:
-            return self.den.model(x, timesteps, **self.den.conditions)
+            return self._asked(self.den.model, x, timesteps, self.den.conditions)
         return self._guided(x, timesteps, n)
 
     def _rows(self, x: torch.Tensor, timesteps: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> Any:
@@ -97,24 +114,41 @@ class Asking:
             answer = answer[0] if self.guidance is None else answer[0] + self.scales[n] * (answer[1] - answer[0])
         return estimate(self.den.answers, self.den.schedule, self.times[n], seen, answer)
 
+    def _asked(self, model: Any, x: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions) -> Any:
+        answer = model(x, timesteps, **conditions)
+        if self.learned:
+            self.variance = learned_variance(answer, x)
+        return answer
+
     def _guided(self, x: torch.Tensor, timesteps: torch.Tensor, n: int) -> Any:
         assert self.guidance is not None
         without, with_ = self.needs[n]
         given, others = self.den.conditions, self.guidance.other(self.den.conditions)
-        other = self.guidance.model or self.den.model
+        model, other = self.den.model, self.guidance.model or self.den.model
         if not with_:
-            return other(x, timesteps, **others)
+            return self._asked(other, x, timesteps, others)
         if not without:
-            return self.den.model(x, timesteps, **given)
-        if other is self.den.model and self.guidance.batched:
-            doubled, twice = torch.cat([x, x]), torch.cat([timesteps, timesteps])
-            u, c = check_output(other(doubled, twice, **self._both), doubled).chunk(2)
+            return self._asked(model, x, timesteps, given)
+        if other is model and self.guidance.batched:
+            doubled, twice = self._doubled(x), torch.cat([timesteps, timesteps])
+            u, c = check_output(self._asked(model, doubled, twice, self._both), doubled).chunk(2)
+            self.variance = None if self.variance is None else self.variance[len(x) :]
         else:
-            u = check_output(other(x, timesteps, **others), x)
-            c = check_output(self.den.model(x, timesteps, **given), x)
+            u = check_output(self._asked(other, x, timesteps, others), x)
+            c = check_output(self._asked(model, x, timesteps, given), x)
         if self.columns:
             return u, c
-        return self.guidance.combined(u, c, self.guidance.weight(self.scales[n], None, c))
+        return self.guidance.combined(u, c, self.guidance.weight(self.scales[n], None, c), self.memory)
+
+    def _doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """x twice, in memory that is kept from call to call: to get fresh memory takes longer than the copies."""
+        if torch.is_grad_enabled() or transformed():
+            return torch.cat([x, x])
+        if self.twice is None:
+            self.twice = torch.cat([x, x])
+        else:
+            torch.cat([x, x], out=self.twice)
+        return self.twice
 
     @cached_property
     def _both(self) -> Conditions:

@@ -65,6 +65,8 @@ class Call:
             network returns. Shape (rows, columns), or (rows, columns, *event) for per-element coefficients.
     noises: keys of the standard normals added by the last columns, `NoiseKey` or (s, t) or (s, t, stream).
     node:   index of the grid node that the state has reached after this call, None inside a step.
+    learned: of a network that says how wide the noise is: with v from -1 to 1 in its answer, by element, the noises are
+            multiplied by exp(learned (1 + v) / 2) (Nichol and Dhariwal 2021, eq. 15).
 
     Raises ValueError, naming the field, for what is none of these: slots are numbered from 0 to 255, and ONE is 256.
     """
@@ -76,6 +78,7 @@ class Call:
     at: int = STATE
     noises: tuple[NoiseKey, ...] = ()
     node: int | None = None
+    learned: float = 0.0
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -92,6 +95,7 @@ class Call:
         put(self, "noises", tuple(map(_key, sequence("noises", self.noises))))
         if self.node is not None:
             put(self, "node", integer("node", self.node, 0, 1 << 31))
+        put(self, "learned", finite("learned", self.learned))
         if len(set(self.writes)) < len(self.writes) or not 0 < len(self.writes) <= MAX_WRITES:
             raise ValueError(f"writes must name 1 to {MAX_WRITES} different slots, not {self.writes}")
         if len(set(self.reads)) < len(self.reads):
@@ -99,7 +103,7 @@ class Call:
         put(self, "matrix", self._checked(_array(self.matrix)))
 
     def __reduce__(self) -> tuple[Any, ...]:  # arrays come back from pickle without their flag
-        return Call, (self.t, self.reads, self.writes, self.matrix, self.at, self.noises, self.node)
+        return Call, (self.t, self.reads, self.writes, self.matrix, self.at, self.noises, self.node, self.learned)
 
     def _checked(self, matrix: Array) -> Array:
         columns = len(self.reads) + len(self.noises)
@@ -141,7 +145,7 @@ class Call:
     def key(self) -> tuple[Any, ...]:
         """All that makes two calls the same."""
         numbers = self.matrix.shape, self.matrix.tobytes()
-        return self.t, self.at, self.reads, self.writes, self.noises, self.node, *numbers
+        return self.t, self.at, self.reads, self.writes, self.noises, self.node, self.learned, *numbers
 
 
 def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> list[Call]:

@@ -33,7 +33,9 @@ def run_in_groups(
 ) -> tuple[torch.Tensor, int]:
     """`run.run` with gradients, ``size`` calls made again at a time; where somebody watches, groups end at nodes."""
     rows, execution = lowered.program.calls, Execution(lowered, x, noise, functional=True, keep=keep)
-    asking, told = den.asking(lowered.times, len(x), columns=lowered.guided), timesteps(lowered, den, x)
+    learned = lowered.program.learned
+    asking = den.asking(lowered.times, len(x), columns=lowered.guided, learned=learned)
+    told = timesteps(lowered, den, x)
     memory = execution.memory
     assert isinstance(memory, TorchRegisters)
     for group in _groups([observe is not None and row.node is not None for row in rows], size):
@@ -68,7 +70,7 @@ def _carried(
         if writes(seen) != version:
             raise ValueError(f"call {n + 1}, t = {part.rows[n].t:.6g}: {CHANGED}")
         x0 = asking.estimate(seen, answer, n) if wanted else None
-        part.advance(answer)
+        part.advance(answer, asking.variance)
     return *memory.slots, memory.flags, x0
 
 

@@ -29,8 +29,9 @@ class Denoiser:
     """A model and what it means.
 
     model:      any callable ``model(x, t, **conditions)`` that returns a tensor like ``x`` (B, ...), or one with twice
-                the channels (dimension 1), whose second half, a learned variance, is left out. ``t`` has shape
-                (B,). Modules are not changed; call ``.eval()`` yourself.
+                the channels (dimension 1), whose second half, a learned variance, is for ``ddpm`` with
+                ``variance="learned"`` and else left out. ``t`` has shape (B,). Modules are not changed; call
+                ``.eval()`` yourself.
     schedule:   a `Schedule`.
     prediction: what the model returns: "x0", "eps", "v", "velocity" or "score" (`logsnr.solvers.heads`).
     time:       what the model wants to be told: "t" (the schedule's own time, the default; for `Discrete` the
@@ -100,10 +101,10 @@ class Denoiser:
         other.model, other._dtype = model, self.dtype(x)
         return other
 
-    def asking(self, times: Any, batch: int | None, *, columns: bool = False) -> Asking:
+    def asking(self, times: Any, batch: int | None, **run: bool) -> Asking:
         """What a run over calls at ``times`` asks, see `Asking`; ValueError for conditions of another batch than that
         of ``batch`` samples, if it is known."""
-        return Asking(self, times, batch, columns=columns)
+        return Asking(self, times, batch, **run)
 
     def __repr__(self) -> str:
         name = type(self.model).__name__ if isinstance(self.model, torch.nn.Module) else "model"

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 
 from ..kernels import Seeds, registers
-from .answers import check_output, check_state, estimate
+from .answers import check_output, check_state, estimate, learned_variance
 from .call import STATE, NoiseKey
 from .finite import not_finite
 from .heads import HEADS
 from .lower import Lowered, lower_guided
 from .names import head_hint
-from .noise import NoiseFunction, Seed, noise_source
+from .noise import Addressed, NoiseFunction, Seed, noise_source
 from .planning import check_event, check_times
 from .program import Program
 from .schedules.base import Schedule, check_schedule
@@ -37,6 +37,8 @@ class Execution:
         keep: bool = False,
     ) -> None:
         self.calls, self.rows = lowered.updates.calls, lowered.program.calls
+        if lowered.program.learned and isinstance(noise, Seeds):  # the kernels know of no factor
+            noise = Addressed(noise)
         self.begun, self.noise, self.keep, self.n = x, noise, keep, 0
         self.memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None, functional=functional)
 
@@ -50,14 +52,20 @@ class Execution:
     def done(self) -> bool:
         return self.n == len(self.calls)
 
-    def advance(self, answer: Any) -> None:
-        """Carry out the next call with the model's answer; see `run.run` for what is raised."""
+    def advance(self, answer: Any, variance: torch.Tensor | None = None) -> None:
+        """Carry out the next call with the model's answer; see `run.run` for what is raised.
+
+        variance: of a call whose noise is learned, what `learned_variance` takes from the answer."""
         n = self.n
         status = self.memory.step(n, answer)
         if status < 0:
             call, row, seen = self.calls[n], self.rows[n], self.x
             outputs = checked_answers(answer, seen, call.models, n, len(self.calls), row.t)
-            status = self.memory.update(n, outputs, added(self.noise, row.noises, seen))
+            normals = added(self.noise, row.noises, seen)
+            if variance is not None and row.learned:
+                factor = torch.exp(row.learned / 2 * (1 + variance.to(normals[0].dtype)))
+                normals = [factor * z for z in normals]
+            status = self.memory.update(n, outputs, normals)
         if status and not self.keep:
             answers = answer if self.calls[n].models > 1 else (answer,)
             state = self.memory.slots[STATE]
@@ -145,7 +153,7 @@ class Stepper(Execution):
             if self._keeps:
                 first, *_ = checked_answers(answer, self.x, 1, self.n, len(self.calls), row.t)
                 self._x0 = estimate(self.prediction, self.schedule, row.t, self.x, first)
-            self.advance(answer)
+            self.advance(answer, learned_variance(answer, self.x) if self.program.learned else None)
         self.node = self.node if row.node is None else row.node
         if self.n == len(self.calls):
             self.finish()

@@ -48,10 +48,31 @@ def _zero_star(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
     return _guided(s * u, c, w)
 
 
-def _projected(u: torch.Tensor, c: torch.Tensor, w: Any, eta: float = 0.0, threshold: float = 0.0) -> torch.Tensor:
+def _damped(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
+    """The unconditional answer projected on the direction that both share most, the first right singular vector of
+    (u, c) (Kwon et al. 2025, tangential damping), from the angle of the eigenvectors of their 2 x 2 Gram matrix."""
+    difference, twice = _dot(u, u) - _dot(c, c), 2 * _dot(u, c)
+    norm = torch.hypot(difference, twice).clamp_min(torch.finfo(torch.float64).tiny)
+    cos, sin = (difference / norm).to(u.dtype), (twice / norm).to(u.dtype)
+    return _guided(((1 + cos) * u + sin * c) / 2, c, w)
+
+
+def _projected(
+    u: torch.Tensor,
+    c: torch.Tensor,
+    w: Any,
+    eta: float = 0.0,
+    threshold: float = 0.0,
+    momentum: float = 0.0,
+    memory: dict[str, torch.Tensor] | None = None,
+) -> torch.Tensor:
     """The difference less (1 - eta) of its part along the conditional answer, its norm at most ``threshold`` if that is
-    not 0 (Sadat et al. 2025, adaptive projected guidance, without momentum)."""
+    not 0 (Sadat et al. 2025, adaptive projected guidance). It is added to ``momentum`` times the sum before, which is
+    in the ``memory`` of the run."""
     d = c - u
+    if momentum and memory is not None:
+        d = d + momentum * memory["sum"] if "sum" in memory else d
+        memory["sum"] = d
     if threshold:
         d = d * (threshold / _dot(d, d).sqrt().clamp_min(threshold)).to(d.dtype)
     along = (_dot(d, c) / _dot(c, c).clamp_min(torch.finfo(torch.float64).tiny)).to(c.dtype) * c
@@ -79,6 +100,7 @@ RULES: dict[str, Callable[..., torch.Tensor]] = {
     "rescale": _rescaled,
     "zero-star": _zero_star,
     "apg": _projected,
+    "tcfg": _damped,
     "perpendicular": _perpendicular,
 }
 KINDS = tuple(dict.fromkeys([*COLUMNS, *RULES]))
@@ -161,7 +183,8 @@ class Guidance:
     model:    another model for the unconditional answer: a weaker one (Karras et al. 2024, autoguidance), or the same
               one with a perturbed pass. It takes what the first takes.
     kind:     "cfg"; "cfg++" (Chung et al. 2024: eps from the unconditional answer, x0 from the guided one); "rescale"
-              (options ``rescale``), "zero-star", "apg" (options ``eta``, ``threshold``), "perpendicular".
+              (options ``rescale``), "zero-star", "apg" (options ``eta``, ``threshold``, ``momentum``), "perpendicular",
+              "tcfg". Momentum goes from call to call: not with parallel= and adaptive steps.
     batched:  ask for both answers in one call of twice the rows; else in two.
     options:  of the kind.
 
@@ -182,7 +205,7 @@ class Guidance:
         if self.model is not None and not callable(self.model):
             raise TypeError(f"guidance: model must be a callable, not {type(self.model).__name__}")
         object.__setattr__(self, "uncond", check_conditions("uncond", self.uncond))
-        known = {"rescale": {"rescale"}, "apg": {"eta", "threshold"}}.get(self.kind, set())
+        known = {"rescale": {"rescale"}, "apg": {"eta", "threshold", "momentum"}}.get(self.kind, set())
         if unknown := sorted(self.options.keys() - known):
             raise ValueError(f"guidance: options of {self.kind!r} are {sorted(known)}, not {unknown}")
         learned = isinstance(self.scale, torch.Tensor) and self.scale.requires_grad
@@ -193,9 +216,21 @@ class Guidance:
 
     rule: Rule = field(init=False, repr=False)
 
-    def combined(self, u: torch.Tensor, c: torch.Tensor, w: torch.Tensor | float) -> torch.Tensor:
-        """The guided answer of two answers (B, ...); w: a number, or (B, 1, ...)."""
-        return RULES[self.kind](u, c, w, **self.options)
+    def combined(
+        self, u: torch.Tensor, c: torch.Tensor, w: torch.Tensor | float, memory: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The guided answer of two answers (B, ...); w: a number, or (B, 1, ...). memory: of a run, at first empty, for
+        rules that go from call to call."""
+        more = {"memory": memory} if self.options.get("momentum") else {}
+        return RULES[self.kind](u, c, w, **self.options, **more)
+
+    def check_order(self, ordered: bool) -> None:
+        """ValueError for a rule that goes from call to call where calls are not made in order."""
+        if not ordered and self.options.get("momentum"):
+            raise ValueError(
+                "guidance: momentum goes from one call of a run to the next, which only runs with fixed steps, without "
+                "parallel=, make in order; leave it out"
+            )
 
     def weight(self, scales: Any, samples: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | float:
         """w for answers like ``like``: of the numbers ``scales``, one or one per row; or of the tensor that is learned,

@@ -29,7 +29,7 @@ def carry_out(
     slots:    what each slot holds, updated in place; ``{STATE: x}`` before the first call of a program. ONE holds the
               number 1 unless it is given.
     model:    ``model(x, t)`` gives the pair (x0, eps) at the schedule's time t.
-    noises:   what stands for the standard normal of each key.
+    noises:   what stands for the standard normal of each key, times its factor where a variance is learned.
     matrices: in place of the calls' own float64 coefficients, one table per call, indexed ``[row][column]``: tensors
               that record gradients, Decimals, ... Columns that are 0 in the call's own table are left out, whatever
               they hold, as everywhere.

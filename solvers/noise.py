@@ -173,16 +173,24 @@ def noise_source(
     return _Path(BrownianNoise(sch, program.eta or Window(1.0), seeds))
 
 
+class Addressed:
+    """The normals of ``seeds``, for who is given tensors."""
+
+    def __init__(self, seeds: Seeds) -> None:
+        self.seeds = seeds
+
+    def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
+        return standard_normals(Noise(*self.seeds, (key.address,)), 0, like)
+
+
 class _Path:
     """Brownian increments for stream 0, addressed normals for all other streams."""
 
     def __init__(self, path: BrownianNoise) -> None:
-        self.path = path
+        self.path, self.others = path, Addressed(path.seeds)
 
     def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
-        if key.stream == 0:
-            return self.path(key, like)
-        return standard_normals(Noise(*self.path.seeds, (key.address,)), 0, like)
+        return self.path(key, like) if key.stream == 0 else self.others(key, like)
 
 
 class _Asked:

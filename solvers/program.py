@@ -101,6 +101,11 @@ class Program:
         return any(ONE in call.reads for call in self.calls)
 
     @cached_property
+    def learned(self) -> bool:
+        """Whether the network says how wide the noise is: it must return twice the channels."""
+        return any(call.learned for call in self.calls)
+
+    @cached_property
     def key(self) -> tuple[Any, ...]:
         """All that makes two programs the same."""
         told = tuple(self.provenance.items())

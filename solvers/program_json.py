@@ -9,13 +9,14 @@ VERSION = 1
 PROGRAM = ("version", "name", "order", "grid", "notes", "eta", "calls")
 OPTIONAL = ("provenance",)  # left out where there is none
 CALL = ("t", "at", "reads", "writes", "matrix", "noises", "node")
+OPTIONAL_IN_CALL = ("learned",)
 
 
 def write_program(program: Any) -> str:
     """The text that `read_program` takes."""
     calls = [
         {"t": c.t, "at": c.at, "reads": c.reads, "writes": c.writes, "matrix": c.matrix.tolist(),
-         "noises": c.noises, "node": c.node}
+         "noises": c.noises, "node": c.node, **({"learned": c.learned} if c.learned else {})}
         for c in program.calls
     ]  # fmt: skip
     values = VERSION, program.name, program.order, program.grid, program.notes, eta_to_json(program.eta), calls
@@ -45,7 +46,7 @@ def read_program(text: str) -> dict[str, Any]:
     if not isinstance(data["calls"], list):
         raise ValueError("this is not a program: calls must be a list")
     for n, call in enumerate(data["calls"]):
-        _fields(call, CALL, f"call {n}")
+        _fields(call, CALL, f"call {n}", OPTIONAL_IN_CALL)
     del data["version"]
     data["eta"] = _eta(data["eta"])
     return data

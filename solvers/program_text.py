@@ -23,7 +23,7 @@ def program_text(program: Any) -> str:
     kept: dict[int, str] = {}  # slots that hold the answer of a call
     for n, call in enumerate(program.calls):
         reads = [kept.get(k, _slot(k)) for k in call.reads]
-        names = ["x0", "eps", *reads, *(str(key).replace(" ", SPACE) for key in call.noises)]
+        names = ["x0", "eps", *reads, *(_noise(call, key) for key in call.noises)]
         head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
         for slot, row, columns in zip(call.writes, call.matrix, call.used, strict=True):
             used = sorted(columns, key=lambda j: names[j] != "x")
@@ -36,6 +36,11 @@ def program_text(program: Any) -> str:
             lines += [f"{head:31s}{_slot(slot):>2s} <- {first}", *(" " * INDENT + more for more in rest)]
             head = ""
     return "\n".join(lines).replace(SPACE, " ")
+
+
+def _noise(call: Any, key: Any) -> str:
+    parts = [str(key), f"exp({call.learned:.6g} (1 + v) / 2)"] if call.learned else [str(key)]
+    return " ".join(part.replace(" ", SPACE) for part in parts)
 
 
 def _slot(index: int) -> str:

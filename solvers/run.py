@@ -56,7 +56,8 @@ def run(
     total = len(rows)
     execution = Execution(lowered, x, noise, functional=functional, keep=keep)
     told = timesteps(lowered, den, x)
-    asking = den.asking([row.t for row in rows], len(x), columns=lowered.guided)
+    facts = {"columns": lowered.guided, "ordered": True, "learned": lowered.program.learned}
+    asking = den.asking([row.t for row in rows], len(x), **facts)
     ask, cost = asking.call, asking.cost
     casts, nfe, watched = lowered.updates.cast, 0, not transformed()
     looked_at = _unknown_calls(lowered, den.model) if watched else 0
@@ -71,7 +72,7 @@ def run(
             raise ValueError(f"call {n + 1} of {total}, t = {row.t:.6g}: {CHANGED}")
         reached = observe is not None and row.node is not None
         x0 = asking.estimate(seen, answer, n) if observe and reached and observe.wants_x0 else None
-        execution.advance(answer)
+        execution.advance(answer, asking.variance)
         if observe is not None and reached:
             shown(observe, lowered, execution, n, x0)
     return execution.finish(), nfe

@@ -139,6 +139,8 @@ def solve(
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     lowered = _lowered(method, den, x, fields, parallel is None)
     program, observer = lowered.program, None
+    if program.learned and parallel is not None:
+        raise ValueError("variance = 'learned' runs one call after the other: leave out parallel=, or take a variance")
     _warn(lowered, den, x)
     source = noise_source(program, den.schedule, x, seed, sample_ids, generator, brownian, noise)
     with _recording(x, grad), Bar(progress, program.name, program.steps) as bar:

@@ -8,7 +8,7 @@ Forgetting the share ``f = 1 - e^(-2 h)`` of the noise is what the posterior of 
 stays finite where alpha = 0 or sigma = 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,8 @@ from .checks import nonnegative, number
 from .gauges import EPS, Gauge, Nodes, as_gauge
 from .singlestep import ddim_notes
 
-VARIANCES = {"beta-tilde": 0.0, "beta": 1.0}
+LEARNED = "learned"
+VARIANCES = {"beta-tilde": 0.0, "beta": 1.0, LEARNED: 0.0}
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ class DDPM:
 
     The standard deviation is ``sqrt(f) sigma_t^(1 - v) sigma_s^v``: v = ``variance`` = 0 gives the posterior's
     ("beta-tilde"), 1 the forward step's ("beta"), between them is the interpolation of logarithms of Nichol and
-    Dhariwal (2021, eq. 15), whose v is a network's. With ``data_variance`` = c it is what makes the covariance of
-    N(m, c I) exact on every grid: the posterior's and that of x0 given x_s (Bao et al. 2022, Theorem 1). The last step
-    to sigma = 0 adds no noise.
+    Dhariwal (2021, eq. 15); "learned" takes v, by element, from a network that returns twice the channels. With
+    ``data_variance`` = c it is what makes the covariance of N(m, c I) exact on every grid: the posterior's and that of
+    x0 given x_s (Bao et al. 2022, Theorem 1). The last step to sigma = 0 adds no noise.
     """
 
     variance: float | str = 0.0
@@ -62,17 +63,24 @@ class DDPM:
     stochastic = True
 
     def __post_init__(self) -> None:
-        what = "'beta-tilde', 'beta' or a number from 0 (beta-tilde) to 1 (beta)"
-        given = VARIANCES.get(self.variance, self.variance) if isinstance(self.variance, str) else self.variance
-        object.__setattr__(self, "variance", number("variance", given, 0.0, 1.0, what))
+        what = "'beta-tilde', 'beta', 'learned' or a number from 0 (beta-tilde) to 1 (beta)"
+        if self.variance != LEARNED:
+            given = VARIANCES.get(self.variance, self.variance) if isinstance(self.variance, str) else self.variance
+            object.__setattr__(self, "variance", number("variance", given, 0.0, 1.0, what))
+        elif self.data_variance is not None:
+            raise ValueError("variance = 'learned' and data_variance exclude each other: each says how wide noise is")
         if self.data_variance is not None:
             object.__setattr__(self, "data_variance", nonnegative("data_variance", self.data_variance))
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         at = Nodes.at(schedule, grid)
         s, t = at[:-1], at[1:]
-        std = _ddpm_std(s, t, float(self.variance), self.data_variance)
-        return _program("ddpm", at, _calls(s, t, kept(s, t, 1.0), std))
+        least = 0.0 if self.variance == LEARNED else float(self.variance)
+        calls = _calls(s, t, kept(s, t, 1.0), _ddpm_std(s, t, least, self.data_variance))
+        if self.variance == LEARNED:
+            wider = np.log(s.sigma) - np.log(np.where(t.sigma > 0, t.sigma, s.sigma))
+            calls = [replace(call, learned=float(log)) for call, log in zip(calls, wider, strict=True)]
+        return _program("ddpm", at, calls)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 import logsnr
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_root")]
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -93,3 +93,23 @@ def test_denoisers_of_azula() -> None:
     with torch.no_grad():
         other = DDIMSampler(model, steps=10, silent=True)(x)
     assert distance(other, logsnr.sample(logsnr.wrap(model), x, solver="ddim", grid=np.linspace(1, 0, 11))) < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_conditions_follow_parallel_runs(batch: int) -> None:
+    """Windows of calls have other rows than the batch, and the prompts with them."""
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+    sizes = {"block_out_channels": (8,), "norm_num_groups": 4, "layers_per_block": 1, "cross_attention_dim": 8}
+    net = diffusers.UNet2DConditionModel(8, **blocks, **sizes, attention_head_dim=4).eval().requires_grad_(False)
+    prompt = {"encoder_hidden_states": torch.randn(batch, 5, 8)}
+    den = logsnr.wrap(net, diffusers.DDIMScheduler(), conditions=prompt)
+    x = logsnr.randn((batch, 4, 8, 8), seed=0)
+    settings = {"solver": "dpmpp-2m", "steps": 12}
+    alone = logsnr.sample(den, x, **settings)
+    assert distance(alone, logsnr.sample(den, x, **settings, parallel=logsnr.Picard())) < 1e-5
+    guidance = logsnr.Guidance(3.0, uncond={"encoder_hidden_states": torch.zeros(batch, 5, 8)})
+    den = logsnr.wrap(net, diffusers.DDIMScheduler(), conditions=prompt, guidance=guidance)
+    alone = logsnr.sample(den, x, **settings)
+    assert distance(alone, logsnr.sample(den, x, **settings, parallel=logsnr.Picard(tol=1e-6))) < 1e-5

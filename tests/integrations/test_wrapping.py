@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import logsnr
-from logsnr.integrations.pretrained import config_of, is_flow_config
+from logsnr.integrations.diffusers_configs import is_flow
+from logsnr.integrations.pretrained import config_of
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 FLOW = {"num_train_timesteps": 1000, "shift": 3.0}
@@ -163,9 +164,9 @@ def test_compiled_networks_are_seen_through() -> None:
 
 def test_configs() -> None:
     assert config_of(scheduler("DDIMScheduler", a=1, b=None)) == {"_class_name": "DDIMScheduler", "a": 1}
-    assert is_flow_config({"_class_name": "FlowMatchHeunDiscreteScheduler"})
-    assert is_flow_config(FLOW)
-    assert not is_flow_config(SD)
+    assert is_flow({"_class_name": "FlowMatchHeunDiscreteScheduler"})
+    assert is_flow(FLOW)
+    assert not is_flow(SD)
 
 
 def test_options_are_handed_on() -> None:

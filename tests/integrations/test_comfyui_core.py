@@ -1,0 +1,68 @@
+"""ComfyUI's own sampling core with a network of a few numbers: the same images by its samplers and by ours."""
+
+from typing import Any
+
+import pytest
+import torch
+
+options = pytest.importorskip("comfy.cli_args")
+options.args.cpu = True  # read when what follows is imported
+samplers = pytest.importorskip("comfy.samplers")
+from comfy import latent_formats, model_base, model_patcher, sample, supported_models_base  # noqa: E402
+
+from logsnr.integrations import k_diffusion  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+KINDS = ("EPS", "V_PREDICTION", "EDM", "FLOW")
+
+
+class Network(torch.nn.Module):
+    dtype = torch.float32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Conv2d(4, 8, 3, padding=1), torch.nn.Conv2d(8, 4, 3, padding=1)
+        self.prompt = torch.nn.Linear(6, 8)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, context: torch.Tensor, **others: Any) -> torch.Tensor:
+        added = 2 * self.prompt(context.mean(1)) + 0.001 * t.reshape(-1, 1)
+        return self.last(torch.tanh(self.first(x) + added[:, :, None, None])) + 0.3 * x
+
+
+def model(kind: str) -> Any:
+    config = supported_models_base.BASE.__new__(supported_models_base.BASE)
+    fields = {"unet_config": {"disable_unet_model_creation": True}, "latent_format": latent_formats.SD15()}
+    fields |= {"sampling_settings": {"shift": 3.0} if kind == "FLOW" else {}, "memory_usage_factor": 1.0}
+    for name in ("unet_extra_config", "optimizations"):
+        fields[name] = {}
+    for name in ("manual_cast_dtype", "custom_operations", "scaled_fp8", "quant_config"):
+        fields[name] = None
+    vars(config).update(fields)
+    cpu = torch.device("cpu")
+    base = model_base.BaseModel(config, model_type=model_base.ModelType[kind], device=cpu)
+    torch.manual_seed(0)
+    base.diffusion_model = Network().eval().requires_grad_(False)
+    return model_patcher.ModelPatcher(base, cpu, cpu)
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2", "dpmpp_2m", "lms"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_images_with_masks_and_guidance(kind: str, name: str) -> None:
+    patcher = model(kind)
+    positive, negative = ([[torch.randn(1, 5, 6), {}]] for _ in range(2))
+    noise, latent, mask = torch.randn(2, 4, 8, 8), 0.5 * torch.randn(2, 4, 8, 8), torch.zeros(2, 1, 8, 8)
+    mask[..., 4:] = 1
+    sigmas = samplers.calculate_sigmas(patcher.model.model_sampling, "simple", 8)
+    for levels, start, where in ((sigmas, 0 * latent, None), (sigmas, latent, mask), (sigmas[3:], latent, None)):
+        ends, seen = [], []
+        for function in (samplers.ksampler(name), samplers.KSAMPLER(k_diffusion.sampler(name), {}, {})):
+            told: list[tuple[int, torch.Tensor]] = []
+            watch = lambda i, x0, x, n, told=told: told.append((i, x0.clone()))  # noqa: E731
+            given = {"noise_mask": where, "callback": watch, "disable_pbar": True, "seed": 3}
+            ends.append(sample.sample_custom(patcher, noise, 5.0, function, levels, positive, negative, start, **given))
+            seen.append(told)
+        assert (ends[0] - ends[1]).abs().max() < 1e-5 * ends[0].abs().max()
+        for (i, x0), (j, other) in zip(*seen, strict=True):
+            assert i == j
+            assert (x0 - other).abs().max() < 1e-4 * x0.abs().max()

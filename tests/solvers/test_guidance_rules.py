@@ -1,0 +1,66 @@
+"""Rules of guidance that look at both answers, or at those before, against what defines them."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+import logsnr
+
+SCH = logsnr.Trigonometric()
+Y, ZERO = torch.tensor([0.4, -0.3, 0.9], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+X = logsnr.randn((3, 4, 5), seed=0, dtype=torch.float64)
+
+
+def network(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    time = t.reshape(-1, 1, 1)
+    return torch.sin(x + time) + y.reshape(-1, 1, 1) * torch.cos(2 * x - time)
+
+
+def guided(kind: str, **options: float) -> logsnr.Denoiser:
+    guidance = logsnr.Guidance(3.0, uncond={"y": ZERO}, kind=kind, options=options)
+    return logsnr.Denoiser(network, SCH, "v", conditions={"y": Y}, guidance=guidance)
+
+
+@pytest.mark.parametrize("mixed", [0.0, 0.8, 1.0, -2.0])
+def test_tangential_damping_is_a_projection_on_a_singular_vector(mixed: float) -> None:
+    u, c = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    c = c + mixed * u
+    for k in range(3):
+        _, _, rows = torch.linalg.svd(torch.stack([c[k].reshape(-1), u[k].reshape(-1)]), full_matrices=False)
+        damped = (u[k].reshape(-1) @ rows[0] * rows[0]).reshape(4, 5)
+        found = guided("tcfg").guidance.combined(u, c, 3.0)[k]  # type: ignore[union-attr]
+        torch.testing.assert_close(found, damped + 3 * (c[k] - damped), rtol=1e-10, atol=1e-10)
+    nothing = torch.zeros_like(u)
+    assert torch.isfinite(guided("tcfg").guidance.combined(nothing, nothing, 3.0)).all()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_momentum_goes_from_call_to_call(batched: bool) -> None:
+    """Sadat et al. 2025, algorithm 1, in a loop of DDIM."""
+    times = logsnr.grid(SCH, 5)
+    x, running = X, torch.zeros_like(X)
+    dot = lambda a, b: (a * b).sum((1, 2), keepdim=True)  # noqa: E731
+    for s, t in pairwise(times):
+        told = torch.full((3,), s, dtype=torch.float64)
+        u, c = network(x, told, ZERO), network(x, told, Y)
+        running = c - u - 0.5 * running
+        d = running * (2.0 / dot(running, running).sqrt()).clamp(max=1.0)
+        v = c + 2 * (d - dot(d, c) / dot(c, c) * c)
+        x0, eps = SCH.alpha(s) * x - SCH.sigma(s) * v, SCH.sigma(s) * x + SCH.alpha(s) * v
+        x = SCH.alpha(t) * x0 + SCH.sigma(t) * eps
+    den = guided("apg", momentum=-0.5, threshold=2.0)
+    object.__setattr__(den.guidance, "batched", batched)
+    for _ in range(2):  # each run begins with nothing
+        torch.testing.assert_close(logsnr.sample(den, X, solver="ddim", grid=times), x, rtol=0, atol=1e-10)
+    plain = logsnr.sample(guided("apg", threshold=2.0), X, solver="ddim", grid=times)
+    assert (plain - x).abs().max() > 1e-3
+
+
+def test_momentum_needs_calls_in_order() -> None:
+    den = guided("apg", momentum=-0.5)
+    for options in ({"parallel": logsnr.Picard(), "steps": 4}, {"solver": "dopri5", "rtol": 1e-3}):
+        with pytest.raises(ValueError, match="momentum goes from one call of a run to the next"):
+            logsnr.sample(den, X, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="momentum goes from one call"):
+        den.x0(X, 0.5)
