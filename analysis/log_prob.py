@@ -215,9 +215,7 @@ def _check(den: Any, trajectory: Any, program: Any) -> None:
     if not program.noises:
         raise ValueError(f"{program.name} adds no noise: its steps have no density; log_likelihood is that of its flow")
     if program.learned:
-        raise ValueError(
-            f"{program.name} takes how much noise it adds from the network: there is no log_prob for it yet"
-        )
+        raise ValueError(f"{program.name} takes how much noise it adds from the network: it has no log_prob yet")
     reached = sum(call.node is not None for call in program)
     if reached < program.steps:
         raise ValueError(f"{program.name} reaches {reached} of the {program.steps} nodes of its grid; all are needed")
