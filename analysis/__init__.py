@@ -1,6 +1,8 @@
 """Problems with exact answers, references, and what is measured and proved with them."""
 
 from .bound_grid import bound_grid
+from .compare import compare
+from .comparison import Comparison
 from .digits import load_digits
 from .discrepancies import energy_distance, mmd
 from .empirical import Empirical
@@ -29,6 +31,7 @@ from .work_precision_table import WorkPrecision
 __all__ = [
     "Bridge",
     "Choice",
+    "Comparison",
     "Convergence",
     "Empirical",
     "Explanation",
@@ -49,6 +52,7 @@ __all__ = [
     "TransportGap",
     "WorkPrecision",
     "bound_grid",
+    "compare",
     "convergence_order",
     "energy_distance",
     "explain",

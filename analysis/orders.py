@@ -7,6 +7,8 @@ sign, and grids are non-uniform. A slope alone proves little: an order test also
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +23,9 @@ from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture
 from .problem import Problem
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SPAN = 2.5  # half-log-SNR from -2.5 to 2.5: the part of every schedule in which the data is formed
 WARP = 0.3  # relative change of the step over the grid
@@ -57,6 +62,24 @@ class Convergence:
     limit: float
     interval: tuple[float, float]
     verdict: str
+
+    def __str__(self) -> str:
+        """The verdict, and a line for every run."""
+        lines = [f"{self.solver}: {self.verdict}", f"{'steps':>6} {'NFE':>6} {'error':>10} {'slope':>7}"]
+        slopes = ["", *(f"{slope:.3f}" for slope in self.slopes)]
+        for steps, nfe, error, slope in zip(self.steps, self.nfe, self.errors, slopes, strict=True):
+            lines.append(f"{steps:6} {nfe:6} {error:10.3e} {slope:>7}".rstrip())
+        return "\n".join(lines)
+
+    def plot(self, path: str | Path | None = None) -> "Figure":
+        """A figure of the errors against the evaluations, beside the slope of the declared order; saved if there is a
+        path, in the format of its suffix."""
+        from .orders_plot import draw
+
+        figure = draw(self)
+        if path is not None:
+            figure.savefig(path, dpi=150)
+        return figure
 
 
 def two_gaussians() -> GaussianMixture:

@@ -9,8 +9,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..analysis.compare_plan import brings_grid
 from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import solver
+from . import explorer
 from .problems import BenchProblem, load_problem
 from .ranks import leads, on_first, shared
 from .references import load_reference
@@ -26,9 +28,15 @@ CACHE = "cache"
 
 
 def run_bench(
-    problems: Sequence[str], plan: Plan, out: Path, *, fresh: bool, command: Sequence[str], console: Console
+    problems: Sequence[str | BenchProblem],
+    plan: Plan,
+    out: Path,
+    *,
+    fresh: bool,
+    command: Sequence[str],
+    console: Console,
 ) -> None:
-    """Measure `plan` on each problem, print a table for each, write results.csv and index.html into `out`.
+    """Measure `plan` on each problem, named or made, print a table of each, write results.csv and index.html to `out`.
 
     Rows that are in the CSV already, from the same code, are not measured again unless `fresh`, and others stay; so an
     interrupted bench goes on where it stopped. The ranks of a process group share the measurements; the first alone
@@ -37,7 +45,7 @@ def run_bench(
     another rank has failed.
     """
     check_plan(plan)
-    chosen = [load_problem(name) for name in problems]
+    chosen = [load_problem(problem) if isinstance(problem, str) else problem for problem in problems]
     planned = [cases(problem, plan) for problem in chosen]
     again = frozenset(chain.from_iterable(planned)) if fresh else ()
     results = on_first(lambda: _opened(out, again))
@@ -56,9 +64,11 @@ def run_bench(
                 sections.append(_measure_all(problem, list(group), results, out / CACHE, tick))
                 _show(sections[-1], console)
             for name, least in left_out(plan, wanted, problem.denoiser.schedule).items():
-                console.print(f"-: {name} needs at least {least}", style="dim", highlight=False)
+                console.print(f"-: {name} {_why(name, least)}", style="dim", highlight=False)
     if leads():
         write_report(out / PAGE, sections, command, CSV)
+    if not explorer.available():
+        console.print("pip install 'logsnr[report]' adds curves to explore to the page", markup=False, highlight=False)
     console.print(f"written: {out / PAGE} and {out / CSV}", highlight=False, soft_wrap=True)
 
 
@@ -121,12 +131,17 @@ def _show(section: Section, console: Console) -> None:
         console.print(legend(board), style="dim", highlight=False)
         for line in board.lines_with_gaps():
             least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, startup=line.startup)
-            console.print(f"-: {line} needs at least {least}", style="dim", highlight=False)
+            console.print(f"-: {line} {_why(line.solver, least)}", style="dim", highlight=False)
     if board.adaptive:
         console.print("Adaptive steps, error at the NFE it took:")
     for told in adaptive_lines(board):
         console.print(f" {told}", highlight=False)
     console.print()
+
+
+def _why(name: str, least: int) -> str:
+    """Why a solver has no row at some budget."""
+    return "has no table there" if brings_grid(solver(name)) else f"needs at least {least}"
 
 
 def _progress(console: Console) -> Progress:

@@ -1,13 +1,14 @@
-"""The plots of the report, as data URIs: error against NFE in small multiples, one panel per family; distances between
-laws against NFE, one panel per distance."""
+"""The plots of the report that need no script, as SVG: error against NFE, one panel per family; distances between laws
+against NFE, one panel per distance."""
 
-import base64
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
@@ -16,23 +17,17 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFo
 from ..analysis.estimates import Estimate
 from ..analysis.work_precision_plot import COLOURS
 from ..solvers.catalogue import solver
+from .families import BASELINE, families
 from .results import Row
 from .tables import WORDS, Board, Line
 
-BASELINE = Line("ddim")
 STYLES = (":", "-.", "-")  # of deterministic solvers among stochastic ones
 WORST = 3.0  # the data has a spread of about 1: larger errors are all the same, and off the plot
 FAR = 6.0  # times the distance of exact samples: larger ones are off the plot too
-LABEL_GAP = 0.06  # between labels, of the height of a panel
+LABEL_GAP = 0.07  # between labels, of the height of a panel
 EXACT = "#4d8c72"
-
-FAMILIES = {  # start of a name -> family, and what it does; a name that starts otherwise is the first
-    "": ("Runge-Kutta", "on dx/dt"),
-    "deis-rho": ("DEIS-rho", "polynomials in sigma/alpha"),
-    "deis": ("DEIS", "polynomials in t"),
-    "dpmpp": ("DPM-Solver++", "predicting x0"),
-    "dpm": ("DPM-Solver", "predicting eps"),
-}
+WIDE, HIGH = 4.4, 2.95  # of a panel, in inches
+GREY = "#8888884d"  # see-through, for light and dark pages
 
 
 @dataclass(frozen=True)
@@ -54,22 +49,13 @@ class Panel:
     exact: Estimate | None = None
 
 
-def families(lines: Iterable[Line]) -> dict[str, list[Line]]:
-    """Prefix of the family -> its ramp-started lines, less DDIM, which is in every panel."""
-    found: dict[str, list[Line]] = {prefix: [] for prefix in FAMILIES}
-    for line in lines:
-        if line.startup == "ramp" and line != BASELINE:
-            found[next((p for p in FAMILIES if p and line.solver.startswith(p)), "")].append(line)
-    return {prefix: members for prefix, members in found.items() if members}
+def error_panels(board: Board) -> list[str]:
+    """SVGs: the best of each family, each family, the start-ups, the adaptive solvers."""
+    return _drawn(_panels(board))
 
 
-def error_plot(board: Board, title: str) -> str:
-    """An SVG data URI. Panels: the best of each family, each family, the start-ups, the adaptive solvers."""
-    return _figure(_panels(board), title, WORDS[board.statistic])
-
-
-def law_plot(boards: Sequence[Board], title: str) -> str:
-    """An SVG data URI: a panel for each distance, with what exact samples have of it.
+def law_panels(boards: Sequence[Board]) -> list[str]:
+    """SVGs: a panel for each distance, with what exact samples have of it.
 
     Black are the nearest deterministic solvers, coloured the nearest stochastic ones, as many as can be told apart."""
     panels = []
@@ -85,36 +71,19 @@ def law_plot(boards: Sequence[Board], title: str) -> str:
         everything = [_curve(board, line) for line in board.lines]
         title_of = WORDS[board.statistic]
         panels.append(Panel(title_of[:1].upper() + title_of[1:], curves, everything, board.nfes, True, board.exact))
-    return _figure(panels, title, "distance")
+    return _drawn(panels)
 
 
-def _figure(panels: list[Panel], title: str, what: str) -> str:
-    figure, axes = _layout(len(panels))
+def _drawn(panels: list[Panel]) -> list[str]:
     shared = _range(curve for panel in panels if not panel.own_range for curve in panel.curves)
-    for ax, panel in zip(axes, panels, strict=True):
-        _draw(ax, panel, _range(panel.curves, panel.exact) if panel.own_range else shared)
-    wide, high = figure.get_size_inches()
-    figure.text(0.1 / wide, 1 - 0.1 / high, title, fontsize=13, va="top")
-    figure.text(0.5, 0.1 / high, "NFE: model evaluations per sample", fontsize=10, ha="center")
-    figure.text(0.1 / wide, 0.5, what, fontsize=10, va="center", rotation=90)
-    return data_uri(figure)
-
-
-def _layout(count: int) -> tuple[Figure, list[Axes]]:
-    """Axes in rows of three, with room for labels at their right: fixed, as fitting it takes seconds."""
-    columns = min(3, count)
-    rows = -(-count // columns)
-    left, right, gap, panel = 0.8, 1.0, 1.45, 2.75  # inches
-    top, bottom, space, height = 0.75, 0.6, 0.6, 2.4
-    wide = max(left + right + columns * panel + (columns - 1) * gap, 7.0)  # room for the title
-    high = top + bottom + rows * height + (rows - 1) * space
-    figure = Figure(figsize=(wide, high))
-    axes = []
-    for i in range(count):
-        x = left + (i % columns) * (panel + gap)
-        y = high - top - height - (i // columns) * (height + space)
-        axes.append(figure.add_axes((x / wide, y / high, panel / wide, height / high)))
-    return figure, axes
+    found = []
+    with rc_context({"svg.fonttype": "none"}):  # text stays text: small, and in the colours of the page
+        for panel in panels:
+            figure = Figure(figsize=(WIDE, HIGH))
+            ax = figure.add_axes((0.5 / WIDE, 0.35 / HIGH, 2.85 / WIDE, 2.3 / HIGH))  # fixed: fitting takes seconds
+            _draw(ax, panel, _range(panel.curves, panel.exact) if panel.own_range else shared)
+            found.append(inline(figure))
+    return found
 
 
 def _panels(board: Board) -> list[Panel]:
@@ -125,10 +94,10 @@ def _panels(board: Board) -> list[Panel]:
     if not grouped and baseline:
         panels.append(Panel("DDIM", baseline, [], board.nfes))
     if len(grouped) > 1:
-        best = [_best(board, FAMILIES[prefix][0], lines) for prefix, lines in grouped.items()]
+        best = [_best(board, family.title, lines) for family, lines in grouped.items()]
         panels.append(Panel("The best of each family", _coloured(best) + baseline, everything, board.nfes))
-    for prefix, lines in grouped.items():
-        title = ", ".join(FAMILIES[prefix])
+    for family, lines in grouped.items():
+        title = f"{family.title}: {family.what}"
         curves = _coloured([_curve(board, line) for line in lines])
         panels.append(Panel(title, curves + baseline, everything, board.nfes))
     if twice := [line for line in board.lines if line.startup == "single-step"]:
@@ -165,7 +134,9 @@ def _best(board: Board, name: str, lines: list[Line]) -> Curve:
 
 
 def _coloured(curves: list[Curve]) -> list[Curve]:
-    return [Curve(c.name, c.nfe, c.error, c.style, COLOURS[i % len(COLOURS)]) for i, c in enumerate(curves)]
+    """In colours; dashed where those are used up."""
+    n = len(COLOURS)
+    return [Curve(c.name, c.nfe, c.error, "--" if i >= n else c.style, COLOURS[i % n]) for i, c in enumerate(curves)]
 
 
 def _range(curves: Iterable[Curve], exact: Estimate | None = None) -> tuple[float, float]:
@@ -184,9 +155,9 @@ def _draw(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
     ax.set_xlim(0.9 * min(budgets), 1.12 * max(budgets))
     ax.set_title(panel.title, fontsize=10, loc="left")
     points = [np.column_stack([curve.nfe, curve.error]) for curve in panel.background]
-    ax.add_collection(LineCollection(points, colors="#d8d8d8", linewidths=0.8, zorder=1), autolim=False)
+    ax.add_collection(LineCollection(points, colors=GREY, linewidths=0.8, zorder=1), autolim=False)
     if panel.exact:
-        ax.axhspan(panel.exact.low, panel.exact.high, color="#e3f3ec", zorder=0)
+        ax.axhspan(panel.exact.low, panel.exact.high, color=EXACT, alpha=0.2, lw=0, zorder=0)
         ax.axhline(panel.exact.value, color=EXACT, lw=0.8, zorder=0)
     for curve in panel.curves:
         ax.plot(curve.nfe, curve.error, curve.style, color=curve.colour, lw=1.5, marker="o", ms=3, zorder=2)
@@ -224,9 +195,12 @@ def spread(heights: list[float], gap: float) -> list[float]:
     return moved
 
 
-def data_uri(figure: Figure, kind: str = "svg") -> str:
-    """The figure as a data URI, "svg" for plots or "png" for pictures."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=200)
-    mime = "svg+xml" if kind == "svg" else kind
-    return f"data:image/{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def inline(figure: Figure) -> str:
+    """The figure as an <svg> to stand in a page: without the header, and the names of its parts, which repeat."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r' id="\w+_\d+"', "", text)
+    text = re.sub(r' (d|x|y)="[^"]*"', lambda found: re.sub(r"(\.\d\d)\d+", r"\1", found[0]), text)  # of a point
+    return re.sub(r"\n\s*", "\n", text)

@@ -93,6 +93,9 @@ def cached(path: Path, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str
 
 
 def _exact_ends(problem: BenchProblem, start: torch.Tensor) -> dict[str, np.ndarray]:
+    if problem.solved:
+        end, known = problem.solved(start)
+        return {"end": end.numpy(), "error": np.array(known)}
     end = problem.exact(start)
     first = slice(min(CHECKED, len(start)))
     check = solve(problem.precise, start[first], solver="dopri8", rtol=CHECK_TOL, atol=CHECK_TOL)

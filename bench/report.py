@@ -1,23 +1,25 @@
 """The page: `index.html`, with everything it shows inside."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
 from pathlib import Path
 from string import Template
 
-import numpy as np
-
 from ..solvers.catalogue import solver, solver_names
-from .plots import error_plot, law_plot
+from . import explorer
+from .conclusion import conclusion
+from .plots import error_panels, law_panels
 from .problems import BenchProblem
 from .results import LAW, PATH, Compared, Row, versions
-from .sheets import Pictures, contact_sheet
-from .tables import WORDS, Board, Line, adaptive_lines, exact_line, line_of, short
+from .sheets import Pictures, gallery
+from .tables import FIRST, WORDS, Board, Line, adaptive_lines, exact_line, short
+from .tables_html import error_table, overhead
 
 MARK = b"<title>logsnr: NFE against error</title>"  # in every page
+BY: dict[Compared, str] = {"path": "sample by sample", "law": "in law"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Section:
     def compared(self) -> Compared:
         return self.rows[0].case.compared
 
+    @property
+    def title(self) -> str:
+        return escape(self.problem.name) + ", in law" * (self.compared == "law")
+
 
 def check_page(path: Path) -> None:
     """Raise ValueError if there is a page at ``path`` that this bench has not written."""
@@ -42,15 +48,41 @@ def check_page(path: Path) -> None:
 def write_report(path: Path, sections: Sequence[Section], command: Sequence[str], csv: str) -> None:
     """Write the page; it loads nothing from anywhere."""
     template = Template(resources.files(__package__).joinpath("templates", "report.html").read_text("utf-8"))
+    frames = range(1, max((len(Board.of(s.rows, FIRST[s.compared]).nfes) for s in sections), default=0) + 1)
+    curves = _explorers(sections)
     page = template.substitute(
         command=escape(shlex.join(command)),
         versions=escape(versions()),
         csv=escape(csv),
         equal=", ".join(f"<code>{name}</code>" for name in solver("ddim").equals),
         least=_least(),
-        problems="\n".join(map(_section, sections)),
+        answers="\n".join(f"<div>{told}</div>" for s in sections if (told := conclusion(s.problem.name, s.rows))),
+        frames=", ".join(f"input:nth-of-type({k}):checked ~ .frame:nth-of-type({k})" for k in frames) or "none",
+        explorers=curves,
+        script=f"<script>{explorer.script()}</script>\n<script>{explorer.START}</script>" if curves else "",
+        links="".join(f'<a href="#part-{k}">{section.title}</a>' for k, section in enumerate(sections)),
+        problems="\n".join(_section(k, section) for k, section in enumerate(sections)),
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _explorers(sections: Sequence[Section]) -> str:
+    """The charts to explore: of all problems compared path by path, and of those compared in law."""
+    parts = []
+    for compared in BY if explorer.available() else ():
+        groups = [(s.problem.name, s.rows) for s in sections if s.compared == compared]
+        if any(row.case.nfe is not None for _, rows in groups for row in rows):
+            parts.append(
+                f'<div class="explorer"><h2 id="explore-{compared}">Explore: {BY[compared]}</h2>'
+                f'<div class="chart"></div><script type="application/json">'
+                f"{explorer.specification(groups, compared)}</script></div>"
+            )
+    if parts:
+        parts.append(
+            "<noscript><style>.explorer { display: none; }</style><p>The curves to explore need JavaScript. The plots "
+            "and tables below need none.</p></noscript>"
+        )
+    return "\n".join(parts)
 
 
 def _least() -> str:
@@ -60,50 +92,51 @@ def _least() -> str:
     return f"The least possible, where it is more than 1: {told}."
 
 
-def _section(section: Section) -> str:
+def _section(number: int, section: Section) -> str:
     parts = _laws(section) if section.compared == "law" else _paths(section)
-    return "\n".join([f'<h2 id="{section.problem.name}-{section.compared}">{parts[0]}</h2>', *parts[1:]])
+    if section.pictures:
+        board = Board.of(section.rows, FIRST[section.compared])
+        parts += _pictures(section, board, number)
+    return "\n".join([f'<h2 id="part-{number}">{section.title}</h2>', *parts])
 
 
 def _paths(section: Section) -> list[str]:
-    problem, rows = section.problem, section.rows
-    board = Board.of(rows)
-    parts = [
-        problem.name,
-        f"<p>{escape(problem.summary)}. {_conditions(section)} "
+    rows, board = section.rows, Board.of(section.rows)
+    first, *more = error_panels(board) or [""]
+    return [
+        f"<p>{escape(section.problem.summary)}. {_conditions(section)} "
         f"The reference is off by {short(rows[0].statistics['reference_error'])}.</p>",
-        _figure(board, problem.name),
-        '<p class="note">Grey: all solvers. The adaptive ones have axes of their own. '
-        "A name at the top edge without a curve: beyond the axes.</p>",
+        f'<div class="panels lead">{first}</div>',
+        f'<details><summary>Every family</summary><p class="note">Grey: all solvers. The adaptive ones have axes of '
+        f'their own.</p><div class="panels">{"".join(more)}</div></details>' * bool(more),
         "<h3>Median error</h3>",
-        _error_table(board),
-        *(f'<p class="note">Adaptive steps, {escape(line)} evaluations.</p>' for line in adaptive_lines(board)),
-        *(_folded(Board.of(rows, name), _figure(Board.of(rows, name), problem.name)) for name in PATH[1:]),
-        _overhead(rows, board),
+        error_table(board),
+        _adaptive(board),
+        *(_folded(Board.of(rows, name)) for name in PATH[1:]),
+        overhead(rows, board),
     ]
-    if section.pictures:
-        parts += _gallery(section.pictures, board)
-    return parts
+
+
+def _adaptive(board: Board) -> str:
+    lines = "".join(f"<li>{escape(line)}</li>" for line in adaptive_lines(board))
+    head = "Adaptive steps: error at the evaluations that they took"
+    return f"<details><summary>{head}</summary><ul>{lines}</ul></details>" * bool(lines)
 
 
 def _laws(section: Section) -> list[str]:
-    problem, rows, law = section.problem, section.rows, section.problem.law
-    boards = [Board.of(rows, name) for name in LAW]
-    parts = [
-        f"{problem.name}, in law",
+    problem, law = section.problem, section.problem.law
+    boards = [Board.of(section.rows, name) for name in LAW]
+    return [
         f"<p>{escape(problem.summary)}. {_conditions(section)} They are compared with {escape(law.target_told)}.</p>",
-        f'<img src="{law_plot(boards, _nearest(boards[0], problem.name))}" '
-        f'alt="distance between laws against NFE on {problem.name}">',
+        f"<p>{_nearest(boards[0])}.</p>",
+        f'<div class="panels">{"".join(law_panels(boards))}</div>',
         f'<p class="note">Green: the sampling error, what as many samples of a perfect sampler have ({law.draw_told}), '
         "median and 90 % in the middle. Black: deterministic solvers; grey: all others.</p>",
         f"<h3>{_capital(WORDS[LAW[0]])}</h3>",
-        _error_table(boards[0]),
+        error_table(boards[0]),
         *_exact(boards[0]),
         *(_folded(board, *_exact(board)) for board in boards[1:]),
     ]
-    if section.pictures:
-        parts += _gallery(section.pictures, boards[0])
-    return parts
 
 
 def _conditions(section: Section) -> str:
@@ -116,17 +149,17 @@ def _conditions(section: Section) -> str:
     )
 
 
-def _nearest(board: Board, name: str) -> str:
-    """The title of a figure of laws: which solvers are as near as exact samples with the fewest evaluations."""
+def _nearest(board: Board) -> str:
+    """Which solvers are as near as exact samples with the fewest evaluations."""
     least: dict[Line, int] = {}
     for line, nfe in sorted(board.good(), key=lambda at: at[1]):
         least.setdefault(line, nfe)
     if not least:
-        return f"{name}: no solver comes as near as exact samples"
+        return "No solver comes as near as exact samples"
     fewest = min(least.values())
-    first = [str(line) for line in board.lines if least.get(line) == fewest]
-    told = ", ".join(first[:4]) + (f" and {len(first) - 4} others" if len(first) > 4 else "")
-    return f"{name}: as near as exact samples with {fewest} evaluations: {told}"
+    first = [f"<code>{line}</code>" for line in board.lines if least.get(line) == fewest]
+    told = ", ".join(first[:4]) + (f" and {len(first) - 4} more" if len(first) > 4 else "")
+    return f"As near as exact samples with {fewest} evaluations: {told}"
 
 
 def _exact(board: Board) -> list[str]:
@@ -137,64 +170,16 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _figure(board: Board, name: str) -> str:
-    alt = f"{WORDS[board.statistic]} against NFE on {name}"
-    title = alt
-    if board.nfes:
-        best = board.winner(min(board.nfes, key=lambda nfe: abs(nfe - 10)))
-        title = f"{name}: at {best.case.nfe} evaluations {line_of(best)} is closest, {short(board.error(best))}"
-    return f'<img src="{error_plot(board, title)}" alt="{escape(alt)}">'
-
-
 def _folded(board: Board, *more: str) -> str:
     head = f"The same by {WORDS[board.statistic]}"
-    return f"<details><summary>{head}</summary>{''.join(more)}{_error_table(board)}</details>"
+    return f"<details><summary>{head}</summary>{''.join(more)}{error_table(board)}</details>"
 
 
-def _error_table(board: Board) -> str:
-    good, names = board.good(), LAW if board.compared == "law" else PATH
-
-    def cell(line: Line, nfe: int) -> str:
-        row = board.best.get((line, nfe))
-        if row is None:
-            return "<td>-</td>"
-        told = f"{row.case.grid} grid, {row.nfe_used} evaluations; " + ", ".join(
-            f"{WORDS[name]} {short(row.statistics[name])}" for name in names
-        )
-        best = ' class="best"' if (line, nfe) in good else ""
-        return f'<td{best} title="{told}">{short(board.error(row))} <small>{row.case.grid[0]}</small></td>'
-
-    return _table(board, cell)
-
-
-def _overhead(rows: Sequence[Row], board: Board) -> str:
-    """Time outside the model per evaluation: the median over a solver's runs."""
-    spent: dict[Line, list[float]] = {}
-    for row in rows:
-        if row.case.nfe is not None:
-            spent.setdefault(line_of(row), []).append(row.overhead_us_per_step)
-    cells = "".join(f"<tr><td>{line}</td><td>{np.median(spent[line]):.0f}</td></tr>" for line in board.lines)
-    return (
-        "<details><summary>Time outside the model</summary><p>Microseconds per evaluation for the whole "
-        "batch, the median over the solver's runs, on the machine that made this page.</p>"
-        f'<div class="wide"><table><tr><th>solver</th><th>us</th></tr>{cells}</table></div></details>'
-    )
-
-
-def _gallery(pictures: Pictures, board: Board) -> list[str]:
-    sheet, width = contact_sheet(pictures, board)
-    right = "real ones" if board.compared == "law" else "the exact answer"
+def _pictures(section: Section, board: Board, number: int) -> list[str]:
+    assert section.pictures
     return [
-        "<h3>The digits</h3>",
-        f"<p>The same noise to start from in every cell, each solver on its best grid; {right} at the right.</p>",
-        f'<img src="{sheet}" width="{width}" alt="generated digits per solver and NFE">',
+        "<h3>Pictures</h3>",
+        f'<p class="note">The same noise to start from in every cell, each solver on its best grid, with its '
+        f"{WORDS[board.statistic]}, the least first. Choose the number of evaluations.</p>",
+        gallery(section.pictures, board, f"nfe-{number}"),
     ]
-
-
-def _table(board: Board, cell: Callable[[Line, int], str]) -> str:
-    """One row per line, one column per NFE; nothing if all solvers are adaptive."""
-    if not board.nfes:
-        return ""
-    head = "".join(f"<th>{nfe}</th>" for nfe in board.nfes)
-    rows = "".join(f"<tr><td>{line}</td>{''.join(cell(line, nfe) for nfe in board.nfes)}</tr>" for line in board.lines)
-    return f'<div class="wide"><table><tr><th>NFE</th>{head}</tr>{rows}</table></div>'

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from ..analysis.compare_plan import OWN
 from ..analysis.estimates import Estimate
 from ..solvers.grids import KINDS
 from ..solvers.planners.multistep import Startup
@@ -79,7 +80,7 @@ class Board:
     @property
     def grids(self) -> tuple[str, ...]:
         """The grids of the rows shown."""
-        return tuple(kind for kind in KINDS if any(row.case.grid == kind for row in self.best.values()))
+        return tuple(kind for kind in (*KINDS, OWN) if any(row.case.grid == kind for row in self.best.values()))
 
     def winner(self, nfe: int) -> Row:
         """The row with the least error at this budget."""
@@ -129,10 +130,10 @@ def _cell(board: Board, row: Row | None, marked: bool) -> Text:
 
 def legend(board: Board) -> str:
     """What the letters and marks of the table mean, in lines of 80 columns."""
-    several = "best grid: " + ", ".join(f"{kind[0]} {kind}" for kind in board.grids)
+    several = "grid: " + ", ".join(f"{kind[0]} {kind}" for kind in board.grids)
     grids = several if len(board.grids) > 1 else f"grid: {board.grids[0]}"
     if board.exact is None:
-        return f"{grids}; bold: best solver; *: single-step start"
+        return f"{grids}; bold: best; *: single-step start"
     return f"{grids}; bold: as near as exact samples\n{exact_line(board.exact)}"
 
 

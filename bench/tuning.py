@@ -1,5 +1,6 @@
 """What `logsnr tune` tunes, and what it writes."""
 
+import hashlib
 import runpy
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from rich.table import Column, Table
 from ..solvers.denoiser import Denoiser
 from ..solvers.noise import start
 from ..solvers.program import Program
-from .problems import load_problem
+from ..solvers.provenance import fingerprint
+from .problems import BenchProblem, load_problem, of_denoiser
 
 
 def load_denoiser(place: str) -> Denoiser:
@@ -34,11 +36,30 @@ def tuned_on(
         found = load_problem(problem)
         return found.denoiser, found.start(noises, seed).to(found.dtype)
     den = load_denoiser(str(denoiser))
+    return den, start(den.schedule, (noises, *sizes_of(shape)), seed=seed)
+
+
+def own_problem(place: str, shape: str) -> BenchProblem:
+    """The denoiser of ``file.py:name`` as a problem of the bench. Its name changes with the file and the weights, so
+    that rows of another network are not taken for its own. Raises ValueError for what is none."""
+    den, sizes = load_denoiser(place), sizes_of(shape)
+    path, _, name = place.rpartition(":")
+    digest = hashlib.blake2b(Path(path).read_bytes() + fingerprint(den).encode(), digest_size=3).hexdigest()
+    told = (
+        f"{fingerprint(den)}; the reference is a solve of order 5 whose steps are doubled until its ends do not change"
+    )
+    return of_denoiser(den, sizes, f"{Path(path).stem}-{name}-{digest}", told)
+
+
+def sizes_of(shape: str) -> tuple[int, ...]:
+    """The numbers of 3,32,32; ValueError unless they are the positive sizes of one sample."""
     try:
-        sizes = [int(size) for size in shape.split(",")]
+        sizes = tuple(map(int, shape.replace(",", " ").split()))
     except ValueError:
-        raise ValueError(f"shape = {shape!r} must be that of one sample, as 3,32,32") from None
-    return den, start(den.schedule, (noises, *sizes), seed=seed)
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"shape = {shape!r} must be that of one sample, as 3,32,32")
+    return sizes
 
 
 def written(programs: Mapping[int, Program], out: Path) -> list[Path]:

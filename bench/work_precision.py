@@ -6,12 +6,14 @@ from typing import Any, get_args
 
 import torch
 
+from ..analysis.compare_plan import OWN, brings_grid, is_fitted
 from ..analysis.timing import timed_solve
 from ..analysis.work_precision import least_nfe
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.grids import GRIDS, KINDS, grid
 from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import Startup
+from ..solvers.planning import plan_program
 from ..solvers.schedules.base import Schedule
 from .problems import BenchProblem
 from .references import Reference
@@ -23,6 +25,7 @@ MAX_NFE = 10_000
 RTOLS = (1e-2, 1e-3, 1e-4, 1e-5)
 LAW_SOLVERS = ("ddim", "dpmpp-2m", "ddpm", "sde-dpmpp-2m", "er-sde-2", "edm-churn")  # if none are named
 LAW_GRIDS = ("logsnr",)
+FITTED = ("auto", "universal")  # which bring their own grids
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Plan:
 
     solvers: deterministic ones are measured path by path. If a stochastic one is among them, all are measured in law,
     but for those that only have adaptive steps. ("all",) is every solver, one of each set of equal ones. Empty: every
-    deterministic one path by path, and on images `LAW_SOLVERS` in law.
+    deterministic one and `FITTED` path by path, or the problem's own choice, and on images `LAW_SOLVERS` in law.
     grids: empty is every grid for paths, and `LAW_GRIDS` in law.
     """
 
@@ -86,14 +89,16 @@ def cases(problem: BenchProblem, plan: Plan) -> list[Case]:
     sch, named = problem.denoiser.schedule, _named(plan)
     fixed = Case(problem.name, "", "ramp", "", None, None, plan.samples or problem.samples, plan.seed)
     found = []
-    for method in map(solver, named or default_solvers()):
+    for method in map(solver, named or problem.solvers or [*default_solvers(), *FITTED]):
         this = replace(fixed, solver=method.name)
-        if not method.stochastic:
+        if brings_grid(method):
+            found += _fitted(this, plan.nfes, sch)
+        elif not method.stochastic:
             found += _fixed_steps(this, plan.grids or GRIDS, startups(method, sch), plan.nfes, sch)
         if method.adaptive:
             found += [replace(this, grid="adaptive", rtol=rtol) for rtol in plan.rtols]
     fixed = replace(fixed, samples=plan.samples or problem.law.samples, compared="law")
-    for method in map(solver, _compared_in_law(named) if named or not problem.images else LAW_SOLVERS):
+    for method in map(solver, _compared_in_law(named) if named or not problem.law.default else LAW_SOLVERS):
         this = replace(fixed, solver=method.name)
         found += _fixed_steps(this, plan.grids or LAW_GRIDS, ("ramp",), plan.nfes, sch)
     if not found:
@@ -109,14 +114,15 @@ def left_out(plan: Plan, planned: Iterable[Case], sch: Schedule) -> dict[str, in
 
 
 def _named(plan: Plan) -> list[str]:
-    return distinct(solver_names()) if plan.solvers == (ALL,) else list(dict.fromkeys(plan.solvers))
+    every = [*distinct(solver_names()), *FITTED]
+    return every if plan.solvers == (ALL,) else list(dict.fromkeys(plan.solvers))
 
 
 def _compared_in_law(named: Iterable[str]) -> list[str]:
     """The named solvers with fixed steps if one of them is stochastic, else none."""
     methods = [solver(name) for name in named]
     stochastic = any(method.stochastic for method in methods)
-    return [method.name for method in methods if method.planner and stochastic]
+    return [method.name for method in methods if method.planner and stochastic and not brings_grid(method)]
 
 
 def _fixed_steps(
@@ -126,6 +132,13 @@ def _fixed_steps(
     forms = [replace(this, startup=startup, grid=kind) for startup in starts for kind in grids]
     least = {form: least_nfe(solver(form.solver), sch, startup=form.startup, grid=form.grid) for form in forms}
     return [replace(form, nfe=nfe) for form in forms for nfe in nfes if nfe >= least[form]]
+
+
+def _fitted(this: Case, nfes: Iterable[int], sch: Schedule) -> list[Case]:
+    """The case at every budget that there is a table for."""
+    programs = {nfe: plan_program(this.solver, sch, nfe=nfe) for nfe in nfes}
+    planner = solver(this.solver).planner
+    return [replace(this, grid=OWN, nfe=n) for n, p in programs.items() if is_fitted(planner, p)]
 
 
 def startups(method: Solver, sch: Schedule) -> tuple[Startup, ...]:
@@ -156,4 +169,5 @@ def options(case: Case) -> dict[str, Any]:
     """The arguments of `logsnr.solve` for this case."""
     if case.nfe is None:
         return dict(solver=case.solver, rtol=case.rtol, atol=case.rtol)
-    return dict(solver=case.solver, nfe=case.nfe, grid=case.grid, startup=case.startup, seed=case.seed)
+    where = {} if case.grid == OWN else dict(grid=case.grid, startup=case.startup)
+    return dict(solver=case.solver, nfe=case.nfe, seed=case.seed, **where)

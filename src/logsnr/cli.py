@@ -47,9 +47,12 @@ RAMP_NOTE = (
 @app.command()
 @interruptible("stopped; the same command goes on from here")
 def bench(
+    rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     problem: Annotated[
         list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if none.")
     ] = None,
+    denoiser: Annotated[str | None, typer.Option(help="One's own instead: file.py:name, a logsnr.Denoiser.")] = None,
+    shape: Annotated[str, typer.Option(help="Of one of its samples: 3 32 32, or 3,32,32.")] = "",
     solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them, or all.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8, 10, 15, 20 and 40 if none.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all, in law logsnr.")] = None,
@@ -67,12 +70,16 @@ def bench(
     ways. Without --solvers that is all deterministic ones, and a few in law on digits and digits-net; --solvers all is
     all of both. Options that take several values are repeated: --nfe 5 --nfe 8.
 
+    --denoiser net.py:den --shape 3 32 32 measures your own network, against a fine solve of it; without --solvers that
+    is eight quick ones. `logsnr.analysis.compare` does the same in Python.
+
     Several processes share the work and find the same: torchrun --nproc-per-node 4 -m logsnr.cli bench. Times are then
     those of processes that run side by side.
     """
     from .bench.job import run_bench
     from .bench.problems import PROBLEMS
     from .bench.ranks import launched_ranks
+    from .bench.tuning import own_problem
     from .bench.work_precision import NFES, RTOLS, Plan
 
     plan = Plan(
@@ -83,10 +90,16 @@ def bench(
         samples=samples,
         seed=seed,
     )
-    names = list(dict.fromkeys(problem or PROBLEMS))
+    if denoiser is None and (shape or rest):
+        raise ValueError(f"{' '.join(rest or [shape])!r} goes with --denoiser file.py:name --shape 3 32 32")
+    if denoiser is not None and problem:
+        raise ValueError("give either --problem or --denoiser")
+    own = [] if denoiser is None else [own_problem(denoiser, " ".join([shape, *(rest or [])]))]
     command = ["logsnr", *sys.argv[1:]]
     with launched_ranks():
-        run_bench(names, plan, out, fresh=fresh, command=command, console=Console())
+        run_bench(
+            own or list(dict.fromkeys(problem or PROBLEMS)), plan, out, fresh=fresh, command=command, console=Console()
+        )
 
 
 @app.command("solvers")
@@ -192,7 +205,9 @@ def rank(
     table = Table("solver", "grid", "start", *(Column(head, justify="right") for head in ("NFE", "error")), box=None)
     for choice in choices:
         table.add_row(choice.solver, choice.grid, choice.startup, str(choice.nfe), f"{choice.error:.1e}")
-    Console().print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("For Gaussian data of this spectrum; logsnr.analysis.compare measures a model.")
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Every named solver has the order it declares, measured; every mutant is caught."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,3 +169,18 @@ def test_exact_solvers_have_no_measurable_order() -> None:
     measured = convergence_order("ddim", point, SCH, max_nfe=64)
     assert np.isnan(measured.order)
     assert "no order can be measured" in measured.verdict
+
+
+def test_a_measured_order_is_readable_and_has_a_picture(tmp_path: Path) -> None:
+    """In print the verdict comes first and then the runs; the picture has the errors and the declared slope."""
+    measured = convergence_order("dpmpp-2m", MIXTURE, SCH, max_nfe=200)
+    lines = str(measured).splitlines()
+    assert lines[0] == f"dpmpp-2m: {measured.verdict}"
+    assert len(lines) == 2 + len(measured.steps)
+    assert lines[3].split() == [
+        str(measured.steps[1]), str(measured.nfe[1]), f"{measured.errors[1]:.3e}", f"{measured.slopes[0]:.3f}",
+    ]  # fmt: skip
+    figure = measured.plot(tmp_path / "order.svg")
+    assert (tmp_path / "order.svg").stat().st_size > 1000
+    errors, *_ = figure.axes[0].get_lines()
+    assert tuple(errors.get_ydata()) == measured.errors

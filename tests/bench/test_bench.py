@@ -14,7 +14,7 @@ import logsnr
 from logsnr.bench.problems import PROBLEMS, load_problem
 from logsnr.bench.references import load_reference
 from logsnr.bench.results import COLUMNS
-from logsnr.bench.sheets import Pictures, contact_sheet
+from logsnr.bench.sheets import Pictures, gallery, picture
 from logsnr.bench.tables import Board, Line, legend, short, terminal_table
 from logsnr.bench.work_precision import NFES, Plan, cases, default_solvers, measure
 from logsnr.solvers.grids import GRIDS
@@ -51,9 +51,10 @@ def test_the_errors_are_those_of_sample_against_the_closed_form_flow(report):
 def test_the_page_holds_all_that_it_shows_and_the_command_that_made_it(report):
     """`index.html` refers to nothing outside itself, and shows the command."""
     page = (report[0] / "index.html").read_text()
-    sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
+    shown = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    sources = re.findall(r' (?:src|href)="([^"]{0,40})', shown)
     assert sources
-    assert all(source.startswith("data:image/") for source in sources)
+    assert all(source.startswith(("data:image/", "#part-")) for source in sources)
     assert "logsnr bench --nfe 4" in page
 
 
@@ -166,15 +167,36 @@ def test_numbers_are_short():
     assert [short(v) for v in (3.21e-3, 12.0, 1e-10, np.inf)] == ["3.2e-3", "1.2e1", "1.0e-10", "inf"]
 
 
-def test_the_contact_sheet_is_a_png_with_dark_ink():
-    """Ink, +1 in the data, is black on the sheet, and paper white."""
-    board = Board.of([row()])
-    ink = torch.ones(8, 1, 8, 8)
-    uri, width = contact_sheet(Pictures({(Line("ddim"), 4): ink}, -ink), board)
-    picture = imread(BytesIO(base64.b64decode(uri.partition(",")[2])), format="png")[..., 0]
-    assert picture.shape[1] == pytest.approx(2 * width, abs=1)
-    assert picture[picture.shape[0] // 2, width] < 0.1
-    assert picture[-3:, -3:].min() > 0.9
+def decoded(uri):
+    return imread(BytesIO(base64.b64decode(uri.partition(",")[2])), format="png")
+
+
+def test_pictures_have_dark_ink():
+    """Ink, +1 in the data, is black, and paper white; of other images +1 is white."""
+    half = torch.cat([torch.ones(4, 1, 8, 8), -torch.ones(4, 1, 8, 8)])
+    for ink in (True, False):
+        uri, (wide, high) = picture(half, ink)
+        found = decoded(uri)
+        assert found.shape == (high, wide) == (17, 35)
+        assert found[:8, :8].max() == 1 - ink
+        assert found[9:, :8].min() == ink
+    assert decoded(picture(torch.zeros(2, 3, 8, 8), False)[0]).shape == (17, 35, 3)
+
+
+def test_large_pictures_are_made_smaller():
+    """Two of them, at most 96 pixels high, as JPEG."""
+    uri, (wide, high) = picture(torch.zeros(5, 3, 256, 256), False)
+    assert uri.startswith("data:image/jpeg")
+    assert (wide, high) == (129, 64)
+
+
+def test_the_gallery_shows_the_best_first():
+    """A slider with the budgets, and for each the answer and the solvers by their error."""
+    board = Board.of([row(nfe=4, median=2.0), row("euler", nfe=4, median=1.0), row(nfe=8)])
+    page = gallery(Pictures(dict.fromkeys(board.best, torch.ones(8, 1, 8, 8)), torch.ones(8, 1, 8, 8)), board, "nfe-0")
+    assert re.findall(r"<label [^>]*>(\d+)<", page) == ["4", "8"]
+    assert re.findall(r"<code>(\S+)</code>", page) == ["euler", "ddim", "ddim"]
+    assert page.count("checked") == 1
 
 
 def test_the_case_list_covers_both_starts():

@@ -13,7 +13,7 @@ from rich.console import Console
 import logsnr
 from logsnr.analysis import energy_distance, mmd, sliced_w2
 from logsnr.bench import job, problems, references
-from logsnr.bench.plots import law_plot
+from logsnr.bench.plots import law_panels
 from logsnr.bench.problems import draw_seen, load_problem
 from logsnr.bench.references import load_reference
 from logsnr.bench.results import LAW, STATISTICS, Case, Results, Row
@@ -194,18 +194,19 @@ def test_the_table_fits_80_columns():
     console.print(terminal_table(board))
     console.print(legend(board))
     assert max(len(line.rstrip()) for line in console.file.getvalue().splitlines()) <= 80
-    assert law_plot([board], "title").startswith("data:image/svg+xml;base64,")
+    (panel,) = law_panels([board])
+    assert panel.startswith("<svg")
 
 
 def test_the_page_shows_laws_and_digits(tmp_path):
-    """A stochastic solver alone has a section with plot, sampling error and contact sheet."""
+    """A stochastic solver alone has a section with plot, sampling error and pictures."""
     bench(tmp_path, Plan(solvers=("er-sde-2",), nfes=(3, 5), samples=9), "digits")
     page = (tmp_path / "index.html").read_text()
     assert "digits, in law" in page
     assert "They are compared with 299 held-out real digits" in page
     assert re.search(r"Marked: as near as exact samples: \S+e-\d, 90 % from \S+e-\d to \S+e-\d\.", page)
-    assert page.count('src="data:image/') == 2
-    assert "real ones at the right" in page
+    assert page.count('src="data:image/') == 2 * 2  # the answer and the solver at each budget
+    assert "<b>real</b>" in page
     assert "The same by energy distance" in page
 
 

@@ -122,7 +122,9 @@ def test_rank_answers_from_the_spectrum(monkeypatch, capsys):
     """`logsnr rank` lists solvers by error within a budget, and says when nothing reaches the target."""
     result = CliRunner().invoke(app, ["rank", "--stds", "0.1", "--stds", "1", "--nfe", "8", "--best", "3"])
     assert result.exit_code == 0, result.output
-    errors = [float(line.split()[-1]) for line in result.output.splitlines()[1:]]
+    *lines, note = result.output.splitlines()[1:]
+    errors = [float(line.split()[-1]) for line in lines]
+    assert note.startswith("For Gaussian data of this spectrum")
     assert len(errors) == 3
     assert errors == sorted(errors)
     assert run(monkeypatch, "rank", "--stds", "0.1", "--target", "1e-9", "--nfe", "3") == 2
