@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer:
 #   make bench   NFE against error of every solver on real data, into report/
 #   make test    the tests; make test-all adds the slow ones
+# And for who works on it: make docs, the site; make dist, what is released.
 # PYTHON=python3.12 picks another interpreter; ARGS="--nfe 5 --nfe 10" is handed on to the command.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 WHEEL := build/wheel
 
-.PHONY: bench test test-all lint types format clean
+.PHONY: bench test test-all lint types format docs dist clean
 
 bench: $(VENV)/.ready
 	$(BIN)/logsnr bench --out report $(ARGS)
@@ -37,8 +38,19 @@ format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, into site/, without a warning; ARGS=serve shows it instead. The reference is read from the installed tree,
+# where the folders are logsnr.*; nothing is imported.
+docs: $(VENV)/.ready-docs
+	rm -rf build/docs
+	$(PIP) --no-deps --target build/docs .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
+
+# The wheel and the source archive, in dist/, and what a release must pass.
+dist: $(VENV)/.ready-dev
+	CONSTRAINTS=constraints.txt PYTHON=$(BIN)/python .ci/dist
+
 clean:
-	rm -rf $(VENV) build dist report
+	rm -rf $(VENV) build dist report site
 
 # One stamp per set of packages, newer than the files that say what belongs in it.
 $(VENV)/bin/python:
@@ -53,6 +65,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.ready-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.ready
+
+$(VENV)/.ready-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[docs]'
 	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(VENV)/bin/python

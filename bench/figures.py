@@ -1,4 +1,4 @@
-"""The pictures of docs/analysis.md.
+"""The pictures of README.md and docs/.
 
 python -m logsnr.bench.figures --out docs/figures
 """
@@ -12,11 +12,18 @@ import typer
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from torch.nn.functional import pad
 
 from ..analysis.stability import Stability, stability
 from ..analysis.transfer import Transfer, transfer
+from ..solvers.catalogue import solver
+from ..solvers.denoiser import Denoiser
+from ..solvers.noise import randn, start
+from ..solvers.sampling import sample, solve
 from ..solvers.schedules.formulas import VPLinear
 from .command import run_command
+from .digits_net import PREDICTION, SCHEDULE, load_digits_net
 from .plots import COLOURS
 
 STDS = np.geomspace(1e-3, 10.0, 81)
@@ -25,6 +32,16 @@ NFES = (10, 30)
 MANY_NFES = (30, 300)  # where rounding shows
 DTYPES = {None: "exact", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 MAPS = ("ddim", "heun", "dpm-2", "dpmpp-2s", "dpmpp-2m", "dpmpp-3m")
+BUDGETS = (4, 5, 6, 8, 10, 15, 20)
+FITTED = "a table fitted to other data"  # there are such tables for 5 to 10 evaluations
+CURVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "DDIM": ("ddim", {}),
+    "Heun": ("heun", {}),
+    "DPM-Solver++ 2M": ("dpmpp-2m", {}),
+    "UniPC-3": ("unipc-3", {}),
+    "logsnr's default": ("auto", {}),
+    FITTED: ("universal", {"width": 2.0}),
+}
 # Text stays text, and the same numbers give the same file.
 SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "logsnr", "font.family": "DejaVu Sans"}
 
@@ -46,6 +63,59 @@ def dtypes_figure() -> Figure:
         for colour, (dtype, label) in zip((*COLOURS[:3], "black"), reversed(DTYPES.items()), strict=True):
             draw(ax, transfer("dpmpp-3s", VPLinear(), STDS, nfe=nfe, dtype=dtype), label, colour)
     finish(figure, axes, [f"dpmpp-3s, {nfe} model evaluations" for nfe in MANY_NFES], (1e-8, 0.1))
+    return figure
+
+
+def work_precision_figure() -> Figure:
+    """Median error of digits that a network generates against its evaluations: narrow, to be read on a phone.
+
+    The grid is the default; "auto" and fitted tables have their own. The exact ends are those of 300 steps of order 3.
+    """
+    den, x = Denoiser(load_digits_net().double(), SCHEDULE, PREDICTION), start(SCHEDULE, (64, 1, 8, 8), seed=0).double()
+    exact = sample(den, x, solver="dpmpp-3m", steps=300)
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    ax = figure.subplots()
+    for (label, (name, options)), colour, marker in zip(CURVES.items(), ("black", *COLOURS), "ovsD^*P", strict=False):
+        budgets = [nfe for nfe in BUDGETS if label != FITTED or nfe in range(5, 11)]
+        runs = [solve(den, x, solver=solver(name, **options), nfe=nfe) for nfe in budgets]
+        errors = [float((run.x - exact).flatten(1).square().mean(1).sqrt().median()) for run in runs]
+        ax.loglog([run.nfe for run in runs], errors, marker=marker, color=colour, label=label, linewidth=1.6)
+    ax.xaxis.set_major_locator(FixedLocator(BUDGETS))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    ax.set_xlabel("model evaluations", fontsize=11)
+    ax.set_ylabel("median error", fontsize=11)
+    ax.grid(alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=10)
+    return figure
+
+
+def recipes_figure() -> Figure:
+    """The digits of docs/recipes.md: a known half and what is painted, previews, and edits from several times."""
+    den = Denoiser(load_digits_net(), SCHEDULE, PREDICTION)
+    x = start(SCHEDULE, (8, 1, 8, 8), seed=0)
+    previews: list[torch.Tensor] = []
+    digits = sample(den, x, nfe=10, callback=lambda node, t, state, x0: previews.append(x0[:1].clone()))
+    upper = (torch.arange(8) < 4).reshape(8, 1).expand(8, 8)
+
+    def keep(node: int, t: float, state: torch.Tensor) -> torch.Tensor:
+        return torch.where(upper, noised(digits, t, node), state)
+
+    def noised(clean: torch.Tensor, t: float, seed: int) -> torch.Tensor:
+        alpha, sigma = float(SCHEDULE.alpha(t)), float(SCHEDULE.sigma(t))
+        return alpha * clean + sigma * randn(clean.shape, seed=seed)
+
+    painted = sample(den, start(SCHEDULE, digits.shape, seed=1), solver="ddpm", steps=50, seed=2, callback=keep)
+    strips = {"known": torch.where(upper, digits, -1.0), "painted": painted, "previews": torch.cat(previews)[-8:]}
+    strips["digits"] = digits
+    for t in (0.3, 0.5, 0.7):
+        strips[f"edit, {t}"] = sample(den, noised(digits, t, 3), nfe=8, t_start=t)
+    figure = Figure(figsize=(5.6, 3.9), layout="constrained")
+    for ax, (name, strip) in zip(figure.subplots(len(strips), 1), strips.items(), strict=True):
+        ax.imshow(torch.cat([*pad(strip[:, 0], (0, 2), value=-1.0)], dim=1), cmap="gray_r", vmin=-1, vmax=1)
+        ax.set_axis_off()
+        ax.text(-1.0, 3.5, name, ha="right", va="center", fontsize=11)
     return figure
 
 
@@ -98,6 +168,8 @@ def main(out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Pat
     with rc_context(SVG):
         solvers_figure().savefig(out / "transfer-solvers.svg", metadata={"Date": None})
         dtypes_figure().savefig(out / "transfer-dtypes.svg", metadata={"Date": None})
+        recipes_figure().savefig(out / "recipes.png", dpi=100)
+        work_precision_figure().savefig(out / "work-precision.svg", metadata={"Date": None})
         stability_figure().savefig(out / "stability.png", dpi=110)
 
 

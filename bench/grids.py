@@ -1,5 +1,7 @@
 """What a search for a grid gains: named grids against those of `trajectory_grid`, on starts it has not seen."""
 
+from typing import Any
+
 import torch
 
 from ..analysis import GaussianMixture, trajectory_grid
@@ -21,7 +23,7 @@ def report() -> str:
         x, y = (start(sch, (count, 16), seed=seed, dtype=torch.float64) for seed, count in ((0, 128), (1, 256)))
         exact = mixture.reference(y, sch, sch.t_start, sch.t_end)
         for solver, nfe in CASES:
-            runs = [dict(solver=solver, nfe=nfe, grid=name) for name in NAMES]
+            runs: list[dict[str, Any]] = [dict(solver=solver, nfe=nfe, grid=name) for name in NAMES]
             for objective in ("global", "local"):
                 found = trajectory_grid(den, x, solver, nfe, objective=objective, candidates=40)
                 runs.append(dict(solver=found.program))

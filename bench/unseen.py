@@ -7,7 +7,7 @@ on its best grid at the same budget.
 import time
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -72,7 +72,7 @@ def unseen(
         end = ends(den, x, sch.t_start, sch.t_end).end
 
         def errors(
-            how: object, x: torch.Tensor = x, end: torch.Tensor = end, den: Denoiser = den, **options: object
+            how: Any, x: torch.Tensor = x, end: torch.Tensor = end, den: Denoiser = den, **options: Any
         ) -> tuple[float, float]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")

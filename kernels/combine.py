@@ -15,7 +15,8 @@ from .normals import Noise, normals
 from .table import ONE, Table, check_event, table
 from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
-MAX_INPUTS, MAX_OUTPUTS = 12, 3
+MAX_INPUTS = 12
+MAX_OUTPUTS = 3
 
 
 def combine(

@@ -11,17 +11,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .arrays import Array
 from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, finite, integer, prune, sequence
 from .interpret import NO_NOISE, PairModel, carry_out
+from .plan_json import write_plan
 from .planners.stochasticity import Stochasticity
 from .program_json import read_program, write_program
 from .program_text import program_text
 from .provenance import Provenance, checked
+
+if TYPE_CHECKING:
+    from .denoiser import Denoiser
 
 __all__ = ["MAX_WRITES", "ONE", "STATE", "Call", "NoiseKey", "Program", "prune"]
 
@@ -160,13 +164,17 @@ class Program:
     def __repr__(self) -> str:
         return f"<Program {self.name}: order {self.order}, {self.steps} steps, {len(self)} model evaluations>"
 
-    def to_json(self) -> str:
+    def to_json(self, den: "Denoiser | None" = None) -> str:
         """All that a run needs, as JSON; floats are written in full, so `from_json` gives back an equal program.
 
         An ``eta`` that is a function of the user's does not fit into JSON: the program then runs with addressed noise,
         and refuses ``brownian=True``.
+
+        den: write the plan for servers without logsnr, which `from_json` does not read: the columns are what this
+        denoiser's network returns, with its guidance, and each call has the time that it is told. docs/interchange.md
+        is the format. Raises ValueError for a ``map_x0``, and for guidance that is no weighted sum.
         """
-        return write_program(self)
+        return write_program(self) if den is None else write_plan(self, den)
 
     @classmethod
     def from_json(cls, text: str) -> "Program":

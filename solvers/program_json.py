@@ -14,14 +14,20 @@ OPTIONAL_IN_CALL = ("learned",)
 
 def write_program(program: Any) -> str:
     """The text that `read_program` takes."""
-    calls = [
-        {"t": c.t, "at": c.at, "reads": c.reads, "writes": c.writes, "matrix": c.matrix.tolist(),
-         "noises": c.noises, "node": c.node, **({"learned": c.learned} if c.learned else {})}
-        for c in program.calls
-    ]  # fmt: skip
-    values = VERSION, program.name, program.order, program.grid, program.notes, eta_to_json(program.eta), calls
-    data = dict(zip(PROGRAM, values, strict=True))
-    return json.dumps(data | ({"provenance": dict(program.provenance)} if program.provenance else {}))
+    return json.dumps(header(program) | {"calls": [call_fields(call) for call in program.calls]})
+
+
+def header(program: Any) -> dict[str, Any]:
+    """The fields of a program, but for its calls."""
+    values = VERSION, program.name, program.order, program.grid, program.notes, eta_to_json(program.eta)
+    provenance = {"provenance": dict(program.provenance)} if program.provenance else {}
+    return dict(zip(PROGRAM, values, strict=False)) | provenance
+
+
+def call_fields(call: Any) -> dict[str, Any]:
+    """The fields of a call."""
+    learned = {"learned": call.learned} if call.learned else {}
+    return {name: getattr(call, name) for name in CALL} | {"matrix": call.matrix.tolist()} | learned
 
 
 def read_program(text: str) -> dict[str, Any]:
@@ -38,6 +44,8 @@ def read_program(text: str) -> dict[str, Any]:
     except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"this is not a program: {error}") from None
     version = data.get("version") if isinstance(data, dict) else None
+    if isinstance(data, dict) and "head" in data:
+        raise ValueError("this is a plan of a network's answers, for other servers; logsnr reads what to_json() writes")
     if type(version) is int and version > VERSION:
         raise ValueError(f"this program has version {version}; this logsnr reads versions up to {VERSION}")
     _fields(data, PROGRAM, "a program", OPTIONAL)

@@ -30,15 +30,11 @@ from .planning import Layout, check_event, layout_key, specialised
 from .program import Program
 from .provenance import warn_of_another
 from .run import run
+from .same_arguments import takes_what
 from .schedules.base import Schedule
 from .solution import Solution, finished
 from .solver import Planner
 from .watching import Bar, Callback, Observer
-
-
-def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
-    """The end of the trajectory from ``x``: ``solve(den, x, **options).x``."""
-    return solve(den, x, **options).x
 
 
 def solve(
@@ -157,6 +153,12 @@ def solve(
         if trajectory and observer:
             found = replace(found, trajectory=observer.stacked(x.dtype))
         return finished(found, x, keep, parts)
+
+
+@takes_what(solve)
+def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
+    """The end of the trajectory from ``x``: ``solve(den, x, **options).x``. The options are those of `solve`."""
+    return solve(den, x, **options).x
 
 
 def _warn(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> None:

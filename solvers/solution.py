@@ -15,7 +15,7 @@ from .program import Program
 from .provenance import warn_of_wide
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Solution:
     """What `solve` returns.
 
@@ -42,6 +42,13 @@ class Solution:
     rejected: torch.Tensor | None = None
     nfe_per_sample: torch.Tensor | None = None
     grids: tuple[np.ndarray, ...] = ()
+
+    def __repr__(self) -> str:
+        """One line, without numbers of tensors."""
+        by = f" by {self.program.name}" if self.program else ""
+        failed = f", {len(self.failed)} samples failed" if self.failed else ""
+        kind = str(self.x.dtype).removeprefix("torch.")
+        return f"<Solution{by}: x {kind} {tuple(self.x.shape)}, {self.nfe} evaluations, {self.rounds} rounds{failed}>"
 
 
 def finished(found: Solution, x: torch.Tensor, keep: bool, parts: bool = False) -> Solution:

@@ -118,4 +118,5 @@ def _cross(s: Nodes, t: Nodes) -> Array:
         return np.where(h > 0, s.sigma * t.alpha * np.expm1(-h), -s.alpha * t.sigma * np.expm1(h))
 
 
-V, STRAIGHT = VGauge(), StraightGauge()
+V = VGauge()
+STRAIGHT = StraightGauge()

@@ -185,7 +185,10 @@ def _slope(sch: Schedule, t: Array) -> Array:
     return -np.asarray(sch.diffusion2(t)) / (2 * sigma * sigma)
 
 
-X0, EPS, VELOCITY, VELOCITY_LAM = X0Gauge(), EpsGauge(), VelocityGauge(), VelocityLamGauge()
+X0 = X0Gauge()
+EPS = EpsGauge()
+VELOCITY = VelocityGauge()
+VELOCITY_LAM = VelocityLamGauge()
 GAUGES: dict[str, Gauge] = {
     "x0": X0, "eps": EPS, "v": V, "straight": STRAIGHT, "velocity": VELOCITY, "velocity-lam": VELOCITY_LAM,
 }  # fmt: skip

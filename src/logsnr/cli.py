@@ -103,21 +103,33 @@ def bench(
 
 
 @app.command("solvers")
-def list_solvers() -> None:
-    """Every solver that there is, by family: order, model evaluations per step, what it is, its names elsewhere."""
+@interruptible()
+def list_solvers(
+    name: Annotated[str | None, typer.Argument(help="A solver, here or elsewhere: 'DPM++ 2M Karras'.")] = None,
+) -> None:
+    """Every solver that there is, by family: order, model evaluations a step (NFE), what it is. With a name, that one.
+
+    deis-{1,2} stands for deis-1 and deis-2. `logsnr explain NAME` prints a table.
+    """
     from .solvers.catalogue import families, solver
-    from .solvers.names_elsewhere import names_elsewhere
+    from .solvers.listing import rows
+    from .solvers.names_elsewhere import known_elsewhere, names_elsewhere
 
     console = Console(highlight=False)
+    if name is not None:
+        known, grid = known_elsewhere(name)
+        found = solver(known or name)
+        count = f"{found.evaluations} model evaluation{'s' * (found.evaluations != 1)} a step"
+        console.print(f"{found.name}: order {found.order}, {count}", markup=False)
+        told = (f"{library}: {', '.join(names)}" for library, names in names_elsewhere(found.name).items())
+        console.print("\n".join([found.summary, *told, *([f"grid: {grid}"] if grid else [])]), markup=False)
+        return
     for title, names in families().items():
-        console.print(f"\n[bold]{title}[/bold]")
-        numbers = (Column(head, justify="right", width=8) for head in ("order", "NFE/step"))
-        table = Table(Column("solver", width=19), *numbers, "", box=None)
-        for found in map(solver, names):
-            told = (f"{library}: {', '.join(known)}" for library, known in names_elsewhere(found.name).items())
-            summary = "; ".join([found.summary, *told])
-            table.add_row(found.name, str(found.order), str(found.evaluations), summary)
-        console.print(table)
+        numbers = (Column(head, justify="right") for head in ("order", "NFE"))
+        table = Table(Column("solver", no_wrap=True), *numbers, "", box=None, padding=(0, 2, 0, 0))
+        for row in rows(map(solver, names)):
+            table.add_row(*row)
+        console.print(f"\n[bold]{title}[/bold]", table, sep="\n")
 
 
 @app.command()

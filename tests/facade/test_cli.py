@@ -48,14 +48,34 @@ def test_version() -> None:
     assert CliRunner().invoke(app, ["--version"]).output.strip() == logsnr.__version__
 
 
+def expanded(name: str) -> list[str]:
+    """The names that a shell makes of one with braces."""
+    if not (found := re.search(r"\{(.+)\}", name)):
+        return [name]
+    low, _, high = found[1].partition("..")
+    numbers = map(str, range(int(low), int(high) + 1)) if high else found[1].split(",")
+    return [name.replace(found[0], number) for number in numbers]
+
+
 def test_solvers_lists_every_name(monkeypatch):
-    """`logsnr solvers` shows one line for each name that `solver=` takes, also of those that need something given."""
-    monkeypatch.setenv("COLUMNS", "200")
-    result = CliRunner().invoke(app, ["solvers"])
-    shown = re.findall(r"^ (\S+) +\d+ +\d+  ", result.output, re.MULTILINE)
+    """`logsnr solvers` shows each name that `solver=` takes, also of those that need something given, in families of
+    one screen."""
+    monkeypatch.setenv("COLUMNS", "80")
+    output = CliRunner().invoke(app, ["solvers"]).output
+    shown = [name for row in re.findall(r"^(\S+) +[\d-]+ +[\d-]+  ", output, re.MULTILINE) for name in expanded(row)]
     assert shown == [name for names in families().values() for name in names]
     assert set(logsnr.solver_names()) < set(shown)
-    assert "diffusers: UniPCMultistepScheduler" in result.output
+    assert max(len(family.splitlines()) for family in output.split("\n\n")) <= 42
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_solvers_tells_one_by_any_name(monkeypatch):
+    """With a name, ours or one of elsewhere, `logsnr solvers` says what it is and what others call it."""
+    found = CliRunner().invoke(app, ["solvers", "DPM++ 2M Karras"]).output
+    assert found.startswith("dpmpp-2m: order 2, 1 model evaluation a step\n")
+    assert "diffusers: DPMSolverMultistepScheduler" in found
+    assert found.endswith("grid: karras\n")
+    assert run(monkeypatch, "solvers", "dpmpp-2x") == 2
 
 
 @pytest.mark.parametrize(("name", "declared"), [("heun", 2), ("dpmpp-3m", 3)])

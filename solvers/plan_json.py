@@ -1,0 +1,44 @@
+"""A program as other servers run it: JSON whose columns are what a network returns."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from .call import ONE
+from .program_json import call_fields, header
+
+if TYPE_CHECKING:
+    from .denoiser import Denoiser
+
+COND, UNCOND = "cond", "uncond"
+
+
+def write_plan(program: Any, den: "Denoiser") -> str:
+    """``program`` lowered to the answers of ``den``'s network, in float64. ValueError for what no column can be."""
+    from .denoiser import Denoiser, time_map
+    from .lower import lower_guided
+
+    if not isinstance(den, Denoiser):
+        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    rule = den.guidance.rule if den.guidance else None
+    if den.map_x0 is not None:
+        raise ValueError("map_x0 is a function, which a plan cannot hold; write the plan of the denoiser without it")
+    if rule and not rule.columns:
+        raise ValueError(
+            f"guidance {rule.kind!r} is not a sum with one weight for all samples, which is all that a plan can hold; "
+            "write the plan of the denoiser without guidance, and let the server guide"
+        )
+    wide = torch.float64
+    lowered = lower_guided(program, den.schedule, den.prediction, wide, wide, rule)
+    times = np.array([call.t for call in program])
+    told = time_map(den.time, den.schedule)(torch.from_numpy(times)).tolist()
+    needs = rule.asks(den.schedule, times)[1] if rule else [(False, True)] * len(program)
+    calls = []
+    for call, update, time, need in zip(program, lowered.updates.calls, told, needs, strict=True):
+        reads = [ONE if slot == lowered.updates.one else slot for slot in update.reads]
+        answers = [name for name, wanted in zip((UNCOND, COND), need, strict=True) if wanted]
+        numbers = {"writes": update.writes, "matrix": update.table.coefs.tolist()}
+        calls.append(call_fields(call) | numbers | {"reads": reads, "answers": answers, "told": time})
+    return json.dumps(header(program) | {"head": den.prediction, "calls": calls})
