@@ -4,14 +4,18 @@ Everything here stands on `logsnr.solvers`, and nothing there imports it.
 """
 
 from ..solvers.guides import At, Guide
+from .editing import inpaint, sdedit
 from .encode import decode, encode
 from .flow_maps import FlowMap
 from .guidance import MGPD, Classifier, FreeDoM, chain, threshold_dynamic, threshold_static, universal
 from .inverse import Linear, LinearProblem
 from .inverse_methods import DPS, ILVR, MMPS, PiGDM, Projection
 from .inverse_operators import blur, gray, mask, matrix, operator, superresolution
+from .inversion import Inversion, invert, translate
 from .one_step import step
 from .pairs import pairs
+from .previews import previews
+from .reversible import Reversible
 from .shards import Pairs
 from .teachers import consistency_pair, noised, progressive_target, score_gradient
 from .trees import TreeDenoiser, TreeSolution, leaf_seed, sample_tree, solve_tree
@@ -26,11 +30,13 @@ __all__ = [
     "FlowMap",
     "FreeDoM",
     "Guide",
+    "Inversion",
     "Linear",
     "LinearProblem",
     "Pairs",
     "PiGDM",
     "Projection",
+    "Reversible",
     "TreeDenoiser",
     "TreeSolution",
     "blur",
@@ -39,19 +45,24 @@ __all__ = [
     "decode",
     "encode",
     "gray",
+    "inpaint",
+    "invert",
     "leaf_seed",
     "mask",
     "matrix",
     "noised",
     "operator",
     "pairs",
+    "previews",
     "progressive_target",
     "sample_tree",
     "score_gradient",
+    "sdedit",
     "solve_tree",
     "step",
     "superresolution",
     "threshold_dynamic",
     "threshold_static",
+    "translate",
     "universal",
 ]  # fmt: skip

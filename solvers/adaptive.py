@@ -21,7 +21,7 @@ from .planners.pairs import Pair
 from .planning import Layout
 from .schedules.base import Schedule
 from .solution import Solution
-from .watching import Bar, Callback, called, takes_x0
+from .watching import Bar, Callback, StopSampling, called, takes_x0
 
 Count = Callable[[int], object]
 
@@ -42,9 +42,16 @@ def adaptive_solution(
     trajectory: bool,
     keep: bool = False,
     checkpoint: int | None = None,
+    starts: object = None,
 ) -> Solution:
     """An adaptive run from ``x``; ValueError, before the first call, for arguments that go with fixed steps only."""
-    fixed = {"steps": layout.steps, "nfe": layout.nfe, "parallel": parallel, "checkpoint": checkpoint}
+    fixed = {
+        "steps": layout.steps,
+        "nfe": layout.nfe,
+        "parallel": parallel,
+        "checkpoint": checkpoint,
+        "t_start": starts,
+    }
     for name, value in fixed.items():
         if value is not None:
             raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
@@ -58,9 +65,15 @@ def adaptive_solution(
     run = pair_solution if pair else blackbox_solution
     found = run(den, x, method, times, rtol, atol, bar.show, keep)
     states = found.trajectory
-    if callback and states is not None:
-        for node in range(1, len(times)):
+    for node in range(1, len(times)):
+        if callback is None or states is None:
+            break
+        try:
             called(callback, node, float(times[node]), states[node], None, changes=False)
+        except StopSampling:
+            states = states[: node + 1]
+            found = replace(found, x=states[node], times=times[: node + 1], stopped=True)
+            break
     return replace(found, trajectory=states.to(x.dtype) if trajectory and states is not None else None)
 
 

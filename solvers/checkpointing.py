@@ -51,6 +51,8 @@ def run_in_groups(
         execution.n, n = group.stop, group.stop - 1
         if observe is not None and rows[n].node is not None:
             shown(observe, lowered, execution, n, x0)
+            if observe.stopped is not None:
+                break
     return execution.finish(), sum(asking.cost)
 
 

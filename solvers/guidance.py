@@ -131,7 +131,7 @@ class Rule:
         if self.kind not in RULES:
             raise ValueError(
                 f"guidance: {self.kind!r} takes x0 and eps from different answers, which only runs with fixed steps, "
-                "without parallel= and map_x0=, can do"
+                "without parallel=, map_x0= and a t_start of every sample, can do"
             )
 
     def scales(self, lam: Array) -> Array:

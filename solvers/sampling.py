@@ -1,39 +1,35 @@
 """`sample` and `solve`: check everything, plan (once per setting), run."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
-from dataclasses import replace
 from difflib import get_close_matches
-from functools import lru_cache, partial
+from functools import partial
 from inspect import signature
 from typing import Any
 
 import torch
 
-from ..kernels import transformed
 from .adaptive import adaptive_solution
-from .arguments import check_arguments
+from .arguments import check_arguments, check_together
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .checkpointing import run_in_groups
 from .complex_states import run_of_parts
-from .denoiser import Denoiser, as_timesteps, time_map
-from .guidance import Rule
+from .denoiser import Denoiser
 from .levels import Shift
-from .lower import Lowered, lower_guided
+from .lower import Lowered
 from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
 from .parallel.settings import Picard
-from .planners.gauge import Gauge
-from .planning import Layout, check_event, layout_key, specialised
+from .planning import Layout, layout_key
+from .plans import laid_out, lowered_for
 from .program import Program
 from .provenance import warn_of_another
-from .run import run
+from .run import recording, run
 from .same_arguments import takes_what
-from .schedules.base import Schedule
 from .solution import Solution, finished
 from .solver import Planner
+from .starts import Starts, run_each, start_times
 from .watching import Bar, Callback, Observer
 
 
@@ -49,7 +45,7 @@ def solve(
     sigmas: Any = None,
     lams: Any = None,
     shift: float | Shift | None = None,
-    t_start: float | None = None,
+    t_start: Any = None,
     t_end: float | None = None,
     startup: str | None = None,
     rtol: float | None = None,
@@ -102,7 +98,7 @@ def solve(
     callback: callback(node, t, state), or callback(node, t, state, x0) with the model's estimate of the clean data at
               the call before, after every grid step; clone the state to keep it. It may edit the state or return a new
               one, from which the run goes on; parallel and adaptive runs refuse that, and so do solvers that go on from
-              elsewhere (edm-churn, ald).
+              elsewhere (edm-churn, ald). It ends the run where it raises `logsnr.StopSampling`.
     grad:     record gradients to the model's weights, conditions and guidance scale, too; those to x are recorded
               where it requires them.
     checkpoint: with grad, how many calls are made again at a time when gradients are wanted: the memory is that of so
@@ -112,9 +108,9 @@ def solve(
               and the others are returned as they would be alone.
 
     The state is fp32, or fp64 if x or the model is. The model runs without recording gradients unless x or ``grad``
-    asks for them. Raises ValueError or TypeError for arguments that do not fit, before the
-    first model call, and NonFiniteError if the model's answer, the state or the result stops being finite; inside
-    torch.compile and vmap nobody can look at them.
+    asks for them. Raises ValueError or TypeError for arguments that do not fit, before the first model call, and
+    NonFiniteError if the model's answer, the state or the result stops being finite; inside torch.compile and vmap
+    nobody can look at them.
     """
     method = _method(solver, options)
     check_arguments(
@@ -123,36 +119,43 @@ def solve(
     )  # fmt: skip
     if parts := x.is_complex():
         den, x, callback, noise = run_of_parts(den, x, callback, noise)
+    each = start_times(t_start, x)
+    t_start = each[0] if each else t_start
     fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
-    layout, keep = _layout(*fields), on_nan == "keep"
+    layout, keep = laid_out(*fields), on_nan == "keep"
     if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
-        with _recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
-            found = adaptive_solution(
-                den, x, method, layout, rtol, atol, parallel, bar, callback, trajectory, keep, checkpoint
-            )
+        with recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
+            watched = bar, callback, trajectory, keep, checkpoint, each
+            found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, *watched)
             return finished(found, x, keep, parts)
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
-    lowered = _lowered(method, den, x, fields, parallel is None)
+    at = fields[:3], fields[4:]
+    starts = Starts.planned(each, lambda t: lowered_for(method, den, x, (*at[0], t, *at[1]), False)) if each else None
+    lowered = starts.plans[0] if starts else lowered_for(method, den, x, fields, parallel is None)
     program, observer = lowered.program, None
-    if program.learned and parallel is not None:
-        raise ValueError("variance = 'learned' runs one call after the other: leave out parallel=, or take a variance")
-    _warn(lowered, den, x)
-    source = noise_source(program, den.schedule, x, seed, sample_ids, generator, brownian, noise)
-    with _recording(x, grad), Bar(progress, program.name, program.steps) as bar:
+    check_together(program, parallel, starts, checkpoint)
+    _warn(lowered, den, x, len(starts.plans) if starts else 1)
+    sources = seed, sample_ids, generator, brownian, noise
+    source: Any = starts.noises(den, x, *sources) if starts else noise_source(program, den.schedule, x, *sources)
+    with recording(x, grad), Bar(progress, program.name, program.steps) as bar:
         if trajectory or progress or callback:
             start = x if trajectory else None
             observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
-        if parallel is None:
-            carry = partial(run_in_groups, size=checkpoint) if checkpoint else partial(run, functional=grad)
-            end, made = carry(lowered, den, x, noise=source, observe=observer, keep=keep)
-            rounds = len(program) if den.guidance and den.guidance.batched else made
-            found = Solution(end, made, rounds, program.times, program=program)
+        watched_so: dict[str, Any] = {"observe": observer, "keep": keep}
+        if parallel:
+            found = picard(starts or lowered, den, x, parallel, noise=source, **watched_so)
+        elif starts:
+            end, made = run_each(starts, den, x, source, functional=grad, **watched_so)
+            found = Solution(end, made, made, starts.grids)
         else:
-            found = picard(lowered, den, x, parallel, noise=source, keep=keep, observe=observer)
-        if trajectory and observer:
-            found = replace(found, trajectory=observer.stacked(x.dtype))
-        return finished(found, x, keep, parts)
+            carry = partial(run_in_groups, size=checkpoint) if checkpoint else partial(run, functional=grad)
+            end, made = carry(lowered, den, x, noise=source, **watched_so)
+            rounds = made
+            if den.guidance and den.guidance.batched:
+                rounds = observer.calls(program) if observer else len(program)
+            found = Solution(end, made, rounds, program.times, program=program)
+        return finished(observer.seen(found, x.dtype) if observer else found, x, keep, parts)
 
 
 @takes_what(solve)
@@ -161,9 +164,9 @@ def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
     return solve(den, x, **options).x
 
 
-def _warn(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> None:
-    """Warnings about what a run of this plan starts from, and about whom its table was fitted to."""
-    if lowered.pure_noise:
+def _warn(lowered: Lowered, den: Denoiser, x: torch.Tensor, plans: int) -> None:
+    """Warnings about what a run of this plan, and others, starts from, and about whom its table was fitted to."""
+    if lowered.pure_noise and plans == 1:
         warn_of_spread(x, lowered.program, lowered.pure_noise, den.spread)
     if lowered.program.provenance:
         warn_of_another(lowered.program, den)
@@ -192,72 +195,3 @@ def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
 def _is_adaptive(method: Solver, layout: Layout, rtol: Any, atol: Any) -> bool:
     tolerant = rtol is not None or atol is not None
     return bool(method.adaptive) and (layout.unplanned or tolerant or method.planner is None)
-
-
-def _recording(x: torch.Tensor, grad: bool) -> Any:
-    """Gradients only where they are asked for. Half the time of no_grad, which counts: it is a third of a step."""
-    if grad:
-        return torch.enable_grad()
-    return nullcontext() if x.requires_grad else torch.set_grad_enabled(False)
-
-
-def _lowered(
-    method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
-) -> Lowered:
-    """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
-    planner = getattr(method, "planner", None)
-    if hasattr(planner, "suited"):
-        method = _suited(method, tuple(map(specialised, x.shape[1:])), den.guidance is not None)
-    gauge = getattr(planner, "gauge", None)
-    if isinstance(gauge, Gauge) and not transformed():
-        gauge.check(den, x)
-    named, rule = den.time if isinstance(den.time, str) else None, den.guidance.rule if den.guidance else None
-    if rule and not (columns and den.map_x0 is None and rule.columns):
-        rule = None
-    lowered = _plan(
-        method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule, den.spread
-    )
-    if event := lowered.program.event:
-        check_event(event, x)
-    return lowered
-
-
-@lru_cache(maxsize=256)
-def _suited(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
-    """A solver whose planner chooses by what the samples look like, for samples of this shape."""
-    suited: Solver = replace(method, planner=method.planner.suited(event, guided))
-    return suited
-
-
-def _layout(*fields: Any) -> Layout:
-    return Layout(*fields)
-
-
-def _plan(*setting: Any) -> Lowered:
-    return _planned(*setting)
-
-
-for function in (_layout, _plan):  # as torch.compiler.assume_constant_result, imported cheaply
-    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010
-
-
-@lru_cache(maxsize=256)
-def _planned(
-    method: Solver | Program,
-    sch: Schedule,
-    layout: tuple[Any, ...],
-    prediction: str,
-    state: torch.dtype,
-    model: torch.dtype,
-    time: str | None,
-    rule: Rule | None,
-    spread: float,
-) -> Lowered:
-    """Everything that can be known before the first model call."""
-    program = Layout(*layout).program(method, sch, prediction)
-    lowered = lower_guided(program, sch, prediction, state, model, rule, spread)
-    if time is None:  # a callable of the user's: asked at every run
-        return lowered
-    with torch.inference_mode(False):  # for runs outside it too
-        times = torch.tensor([call.t for call in lowered.program], dtype=torch.float64, device="cpu")
-        return replace(lowered, timesteps=as_timesteps(time_map(time, sch)(times), model).unsqueeze(1))

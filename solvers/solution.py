@@ -21,8 +21,10 @@ class Solution:
 
     x: the end state, shape and dtype of the start. nfe: model evaluations per sample, counted. rounds: how
     many sequential batched model calls they took. times: float64, the grid (or the accepted steps' span);
-    read-only.
+    read-only; (steps + 1, B) where every sample has its own start, and there is then no ``program``.
     trajectory: (steps + 1, B, ...), the state at every time, if it was asked for. program: the table, if any.
+    stopped: whether a callback has ended the run, by `logsnr.StopSampling`: x is then the state at the last of
+    ``times``, the end of ``trajectory``. Parallel and adaptive runs are shown when they are done: they cost the whole.
     certificate: of a parallel run, how far it is from the sequential one; nfe is then of the sample that took most.
     failed: the samples that stopped being finite, of a run with ``on_nan="keep"``.
     accepted, rejected, nfe_per_sample: of an adaptive run, int64 (B,) on the CPU: how many steps of each sample were,
@@ -42,6 +44,7 @@ class Solution:
     rejected: torch.Tensor | None = None
     nfe_per_sample: torch.Tensor | None = None
     grids: tuple[np.ndarray, ...] = ()
+    stopped: bool = False
 
     def __repr__(self) -> str:
         """One line, without numbers of tensors."""
@@ -86,9 +89,10 @@ def _overflow(found: Solution, failed: tuple[int, ...], batch: int) -> NonFinite
     calls = found.program.calls if found.program else ()
     if found.trajectory is not None and calls:
         for n, call in enumerate(calls):
-            if call.node is not None and (broken := broken_samples(found.trajectory[call.node])):
+            known = call.node is not None and call.node < len(found.trajectory)
+            if known and (broken := broken_samples(found.trajectory[call.node])):
                 return NonFiniteError.at(n, len(calls), call.t, broken, batch, state=True)
-    count, t = len(calls) or found.nfe, float(found.times[-1])
+    count, t = len(calls) or found.nfe, float(np.ravel(found.times[-1])[0])
     end = NonFiniteError.at(count - 1, count, t, failed, batch, state=True)
     where = "; trajectory=True says where that began" if calls else ""
     return NonFiniteError(f"{end}{where}", count - 1, t, failed)

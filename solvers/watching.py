@@ -1,15 +1,22 @@
 """Those who watch a run: progress bars, trajectories, callbacks."""
 
 from collections.abc import Callable
-from inspect import signature
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from .denoiser import written
 from .program import Program
+from .signatures import arguments
+from .solution import Solution
 
 Callback = Callable[..., Any]  # callback(node, t, state) or callback(node, t, state, x0)
+
+
+class StopSampling(Exception):
+    """Raised by a callback, it ends the run at the node that it was called for: `Solution.x` is then the state of that
+    node, with what the callback has written to it before."""
 
 
 class Bar:
@@ -64,38 +71,47 @@ class Observer:
         self.states = None if start is None else [start.to(state, copy=True)]
         self.bar, self.callback, self.changes = bar, callback, changes
         self.wants_x0 = callback is not None and takes_x0(callback)
+        self.stopped: int | None = None  # the node at which the callback has stopped the run
 
     def node(self, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
         """Show the state to the callback; what it makes of it is kept in the trajectory."""
         self.bar.show(node)
         new = None
-        if self.callback:
-            new = called(self.callback, node, t, state, x0, self.changes)
+        try:
+            if self.callback:
+                new = called(self.callback, node, t, state, x0, self.changes)
+        except StopSampling:
+            self.stopped = node
         if self.states is not None:
             self.states.append((state if new is None else new).to(self.states[0].dtype, copy=True))
         return new
 
-    def stacked(self, dtype: torch.dtype) -> torch.Tensor | None:
-        return None if self.states is None else torch.stack(self.states).to(dtype)
+    def calls(self, program: Program) -> int:
+        """How many the run has made."""
+        return len(program) if self.stopped is None else [call.node for call in program].index(self.stopped) + 1
+
+    def seen(self, found: Solution, dtype: torch.dtype) -> Solution:
+        """What a run has found, up to the node at which it was stopped, and its trajectory in this dtype."""
+        if self.stopped is not None:
+            found = replace(found, times=found.times[: self.stopped + 1], stopped=True)
+        return found if self.states is None else replace(found, trajectory=torch.stack(self.states).to(dtype))
 
 
 def takes_x0(callback: Callback) -> bool:
     """Whether a callback has a fourth argument, without a default, for the x0 estimate."""
-    try:
-        parameters = signature(callback).parameters.values()
-    except (TypeError, ValueError):  # some builtins
-        return False
-    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
-    return len(places) >= 4 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return arguments(callback) >= 4
 
 
 def called(
     callback: Callback, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None, changes: bool
 ) -> torch.Tensor | None:
     """The state that a callback returns, or None. ValueError for one that does not fit, and, where ``changes`` is
-    False, for a callback that changes the state in any way."""
-    version = written(state)
-    new = callback(node, t, state) if x0 is None else callback(node, t, state, x0)
+    False, for a callback that changes the state in any way; StopSampling where the callback raises it."""
+    version, stopped, new = written(state), None, None
+    try:
+        new = callback(node, t, state) if x0 is None else callback(node, t, state, x0)
+    except StopSampling as stop:
+        stopped = stop
     new = new if isinstance(new, torch.Tensor) and new is not state else None
     if new is not None and (new.shape != state.shape or new.device != state.device or new.is_complex()):
         raise ValueError(
@@ -107,4 +123,6 @@ def called(
             "the callback has changed the state, which parallel and adaptive runs cannot take over; run with fixed "
             "steps, one after the other, or let it work on a clone"
         )
+    if stopped is not None:
+        raise stopped
     return new

@@ -21,25 +21,29 @@ from ..lower import Lowered
 from ..noise import NoiseFunction
 from ..run import Observe, run
 from ..solution import Solution
+from ..starts import Starts, run_each
 from .common import Certificate, Noises, check_conditions, check_start, evaluate
 from .plan import Plan
 from .ranks import Evaluate, check_ranks, shared
 from .settings import Picard
 from .window import PicardWindow
 
+Sources = NoiseFunction | Seeds | None | Sequence[NoiseFunction | Seeds | None]
+
 
 def picard(
-    lowered: Lowered,
+    starts: Lowered | Starts,
     den: Denoiser,
     x: torch.Tensor,
     how: Picard,
     *,
-    noise: NoiseFunction | Seeds | None = None,
+    noise: Sources = None,
     keep: bool = False,
     observe: Observe | None = None,
 ) -> Solution:
-    """Run a lowered program from ``x`` (B, ...), windows of its calls at a time. The other arguments are
-    as for `run.run`; ``observe`` sees the states after the run, and cannot change them.
+    """Run a lowered program from ``x`` (B, ...), or one for each start, windows of its calls at a time. The other
+    arguments are as for `run.run`, ``noise`` one by start; ``observe`` sees the states after the run, and cannot change
+    them.
 
     Every sample has its own window, which moves on when its own nodes have converged: a sample's answer does not
     depend on its batch, as far as the model's does not. The nodes of all windows make one batch.
@@ -48,43 +52,58 @@ def picard(
     """
     check_start(x)
     check_conditions(den.model, len(x))
+    alone = isinstance(starts, Lowered)
+    sources: Any
+    starts, sources = (Starts.alone(starts, len(x)), [noise]) if isinstance(starts, Lowered) else (starts, noise)
     x, record = x.contiguous(), observe is not None
-    plan = Plan.of(lowered, den, x)
-    noises = Noises(lowered, noise, x.to(plan.seen), record)
-    asking = den.asking(lowered.times, len(x))
-    ask: Evaluate = partial(evaluate, asking, plan.timesteps, how.batch, plan.recurrence.models)
+    plans = [Plan.of(lowered, den, x) for lowered in starts.plans]
+    noises = [
+        Noises(plan.lowered, source, rows.to(plan.seen), record)
+        for plan, source, rows in zip(plans, sources, starts.rows(x), strict=True)
+    ]
+    asking, told = starts.asking(den, x)
+    ask: Evaluate = partial(evaluate, asking, told, how.batch, plans[0].recurrence.models)
     if how.ranks:
-        check_ranks(x, noise)
+        for source in sources:
+            check_ranks(x, source)
         ask = shared(ask)
-    windows = [PicardWindow(plan, x[b : b + 1], how, asking.cost, record=record) for b in range(len(x))]
+    of, cost = starts.of.tolist(), asking.cost
+    costs = [cost[k * starts.calls : (k + 1) * starts.calls] for k in range(len(plans))]
+    windows = [PicardWindow(plans[k], x[b : b + 1], how, costs[k], record=record) for b, k in enumerate(of)]
     rounds = 0
     while active := {b: window for b, window in enumerate(windows) if len(window)}:
-        noises.drop(min(window.first for window in active.values()))
-        failed = _round(active, plan, noises, ask)
+        failed = _round(active, starts, noises, ask)
         for b in failed:
             if not keep:
                 bad = windows[b].first
-                raise not_finite(x, bad, len(plan), lowered.times[bad], samples=failed)
+                raise not_finite(x, bad, starts.calls, starts.plans[of[b]].times[bad], samples=failed)
             windows[b].fail()
         rounds += 1
-    end = torch.cat([window.state for window in windows]) if windows else x.to(plan.wide, copy=True)
+    end = torch.cat([window.state for window in windows]) if windows else x.to(plans[0].wide, copy=True)
     certificate = Certificate(
-        torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, len(plan)).T.copy()),
+        torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, starts.calls).T.copy()),
         torch.tensor([w.distance for w in windows], dtype=torch.float64, device="cpu"),
         torch.tensor([w.rounds for w in windows], dtype=torch.int64, device="cpu"),
         torch.tensor([w.nfe for w in windows], dtype=torch.int64, device="cpu"),
     )
     most = int(certificate.nfe.max()) if windows else 0
     if observe is not None:
-        _replay(lowered, den, x, _joined(windows), noises.again(), keep, observe)
-    return Solution(end, most, rounds, lowered.program.times, program=lowered.program, certificate=certificate)
+        stopped = _replay(starts, den, x, _joined(windows), [made.again() for made in noises], keep, observe)
+        end = end if stopped is None else stopped
+    program = starts.plans[0].program if alone else None
+    times = program.times if program else starts.grids
+    return Solution(end, most, rounds, times, program=program, certificate=certificate)
 
 
-def _round(active: dict[int, PicardWindow], plan: Plan, noises: Noises, ask: Evaluate) -> list[int]:
+def _round(active: dict[int, PicardWindow], starts: Starts, noises: Sequence[Noises], ask: Evaluate) -> list[int]:
     """One batch for all windows; the samples of those whose first answer was not finite."""
-    added = [noises.rows(window.calls, b) for b, window in active.items()]
+    of, within = starts.of.tolist(), starts.within
+    for k, made in enumerate(noises):
+        made.drop(min((window.first for b, window in active.items() if of[b] == k), default=0))
+    added = [noises[of[b]].rows(window.calls, within[b]) for b, window in active.items()]
     seen = [window.see(rows) for window, rows in zip(active.values(), added, strict=True)]
-    rows = np.array([(n, b) for b, window in active.items() for n in range(window.calls.start, window.calls.stop)])
+    called = ((of[b] * starts.calls, b, window.calls) for b, window in active.items())
+    rows = np.array([(first + n, b) for first, b, calls in called for n in range(calls.start, calls.stop)])
     calls, samples = torch.from_numpy(rows.T.copy())
     answers = ask(torch.cat(seen) if len(seen) > 1 else seen[0], calls, samples)
     parts = zip(*(answer.split([*map(len, seen)]) for answer in answers), strict=True)
@@ -99,18 +118,19 @@ def _joined(windows: Sequence[PicardWindow]) -> list[torch.Tensor]:
 
 
 def _replay(
-    lowered: Lowered,
+    starts: Starts,
     den: Denoiser,
     x: torch.Tensor,
     outputs: Sequence[torch.Tensor],
-    noise: NoiseFunction | Seeds | None,
+    noises: list[NoiseFunction | Seeds | None],
     keep: bool,
     observe: Observe,
-) -> None:
-    """Let ``observe`` see the states of a parallel run, by running the program with the outputs that it has kept."""
+) -> torch.Tensor | None:
+    """Let ``observe`` see the states of a parallel run, by running the program with the outputs that it has kept. The
+    state at which it has stopped the run, if it has."""
     if not len(x):  # no window has asked for anything
-        noise = noise if isinstance(noise, Seeds) else lambda key, like: like
-        outputs = [x.new_empty(len(lowered.times), *x.shape)] * lowered.updates.models
+        noises = [noise if isinstance(noise, Seeds) else lambda key, like: like for noise in noises]
+        outputs = [x.new_empty(starts.calls, *x.shape)] * starts.plans[0].updates.models
     rows = iter(zip(*outputs, strict=True))
 
     def model(x: torch.Tensor, t: torch.Tensor) -> Any:
@@ -118,4 +138,8 @@ def _replay(
         return answers if len(answers) > 1 else answers[0]
 
     again = Denoiser(model, den.schedule, den.answers, time=den.time, dtype=den.dtype(x))
-    run(lowered, again, x, noise=noise, observe=observe, keep=keep)
+    if len(starts.plans) > 1:
+        end, _ = run_each(starts, again, x, noises, observe=observe, keep=keep)
+    else:
+        end, _ = run(starts.plans[0], again, x, noise=noises[0], observe=observe, keep=keep)
+    return None if observe.stopped is None else end

@@ -27,6 +27,7 @@ from .solvers.schedules.tabulated import Discrete
 from .solvers.solution import Solution
 from .solvers.statistics import Statistics
 from .solvers.tune import tune
+from .solvers.watching import StopSampling
 
 if TYPE_CHECKING:
     from .analysis import log_likelihood, log_prob
@@ -62,6 +63,7 @@ __all__ = [
     "Solver",
     "Statistics",
     "Stepper",
+    "StopSampling",
     "SubVP",
     "Trigonometric",
     "VPCosine",

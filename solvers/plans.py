@@ -1,0 +1,80 @@
+"""What a run is planned as: made once per setting, and kept."""
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ..kernels import transformed
+from .catalogue import Solver
+from .denoiser import Denoiser, as_timesteps, time_map
+from .guidance import Rule
+from .lower import Lowered, lower_guided
+from .planners.gauge import Gauge
+from .planning import Layout, check_event, specialised
+from .program import Program
+from .schedules.base import Schedule
+
+
+def lowered_for(
+    method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
+) -> Lowered:
+    """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
+    planner = getattr(method, "planner", None)
+    if hasattr(planner, "suited"):
+        method = _suited(method, tuple(map(specialised, x.shape[1:])), den.guidance is not None)
+    gauge = getattr(planner, "gauge", None)
+    if isinstance(gauge, Gauge) and not transformed():
+        gauge.check(den, x)
+    named, rule = den.time if isinstance(den.time, str) else None, den.guidance.rule if den.guidance else None
+    if rule and not (columns and den.map_x0 is None and rule.columns):
+        rule = None
+    lowered = _plan(
+        method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule, den.spread
+    )
+    if event := lowered.program.event:
+        check_event(event, x)
+    return lowered
+
+
+@lru_cache(maxsize=256)
+def _suited(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
+    """A solver whose planner chooses by what the samples look like, for samples of this shape."""
+    suited: Solver = replace(method, planner=method.planner.suited(event, guided))
+    return suited
+
+
+def laid_out(*fields: Any) -> Layout:
+    """A `Layout`, which torch.compile takes for a constant."""
+    return Layout(*fields)
+
+
+def _plan(*setting: Any) -> Lowered:
+    return _planned(*setting)
+
+
+for function in (laid_out, _plan):  # as torch.compiler.assume_constant_result, imported cheaply
+    setattr(function, "_dynamo_marked_constant", True)  # noqa: B010
+
+
+@lru_cache(maxsize=256)
+def _planned(
+    method: Solver | Program,
+    sch: Schedule,
+    layout: tuple[Any, ...],
+    prediction: str,
+    state: torch.dtype,
+    model: torch.dtype,
+    time: str | None,
+    rule: Rule | None,
+    spread: float,
+) -> Lowered:
+    """Everything that can be known before the first model call."""
+    program = Layout(*layout).program(method, sch, prediction)
+    lowered = lower_guided(program, sch, prediction, state, model, rule, spread)
+    if time is None:  # a callable of the user's: asked at every run
+        return lowered
+    with torch.inference_mode(False):  # for runs outside it too
+        times = torch.tensor([call.t for call in lowered.program], dtype=torch.float64, device="cpu")
+        return replace(lowered, timesteps=as_timesteps(time_map(time, sch)(times), model).unsqueeze(1))
