@@ -7,9 +7,9 @@ import torch
 from .answers import check_state
 from .denoiser import Denoiser
 from .guides import check_map
+from .lower import Lowered
 from .parallel.settings import Picard
 from .planners.checks import choice, count
-from .program import Program
 
 
 def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, checkpoint: Any, **flags: Any) -> None:
@@ -39,11 +39,11 @@ def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any,
         raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
 
 
-def check_together(program: Program, parallel: Any, starts: Any, checkpoint: Any) -> None:
+def check_together(lowered: Lowered, parallel: Any, starts: Any, checkpoint: Any) -> None:
     """Raise ValueError for what a plan shows not to go together."""
-    if program.learned and parallel is not None:
+    if lowered.learned and parallel is not None:
         raise ValueError("variance = 'learned' runs one call after the other: leave out parallel=, or take a variance")
-    if starts is not None and program.learned:
+    if starts is not None and lowered.learned:
         raise ValueError(
             "variance = 'learned' does not go with a t_start of every sample: give one number, or a variance"
         )

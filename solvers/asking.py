@@ -10,7 +10,7 @@ import torch
 from ..kernels import transformed
 from .answers import check_output, convert, estimate, learned_variance
 from .arrays import Array
-from .conditions import Conditions, check_rows, column, joined, rows_of
+from .conditions import Conditions, check_rows, column, joined, joins, rows_of
 from .guidance import Guidance
 from .guides import At, MapX0, applied, check_recorded, recording
 from .heads import Level, network_rate
@@ -129,7 +129,7 @@ class Asking:
             return self._asked(other, x, timesteps, others)
         if not without:
             return self._asked(model, x, timesteps, given)
-        if other is model and self.guidance.batched:
+        if other is model and self.guidance.batched and self._both is not None:
             doubled, twice = self._doubled(x), torch.cat([timesteps, timesteps])
             u, c = check_output(self._asked(model, doubled, twice, self._both), doubled).chunk(2)
             self.variance = None if self.variance is None else self.variance[len(x) :]
@@ -151,10 +151,11 @@ class Asking:
         return self.twice
 
     @cached_property
-    def _both(self) -> Conditions:
-        """The conditions of a doubled batch."""
+    def _both(self) -> Conditions | None:
+        """The conditions of a doubled batch, if one call can have both."""
         assert self.guidance is not None
-        both: Conditions = joined([self.guidance.other(self.den.conditions), self.den.conditions])
+        pair = [self.guidance.other(self.den.conditions), self.den.conditions]
+        both: Conditions | None = joined(pair) if joins(pair) else None
         return both
 
     def _mapped(

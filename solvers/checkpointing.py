@@ -33,7 +33,7 @@ def run_in_groups(
 ) -> tuple[torch.Tensor, int]:
     """`run.run` with gradients, ``size`` calls made again at a time; where somebody watches, groups end at nodes."""
     rows, execution = lowered.program.calls, Execution(lowered, x, noise, functional=True, keep=keep)
-    learned = lowered.program.learned
+    learned = lowered.learned
     asking = den.asking(lowered.times, len(x), columns=lowered.guided, learned=learned)
     told = timesteps(lowered, den, x)
     memory = execution.memory

@@ -25,8 +25,25 @@ def rows_of(conditions: Conditions, samples: torch.Tensor) -> Conditions:
     return {name: mapped(y, lambda y: y[samples.to(y.device)] if y.ndim else y) for name, y in conditions.items()}
 
 
+def joins(parts: Sequence[Any]) -> bool:
+    """Whether trees have the same form, and all but tensors with rows the same in both."""
+    first, *rest = parts
+    if isinstance(first, torch.Tensor):
+        alike = all(
+            isinstance(y, torch.Tensor) and y.shape[1:] == first.shape[1:] and y.ndim == first.ndim for y in rest
+        )
+        return alike and (first.ndim > 0 or all(torch.equal(y, first) for y in rest))
+    if isinstance(first, Mapping):
+        same = all(isinstance(y, Mapping) and y.keys() == first.keys() for y in rest)
+        return same and all(joins([part[name] for part in parts]) for name in first)
+    if isinstance(first, (list, tuple)):
+        same = all(type(y) is type(first) and len(y) == len(first) for y in rest)
+        return same and all(map(joins, zip(*parts, strict=True)))
+    return all(y is first or (type(y) is type(first) and bool(y == first)) for y in rest)
+
+
 def joined(parts: Sequence[Any]) -> Any:
-    """Trees of the same form with their tensors put together along the rows; what is no tensor is the first's."""
+    """Trees that can be joined with their tensors put together along the rows; what is no tensor is the first's."""
     first = parts[0]
     if isinstance(first, torch.Tensor):
         return torch.cat(list(parts)) if first.ndim else first

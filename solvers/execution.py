@@ -37,7 +37,7 @@ class Execution:
         keep: bool = False,
     ) -> None:
         self.calls, self.rows = lowered.updates.calls, lowered.program.calls
-        if lowered.program.learned and isinstance(noise, Seeds):  # the kernels know of no factor
+        if lowered.learned and isinstance(noise, Seeds):  # the kernels know of no factor
             noise = Addressed(noise)
         self.begun, self.noise, self.keep, self.n = x, noise, keep, 0
         self.memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None, functional=functional)

@@ -26,8 +26,8 @@ class Lowered:
     program: the table; entry n of ``updates`` is what its call n does with memory. pure_noise: sigma at the start of
     a run from the noisy end of a schedule, where there is hardly anything else; else 0. timesteps: (n, 1), the
     times as the model wants to be told them, where that depends on nothing else. guided: whether columns combine two
-    answers. local: what one thread's runs share,
-    see `run.timesteps`.
+    answers. learned: whether the network says how much noise is added. local: what one thread's runs share, see
+    `run.timesteps`.
     """
 
     program: Program
@@ -35,6 +35,7 @@ class Lowered:
     pure_noise: float = 0.0
     timesteps: torch.Tensor | None = None
     guided: bool = False
+    learned: bool = False
     local: threading.local = field(default_factory=threading.local, init=False)
 
     @property
@@ -83,7 +84,8 @@ def lower(
     updates = tuple(_update(n, call, dtypes) for n, call in enumerate(calls))
     level = Level.at(sch, program.grid[0])
     pure = program.grid[0] >= sch.t_start and level.alpha <= PURE * level.sigma
-    return Lowered(program, Updates(updates, tuple(dtypes), cast, one), float(level.sigma) if pure else 0.0)
+    sigma = float(level.sigma) if pure else 0.0
+    return Lowered(program, Updates(updates, tuple(dtypes), cast, one), sigma, learned=program.learned)
 
 
 def lower_guided(

@@ -58,7 +58,7 @@ def run(
     total = len(rows)
     execution = Execution(lowered, x, noise, functional=functional, keep=keep)
     told = timesteps(lowered, den, x)
-    facts = {"columns": lowered.guided, "ordered": True, "learned": lowered.program.learned}
+    facts = {"columns": lowered.guided, "ordered": True, "learned": lowered.learned}
     asking = den.asking([row.t for row in rows], len(x), **facts)
     ask, cost = asking.call, asking.cost
     casts, nfe, watched = lowered.updates.cast, 0, not transformed()

@@ -134,7 +134,7 @@ def solve(
     starts = Starts.planned(each, lambda t: lowered_for(method, den, x, (*at[0], t, *at[1]), False)) if each else None
     lowered = starts.plans[0] if starts else lowered_for(method, den, x, fields, parallel is None)
     program, observer = lowered.program, None
-    check_together(program, parallel, starts, checkpoint)
+    check_together(lowered, parallel, starts, checkpoint)
     _warn(lowered, den, x, len(starts.plans) if starts else 1)
     sources = seed, sample_ids, generator, brownian, noise
     source: Any = starts.noises(den, x, *sources) if starts else noise_source(program, den.schedule, x, *sources)

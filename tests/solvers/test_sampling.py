@@ -227,7 +227,7 @@ WRONG = [
     ({"steps": 3, "solver": "pc", "corrections": 0}, ValueError, "corrections = 0 must be an integer of at least 1$"),
     ({"steps": 3, "solver": "ula", "step": 1e300}, ValueError, "coefficient at t = 0.001 is .*, too large for a state"),
     ({"steps": 3, "x": X.int()}, ValueError, "must be a float tensor"),
-    ({"steps": 3, "x": X + 0j}, ValueError, "x is torch.complex64, but must be real: .*view_as_real"),
+    ({"steps": 3, "x": X + 0j, "den": logsnr.Denoiser(torch.nn.Linear(3, 3).half(), SCH)}, ValueError, "complex"),
     ({"steps": 3, "x": X.numpy()}, TypeError, "must be a torch tensor, not ndarray"),
     ({"steps": 3, "x": X[0, 0]}, ValueError, "batch dimension"),
     ({"steps": 3, "x": X.to_sparse()}, ValueError, "dense"),
