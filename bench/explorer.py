@@ -49,7 +49,7 @@ def script() -> str:
     """The JavaScript of Vega, Vega-Lite and vega-embed, in one piece."""
     import vl_convert
 
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
+    return str(vl_convert.javascript_bundle(None)).replace("</script", "<\\/script")
 
 
 def specification(groups: Groups, compared: Compared) -> str:

@@ -38,7 +38,7 @@ class Data(NamedTuple):
     """What a network is trained on. seen, unseen: float32 (N, C, H, W). centre: the half-log-SNR about which they take
     their shape. told: whose the data are."""
 
-    net: type[UNet]
+    net: Callable[[], UNet]
     seen: Callable[[], Tensor]
     unseen: Callable[[], Tensor]
     steps: int
@@ -185,7 +185,7 @@ def main(
         raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
     data, checkpoint = DATA[name], out.with_suffix(".ckpt")
     net = train(data, checkpoint=checkpoint, steps=steps or data.steps)
-    model = f"logsnr.bench.{data.net.__module__.rpartition('.')[2]}.{data.net.__name__}"
+    model = f"{type(net).__module__}.{type(net).__name__}"
     metadata = {"model": f"{model}, predicts v on {SCHEDULE}", "data": data.told}
     out.write_bytes(save(net.state_dict(), metadata=metadata))
     checkpoint.unlink(missing_ok=True)

@@ -50,7 +50,8 @@ def start(span: tuple[float, float], widest: float, n: int) -> Numbers:
     """What a fit starts from: an exponential Adams method in eps on equal steps; in x0 where an end is infinite, and
     steps then begin where data of the ``widest`` direction still are noise."""
     finite = bool(np.isfinite(span).all())
-    lam = np.linspace(*(span if finite else np.clip(span, -1.5 - math.log(widest), 4.0)), n + 1)
+    low, high = span if finite else np.clip(span, -1.5 - math.log(widest), 4.0).tolist()
+    lam = np.linspace(low, high, n + 1)
     lam[[0, -1]] = span
     return Numbers("eps" if finite else "x0", 3 if n > 5 else 2, lam)
 
