@@ -12,7 +12,6 @@ from ..solvers.schedules.formulas import Trigonometric
 
 DIM, COMPONENTS = 24, 24
 KINDS = ("broad", "cloud", "image", "low-rank")
-STEEP = 20.0  # only images have directions as wide as that, and few
 
 
 class Family:
@@ -21,8 +20,7 @@ class Family:
 
     def __init__(self, count: int, width: tuple[float, float], seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
-        kinds = KINDS if width[0] < STEEP else KINDS[2:3]
-        drawn = [_problem(kinds[i % len(kinds)], width, g) for i in range(count)]
+        drawn = [_problem(KINDS[i % len(KINDS)], width, g) for i in range(count)]
         self.mu, self.s2, self.log_weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         self.count, self.event_shape = count, torch.Size((count, 1, DIM))
 
@@ -71,8 +69,7 @@ def _problem(
     widest = math.exp(uniform(math.log(width[0]), math.log(width[1])))
     size = int(uniform(8, DIM + 0.999))
     components = {"broad": 8, "cloud": COMPONENTS, "image": 12, "low-rank": COMPONENTS}[kind]
-    steepest = 2.5 if width[0] < STEEP else 3.0
-    decays = {"broad": uniform(0.0, 0.3), "cloud": uniform(0.0, 0.6), "image": uniform(1.0, steepest), "low-rank": 0.0}
+    decays = {"broad": uniform(0.0, 0.3), "cloud": uniform(0.0, 0.6), "image": uniform(1.0, 2.5), "low-rank": 0.0}
     decay = decays[kind]
     spectrum = torch.arange(1, DIM + 1, dtype=torch.float64) ** -decay
     spectrum[size:] = 0

@@ -25,7 +25,7 @@ from ..solvers.schedules.formulas import EDM
 from ..solvers.tune import tune
 from ..solvers.tune_teacher import ends
 from .command import run_command
-from .problems import digits_net
+from .problems import digits_net, photos_net
 
 SCHEDULE = EDM(0.002, 80.0)
 HELD_OUT, SEED = 128, 99  # noises, of a seed that no fit uses
@@ -55,6 +55,7 @@ PROBLEMS: dict[str, tuple[Callable[[], Denoiser], tuple[int, ...], float]] = {  
     "image-7": (lambda: image(64, 20, 5, 7.0, 1.2), (64,), 7.0),
     "image-15": (lambda: image(64, 20, 6, 15.0, 1.5), (64,), 15.0),
     "digits-net": (lambda: digits_net().denoiser, (1, 8, 8), 2.0),
+    "photos-net": (lambda: photos_net().denoiser, (3, 16, 16), 14.0),
 }
 
 

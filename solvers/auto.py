@@ -45,10 +45,10 @@ class Choice(NamedTuple):
 class Auto:
     """Chooses for a number of steps, each of one evaluation.
 
-    For few steps it takes a universal table, if there is one for the range, the number and the data (`Universal`, which
-    has the options ``width`` and ``data_std``), if the grid is free and the model is not guided. Else, by formula, what
-    was measured on the most alike range, for the next smaller number of steps in the table, or for wide data `_wide`;
-    on a grid that is given it chooses the method only.
+    For few steps it takes a universal table, if there is one for the range, the number and narrow data (`Universal`,
+    which has the options ``width`` and ``data_std``), if the grid is free and the model is not guided. Else, by formula,
+    what was measured on the most alike range, for the next smaller number of steps in the table, or for wide data
+    `_wide`; on a grid that is given it chooses the method only.
     """
 
     width: float | None = None
@@ -74,6 +74,10 @@ class Auto:
             return found
         if self.guided:
             return found._replace(notes=("no universal table: none was made for guided models",))
+        if family(self.width / self.data_std) != NARROW:
+            return found._replace(
+                notes=(f"no universal table: on wide data (here {self.width:.3g}) they lose on real networks",)
+            )
         least, why = math.ceil(ENOUGH * steps) if fewer else steps, list[str]()
         for n in range(steps, least - 1, -1):
             table = self.tables.found(schedule, first, last, n)

@@ -33,10 +33,10 @@ SPANS = {  # lam at the ends of what people run
 }
 # Standard deviations of the data's widest direction. Between two families the wider one serves: a table loses most on
 # data that are wider than its own.
-WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (20.0, 300.0)}
+WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0)}
 UNKNOWN = 10.0  # the width of data of which nothing is known
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
-BEYOND = 450.0  # the width where the vast tables end
+BEYOND = 30.0  # the width where the wide tables end
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FOLDER = Path(__file__).parents[1] / "data" / "universal"
 
@@ -103,7 +103,7 @@ class Universal:
 
 def family(width: float) -> str | None:
     """The family of tables for data of this width, if there is one."""
-    return next((kind for kind, (_, most) in WIDTHS.items() if width <= most), "vast" if width <= BEYOND else None)
+    return next((kind for kind, (_, most) in WIDTHS.items() if width <= most), "wide" if width <= BEYOND else None)
 
 
 def typical_width(event: tuple[int, ...]) -> float:
