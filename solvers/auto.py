@@ -46,9 +46,9 @@ class Auto:
     """Chooses for a number of steps, each of one evaluation.
 
     For few steps it takes a universal table, if there is one for the range, the number and narrow data (`Universal`,
-    which has the options ``width`` and ``data_std``), if the grid is free and the model is not guided. Else, by formula,
-    what was measured on the most alike range, for the next smaller number of steps in the table, or for wide data
-    `_wide`; on a grid that is given it chooses the method only.
+    which has the options ``width`` and ``data_std``), if the grid is free and the model is not guided. Else, by
+    formula, what was measured on the most alike range, for the next smaller number of steps in the table, or for wide
+    data `_wide`; on a grid that is given it chooses the method only.
     """
 
     width: float | None = None
