@@ -1,7 +1,9 @@
-"""How fitted tables do on what they were not fitted to: python -m logsnr.bench.unseen [--problem digits] [--tune 192]
+"""How fitted tables do on what they were not fitted to:
+
+    python -m logsnr.bench.unseen [--problem digits] [--range flow] [--tune 192]
 
 Median and root-mean-square errors on noise that nothing was fitted to, as ratios to the best named solver without noise
-on its best grid at the same budget.
+on its best grid at the same budget: of what `auto` takes, and of the universal table for the problem's width.
 """
 
 import time
@@ -9,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 
@@ -21,53 +24,62 @@ from ..solvers.grids import grid
 from ..solvers.noise import start
 from ..solvers.planners.universal import Universal
 from ..solvers.sampling import sample
-from ..solvers.schedules.formulas import EDM
+from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.formulas import EDM, FlowMatching, VPLinear
+from ..solvers.schedules.tabulated import Discrete
 from ..solvers.tune import tune
 from ..solvers.tune_teacher import ends
 from .command import run_command
 from .problems import digits_net, photos_net
 
-SCHEDULE = EDM(0.002, 80.0)
+BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2  # Stable Diffusion's
+RANGES: dict[str, Schedule] = {
+    "edm": EDM(0.002, 80.0), "vp": VPLinear(), "flow": FlowMatching(), "sd": Discrete(np.cumprod(1 - BETAS)),
+}  # fmt: skip
+GRIDS = ("logsnr", "karras", "time")
 HELD_OUT, SEED = 128, 99  # noises, of a seed that no fit uses
 
 
-def mixture(dim: int, components: int, seed: int) -> Denoiser:
+def mixture(sch: Schedule, dim: int, components: int, seed: int) -> Denoiser:
     """Broad Gaussians; not drawn as those of `family` are."""
     g = torch.Generator().manual_seed(seed)
     shape = components, dim
     mu, s2, odds = (torch.randn(*s, generator=g, dtype=torch.float64) for s in (shape, shape, (components,)))
-    return GaussianMixture(0.5 * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0)).denoiser(SCHEDULE)
+    return GaussianMixture(0.5 * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0)).denoiser(sch)
 
 
-def image(dim: int, components: int, seed: int, width: float, decay: float) -> Denoiser:
+def image(sch: Schedule, dim: int, components: int, seed: int, width: float, decay: float) -> Denoiser:
     """Means and variances with the spectrum k^-decay."""
     g = torch.Generator().manual_seed(seed)
     spectrum = width * torch.arange(1, dim + 1, dtype=torch.float64) ** -decay
     mu, odds = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((components, dim), (components,)))
     s2 = ((0.45 * spectrum) ** 2 + 0.02**2).expand(components, dim)
-    return GaussianMixture(0.9 * mu * spectrum, s2, torch.softmax(0.3 * odds, 0)).denoiser(SCHEDULE)
+    return GaussianMixture(0.9 * mu * spectrum, s2, torch.softmax(0.3 * odds, 0)).denoiser(sch)
 
 
-PROBLEMS: dict[str, tuple[Callable[[], Denoiser], tuple[int, ...], float]] = {  # with the shape and the width
-    "mixture-16": (lambda: mixture(16, 8, 3), (16,), 2.0),
-    "mixture-64": (lambda: mixture(64, 10, 11), (64,), 2.0),
-    "digits": (lambda: Empirical(load_digits()[0], 0.05).denoiser(SCHEDULE), (1, 8, 8), 2.0),
-    "image-7": (lambda: image(64, 20, 5, 7.0, 1.2), (64,), 7.0),
-    "image-15": (lambda: image(64, 20, 6, 15.0, 1.5), (64,), 15.0),
-    "digits-net": (lambda: digits_net().denoiser, (1, 8, 8), 2.0),
-    "photos-net": (lambda: photos_net().denoiser, (3, 16, 16), 14.0),
+PROBLEMS: dict[str, tuple[Callable[[Schedule], Denoiser], tuple[int, ...], float]] = {  # with the shape and the width
+    "mixture-16": (lambda sch: mixture(sch, 16, 8, 3), (16,), 2.0),
+    "mixture-64": (lambda sch: mixture(sch, 64, 10, 11), (64,), 2.0),
+    "digits": (lambda sch: Empirical(load_digits()[0], 0.05).denoiser(sch), (1, 8, 8), 2.0),
+    "image-7": (lambda sch: image(sch, 64, 20, 5, 7.0, 1.2), (64,), 7.0),
+    "image-15": (lambda sch: image(sch, 64, 20, 6, 15.0, 1.5), (64,), 15.0),
+    "digits-net": (lambda _: digits_net().denoiser, (1, 8, 8), 2.0),
+    "photos-net": (lambda _: photos_net().denoiser, (3, 16, 16), 14.0),
 }
 
 
 def unseen(
     problem: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PROBLEMS)}; all if none.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
+    span: Annotated[str, typer.Option("--range", help=f"Of {', '.join(RANGES)}; networks have their own.")] = "edm",
     tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
 ) -> None:
     """Ratios of the errors of fitted tables to those of the best named solver."""
+    if span not in RANGES:
+        raise typer.BadParameter(f"{span!r} is none of {', '.join(RANGES)}", param_hint="--range")
     for name in problem or PROBLEMS:
         make, shape, width = PROBLEMS[name]
-        den = make()
+        den = make(RANGES[span])
         sch = den.schedule
         x = start(sch, (HELD_OUT, *shape), seed=SEED, dtype=torch.float64)
         end = ends(den, x, sch.t_start, sch.t_end).end
@@ -81,14 +93,15 @@ def unseen(
             return float(apart.nan_to_num(torch.inf).median()), float(apart.square().mean().sqrt())
 
         for n in nfe or (5, 6, 8, 10):
-            named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in _named(n) for kind in ("logsnr", "karras")]
+            named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in _named(n) for kind in GRIDS]
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
-            for label, wide in (("universal", 10.0), (f"width={width:g}", width)):
-                program = solver(Universal(width=wide)).program(sch, grid(sch, n))
-                if program.provenance:
-                    found = errors(program)
-                    line += f"  {label} {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f})"
+            tried: list[tuple[str, Any]] = [("auto", "auto")]
+            program = solver(Universal(width=width)).program(sch, grid(sch, n))
+            tried += [(f"width={width:g}", program)] if program.provenance else []
+            for label, how in tried:
+                found = errors(how, **({"nfe": n} if how == "auto" else {}))
+                line += f"  {label} {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f})"
             if tune_on:
                 began, noises = time.process_time(), start(sch, (tune_on, *shape), seed=1, dtype=torch.float64)
                 found = errors(tune(den, noises, n))
