@@ -10,7 +10,8 @@ import torch
 from ..kernels import Table, Update, Updates
 from .arrays import Array
 from .call import ONE, STATE, Call, prune
-from .guidance import ALONE, Rule, Weights
+from .guidance import Rule
+from .guidance_rules import ALONE, Weights
 from .heads import Level, network_rate, to_pair
 from .program import Program
 from .schedules.base import Schedule

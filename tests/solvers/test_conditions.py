@@ -9,7 +9,7 @@ import torch
 from parallel_runs import exact, start
 
 import logsnr
-from logsnr.solvers.guidance import KINDS, RULES
+from logsnr.solvers.guidance_rules import KINDS, RULES
 
 SCH = logsnr.VPLinear()
 X = start(3, 5, torch.float64)
@@ -242,25 +242,3 @@ def test_bad_input() -> None:
             X,
             steps=2,
         )
-
-
-def test_conditions_that_one_call_cannot_have_both_are_asked_for_in_two() -> None:
-    """Numbers, strings and embeddings of other lengths: never the first's for both."""
-
-    def model(x: torch.Tensor, t: torch.Tensor, y: Any) -> torch.Tensor:
-        return 0.5 * x + (y.mean() if isinstance(y, torch.Tensor) else len(y) if isinstance(y, str) else y)
-
-    for one, other in ((0.5, -0.25), ("abc", "d"), (torch.ones(3, 4), torch.zeros(3, 2))):
-        guided = {
-            batched: logsnr.sample(
-                logsnr.Denoiser(
-                    model, SCH, "v", conditions={"y": one},
-                    guidance=logsnr.Guidance(2.0, uncond={"y": other}, batched=batched),
-                ),
-                X, steps=3, solver="ddim",
-            )
-            for batched in (True, False)
-        }  # fmt: skip
-        assert torch.equal(guided[True], guided[False])
-        plain = logsnr.Denoiser(model, SCH, "v", conditions={"y": one})
-        assert (guided[True] - logsnr.sample(plain, X, steps=3, solver="ddim")).abs().max() > 0.1

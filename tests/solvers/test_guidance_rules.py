@@ -1,6 +1,7 @@
 """Rules of guidance that look at both answers, or at those before, against what defines them."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -64,3 +65,25 @@ def test_momentum_needs_calls_in_order() -> None:
             logsnr.sample(den, X, **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="momentum goes from one call"):
         den.x0(X, 0.5)
+
+
+def test_conditions_that_one_call_cannot_have_both_are_asked_for_in_two() -> None:
+    """Numbers, strings and embeddings of other lengths: never the first's for both."""
+
+    def model(x: torch.Tensor, t: torch.Tensor, y: Any) -> torch.Tensor:
+        return 0.5 * x + (y.mean() if isinstance(y, torch.Tensor) else len(y) if isinstance(y, str) else y)
+
+    for one, other in ((0.5, -0.25), ("abc", "d"), (torch.ones(3, 4), torch.zeros(3, 2))):
+        guided = {
+            batched: logsnr.sample(
+                logsnr.Denoiser(
+                    model, SCH, "v", conditions={"y": one},
+                    guidance=logsnr.Guidance(2.0, uncond={"y": other}, batched=batched),
+                ),
+                X, steps=3, solver="ddim",
+            )
+            for batched in (True, False)
+        }  # fmt: skip
+        assert torch.equal(guided[True], guided[False])
+        plain = logsnr.Denoiser(model, SCH, "v", conditions={"y": one})
+        assert (guided[True] - logsnr.sample(plain, X, steps=3, solver="ddim")).abs().max() > 0.1

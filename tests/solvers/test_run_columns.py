@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import logsnr
-from logsnr.solvers.guidance import Weights
+from logsnr.solvers.guidance_rules import Weights
 from logsnr.solvers.lower import lower
 from logsnr.solvers.program import Call, Program
 from logsnr.solvers.run import run
