@@ -79,7 +79,8 @@ def compare(
     given = check_start(den, x, event_shape)
     sch, span = den.schedule, _Span(t_start=t_start, t_end=t_end)
     s, t = make_grid(sch, 1, **span).tolist()
-    planned, notes = candidates(sch, den.prediction, budgets, solvers, grids, startups, span)
+    event = tuple(given.shape[1:]) if isinstance(given, torch.Tensor) else given
+    planned, notes = candidates(den, event, budgets, solvers, grids, startups, span)
     noisy = any(candidate.noisy for candidate in planned)
     if noisy and x is not None:
         raise ValueError("stochastic solvers are judged by the law of pure noise's ends: give event_shape, not x")
@@ -88,8 +89,7 @@ def compare(
 
     def noise(n: int, stream: int) -> torch.Tensor:
         """n noises that no other stream has."""
-        shape = tuple(x.shape[1:]) if x is not None else given
-        return _noise(den, (n, *shape), seed + stream, s)
+        return _noise(den, (n, *event), seed + stream, s)
 
     begin = x.detach() if x is not None else noise(max(count, law_samples * noisy), 0)
     with Bar(sys.stdout.isatty() if progress is None else progress, "reference", None) as bar:

@@ -8,12 +8,14 @@ import numpy as np
 from ..solvers.auto import Auto
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
+from ..solvers.denoiser import Denoiser
 from ..solvers.grids import KINDS
 from ..solvers.grids import grid as make_grid
 from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import check_startup
 from ..solvers.planners.universal import Universal
 from ..solvers.planning import Layout, check_times
+from ..solvers.plans import suited_to
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 
@@ -38,10 +40,17 @@ class Candidate(NamedTuple):
 
 
 def candidates(
-    sch: Schedule, head: str, budgets: list[int], solvers: Any, grids: Any, startups: Any, span: Mapping[str, Any]
+    den: Denoiser,
+    event: tuple[int, ...],
+    budgets: list[int],
+    solvers: Any,
+    grids: Any,
+    startups: Any,
+    span: Mapping[str, Any],
 ) -> tuple[list[Candidate], list[str]]:
     """What can be run, by budget, each program once, and notes on what cannot; ValueError for names that do not exist
-    and if there is nothing to run."""
+    and if there is nothing to run. Solvers that choose by the shape of a sample do so for ``event``, as a run does."""
+    sch, head = den.schedule, den.prediction
     kinds, begins = _names("grids", grids), _names("startups", startups)
     for kind in kinds:
         if kind not in KINDS:
@@ -57,6 +66,8 @@ def candidates(
                 made = [Candidate(method.name, OWN, "", nfe, method)] * (len(method) == nfe)
                 why = f"it takes {len(method)}"
             else:
+                if hasattr(method.planner, "suited"):
+                    method = suited_to(method, event, den.guidance is not None)
                 made, why = _laid_out(method, sch, head, nfe, kinds, begins, span)
             found += made
             if not made:

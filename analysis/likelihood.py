@@ -10,7 +10,7 @@ carries it along as some more elements of the state.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -38,7 +38,7 @@ class LogLikelihood:
 
     value: torch.Tensor
     error: torch.Tensor
-    latent: torch.Tensor
+    latent: torch.Tensor = field(repr=False)
     nfe: int
     estimates: int = 1
 

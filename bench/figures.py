@@ -17,7 +17,6 @@ from torch.nn.functional import pad
 
 from ..analysis.stability import Stability, stability
 from ..analysis.transfer import Transfer, transfer
-from ..solvers.catalogue import solver
 from ..solvers.denoiser import Denoiser
 from ..solvers.noise import randn, start
 from ..solvers.sampling import sample, solve
@@ -33,14 +32,12 @@ MANY_NFES = (30, 300)  # where rounding shows
 DTYPES = {None: "exact", torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 MAPS = ("ddim", "heun", "dpm-2", "dpmpp-2s", "dpmpp-2m", "dpmpp-3m")
 BUDGETS = (4, 5, 6, 8, 10, 15, 20)
-FITTED = "a table fitted to other data"  # there are such tables for 5 to 10 evaluations
-CURVES: dict[str, tuple[str, dict[str, Any]]] = {
-    "DDIM": ("ddim", {}),
-    "Heun": ("heun", {}),
-    "DPM-Solver++ 2M": ("dpmpp-2m", {}),
-    "UniPC-3": ("unipc-3", {}),
-    "logsnr's default": ("auto", {}),
-    FITTED: ("universal", {"width": 2.0}),
+CURVES = {
+    "DDIM": "ddim",
+    "Heun": "heun",
+    "DPM-Solver++ 2M": "dpmpp-2m",
+    "UniPC-3": "unipc-3",
+    "logsnr's default": "auto",
 }
 # Text stays text, and the same numbers give the same file.
 SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "logsnr", "font.family": "DejaVu Sans"}
@@ -69,15 +66,14 @@ def dtypes_figure() -> Figure:
 def work_precision_figure() -> Figure:
     """Median error of digits that a network generates against its evaluations: narrow, to be read on a phone.
 
-    The grid is the default; "auto" and fitted tables have their own. The exact ends are those of 300 steps of order 3.
+    The grid is the default; "auto" has its own. The exact ends are those of 300 steps of order 3.
     """
     den, x = Denoiser(load_digits_net().double(), SCHEDULE, PREDICTION), start(SCHEDULE, (64, 1, 8, 8), seed=0).double()
     exact = sample(den, x, solver="dpmpp-3m", steps=300)
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     ax = figure.subplots()
-    for (label, (name, options)), colour, marker in zip(CURVES.items(), ("black", *COLOURS), "ovsD^*P", strict=False):
-        budgets = [nfe for nfe in BUDGETS if label != FITTED or nfe in range(5, 11)]
-        runs = [solve(den, x, solver=solver(name, **options), nfe=nfe) for nfe in budgets]
+    for (label, name), colour, marker in zip(CURVES.items(), ("black", *COLOURS), "ovsD^*P", strict=False):
+        runs = [solve(den, x, solver=name, nfe=nfe) for nfe in BUDGETS]
         errors = [float((run.x - exact).flatten(1).square().mean(1).sqrt().median()) for run in runs]
         ax.loglog([run.nfe for run in runs], errors, marker=marker, color=colour, label=label, linewidth=1.6)
     ax.xaxis.set_major_locator(FixedLocator(BUDGETS))

@@ -1,6 +1,6 @@
 """From data to noise and back: inversion, and translation between two denoisers."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,9 @@ class Inversion:
 
     den: Denoiser
     solver: Solver
-    latent: torch.Tensor
-    partner: torch.Tensor | None
-    times: Array
+    latent: torch.Tensor = field(repr=False)
+    partner: torch.Tensor | None = field(repr=False)
+    times: Array = field(repr=False)
     nfe: int
     rounds: int
     dtype: torch.dtype

@@ -19,7 +19,7 @@ class Row(NamedTuple):
 
 def rows(solvers: Iterable[Solver]) -> list[Row]:
     """By series, in order. A series has names and summaries that are the same but for digits."""
-    groups = groupby(solvers, key=lambda found: (re.sub(r"\d", "#", found.name), len(found.summary.split())))
+    groups = groupby(solvers, key=lambda found: [re.sub(r"\d", "#", text) for text in (found.name, found.summary)])
     return [_row(list(group)) for _, group in groups]
 
 

@@ -133,7 +133,8 @@ class Layout:
             return on(self.steps)
         if self.nfe is not None and self.steps is None:
             return largest_within(on, self.nfe)
-        raise ValueError(f"give either steps or nfe, not steps = {self.steps} and nfe = {self.nfe}")
+        told = "neither was given" if self.steps is None else f"not steps = {self.steps} and nfe = {self.nfe}"
+        raise ValueError(f"give either steps or nfe, a budget of evaluations: {told}")
 
     def span(self, sch: Schedule) -> Array:
         """Where adaptive runs must stop: the ends, or every time of an array."""

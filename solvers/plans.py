@@ -23,7 +23,7 @@ def lowered_for(
     """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
     planner = getattr(method, "planner", None)
     if hasattr(planner, "suited"):
-        method = _suited(method, tuple(map(specialised, x.shape[1:])), den.guidance is not None)
+        method = suited_to(method, tuple(map(specialised, x.shape[1:])), den.guidance is not None)
     gauge = getattr(planner, "gauge", None)
     if isinstance(gauge, Gauge) and not transformed():
         gauge.check(den, x)
@@ -39,7 +39,7 @@ def lowered_for(
 
 
 @lru_cache(maxsize=256)
-def _suited(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
+def suited_to(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
     """A solver whose planner chooses by what the samples look like, for samples of this shape."""
     suited: Solver = replace(method, planner=method.planner.suited(event, guided))
     return suited

@@ -12,6 +12,7 @@ import torch
 
 import logsnr
 from logsnr import analysis as A
+from logsnr.analysis.compare_plan import candidates
 from logsnr.analysis.comparison import beats, exact_distances
 
 SCH = logsnr.VPLinear()
@@ -23,6 +24,17 @@ DEN = DATA.denoiser(SCH)
 def found() -> A.Comparison:
     names = ("auto", "ddim", "dpmpp-2m", "dpm-3m", "er-sde-2")
     return A.compare(DEN, (4, 6), event_shape=(2,), solvers=names, grids=("logsnr", "time"))
+
+
+@pytest.mark.parametrize("name", ["auto", "universal"])
+def test_what_chooses_by_the_shape_of_a_sample_does_so_as_in_a_run(name: str) -> None:
+    """Images of 8 x 8 have another table than numbers."""
+    den = A.Gaussian([0.0] * 64, [0.3] * 64).denoiser(SCH)
+    ((row,), _) = candidates(den, (64,), [8], name, "logsnr", "ramp", {})
+    run = logsnr.solve(den, logsnr.start(SCH, (2, 64), seed=0), solver=name, nfe=8)
+    assert row.program == run.program
+    ((other,), _) = candidates(den, (1_000,), [8], name, "logsnr", "ramp", {})
+    assert other.program != row.program
 
 
 def test_the_errors_are_those_of_sample_against_the_exact_flow(found: A.Comparison) -> None:
