@@ -10,6 +10,7 @@ all states so far, which every new state corrects (Kalman 1960): its density is 
 Black et al. (2024, DDPO) and Liu et al. (2025, Flow-GRPO) do this for one solver each, whose normals enter one step.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -83,7 +84,8 @@ def log_prob(den: Denoiser, trajectory: torch.Tensor, program: Program, *, check
     rule = rule if rule and rule.columns and den.map_x0 is None else None
     lowered = lower_guided(program, den.schedule, den.answers, torch.float64, torch.float64, rule, den.spread)
     states, x = in_float64(trajectory), trajectory[0]
-    asking, told = den.asking(lowered.times, len(x), columns=lowered.guided), timesteps(lowered, den, x)
+    asking = den.asking(lowered.times, len(x), columns=lowered.guided, ordered=not checkpoint)
+    told = timesteps(lowered, den, x)
     ask = partial(recomputed, asking.call, use_reentrant=False) if checkpoint else asking.call
     calls, rows, alive = lowered.updates.calls, lowered.program.calls, layout(lowered.updates.calls)
     slots, normals, found = _start(lowered, states[0]), Normals(), list[tuple[torch.Tensor, torch.Tensor, Array]]()
@@ -151,7 +153,7 @@ class Normals:
         self.means = [self.means[k] + _times(shared[k] * share, miss) for k in keep]
         self.cov = (self.cov - shared[:, None] * shared[None] * share)[np.ix_(keep, keep)]
         self.keys = [self.keys[k] for k in keep]
-        return -0.5 * each.reshape(len(each), -1).sum(1), mean, variance
+        return -0.5 * each.reshape(len(each), math.prod(each.shape[1:])).sum(1), mean, variance
 
     def _law(self, form: Form) -> tuple[Array, Array, Array]:
         """The coefficients of the normals (K, ...), their covariances with the form, and its variance."""

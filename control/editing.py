@@ -116,7 +116,7 @@ def inpaint(
 
         options["callback"] = keep.replaced(noised, options.get("callback"))
         found = solve(den, x, **_seeded(seed, options))
-    if found.stopped or np.max(found.times[-1]) > den.schedule.t_end:
+    if np.max(found.times[-1]) > den.schedule.t_end:  # it has not come to the end, or was stopped before
         return found
     end, states = keep.put(found.x), found.trajectory
     if states is not None:
@@ -193,7 +193,8 @@ class _Filled(Guide):
 def _start(den: Denoiser, keep: _Known, seed: Seed, options: dict[str, Any]) -> torch.Tensor:
     """Noise, and in it what is known."""
     sch, like = den.schedule, keep.data
-    if any(options.get(name) is not None for name in ("sigmas", "lams")) or isinstance(options.get("solver"), Program):
+    levels = any(options.get(name) is not None for name in ("sigmas", "lams"))
+    if levels or isinstance(options.get("solver"), Program) or np.ndim(options.get("t_start")) > 0:
         raise ValueError("give x, as the start of this run is not told by t_start")
     t: Any
     grid, t = options.get("grid"), options.get("t_start")

@@ -115,8 +115,9 @@ def invert(
     partner = kept[0] if exact else None
     made = Inversion(den, method, found.x, partner, grid, found.nfe, found.rounds, x0.dtype, startup)
     if round_trip:
-        apart = (made.decode(**run).x.double() - x0.double()).flatten(1) if x0.numel() else start.new_zeros(len(x0), 1)
-        made = replace(made, error=apart.square().mean(1).sqrt().cpu())
+        apart = made.decode(**run).x.double() - x0.double()
+        flat = apart.reshape(len(x0), -1) if x0.numel() else start.new_zeros(len(x0), 1)
+        made = replace(made, error=flat.square().mean(1).sqrt().cpu())
     return made
 
 

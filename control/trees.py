@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from ..solvers.answers import check_state
+from ..solvers.answers import check_state, learned_variance
 from ..solvers.call import STATE
+from ..solvers.catalogue import solver as find_solver
 from ..solvers.complex_states import from_parts, of_parts, to_parts
 from ..solvers.conditions import check_conditions, check_rows
 from ..solvers.denoiser import CHANGED, Denoiser
 from ..solvers.execution import Execution
-from ..solvers.lower import lower_guided
 from ..solvers.noise import Seed, noise_source, start
-from ..solvers.planning import Layout, check_event, layout_key
+from ..solvers.planning import layout_key
+from ..solvers.plans import lowered_for
 from ..solvers.program import Program
 from ..solvers.run import timesteps, writes
 from ..solvers.solution import Solution, finished
@@ -131,7 +132,7 @@ def solve_tree(
         for path, leaf in states.items():
             own = {name: value[path] for name, value in options.items()}
             ends = own["grid"], own["t_start"], own["t_end"], startup
-            layout = Layout(*layout_key(steps, nfe, *ends, None, None, None, None))
+            layout = layout_key(steps, nfe, *ends, None, None, None, None)
             noise = leaf_seed(seed, path), sample_ids, None, brownian, None
             runs[path] = Leaf(den.leaves[path], leaf, own["solver"], layout, noise, grad, trajectory)
         calls = _shared_calls(runs)
@@ -177,19 +178,18 @@ class Leaf:
     """One leaf on its way: a program of its own, carried out with answers from outside."""
 
     def __init__(
-        self, den: Denoiser, x: torch.Tensor, solver: Any, layout: Layout, noise: Any, grad: bool, trajectory: bool
+        self, den: Denoiser, x: torch.Tensor, solver: Any, layout: Any, noise: Any, grad: bool, trajectory: bool
     ) -> None:
         self.begun, self.parts = x, x.is_complex()
         if self.parts:
             den, x = of_parts(den, x), to_parts(x).contiguous()
-        self.program: Program = layout.program(solver, den.schedule, den.answers)
-        check_event(self.program.event, x)
-        kinds = den.state_dtype(x), den.dtype(x)
-        lowered = lower_guided(self.program, den.schedule, den.answers, *kinds, None, den.spread)
+        method = solver if isinstance(solver, Program) else find_solver(solver)
+        lowered = lowered_for(method, den, x, layout, False)
+        self.program: Program = lowered.program
         self.x, self.told = x, timesteps(lowered, den, x)
         source = noise_source(self.program, den.schedule, x, *noise)
         self.run = Execution(lowered, x, source, functional=grad)
-        self.states = [x.to(kinds[0], copy=True)] if trajectory else []
+        self.states = [x.to(den.state_dtype(x), copy=True)] if trajectory else []
 
     @property
     def seen(self) -> torch.Tensor:
@@ -197,7 +197,8 @@ class Leaf:
 
     def advance(self, answer: Any) -> None:
         reached = self.program.calls[self.run.n].node is not None
-        self.run.advance(to_parts(answer, "the model's answer") if self.parts else answer)
+        answer = to_parts(answer, "the model's answer") if self.parts else answer
+        self.run.advance(answer, learned_variance(answer, self.run.x) if self.program.learned else None)
         if reached and self.states:
             self.states.append(self.run.memory.slots[STATE].clone())
 

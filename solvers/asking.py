@@ -134,7 +134,7 @@ class Asking:
             u, c = check_output(self._asked(model, doubled, twice, self._both), doubled).chunk(2)
             self.variance = None if self.variance is None else self.variance[len(x) :]
         else:
-            u = check_output(self._asked(other, x, timesteps, others), x)
+            u = check_output(other(x, timesteps, **others), x)  # whose variance, if it has any, does not count
             c = check_output(self._asked(model, x, timesteps, given), x)
         if self.columns:
             return u, c

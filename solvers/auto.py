@@ -27,6 +27,7 @@ FAR = 7.0  # where an infinite lam is taken to be
 MOST = 20  # steps of universal tables
 NARROW = "narrow"
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
+BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: a table for as many evaluations beats formulas that use it up
 
 
@@ -69,6 +70,8 @@ class Auto:
     ) -> Choice:
         """What to run from the time ``first`` to the time ``last``. free: whether the grid may be chosen. fewer:
         whether a table for some fewer steps may be taken."""
+        if free and steps < BACK and schedule.half_logsnr(first) > schedule.half_logsnr(last):
+            return _wide(True)._replace(steps=steps)
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None or steps > MOST:
             return found

@@ -36,7 +36,7 @@ def run_in_groups(
     learned = lowered.learned
     asking = den.asking(lowered.times, len(x), columns=lowered.guided, learned=learned)
     told = timesteps(lowered, den, x)
-    memory = execution.memory
+    memory, nfe = execution.memory, 0
     assert isinstance(memory, TorchRegisters)
     for group in _groups([observe is not None and row.node is not None for row in rows], size):
         part = copy(execution)
@@ -49,11 +49,12 @@ def run_in_groups(
         memory.slots = slots
         memory.flags += flags
         execution.n, n = group.stop, group.stop - 1
+        nfe += sum(asking.cost[k] for k in group)
         if observe is not None and rows[n].node is not None:
             shown(observe, lowered, execution, n, x0)
             if observe.stopped is not None:
                 break
-    return execution.finish(), sum(asking.cost)
+    return execution.finish(), nfe
 
 
 def _carried(

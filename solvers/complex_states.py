@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from .guides import Guide, wants_gradients
+
 SPREAD = math.sqrt(0.5)
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
@@ -49,10 +51,16 @@ class Parts:
 
 
 def of_parts(den: Any, x: torch.Tensor) -> Any:
-    """The denoiser of the parts of complex states like ``x``. ValueError for models in half precision."""
+    """The denoiser of the parts of complex states like ``x``. ValueError for models in half precision, and
+    for guides, which are written for real states."""
     dtype = den.dtype(x.real)
     if dtype not in REAL.values():
         raise ValueError(f"the model is in {dtype}, and there are no complex numbers of that: x must be real for it")
+    if isinstance(den.map_x0, Guide) or wants_gradients(den.map_x0):
+        raise ValueError(
+            f"map_x0 is a {type(den.map_x0).__name__}, and guides are for real states; for complex x give a function "
+            "map_x0(x0, x, t) of complex tensors without gradients, or torch.view_as_real(x) and a model of these"
+        )
     other = copy(den)
     other.model, other._dtype, other.spread = Parts(den.model), dtype, SPREAD
     if den.guidance is not None and den.guidance.model is not None:

@@ -99,7 +99,7 @@ class Guidance:
               one with a perturbed pass. It takes what the first takes.
     kind:     "cfg"; "cfg++" (Chung et al. 2024: eps from the unconditional answer, x0 from the guided one); "rescale"
               (options ``rescale``), "zero-star", "apg" (options ``eta``, ``threshold``, ``momentum``), "perpendicular",
-              "tcfg". Momentum goes from call to call: not with parallel= and adaptive steps.
+              "tcfg". Momentum goes from call to call: not with parallel=, checkpoint= and adaptive steps.
     batched:  ask for both answers in one call of twice the rows; else in two.
     options:  of the kind.
 
@@ -144,7 +144,7 @@ class Guidance:
         if not ordered and self.options.get("momentum"):
             raise ValueError(
                 "guidance: momentum goes from one call of a run to the next, which only runs with fixed steps, without "
-                "parallel=, make in order; leave it out"
+                "parallel=, checkpoint= and a t_start of every sample, make in order; leave it out"
             )
 
     def weight(self, scales: Any, samples: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | float:

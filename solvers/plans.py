@@ -21,9 +21,9 @@ def lowered_for(
     method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
 ) -> Lowered:
     """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
-    planner = getattr(method, "planner", None)
+    planner, event = getattr(method, "planner", None), None
     if hasattr(planner, "suited"):
-        method = suited_to(method, tuple(map(specialised, x.shape[1:])), den.guidance is not None)
+        event = tuple(map(specialised, x.shape[1:]))
     gauge = getattr(planner, "gauge", None)
     if isinstance(gauge, Gauge) and not transformed():
         gauge.check(den, x)
@@ -31,14 +31,14 @@ def lowered_for(
     if rule and not (columns and den.map_x0 is None and rule.columns):
         rule = None
     lowered = _plan(
-        method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule, den.spread
-    )
-    if event := lowered.program.event:
-        check_event(event, x)
+        method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule, den.spread,
+        event, den.guidance is not None,
+    )  # fmt: skip
+    if lowered.program.event:
+        check_event(lowered.program.event, x)
     return lowered
 
 
-@lru_cache(maxsize=256)
 def suited_to(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
     """A solver whose planner chooses by what the samples look like, for samples of this shape."""
     suited: Solver = replace(method, planner=method.planner.suited(event, guided))
@@ -69,8 +69,13 @@ def _planned(
     time: str | None,
     rule: Rule | None,
     spread: float,
+    event: tuple[int, ...] | None,
+    guided: bool,
 ) -> Lowered:
-    """Everything that can be known before the first model call."""
+    """Everything that can be known before the first model call. event: the shape of the samples, for a solver whose
+    planner chooses by what they look like."""
+    if event is not None:
+        method = suited_to(method, event, guided)
     program = Layout(*layout).program(method, sch, prediction)
     lowered = lower_guided(program, sch, prediction, state, model, rule, spread)
     if time is None:  # a callable of the user's: asked at every run

@@ -127,6 +127,10 @@ def start_times(t_start: Any, x: torch.Tensor) -> list[float] | None:
         return None
     if t_start.shape != (len(x),):
         raise ValueError(f"t_start must be a number or have shape ({len(x)},), not {tuple(t_start.shape)}")
+    if isinstance(t_start, np.ndarray) and t_start.dtype.kind not in "iuf":
+        raise TypeError(f"t_start must be of real numbers, not {t_start.dtype}")
+    if isinstance(t_start, torch.Tensor) and (t_start.is_complex() or t_start.dtype is torch.bool):
+        raise TypeError(f"t_start must be of real numbers, not {t_start.dtype}")
     if not len(x):
         raise ValueError("t_start of no sample says nothing; give one number for an empty batch")
     if transformed():

@@ -61,7 +61,7 @@ def tune(
     differences for models that have none. Ctrl-C ends the fit and returns what it has so far. Raises ValueError for
     fewer than 64 noises, a budget below 2 and whatever else does not fit, before the first model call.
     """
-    budgets = [nfe] if isinstance(nfe, int) else list(nfe) if isinstance(nfe, Iterable) else [nfe]
+    budgets = list(nfe) if isinstance(nfe, Iterable) else [nfe]
     if not budgets:
         raise ValueError("nfe must hold at least one budget")
     for budget in budgets:
@@ -83,7 +83,7 @@ def tune(
         programs[n] = job.fitted(candidates[n])
         if job.stopped:
             break
-    return programs[nfe] if isinstance(nfe, int) else programs
+    return programs if isinstance(nfe, Iterable) else programs[nfe]
 
 
 def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iterations: Any, progress: Any) -> None:

@@ -173,6 +173,22 @@ def test_a_sample_alone() -> None:
     assert torch.equal(alone[:, 0], log_prob(DEN, path, program).steps[:, 2])
 
 
+def test_momentum_and_an_empty_batch() -> None:
+    """Calls are made in order: what is left of each state, in its standard deviation, is the noise of the run."""
+
+    def model(x: torch.Tensor, t: torch.Tensor, y: float) -> torch.Tensor:
+        return torch.sin(x) + y * t[:, None]
+
+    program, found = logsnr.solver("ddpm").program(SCH, GRID), []
+    for guidance in (None, logsnr.Guidance(2.0, uncond={"y": 0.0}, kind="apg", options={"momentum": -0.5})):
+        den = logsnr.Denoiser(model, SCH, "eps", conditions={"y": 1.0}, guidance=guidance)
+        path = recorded(program, den)
+        steps = log_prob(den, path, program)
+        found.append((path[1:] - steps.mean) / steps.std.reshape(-1, 1, 1))
+    torch.testing.assert_close(*found)
+    assert log_prob(DEN, path[:, :0], program).value.shape == (0,)
+
+
 def test_bad_input() -> None:
     program, far = logsnr.solver("ddpm").program(SCH, GRID), logsnr.solver("ddpm").program(logsnr.EDM(), [80.0, 1.0])
     path = X.expand(7, 4, 3)

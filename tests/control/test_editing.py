@@ -161,6 +161,17 @@ def test_callbacks_are_called_after_the_state_is_replaced() -> None:
     assert torch.equal(three.x, whole.x)
 
 
+@pytest.mark.parametrize("method", ["x0", "replace"])
+def test_a_run_that_is_stopped_at_its_end_has_come_there(method: str) -> None:
+    def callback(node: int, t: float, state: torch.Tensor) -> None:
+        if node == 5:
+            raise logsnr.StopSampling
+
+    options = {"seed": 0, "solver": "ddim", "steps": 5, "method": method}
+    stopped = control.inpaint(PLAIN, KNOWN, MASK, callback=callback, **options)
+    assert torch.equal(stopped.x, control.inpaint(PLAIN, KNOWN, MASK, **options).x)
+
+
 def test_inpainting_fits_what_is_known() -> None:
     """Correlated Gaussian data: what is filled in has moved towards its conditional mean, 0.3 of the known one."""
     known = torch.full((4000, 4), 1.5, dtype=torch.float64)
@@ -189,6 +200,8 @@ def test_bad_input() -> None:
         control.inpaint(PLAIN, known, MASK, x=torch.zeros(3, 5), **steps)
     with pytest.raises(ValueError, match="method must be 'x0' or 'replace'"):
         control.inpaint(PLAIN, known, MASK, method="repaint", **steps)
+    with pytest.raises(ValueError, match="give x, as the start of this run is not told by t_start"):
+        control.inpaint(PLAIN, KNOWN, MASK, t_start=torch.full((3,), 0.3), steps=2)
     with pytest.raises(ValueError, match=r"t_start = 0.3 is not pure noise: give x"):
         control.inpaint(PLAIN, known, MASK, t_start=0.3, **steps)
     for options in (

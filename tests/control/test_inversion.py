@@ -77,6 +77,14 @@ def test_every_schedule(sch: logsnr.Schedule) -> None:
     torch.testing.assert_close(made.latent / scale, wanted / scale, atol=0.05, rtol=0)
 
 
+def test_samples_of_one_number() -> None:
+    den = logsnr.analysis.Gaussian(0.5, 0.25).denoiser(SCH)
+    x0 = torch.tensor([0.1, 0.7, 1.2], dtype=torch.float64)
+    found = control.invert(den, x0, steps=8, round_trip=True)
+    assert found.error.shape == (3,)
+    assert found.error.max() < 1e-12
+
+
 def test_every_solver_without_noise_inverts() -> None:
     data = gaussians()[0]
     x = data.sample(5, generator=torch.Generator().manual_seed(0))

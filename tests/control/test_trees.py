@@ -102,6 +102,23 @@ def test_options_of_each_leaf() -> None:
     assert found.leaves["sounds", 1].program.name == "ddpm"
 
 
+def test_what_is_chosen_by_the_samples_and_noise_of_the_network() -> None:
+    """A solver that goes by the shape of the samples, and one whose noise the second half of an answer tells."""
+
+    def twice(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.cat([0.3 * torch.sin(x), torch.tanh(x)], 1)
+
+    den = TreeDenoiser(lambda x, t: [twice(x[0], t[0])], [VP])
+    x = den.start([(2, 3, 16, 16)], seed=0)
+    for solver in ("auto", logsnr.solver("ddpm", variance="learned")):
+        found = solve_tree(den, x, solver=solver, steps=8, seed=7).leaves[0,]
+        alone = logsnr.solve(logsnr.Denoiser(twice, VP), x[0], solver=solver, steps=8, seed=leaf_seed(7, (0,)))
+        assert found.program == alone.program
+        assert torch.equal(found.x, alone.x)
+    with pytest.raises(ValueError, match="needs a network that returns twice the channels"):
+        solve_tree(TreeDenoiser(lambda x, t: x, [VP]), x, solver=solver, steps=2)
+
+
 def bad(**options: Any) -> Any:
     return lambda: solve_tree(DEN, X, steps=3, **options)
 

@@ -139,6 +139,9 @@ def test_bad_input() -> None:
     for model, error, message in wrong:
         with pytest.raises(error, match=message):
             logsnr.sample(logsnr.Denoiser(model, SCH), Z, steps=2)
+    for call in (lambda den: logsnr.sample(den, Z, steps=2), lambda den: den.x0(Z, 0.5)):
+        with pytest.raises(ValueError, match="map_x0 is a Static, and guides are for real states"):
+            call(logsnr.Denoiser(curved, SCH, "v", map_x0=logsnr.control.threshold_static()))
     net = torch.nn.Linear(3, 3)
     with pytest.raises(RuntimeError) as caught:
         logsnr.sample(logsnr.Denoiser(lambda z, t: net(z), SCH), Z, steps=2)

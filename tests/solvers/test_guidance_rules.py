@@ -60,7 +60,8 @@ def test_momentum_goes_from_call_to_call(batched: bool) -> None:
 
 def test_momentum_needs_calls_in_order() -> None:
     den = guided("apg", momentum=-0.5)
-    for options in ({"parallel": logsnr.Picard(), "steps": 4}, {"solver": "dopri5", "rtol": 1e-3}):
+    in_groups = {"steps": 4, "grad": True, "checkpoint": 2}
+    for options in ({"parallel": logsnr.Picard(), "steps": 4}, {"solver": "dopri5", "rtol": 1e-3}, in_groups):
         with pytest.raises(ValueError, match="momentum goes from one call of a run to the next"):
             logsnr.sample(den, X, **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="momentum goes from one call"):

@@ -81,6 +81,9 @@ def test_with_guidance_the_conditional_answer_says_it(batched: bool, scale: Any)
     found = logsnr.sample(den, X, solver="ddpm", variance="learned", grid=GRID, seed=1)
     by_hand = sampled(lambda x, t: torch.cat([3 * model(x, t, y)[:, :2], model(x, t, y)[:, 2:]], dim=1))
     assert apart(found, by_hand) < 1e-5
+    weaker = logsnr.Guidance(scale, model=lambda x, t, y: torch.zeros_like(x), batched=batched)
+    den = logsnr.Denoiser(model, TABLE, "eps", conditions={"y": y}, guidance=weaker)
+    assert apart(logsnr.sample(den, X, solver="ddpm", variance="learned", grid=GRID, seed=1), by_hand) < 1e-5
 
 
 def test_maps_and_gradients_go_with_it() -> None:

@@ -84,6 +84,8 @@ def test_guided_runs_half_precision_and_gradients() -> None:
     found = logsnr.solve(den, X.half(), solver="ddim", grid=GRID, callback=stop(3))
     assert torch.equal(found.x, whole.trajectory[3])
     assert (found.nfe, found.rounds) == (6, 3)
+    groups = logsnr.solve(den, X, solver="ddim", grid=GRID, callback=stop(3), grad=True, checkpoint=2)
+    assert (groups.nfe, groups.rounds) == (6, 3)
     x = X.clone().requires_grad_()
     logsnr.solve(DEN, x, grid=GRID, solver="ddim", callback=stop(1)).x.sum().backward()
     assert x.grad.abs().min() > 0

@@ -132,6 +132,11 @@ def test_several_budgets_and_told_times() -> None:
     assert told != nodes
 
 
+def test_a_budget_of_numpy_is_one_number() -> None:
+    found = logsnr.tune(DEN, noise(64, 0), np.int64(2), gauge="x0", iterations=1, reference=answers(64, 0))
+    assert isinstance(found, logsnr.Program)
+
+
 def test_a_model_without_forward_mode_is_tuned_by_differences() -> None:
     def numpy_model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(DEN.model(x, t).numpy().copy())
