@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from ._version import __version__
 from .bench.command import interruptible, run_app
+from .bench.doctor import doctor
 from .solvers.planners.multistep import Startup
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # joins the lines of a paragraph
     pretty_exceptions_enable=False,
 )
+app.command()(doctor)
 
 
 def _tell_version(asked: bool) -> None:
