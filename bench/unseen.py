@@ -96,11 +96,12 @@ def unseen(
             named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in _named(n) for kind in GRIDS]
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
-            tried: list[tuple[str, Any]] = [("auto", "auto")]
+            budget: dict[str, Any] = {"nfe": n}
+            tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", budget)]
             program = solver(Universal(width=width)).program(sch, grid(sch, n))
-            tried += [(f"width={width:g}", program)] if program.provenance else []
-            for label, how in tried:
-                found = errors(how, **({"nfe": n} if how == "auto" else {}))
+            tried += [(f"width={width:g}", program, {})] if program.provenance else []
+            for label, how, options in tried:
+                found = errors(how, **options)
                 line += f"  {label} {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f})"
             if tune_on:
                 began, noises = time.process_time(), start(sch, (tune_on, *shape), seed=1, dtype=torch.float64)

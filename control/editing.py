@@ -193,8 +193,9 @@ class _Filled(Guide):
 def _start(den: Denoiser, keep: _Known, seed: Seed, options: dict[str, Any]) -> torch.Tensor:
     """Noise, and in it what is known."""
     sch, like = den.schedule, keep.data
+    first: Any = options.get("t_start")
     levels = any(options.get(name) is not None for name in ("sigmas", "lams"))
-    if levels or isinstance(options.get("solver"), Program) or np.ndim(options.get("t_start")) > 0:
+    if levels or isinstance(options.get("solver"), Program) or np.ndim(first) > 0:
         raise ValueError("give x, as the start of this run is not told by t_start")
     t: Any
     grid, t = options.get("grid"), options.get("t_start")
