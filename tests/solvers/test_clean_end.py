@@ -70,7 +70,7 @@ def test_tables_end_at_sigma_0() -> None:
     assert program.calls[-1].matrix.tolist() == [[1.0, 0.0]], "x0 itself"
     asked: list[float] = []
     den = logsnr.Denoiser(lambda x, t: asked.append(float(t[0])) or x * 0.1, TABLE, "eps", time="index")
-    logsnr.sample(den, torch.randn(2, 3), steps=5)
+    logsnr.sample(den, torch.randn(2, 3), steps=5, solver="dpmpp-2m")
     assert min(asked) == 0
 
 
