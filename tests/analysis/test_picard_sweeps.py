@@ -45,7 +45,7 @@ def test_rounds_are_those_of_the_executor(solver: str) -> None:
             assert abs(found.rounds - int(sweeps.rounds(tol)[0])) <= 1
 
 
-@pytest.mark.parametrize("solver", sampled(SOLVERS, every=2))
+@pytest.mark.parametrize("solver", sampled(SOLVERS, every=4))
 def test_work_is_what_is_predicted(solver: str) -> None:
     """Rounds and evaluations are those of a run with many elements: exactly without noise, with noise to 5 %, by which
     its norms are random; with a window of one call they are the calls."""

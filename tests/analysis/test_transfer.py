@@ -126,7 +126,10 @@ def test_rank_by_budget_and_target() -> None:
     assert rank(STDS, SCH, target=1e-9, nfe=14, solvers=solvers) == []
 
 
-@pytest.mark.parametrize("question", [{"nfe": 9}, {"target": 0.05}, {"target": 0.05, "nfe": 12}], ids=repr)
+TARGETS = [pytest.param(q, marks=pytest.mark.slow) for q in ({"target": 0.05}, {"target": 0.05, "nfe": 12})]
+
+
+@pytest.mark.parametrize("question", [{"nfe": 9}, *TARGETS], ids=repr)
 def test_the_best_are_the_first_of_all(question: dict[str, float]) -> None:
     """best=5 gives the first five of the whole list, though it searches for less."""
     everything = rank(STDS, SCH, **question)  # type: ignore[arg-type]
