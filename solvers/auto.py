@@ -24,7 +24,7 @@ from .schedules.base import Schedule
 from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
-MOST = 20  # steps of universal tables
+MOST = 12  # steps of universal tables: above, formulas catch up
 NARROW = "narrow"
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
