@@ -39,7 +39,6 @@ def options(
     """Sample from diffusion and flow models by solving their differential equations."""
 
 
-LONGEST_RANKED = 1000  # evaluations: all solvers on all grids then take a quarter of a minute
 RAMP_NOTE = (
     "--startup ramp begins with lower orders: no evaluations more, but a global order of at most 2; "
     "--startup single-step begins with Runge-Kutta steps, whose evaluations count, and keeps the order."
@@ -203,24 +202,10 @@ def rank(
     --stds 0.1 --stds 1 --nfe 10 ranks by error; --target 1e-2 by evaluations. Exact for Gaussian data on VPLinear;
     data with several modes may rank otherwise: `logsnr bench` measures those.
     """
-    from .analysis.transfer import MAX_NFE
-    from .analysis.transfer import rank as ranked
-    from .solvers.schedules.formulas import VPLinear
+    from .bench.ranking import ranking
 
-    if nfe is not None and nfe > LONGEST_RANKED:
-        raise ValueError(f"nfe = {nfe} takes too long to rank; at most {LONGEST_RANKED}")
-    spectrum = stds or _digit_stds()
-    choices = ranked(spectrum, VPLinear(), nfe=nfe, target=target, best=best)
-    if not choices:
-        limit = MAX_NFE if nfe is None else nfe
-        closest = ranked(spectrum, VPLinear(), nfe=limit, best=1)
-        told = "".join(f"; {c.solver} on the grid {c.grid} comes closest, {c.error:.1e} with {c.nfe}" for c in closest)
-        raise ValueError(f"no solver reaches target = {target} within nfe = {limit}{told}")
-    table = Table("solver", "grid", "start", *(Column(head, justify="right") for head in ("NFE", "error")), box=None)
-    for choice in choices:
-        table.add_row(choice.solver, choice.grid, choice.startup, str(choice.nfe), f"{choice.error:.1e}")
     console = Console(highlight=False)
-    console.print(table)
+    console.print(ranking(stds, nfe, target, best))
     console.print("For Gaussian data of this spectrum; logsnr.analysis.compare measures a model.")
 
 
@@ -255,16 +240,6 @@ def tune(
     console = Console(highlight=False)
     console.print(sheet(programs))
     console.print("written:", ", ".join(map(str, paths)), soft_wrap=True)
-
-
-def _digit_stds() -> list[float]:
-    """The standard deviations of the embedded digits along their principal axes, but for those that are 0."""
-    import torch
-
-    from .analysis.digits import load_digits
-
-    variances = torch.linalg.eigvalsh(torch.cov(load_digits()[0].flatten(1).mT))
-    return [float(v) ** 0.5 for v in variances if v > 1e-6]
 
 
 def main() -> None:
