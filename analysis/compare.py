@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import torch
 
 from ..solvers.call import finite, integer
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, device_of
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
 from ..solvers.noise import start
@@ -131,8 +131,7 @@ def _check(samples: Any, law_samples: Any, tuned: Any, seed: Any, threshold: Any
 
 def _noise(den: Denoiser, shape: tuple[int, ...], seed: int, t_start: float) -> torch.Tensor:
     """Pure noise, in the model's dtype but at least float32, where the model's parameters are."""
-    parameters = den.model.parameters() if isinstance(den.model, torch.nn.Module) else iter(())
-    device = next((p.device for p in parameters), torch.device("cpu"))
+    device = device_of(den.model) or torch.device("cpu")
     dtype = torch.promote_types(den.dtype(torch.zeros(1, dtype=torch.float32)), torch.float32)
     return start(den.schedule, shape, seed=seed, t_start=t_start, dtype=dtype, device=device)
 

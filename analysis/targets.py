@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from ..solvers.answers import check_state
 from ..solvers.arrays import Array
-from ..solvers.denoiser import Denoiser, check_state
+from ..solvers.denoiser import Denoiser, device_of
 from ..solvers.schedules.base import Schedule
 from .estimates import Estimate, jackknife, per_sample_rms
 from .metrics import slices, slices_w2, w2_fitted
@@ -131,9 +132,7 @@ def _noise(den: Denoiser, sigma: float, shape: Sequence[int], samples: int, seed
     """sigma times normals, in the model's dtype but at least float32, where the model's parameters are."""
     generator = torch.Generator().manual_seed(seed)
     noise = sigma * torch.randn(samples, *shape, dtype=torch.float64, generator=generator)
-    parameters = den.model.parameters() if isinstance(den.model, torch.nn.Module) else iter(())
-    device = next((p.device for p in parameters), noise.device)
-    return noise.to(device, torch.promote_types(den.dtype(noise.float()), torch.float32))
+    return noise.to(device_of(den.model) or noise.device, torch.promote_types(den.dtype(noise.float()), torch.float32))
 
 
 def _told(problem: Problem) -> str:

@@ -10,13 +10,13 @@ import torch
 
 from ..kernels import Noise, standard_normals
 from ..solvers.answers import check_state
-from ..solvers.asking import column
 from ..solvers.catalogue import solver as find_solver
+from ..solvers.conditions import column
 from ..solvers.denoiser import Denoiser
 from ..solvers.grids import end_time
 from ..solvers.guides import At, Guide, made
 from ..solvers.lower import PURE
-from ..solvers.noise import Seed, randn, seeds_of
+from ..solvers.noise import Seed, drawn_seed, randn, seeds_of
 from ..solvers.planners.checks import choice
 from ..solvers.program import NoiseKey, Program
 from ..solvers.sampling import solve
@@ -251,8 +251,7 @@ def _seed(seed: Seed | None, options: dict[str, Any]) -> Seed:
     generator = options.pop("generator", None)
     if seed is not None and generator is not None:
         raise ValueError("give one of seed and generator, not both")
-    device = generator.device if generator is not None else "cpu"
-    return int(torch.randint(1 << 62, (), generator=generator, device=device)) if seed is None else seed
+    return drawn_seed(generator) if seed is None else seed
 
 
 def _seeded(seed: Seed, options: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,6 @@ without the factor (book, Algorithm 11), is this for alpha = 1, sigma = t, and h
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -41,8 +40,9 @@ from ..solvers.denoiser import CHANGED, Denoiser, written
 from ..solvers.grids import check_grid, end_time
 from ..solvers.heads import network_rate
 from ..solvers.names import nearest
-from ..solvers.noise import Seed, seeds_of
+from ..solvers.noise import Seed, drawn_seed, seeds_of
 from ..solvers.planners.checks import count, flag, number
+from ..solvers.run import recording
 from ..solvers.schedules.base import Schedule, check_schedule
 from ..solvers.solution import Solution, finished
 from .one_step import coefficients, linear, span, visible
@@ -167,11 +167,10 @@ class FlowMap:
         flag("grad", grad)
         times, gamma = self._grid(steps, grid, t_start, t_end), self._gamma(gamma)
         if seed is None:
-            seed = int(torch.randint(1 << 62, ())) if gamma > 0 and len(times) > 2 else 0
+            seed = drawn_seed() if gamma > 0 and len(times) > 2 else 0
         seeds = seeds_of(len(x), x.device, seed, sample_ids)
         state = x.to(self._told.state_dtype(x))
-        recording = torch.enable_grad() if grad else nullcontext() if x.requires_grad else torch.no_grad()
-        with recording:
+        with recording(x, grad):
             for (s, t), (r, scale, std) in zip(pairwise(times.tolist()), self._parts(times, gamma), strict=True):
                 state = scale * self._jump(state, *span(self.schedule, x, s, r))
                 if std:

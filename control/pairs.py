@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 
 from ..solvers.conditions import Conditions, rows_of, tensors
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, device_of
 from ..solvers.grids import check_grid
 from ..solvers.levels import level_times
 from ..solvers.noise import start
@@ -70,7 +70,7 @@ def pairs(
     setting = _setting(den, batch, tuple(shape), seed, dtype, options)
     found = _opened(Path(folder), setting, batch)
     total, first = -(-count // batch), _first(den.schedule, options)
-    where = device if device is not None else _device(den)
+    where = device if device is not None else device_of(den.model) or torch.device("cpu")
     with Bar(progress, "pairs, shards", total) as bar:
         for k in range(total):
             ids = torch.arange(k * batch, min((k + 1) * batch, count))
@@ -149,11 +149,6 @@ def _told(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_told(part) for part in value]
     return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def _device(den: Denoiser) -> torch.device:
-    parameters = den.model.parameters() if isinstance(den.model, torch.nn.Module) else iter(())
-    return next((p.device for p in parameters), torch.device("cpu"))
 
 
 def _first(sch: Schedule, options: Mapping[str, Any]) -> float | None:

@@ -18,7 +18,7 @@ from ..solvers.complex_states import from_parts, of_parts, to_parts
 from ..solvers.conditions import check_conditions, check_rows
 from ..solvers.denoiser import CHANGED, Denoiser
 from ..solvers.execution import Execution
-from ..solvers.noise import Seed, noise_source, start
+from ..solvers.noise import Seed, drawn_seed, noise_source, start
 from ..solvers.planning import layout_key
 from ..solvers.plans import lowered_for
 from ..solvers.program import Program
@@ -125,7 +125,7 @@ def solve_tree(
     given = {"solver": solver, "grid": grid, "t_start": t_start, "t_end": t_end}
     options = {name: each(name, value, den.schedules) for name, value in given.items()}
     if seed is None:
-        seed = int(torch.randint(1 << 62, ()))
+        seed = drawn_seed()
     grad = grad or any(leaf.requires_grad for leaf in states.values())
     with torch.set_grad_enabled(grad):
         runs = {}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..solvers.execution import Stepper
+from ..solvers.noise import drawn_seed
 from .diffusers_plans import Plan, Setup
 
 
@@ -133,4 +134,4 @@ def _same(told: float, t: float) -> bool:
 def _drawn(generator: Any) -> int:
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"generator must be a torch.Generator, or a list of them, not {type(generator).__name__}")
-    return int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+    return drawn_seed(generator)

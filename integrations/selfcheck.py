@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..solvers.conditions import check_rows, tensors
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, device_of
 from ..solvers.heads import HEADS, Level, from_pair, network_rate
 from ..solvers.noise import randn
 
@@ -26,8 +26,7 @@ def plain(den: Denoiser) -> Denoiser:
 
 def place_of(den: Denoiser, otherwise: torch.device) -> torch.device:
     """The device of the model's parameters, if it has any, else of its conditions, or ``otherwise``."""
-    parameters = den.model.parameters() if isinstance(den.model, torch.nn.Module) else ()
-    return next((p.device for p in (*parameters, *tensors(den.conditions))), otherwise)
+    return device_of(den.model) or next((y.device for y in tensors(den.conditions)), otherwise)
 
 
 def slopes(den: Denoiser, shape: tuple[int, ...]) -> dict[tuple[str, float], float]:

@@ -16,7 +16,6 @@ from .guides import At, MapX0, applied, check_recorded, recording
 from .heads import Level, network_rate
 from .schedules.base import Schedule
 
-__all__ = ["Asked", "Asking", "column", "x0_map"]
 Ask = Callable[[torch.Tensor, torch.Tensor], Any]
 
 

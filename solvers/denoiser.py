@@ -25,6 +25,12 @@ Model = Callable[..., Any]
 TimeMap = Callable[[torch.Tensor], torch.Tensor]
 
 
+def device_of(model: Any) -> torch.device | None:
+    """That of the first parameter of a module; None for what has none."""
+    parameters = model.parameters() if isinstance(model, torch.nn.Module) else ()
+    return next((p.device for p in parameters), None)
+
+
 class Denoiser:
     """A model and what it means.
 

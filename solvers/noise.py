@@ -131,6 +131,12 @@ def _plain(given: Any) -> Any:
     return tuple(map(_plain, given)) if several else given
 
 
+def drawn_seed(generator: torch.Generator | None = None) -> int:
+    """A seed from ``generator``, or from torch's own numbers."""
+    device = generator.device if generator is not None else "cpu"
+    return int(torch.randint(1 << 62, (), generator=generator, device=device))
+
+
 def noise_source(
     program: Program,
     sch: Schedule,
@@ -160,8 +166,7 @@ def noise_source(
     if noise is not None:
         return _Asked(noise, program)
     if seed is None:  # from torch's own numbers, so that torch.manual_seed decides
-        device = generator.device if generator is not None else "cpu"
-        seed = int(torch.randint(1 << 62, (), generator=generator, device=device))
+        seed = drawn_seed(generator)
     seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
     if not brownian:
         return seeds

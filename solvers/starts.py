@@ -22,7 +22,7 @@ from .denoiser import Denoiser
 from .execution import Execution
 from .finite import NonFiniteError
 from .lower import Lowered
-from .noise import NoiseFunction, Seed, noise_source, seeds_of
+from .noise import NoiseFunction, Seed, drawn_seed, noise_source, seeds_of
 from .run import Observe, writes
 
 
@@ -106,8 +106,7 @@ class Starts:
         if seed is not None and generator is not None:
             raise ValueError("give one of seed and generator, not seed and generator")
         if seed is None:
-            device = generator.device if generator is not None else "cpu"
-            seed = int(torch.randint(1 << 62, (), generator=generator, device=device))
+            seed = drawn_seed(generator)
         columns = (column.tolist() for column in seeds_of(len(x), torch.device("cpu"), seed, sample_ids))
         numbers, ids = (np.array(column, dtype=object) for column in columns)
         return [

@@ -9,7 +9,7 @@ import torch
 from ...kernels import advance, scan
 from ...kernels.devices import in_float64
 from ..arrays import Array, Mask
-from ..asking import column
+from ..conditions import column
 from .plan import Pair, Plan, resting_pair
 from .settings import Picard
 

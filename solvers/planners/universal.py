@@ -107,8 +107,8 @@ def family(width: float) -> str | None:
 
 
 def typical_width(event: tuple[int, ...]) -> float:
-    """Of images in [-1, 1] and of latents the widest direction is about their mean brightness, whose standard deviation
-    times sqrt(elements) is about sqrt(elements) / 4."""
+    """The standard deviation along the widest direction of images in [-1, 1]: it is about their mean brightness, which
+    varies by some 1/4, in the norm of the whole image."""
     return math.sqrt(math.prod(event)) / 4
 
 
@@ -128,9 +128,8 @@ def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
     corrections = table.weights - before
     if table.gauge == "eps":
         corrections[:, 1:] *= (old / new)[1:, None]
-        corrections[0, 1] -= (
-            corrections[0, 0] * (new[0] - old[0]) / new[1]
-        )  # the first step leaves as much noise as before
+        # the first step leaves as much noise as before
+        corrections[0, 1] -= corrections[0, 0] * (new[0] - old[0]) / new[1]
     return Fitted(table.gauge, lam, after + corrections)
 
 
