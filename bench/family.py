@@ -1,28 +1,56 @@
-"""Random problems with exact denoisers: what universal tables are fitted to.
+"""Random problems whose flow is known: what universal tables are fitted to.
 
 Every problem is a mixture of Gaussians with diagonal covariances, up to `DIM` directions of which some may be empty.
 Noise is isotropic, so a common rotation of means and covariances changes nothing: the axes stand for any basis.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
 from ..solvers.schedules.formulas import Trigonometric
 
-DIM, COMPONENTS = 24, 24
-KINDS = ("broad", "cloud", "image", "low-rank")
+DIM, MOST = 24, 24  # directions and components
+COMPONENTS = {"broad": 8, "pair": 2, "image": 12, "photo": 12}  # if not all
+SIZES = {"pair": (0.5, 8)}  # directions that are not empty, if not 8 to all
+LIKE = {"pair": "broad", "photo": "image"}
+WAVES = 16  # of which an error of a network is made
+COARSE = 2  # directions of a photograph that have no contrast of their own: brightness, and where it is
+
+
+class Kinds(NamedTuple):
+    """What a family is made of. width: the standard deviations of the widest directions, from and to; names: of the
+    kinds of problems, in turn; error: the size of the networks' errors in v, where noise has the size 1; scales: of
+    classifier-free guidance towards a class, from and to; consistent: whether tables have to be."""
+
+    width: tuple[float, float]
+    names: tuple[str, ...] = ("broad", "cloud", "image", "low-rank")
+    error: float = 0.0
+    scales: tuple[float, float] = (1.0, 1.0)
+    consistent: bool = False
+
+    def told(self, count: int, rows: int, seed: int) -> str:
+        """In words, for the provenance of a table."""
+        text = f"{count} random problems of {rows} noises, seed {seed}, widest direction {self.width[0]:g} to "
+        text += f"{self.width[1]:g}" + (f", with errors of {self.error:g} in v" if self.error else "")
+        return text + (f", guided with scales {self.scales[0]:g} to {self.scales[1]:g}" if self.scales[1] > 1 else "")
 
 
 class Family:
-    """``count`` problems of the kinds in turn, whose widest directions have standard deviations from ``width[0]`` to
-    ``width[1]``; ``rows`` states of each make a batch (count, rows, DIM)."""
+    """``count`` problems; ``rows`` states of each make a batch (count, rows, DIM).
 
-    def __init__(self, count: int, width: tuple[float, float], seed: int) -> None:
+    An error of v that is a smooth random function of state and lam stands for what networks do: tables whose large
+    weights cancel each other on exact denoisers, and there alone, do not win then.
+    """
+
+    def __init__(self, count: int, kinds: Kinds, seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
-        drawn = [_problem(KINDS[i % len(KINDS)], width, g) for i in range(count)]
+        drawn = [_problem(kinds.names[i % len(kinds.names)], kinds.width, g) for i in range(count)]
         self.mu, self.s2, self.log_weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         self.count, self.event_shape = count, torch.Size((count, 1, DIM))
+        self.waves = _waves(count, kinds.error, seed) if kinds.error else None
+        self.guidance = _classes(self.log_weights, kinds.scales, seed) if kinds.scales[1] > 1 else None
 
     def starts(self, rows: int, seed: int) -> torch.Tensor:
         """Standard normals (count, rows, DIM). All problems are one event then, for `reference_flow`."""
@@ -36,10 +64,17 @@ class Family:
         mean, own = self.mu / v, self.s2 / v
         constant = self.log_weights - 0.5 * (a * a * self.mu * mean + torch.log(v)).sum(-1)
         odds = -0.5 * (u * u) @ (1 / v).mT + a * u @ mean.mT + constant[:, None]
-        odds = torch.exp(odds - odds.amax(-1, keepdim=True))
-        share = odds / odds.sum(-1, keepdim=True)
+        share = torch.softmax(odds, -1)
+        if self.guidance is not None:  # whose answer is linear in the shares
+            scale, other = self.guidance
+            share = share + scale * (torch.softmax(odds + other, -1) - share)
         x0 = s * s * (share @ mean) + a * u * (share @ own)
-        return x0, (u - a * x0) / s
+        eps = (u - a * x0) / s
+        if self.waves is None:
+            return x0, eps
+        across, along, phase, size = self.waves
+        error = torch.sin(u @ across + along * torch.log(a / s) + phase) @ size
+        return x0 + s * error, eps - a * error
 
     def field(self, gauge: str) -> object:
         """N on the unit circle, as `solvers.tune_run` takes it; flat batches (count * rows, DIM)."""
@@ -55,6 +90,27 @@ class Family:
 SCHEDULE = Trigonometric()  # the unit circle
 
 
+def _waves(count: int, error: float, seed: int) -> tuple[torch.Tensor, ...]:
+    """Sines of the state (count, DIM, WAVES) and of lam, with phases, (count, 1, WAVES); (count, WAVES, DIM) is what
+    each adds to v."""
+    g = torch.Generator().manual_seed(seed + 77)
+    across, along = (torch.randn(count, k, WAVES, generator=g, dtype=torch.float64) for k in (DIM, 1))
+    phase = 2 * math.pi * torch.rand(count, 1, WAVES, generator=g, dtype=torch.float64)
+    size = error * math.sqrt(2 / WAVES) * torch.randn(count, WAVES, DIM, generator=g, dtype=torch.float64)
+    return across / math.sqrt(DIM), along, phase, size
+
+
+def _classes(log_weights: torch.Tensor, scales: tuple[float, float], seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scale of guidance (count, 1, 1), and what takes the components that are not of the class away
+    (count, 1, components)."""
+    g = torch.Generator().manual_seed(seed + 55)
+    count, components = log_weights.shape
+    share, at = torch.rand(2, count, 1, 1, generator=g, dtype=torch.float64)
+    others = torch.rand(count, 1, components, generator=g, dtype=torch.float64) > 0.15 + 0.5 * share
+    others[..., 0] = False  # every class has a component
+    return scales[0] * (scales[1] / scales[0]) ** at, -60.0 * others
+
+
 def _problem(
     kind: str, width: tuple[float, float], g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -67,25 +123,28 @@ def _problem(
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
     widest = math.exp(uniform(math.log(width[0]), math.log(width[1])))
-    size = int(uniform(8, DIM + 0.999))
-    components = {"broad": 8, "cloud": COMPONENTS, "image": 12, "low-rank": COMPONENTS}[kind]
-    decays = {"broad": uniform(0.0, 0.3), "cloud": uniform(0.0, 0.6), "image": uniform(1.0, 2.5), "low-rank": 0.0}
-    decay = decays[kind]
+    size = int(uniform(*SIZES.get(kind, (8, DIM))) + 0.999)
+    few, like = COMPONENTS.get(kind, DIM), LIKE.get(kind, kind)
+    decay = {"broad": uniform(0.0, 0.3), "cloud": uniform(0.0, 0.6), "image": uniform(1.0, 2.5), "low-rank": 0.0}[like]
     spectrum = torch.arange(1, DIM + 1, dtype=torch.float64) ** -decay
     spectrum[size:] = 0
     if kind == "low-rank":
         rank = int(uniform(2, 7.999))
-        mu = normal(COMPONENTS, rank) @ torch.linalg.qr(normal(size, rank))[0].T
+        mu = normal(MOST, rank) @ torch.linalg.qr(normal(size, rank))[0].T
         mu = torch.nn.functional.pad(mu, (0, DIM - size))
     else:
-        mu = normal(COMPONENTS, DIM) * spectrum
+        mu = normal(MOST, DIM) * spectrum
     inner = {"broad": uniform(0.1, 0.6), "cloud": uniform(0.01, 0.1), "image": uniform(0.1, 0.7), "low-rank": 0.08}[
-        kind
+        like
     ]
-    jitter = torch.exp(normal(COMPONENTS, DIM) * (0.35 if kind in ("broad", "image") else 0.05))
+    jitter = torch.exp(normal(MOST, DIM) * (0.35 if like in ("broad", "image") else 0.05))
     own = inner * (spectrum if kind != "low-rank" else spectrum.clamp(max=1.0)) * jitter
-    odds = normal(COMPONENTS) * 0.5
-    odds[components:] = -60.0
+    odds = normal(MOST) * 0.5
+    odds[few:] = -60.0
     scale = widest / float(torch.sqrt(spectrum[0] ** 2 + (inner * spectrum[0]) ** 2))
     least = (0.02 * uniform(0.5, 2.0)) ** 2 * (spectrum > 0)
+    if kind == "photo":  # fine directions are as strong as a component's contrast, and nearly centred
+        contrast = torch.exp(normal(MOST, 1))
+        mu[:, COARSE:] *= 0.3 * contrast
+        own[:, COARSE:] *= contrast
     return mu * scale, (own * scale) ** 2 + least, torch.log_softmax(odds, 0)

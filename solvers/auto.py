@@ -18,14 +18,13 @@ from .auto_table import TABLE
 from .planners.clocks import ClockGauge
 from .planners.gauges import GAUGES
 from .planners.multistep import Adams
-from .planners.universal import Universal, family
+from .planners.universal import NARROW, Universal, family
 from .program import Program
 from .schedules.base import Schedule
 from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
 MOST = 12  # steps of universal tables: above, formulas catch up
-NARROW = "narrow"
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: a table for as many evaluations beats formulas that use it up
@@ -46,10 +45,10 @@ class Choice(NamedTuple):
 class Auto:
     """Chooses for a number of steps, each of one evaluation.
 
-    For few steps it takes a universal table, if there is one for the range, the number and narrow data (`Universal`,
-    which has the options ``width`` and ``data_std``), if the grid is free and the model is not guided. Else, by
-    formula, what was measured on the most alike range, for the next smaller number of steps in the table, or for wide
-    data `_wide`; on a grid that is given it chooses the method only.
+    For few steps it takes a universal table, if there is one for the range, the number, the data's width and the model
+    (`Universal`, which has the options ``width`` and ``data_std``), and the grid is free. Else, by formula, what was
+    measured on the most alike range, for the next smaller number of steps in the table, or for wide data `_wide`; on a
+    grid that is given it chooses the method only.
     """
 
     width: float | None = None
@@ -59,7 +58,7 @@ class Auto:
     evaluations: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", Universal(self.width, self.data_std))
+        object.__setattr__(self, "tables", Universal(self.width, self.data_std, self.guided))
 
     def suited(self, event: tuple[int, ...], guided: bool) -> "Auto":
         """The planner for samples of this shape, and for a model with guidance or without."""
@@ -75,12 +74,6 @@ class Auto:
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None or steps > MOST:
             return found
-        if self.guided:
-            return found._replace(notes=("no universal table: none was made for guided models",))
-        if family(self.width / self.data_std) != NARROW:
-            return found._replace(
-                notes=(f"no universal table: on wide data (here {self.width:.3g}) they lose on real networks",)
-            )
         least, why = math.ceil(ENOUGH * steps) if fewer else steps, list[str]()
         for n in range(steps, least - 1, -1):
             table = self.tables.found(schedule, first, last, n)

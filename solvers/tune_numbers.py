@@ -38,7 +38,9 @@ class Numbers:
     else the grid alone.
     """
 
-    def __init__(self, gauge: str, order: int, lam: Array, *, told: bool = False, follow: bool = True) -> None:
+    def __init__(
+        self, gauge: str, order: int, lam: Array, *, told: bool = False, follow: bool = True, consistent: bool = False
+    ) -> None:
         self.gauge, self.order, self.n = gauge, order, len(lam) - 1
         ends = float(lam[0]), float(lam[-1])
         self.first, self.last = (torch.tensor([end], dtype=torch.float64) for end in ends)
@@ -47,6 +49,9 @@ class Numbers:
         inner = torch.tensor(np.diff(np.clip(lam, low, high)) / (high - low))
         self.low, self.span, self.start = low, high - low, torch.log(inner)
         self.rows, self.columns = torch.tril_indices(self.n, self.n + 1, 1)
+        if consistent:
+            older = (self.columns > 0) & (self.columns <= self.rows)
+            self.rows, self.columns = self.rows[older], self.columns[older]
         self.grid, self.told = self.n - 1, (self.n - 1) * told
         self.size = self.grid + len(self.rows) + self.told
         self.frozen: torch.Tensor | None = None
@@ -54,7 +59,10 @@ class Numbers:
         self.frozen = None if follow else base
         self.scale = base.abs().clamp_min(LEAST)[self.rows, self.columns]
         self.basis = torch.zeros(len(self.rows), self.n, self.n + 1, dtype=torch.float64)
-        self.basis[torch.arange(len(self.rows)), self.rows, self.columns] = self.scale
+        each = torch.arange(len(self.rows))
+        self.basis[each, self.rows, self.columns] = self.scale
+        if consistent:
+            self.basis[each, self.rows, self.rows + 1] = -self.scale
 
     def weights(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """lam, told and weights as `Fitted` has them."""

@@ -34,6 +34,7 @@ SPANS = {  # lam at the ends of what people run
 # Standard deviations of the data's widest direction. Between two families the wider one serves: a table loses most on
 # data that are wider than its own.
 WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0)}
+NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has classifier-free guidance
 UNKNOWN = 10.0  # the width of data of which nothing is known
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
 BEYOND = 30.0  # the width where the wide tables end
@@ -48,6 +49,7 @@ class Universal:
     width: the standard deviation of the data's widest direction, which says how early the flow bends. By default it
     goes by the size of the samples, `typical_width`, as for images; where that is not known either, it is 10.
     data_std: the factor by which all data is larger than usual (elements of a spread of 1/2 to 1).
+    guided: whether the model is; there are tables for scales of 1 to 10 and narrow data.
 
     Where there is no table for this number of evaluations or this span, the program is the exponential Adams method
     that the fits start from, on the grid as it is, and says so in a note. Raises ValueError for a width or data_std
@@ -56,6 +58,7 @@ class Universal:
 
     width: float | None = None
     data_std: float = 1.0
+    guided: bool = False
     evaluations: ClassVar[int] = 1
     global_order: ClassVar[int] = 0
 
@@ -65,8 +68,8 @@ class Universal:
                 object.__setattr__(self, name, number(name, given, 1e-6, 1e6, "a positive number"))
 
     def suited(self, event: tuple[int, ...], guided: bool) -> "Universal":
-        """The planner for samples of this shape."""
-        return self if self.width else replace(self, width=typical_width(event) * self.data_std)
+        """The planner for samples of this shape, and for a model with guidance or without."""
+        return replace(self, width=self.width or typical_width(event) * self.data_std, guided=guided)
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table on ``schedule``, between the ends of ``grid``, float64 times."""
@@ -81,7 +84,7 @@ class Universal:
         low, high = (float(schedule.half_logsnr(t)) + shift for t in ends)
         table = moved(table, order, low, high)
         shifted = replace(table, lam=table.lam - shift)
-        wide = {WIDEST: min(self.data_std * WIDTHS[str(told["width"])][1], 1e6)}
+        wide = {WIDEST: min(self.data_std * WIDTHS.get(told["width"], WIDTHS[NARROW])[1], 1e6)}
         return shifted.program(schedule, "universal", ends=ends, provenance={**told, **wide})
 
     def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Table | str":
@@ -97,6 +100,10 @@ class Universal:
         kind = family(wide)
         if kind is None:
             return f"a widest direction of {wide:.3g} is beyond {BEYOND:g}"
+        if self.guided:
+            if kind != NARROW:
+                return f"none was made for guided models of wide data (here {wide:.3g})"
+            kind = GUIDED
         span = min(near, key=lambda name: apart[name][1] + apart[name][0] / 2)
         return load(span, kind, n) or f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
 
