@@ -109,7 +109,7 @@ def affine_map(program: Program, sch: Schedule) -> tuple[Array, Array]:
     noises = dict(zip(program.noises, units[1 + len(program) :], strict=True))
     slots = {STATE: units[0], ONE: 0 * units[0]}
     deque(carry_out(program, slots, model, noises), 0)
-    return np.array([call.t for call in program]), np.stack([*seen, slots[STATE]])
+    return np.array([call.t for call in program if call.asks]), np.stack([*seen, slots[STATE]])
 
 
 def _same(a: tuple[Array, Array], b: tuple[Array, Array]) -> bool:

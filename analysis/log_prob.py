@@ -90,14 +90,15 @@ def log_prob(den: Denoiser, trajectory: torch.Tensor, program: Program, *, check
     calls, rows, alive = lowered.updates.calls, lowered.program.calls, layout(lowered.updates.calls)
     slots, normals, found = _start(lowered, states[0]), Normals(), list[tuple[torch.Tensor, torch.Tensor, Array]]()
     for n, (call, row) in enumerate(zip(calls, rows, strict=True)):
-        seen = normals.told(slots[call.at])
+        seen = normals.told(slots[call.at]) if row.asks else x
         if seen is None:
             raise ValueError(
                 f"{program.name} has no log-density of its steps: call {n + 1} of {len(calls)} asks the model about a "
                 "stage to which noise has been added, so that the next state is not Gaussian given those before"
             )
         seen = seen.to(x.device, den.dtype(x))
-        answers = checked_answers(ask(seen, told[n], n), seen, call.models, n, len(calls), row.t)
+        answer = ask(seen, told[n], n) if row.asks else seen  # any tensor, whose coefficients are 0
+        answers = checked_answers(answer, seen, call.models, n, len(calls), row.t)
         columns = [Form(in_float64(a), {}) for a in answers]
         columns += [*(slots[k] for k in call.reads), *(Form(0.0, {key: 1.0}) for key in row.noises)]
         normals.add(row.noises)

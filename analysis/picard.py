@@ -80,6 +80,8 @@ def picard_sweeps(
     program, stds = plan_program(solver, sch, **layout), positive("stds", np.atleast_1d(stds))
     if program.constant:
         raise ValueError(f"{program.name} adds constants, and how fast sweeps converge is known without them only")
+    if len(program) < len(program.calls):
+        raise ValueError(f"{program.name} has calls that ask no model; take it as it is without them")
     times = np.array([*(call.t for call in program), program.grid[-1]])
     alpha, sigma = (np.asarray(f(times))[:, None] for f in (sch.alpha, sch.sigma))
     units = Units(program, np.zeros((3 + len(program.noises), len(stds))))

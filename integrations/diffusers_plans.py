@@ -97,6 +97,8 @@ class Setup:
             self.order = self.method.evaluations
         else:
             check_times(self.own_schedule, self.program)
+            if len(self.program) < len(self.program.calls):
+                raise ValueError("solver is a program with calls that ask no model, and a pipeline would ask it there")
             self.order = round(len(self.program) / self.program.steps)
         self.plans: dict[Any, Plan] = {}
 

@@ -95,8 +95,8 @@ def _sample(
                 at = x.new_tensor(sigma)
                 told = {"x": stepper.x, "i": stepper.node, "sigma": at, "sigma_hat": at, "denoised": denoised}
                 callback(told)
-            begins = program.calls[stepper.n].node is not None
             stepper.step(denoised)
+            begins = program.calls[stepper.n - 1].node is not None
     return stepper.x.to(x.dtype)
 
 

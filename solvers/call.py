@@ -1,4 +1,4 @@
-"""One entry of a program: a model evaluation and the linear update that follows it.
+"""One entry of a program: a model evaluation, if its answer is used, and the linear update that follows it.
 
 Every field is checked here, whoever made it: a planner, a user or a file.
 """
@@ -63,6 +63,7 @@ class Call:
             In a program the result is the pair (x0, eps), so that any head is a combination of columns and
             the limits sigma = 0 and alpha = 0 are ordinary numbers; `lower` replaces the pair by what the
             network returns. Shape (rows, columns), or (rows, columns, *event) for per-element coefficients.
+            Where all coefficients of the result are 0, or it has no columns, nobody `asks` the model.
     noises: keys of the standard normals added by the last columns, `NoiseKey` or (s, t) or (s, t, stream).
     node:   index of the grid node that the state has reached after this call, None inside a step.
     learned: of a network that says how wide the noise is: with v from -1 to 1 in its answer, by element, the noises are
@@ -107,9 +108,9 @@ class Call:
 
     def _checked(self, matrix: Array) -> Array:
         columns = len(self.reads) + len(self.noises)
-        if matrix.ndim < 2 or matrix.shape[0] != len(self.writes) or matrix.shape[1] <= columns:
+        if matrix.ndim < 2 or matrix.shape[0] != len(self.writes) or matrix.shape[1] < columns:
             raise ValueError(
-                f"matrix must have {len(self.writes)} rows and more than {columns} columns "
+                f"matrix must have {len(self.writes)} rows and at least {columns} columns "
                 f"(model columns first, then {len(self.reads)} reads and {len(self.noises)} noises), "
                 f"not shape {matrix.shape}"
             )
@@ -124,6 +125,18 @@ class Call:
     def models(self) -> int:
         """Number of model columns."""
         return self.matrix.shape[1] - len(self.reads) - len(self.noises)
+
+    @cached_property
+    def asks(self) -> bool:
+        """Whether the model is evaluated: its answer counts for something, if only for how wide the noise is."""
+        return bool(self.matrix[:, : self.models].any()) or self.learned != 0
+
+    def with_pair(self) -> "Call":
+        """The same call with columns x0 and eps, which are 0 where it has none."""
+        if self.models:
+            return self
+        zeros = np.zeros((len(self.writes), 2, *self.event))
+        return replace(self, matrix=np.concatenate([zeros, self.matrix], axis=1))
 
     @property
     def event(self) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ def run_in_groups(
         memory.slots = slots
         memory.flags += flags
         execution.n, n = group.stop, group.stop - 1
-        nfe += sum(asking.cost[k] for k in group)
+        nfe += sum(asking.cost[k] for k in group if lowered.asks[k])
         if observe is not None and rows[n].node is not None:
             shown(observe, lowered, execution, n, x0)
             if observe.stopped is not None:
@@ -68,6 +68,10 @@ def _carried(
     memory.slots, memory.flags = list(slots), []
     for n in group:
         part.n, wanted = n, n == group.stop - 1 and observe is not None and observe.wants_x0
+        if not part.asks[n]:
+            part.advance()
+            x0 = None
+            continue
         seen, version = part.x, writes(part.x)
         answer = asking.call(seen, told[n], n)
         if writes(seen) != version:

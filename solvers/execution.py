@@ -36,7 +36,7 @@ class Execution:
         functional: bool = False,
         keep: bool = False,
     ) -> None:
-        self.calls, self.rows = lowered.updates.calls, lowered.program.calls
+        self.calls, self.rows, self.asks = lowered.updates.calls, lowered.program.calls, lowered.asks
         if lowered.learned and isinstance(noise, Seeds):  # the kernels know of no factor
             noise = Addressed(noise)
         self.begun, self.noise, self.keep, self.n = x, noise, keep, 0
@@ -52,11 +52,12 @@ class Execution:
     def done(self) -> bool:
         return self.n == len(self.calls)
 
-    def advance(self, answer: Any, variance: torch.Tensor | None = None) -> None:
-        """Carry out the next call with the model's answer; see `run.run` for what is raised.
+    def advance(self, answer: Any = None, variance: torch.Tensor | None = None) -> None:
+        """Carry out the next call with the model's answer, if it asks for one; see `run.run` for what is raised.
 
         variance: of a call whose noise is learned, what `learned_variance` takes from the answer."""
         n = self.n
+        answer = answer if self.asks[n] else self.x  # any tensor will do: its coefficients are 0
         status = self.memory.step(n, answer)
         if status < 0:
             call, row, seen = self.calls[n], self.rows[n], self.x
@@ -93,8 +94,9 @@ class Stepper(Execution):
     dtype:      in which ``.x`` is handed to the model; by default that of the state: fp32, or fp64 if x is.
     x0:         whether `x0` is kept, which costs a pass over memory at every step.
 
-    ``t`` is the schedule's time of the next call; `Denoiser.model_times` says what a model wants to be told. Raises
-    ValueError or TypeError for arguments that do not fit.
+    Calls that ask nothing are carried out at once. ``t`` is the schedule's time of the next call;
+    `Denoiser.model_times` says what a model wants to be told. Raises ValueError or TypeError for arguments that do not
+    fit.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Stepper(Execution):
         self.cast, self.node = lowered.updates.cast, 0
         self._x0: torch.Tensor | None = None
         self._keeps = x0
+        self._pass()
 
     @property
     def t(self) -> float:
@@ -155,9 +158,18 @@ class Stepper(Execution):
                 self._x0 = estimate(self.prediction, self.schedule, row.t, self.x, first)
             self.advance(answer, learned_variance(answer, self.x) if self.program.learned else None)
         self.node = self.node if row.node is None else row.node
+        self._pass()
         if self.n == len(self.calls):
             self.finish()
         return self.x
+
+    def _pass(self) -> None:
+        """Carry out the calls up to the next one that asks the model."""
+        while not self.done and not self.asks[self.n]:
+            node = self.rows[self.n].node
+            with torch.no_grad():
+                self.advance()
+            self.node = self.node if node is None else node
 
     def replace(self, x: torch.Tensor) -> None:
         """Go on from another ``x``: the caller has changed what the model will see.

@@ -28,7 +28,7 @@ def carry_out(
 
     slots:    what each slot holds, updated in place; ``{STATE: x}`` before the first call of a program. ONE holds the
               number 1 unless it is given.
-    model:    ``model(x, t)`` gives the pair (x0, eps) at the schedule's time t.
+    model:    ``model(x, t)`` gives the pair (x0, eps) at the schedule's time t; asked where a call asks.
     noises:   what stands for the standard normal of each key, times its factor where a variance is learned.
     matrices: in place of the calls' own float64 coefficients, one table per call, indexed ``[row][column]``: tensors
               that record gradients, Decimals, ... Columns that are 0 in the call's own table are left out, whatever
@@ -37,7 +37,8 @@ def carry_out(
     slots.setdefault(ONE, 1.0)
     for n, call in enumerate(calls):
         seen = slots[call.at]
-        columns = [*model(seen, call.t), *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
+        answer = model(seen, call.t) if call.asks else [seen] * call.models  # whose coefficients are 0
+        columns = [*answer, *(slots[k] for k in call.reads), *(noises[key] for key in call.noises)]
         table = call.numbers if matrices is None else matrices[n]
         for slot, used, row in zip(call.writes, call.used, table, strict=True):
             slots[slot] = reduce(add, [row[j] * columns[j] for j in used] or [0 * seen])

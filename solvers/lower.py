@@ -29,6 +29,9 @@ class Lowered:
     times as the model wants to be told them, where that depends on nothing else. guided: whether columns combine two
     answers. learned: whether the network says how much noise is added. local: what one thread's runs share, see
     `run.timesteps`.
+
+    Computed, by call: asks, whether the model is asked; times, when: of a call that does not ask, that of the next
+    which does, as not every model can be told its own.
     """
 
     program: Program
@@ -37,12 +40,16 @@ class Lowered:
     timesteps: torch.Tensor | None = None
     guided: bool = False
     learned: bool = False
+    asks: tuple[bool, ...] = field(init=False)
+    times: tuple[float, ...] = field(init=False)
     local: threading.local = field(default_factory=threading.local, init=False)
 
-    @property
-    def times(self) -> tuple[float, ...]:
-        """When the model is called."""
-        return tuple(call.t for call in self.program)
+    def __post_init__(self) -> None:
+        times = [call.t for call in self.program]
+        for n in reversed(range(len(times) - 1)):
+            times[n] = times[n] if self.program.calls[n].asks else times[n + 1]
+        object.__setattr__(self, "asks", tuple(call.asks for call in self.program))
+        object.__setattr__(self, "times", tuple(times))
 
 
 def lower(
@@ -66,7 +73,8 @@ def lower(
     """
     times = np.array([call.t for call in program])
     pairs = _pairs(prediction, sch, times)
-    weights = weights or [ALONE] * len(program)
+    given = weights or [ALONE] * len(times)
+    weights = [w if call.asks else ALONE for call, w in zip(program, given, strict=True)]
     calls = [_spread(call, spread) for call in program] if spread != 1 else program.calls
     calls = [_convert(*one, prediction, sch) for one in zip(calls, pairs, weights, strict=True)]
     dtypes, one, cast = [state] * program.slots, None, None
@@ -82,7 +90,9 @@ def lower(
     for call in calls:
         if (largest := np.abs(call.matrix).max()) > torch.finfo(state).max:
             raise ValueError(f"a coefficient at t = {call.t:.6g} is {largest:.3g}, too large for a state in {state}")
-    updates = tuple(_update(n, call, dtypes) for n, call in enumerate(calls))
+    updates = tuple(
+        _update(n, call, dtypes, row.asks) for n, (call, row) in enumerate(zip(calls, program, strict=True))
+    )
     level = Level.at(sch, program.grid[0])
     pure = program.grid[0] >= sch.t_start and level.alpha <= PURE * level.sigma
     sigma = float(level.sigma) if pure else 0.0
@@ -112,7 +122,7 @@ def lower_guided(
 def _split(call: Call, sch: Schedule) -> Call:
     """The same call with what it has seen, where it reads that, as ``alpha x0 + sigma eps``: of one answer the same, of
     an x0 and an eps of two answers the step from the x0 of one along the eps of the other."""
-    if call.at not in call.reads:
+    if call.at not in call.reads or not call.asks:
         return call
     j, matrix = call.models + call.reads.index(call.at), call.matrix.copy()
     for k, share in enumerate((sch.alpha(call.t), sch.sigma(call.t))):
@@ -128,11 +138,11 @@ def _spread(call: Call, spread: float) -> Call:
     return replace(call, matrix=matrix)
 
 
-def _update(n: int, call: Call, dtypes: Sequence[torch.dtype]) -> Update:
+def _update(n: int, call: Call, dtypes: Sequence[torch.dtype], asks: bool) -> Update:
     addresses = tuple(key.address for key in call.noises)
     written = tuple(dtypes[k] for k in call.writes)
     looks = n % LOOKS == LOOKS - 1 and call.reads[:1] == (STATE,)
-    checked = call.models + looks
+    checked = call.models + looks if asks else 0  # what nobody asks for may be too large for the model's dtype
     return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix), checked)
 
 

@@ -32,13 +32,14 @@ def write_plan(program: Any, den: "Denoiser") -> str:
         )
     wide = torch.float64
     lowered = lower_guided(program, den.schedule, den.prediction, wide, wide, rule)
-    times = np.array([call.t for call in program])
+    times = np.array(lowered.times)
     told = time_map(den.time, den.schedule)(torch.from_numpy(times)).tolist()
-    needs = rule.asks(den.schedule, times)[1] if rule else [(False, True)] * len(program)
+    needs = rule.asks(den.schedule, times)[1] if rule else [(False, True)] * len(times)
     calls = []
     for call, update, time, need in zip(program, lowered.updates.calls, told, needs, strict=True):
         reads = [ONE if slot == lowered.updates.one else slot for slot in update.reads]
-        answers = [name for name, wanted in zip((UNCOND, COND), need, strict=True) if wanted]
+        wants = need if call.asks else (False, True)
+        answers = [name for name, wanted in zip((UNCOND, COND), wants, strict=True) if wanted]
         numbers = {"writes": update.writes, "matrix": update.table.coefs.tolist()}
         calls.append(call_fields(call) | numbers | {"reads": reads, "answers": answers, "told": time})
     return json.dumps(header(program) | {"head": den.prediction, "calls": calls})

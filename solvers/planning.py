@@ -176,8 +176,8 @@ def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
     best = on(1)
     if len(best) > nfe:
         raise ValueError(f"nfe = {nfe} is impossible: {best.name} needs at least {len(best)} model evaluations")
-    low, high = 1, nfe + 1  # every step evaluates the model at least once
-    guess, uneven = nfe // len(best), _goes_back(best)
+    low, high = 1, 2 * nfe + 2  # a step that evaluates nothing is rare
+    guess, uneven = nfe // max(len(best), 1), _goes_back(best)
     while high - low > 1 and len(best) < nfe:
         program = on(min(max(guess, low + 1), high - 1))
         uneven = uneven or _goes_back(program)

@@ -81,5 +81,5 @@ def _planned(
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too
-        times = torch.tensor([call.t for call in lowered.program], dtype=torch.float64, device="cpu")
+        times = torch.tensor(lowered.times, dtype=torch.float64, device="cpu")
         return replace(lowered, timesteps=as_timesteps(time_map(time, sch)(times), model).unsqueeze(1))

@@ -2,8 +2,9 @@
 
 A program is a general linear method. Its memory is a few *slots*, tensors of the state's shape: slot 0 is the
 state, the others hold stages and history. Each `Call` evaluates the model once and maps what it read to new
-slot values by a small matrix. There is no control flow: `len(program)` is the number of model evaluations,
-and everything that runs, parallelises, proves or explains a solver reads this table.
+slot values by a small matrix; a call whose answer is known, or not used, evaluates nothing. There is no control flow:
+`len(program)` is the number of model evaluations, and everything that runs, parallelises, proves or explains a solver
+reads this table.
 """
 
 import copy
@@ -26,6 +27,8 @@ from .provenance import Provenance, checked
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
+    from .planners.wiener import Wiener
+    from .schedules.base import Schedule
 
 __all__ = ["MAX_WRITES", "ONE", "STATE", "Call", "NoiseKey", "Program", "prune"]
 
@@ -75,9 +78,9 @@ class Program:
         if not calls or not all(isinstance(call, Call) for call in calls):
             raise ValueError("calls must be one or more of type Call")
         for n, call in enumerate(calls):
-            if call.models != 2:
+            if call.models not in (0, 2):
                 raise ValueError(f"call {n} must have 2 model columns, x0 and eps, before its reads, not {call.models}")
-        put(self, "calls", tuple(prune(calls)))
+        put(self, "calls", tuple(prune(call.with_pair() for call in calls)))
         put(self, "slots", 1 + max(_written(self.calls) - {ONE}))
         put(self, "times", np.array(self.grid))
         self.times.setflags(write=False)
@@ -90,10 +93,15 @@ class Program:
         return Program, (self.name, self.order, self.grid, self.calls, self.notes, self.eta, dict(self.provenance))
 
     def __len__(self) -> int:
-        return len(self.calls)
+        return self._evaluations
 
     def __iter__(self) -> Iterator[Call]:
+        """All ``calls``, those that evaluate nothing too: of such programs there are more than ``len(program)``."""
         return iter(self.calls)
+
+    @cached_property
+    def _evaluations(self) -> int:
+        return sum(call.asks for call in self.calls)
 
     @property
     def steps(self) -> int:
@@ -152,6 +160,20 @@ class Program:
         object.__setattr__(named, "name", name)
         object.__setattr__(named, "notes", (*self.notes, *notes))
         return named
+
+    def with_known(self, schedule: "Schedule", gaussian: "Wiener", calls: int = 1, *, least: float = 10.0) -> "Program":
+        """The same program without its first ``calls`` evaluations: their answers are those of a Gaussian's denoiser,
+        a linear function of what they see, see `known`; `logsnr.known_error` says how wrong that is.
+
+        schedule: what the program was made on. gaussian: a `Wiener`, the mean and the variance of the data. least: how
+        many times its largest standard deviation sigma / alpha must be at each of these calls.
+
+        Raises ValueError where there are no such calls or none would be left, where there is less noise, where a call
+        takes the width of its noise from the network, and for shapes that do not fit; TypeError for other types.
+        """
+        from .known import with_known
+
+        return with_known(self, schedule, gaussian, calls, least)
 
     def __str__(self) -> str:
         """The table, 80 columns wide: one line per row written, with the coefficient of every column that it uses.

@@ -24,7 +24,8 @@ def program_text(program: Any) -> str:
     for n, call in enumerate(program.calls):
         reads = [kept.get(k, _slot(k)) for k in call.reads]
         names = ["x0", "eps", *reads, *(_noise(call, key) for key in call.noises)]
-        head = f"{n:4d}  t = {call.t:<10.6g} model({_slot(call.at)})"
+        asked = f"model({_slot(call.at)})" if call.asks else "no model"
+        head = f"{n:4d}  t = {call.t:<10.6g} {asked}"
         for slot, row, columns in zip(call.writes, call.matrix, call.used, strict=True):
             used = sorted(columns, key=lambda j: names[j] != "x")
             kept.pop(slot, None)

@@ -1,4 +1,5 @@
-"""The sequential executor: one model call and one fused update per entry of the program, nothing else."""
+"""The sequential executor: one model call, where it is asked for, and one fused update per entry of the program,
+nothing else."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -59,22 +60,25 @@ def run(
     execution = Execution(lowered, x, noise, functional=functional, keep=keep)
     told = timesteps(lowered, den, x)
     facts = {"columns": lowered.guided, "ordered": True, "learned": lowered.learned}
-    asking = den.asking([row.t for row in rows], len(x), **facts)
+    asking = den.asking(lowered.times, len(x), **facts)
     ask, cost = asking.call, asking.cost
     casts, nfe, watched = lowered.updates.cast, 0, not transformed()
     looked_at = _unknown_calls(lowered, den.model) if watched else 0
     for n, (call, row) in enumerate(zip(lowered.updates.calls, rows, strict=True)):
-        seen = execution.x
-        version = writes(seen) if watched else 0
-        some = _some(seen) if watched and n < looked_at else None
-        before = None if some is None else some.clone()
-        answer = ask(seen, told[n], n)
-        nfe += cost[n]
-        if watched and call.at != casts and (writes(seen) != version or _differ(some, before)):
-            raise ValueError(f"call {n + 1} of {total}, t = {row.t:.6g}: {CHANGED}")
-        reached = observe is not None and row.node is not None
-        x0 = asking.estimate(seen, answer, n) if observe and reached and observe.wants_x0 else None
-        execution.advance(answer, asking.variance)
+        reached, x0 = observe is not None and row.node is not None, None
+        if lowered.asks[n]:
+            seen = execution.x
+            version = writes(seen) if watched else 0
+            some = _some(seen) if watched and n < looked_at else None
+            before = None if some is None else some.clone()
+            answer = ask(seen, told[n], n)
+            nfe += cost[n]
+            if watched and call.at != casts and (writes(seen) != version or _differ(some, before)):
+                raise ValueError(f"call {n + 1} of {total}, t = {row.t:.6g}: {CHANGED}")
+            x0 = asking.estimate(seen, answer, n) if observe and reached and observe.wants_x0 else None
+            execution.advance(answer, asking.variance)
+        else:
+            execution.advance()
         if observe is not None and reached:
             shown(observe, lowered, execution, n, x0)
             if observe.stopped is not None:
@@ -120,7 +124,7 @@ def shown(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: 
     new = observe.node(node, program.grid[node], state, x0)
     if observe.stopped is not None or (new is None and writes(state) == version):
         return
-    if n + 1 < len(program) and program.calls[n + 1].at != STATE:
+    if n + 1 < len(program.calls) and program.calls[n + 1].at != STATE:
         raise ValueError(f"{program.name} does not go on from the state of its nodes: a callback cannot change it")
     execution.memory.replace(state if new is None else new)
 

@@ -96,9 +96,10 @@ def solve(
     options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
     progress: show a bar.
     callback: callback(node, t, state), or callback(node, t, state, x0) with the model's estimate of the clean data at
-              the call before, after every grid step; clone the state to keep it. It may edit the state or return a new
-              one, from which the run goes on; parallel and adaptive runs refuse that, and so do solvers that go on from
-              elsewhere (edm-churn, ald). It ends the run where it raises `logsnr.StopSampling`.
+              the call before (None if that asked no model), after every grid step; clone the state to keep it. It may
+              edit the state or return a new one, from which the run goes on; parallel and adaptive runs refuse that,
+              and so do solvers that go on from elsewhere (edm-churn, ald). It ends the run where it raises
+              `logsnr.StopSampling`.
     grad:     record gradients to the model's weights, conditions and guidance scale, too; those to x are recorded
               where it requires them.
     checkpoint: with grad, how many calls are made again at a time when gradients are wanted: the memory is that of so

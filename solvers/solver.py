@@ -1,13 +1,16 @@
 """What a solver is: a planner with a name, and what is known of it."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .arrays import Array
 from .grids import check_grid
 from .planners.pairs import Pair
 from .program import Program
 from .schedules.base import Schedule
+
+if TYPE_CHECKING:
+    from .planners.wiener import Wiener
 
 
 @runtime_checkable
@@ -98,7 +101,18 @@ class Solver:
         self._check_direction(times, bool(program.noises))
         left = float(sch.sigma(times[-1])) if times[0] > times[-1] else 0.0
         notes = [f"noise of sigma = {left:.3g} is left at t = {times[-1]:.6g}"] if left else []
-        return program.renamed(self.name, *notes)
+        return program.renamed(self.name, *(note for note in notes if note not in program.notes))
+
+    def with_known(self, gaussian: "Wiener", calls: int = 1, *, least: float = 10.0) -> "Solver":
+        """The solver whose programs are this one's `Program.with_known`: ``nfe=8`` is then a step more than without.
+
+        Programs of no more than ``calls`` evaluations stay as they are, with a note. Raises ValueError for solvers that
+        have no program, or one for each budget, as "auto" has: take `Program.with_known` there.
+        """
+        from .known import KnownStart
+
+        planner = KnownStart(self, gaussian, calls, least)
+        return Solver(planner.name, self.summary, planner, order=self.order, evaluations=self.evaluations)
 
     def _check_direction(self, times: Array, noisy: bool) -> None:
         if noisy and times[0] < times[-1]:

@@ -41,7 +41,7 @@ class Starts:
         """A plan for each of ``times`` (B,)."""
         different = list(dict.fromkeys(times))
         plans = tuple(map(plan, different))
-        if len({tuple(call.node for call in one.program) for one in plans}) > 1:
+        if len({tuple((call.node, call.asks) for call in one.program) for one in plans}) > 1:
             counts = sorted({len(one.program) for one in plans})
             raise ValueError(
                 f"t_start: {plans[0].program.name} takes other calls from one start than from another, {counts} "
@@ -67,7 +67,7 @@ class Starts:
 
     @property
     def calls(self) -> int:
-        return len(self.plans[0].program)
+        return len(self.plans[0].asks)
 
     @property
     def grids(self) -> Array:
@@ -161,15 +161,16 @@ def run_each(
     everyone, nfe, grids = torch.arange(len(x)), 0, torch.from_numpy(starts.grids.copy())
     for n, row in enumerate(starts.plans[0].program.calls):
         calls = starts.of * starts.calls + n
-        seen = starts.whole([part.x for part in parts])
-        answer = check_output(asking.rows(seen, told[calls.to(told.device)], calls, everyone), seen)
-        nfe += max(asking.cost[k] for k in calls.tolist())
+        seen = answer = starts.whole([part.x for part in parts])
+        if row.asks:
+            answer = check_output(asking.rows(seen, told[calls.to(told.device)], calls, everyone), seen)
+            nfe += max(asking.cost[k] for k in calls.tolist())
         asked, answers = starts.rows(seen), starts.rows(answer)
         _advance(starts, parts, answers, n)
         if observe is None or row.node is None:
             continue
         x0 = None
-        if observe.wants_x0:
+        if observe.wants_x0 and row.asks:
             numbers = range(n, starts.calls * len(parts), starts.calls)
             x0 = starts.whole([asking.estimate(*one) for one in zip(asked, answers, numbers, strict=True)])
         state = starts.whole([part.memory.slots[STATE] for part in parts])

@@ -79,7 +79,7 @@ class Observer:
         new = None
         try:
             if self.callback:
-                new = called(self.callback, node, t, state, x0, self.changes)
+                new = called(self.callback, node, t, state, x0, self.changes, self.wants_x0)
         except StopSampling:
             self.stopped = node
         if self.states is not None:
@@ -87,8 +87,9 @@ class Observer:
         return new
 
     def calls(self, program: Program) -> int:
-        """How many the run has made."""
-        return len(program) if self.stopped is None else [call.node for call in program].index(self.stopped) + 1
+        """How many the run has made of the model."""
+        last = None if self.stopped is None else [call.node for call in program].index(self.stopped) + 1
+        return sum(call.asks for call in program.calls[:last])
 
     def seen(self, found: Solution, dtype: torch.dtype) -> Solution:
         """What a run has found, up to the node at which it was stopped, and its trajectory in this dtype."""
@@ -103,13 +104,14 @@ def takes_x0(callback: Callback) -> bool:
 
 
 def called(
-    callback: Callback, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None, changes: bool
-) -> torch.Tensor | None:
+    callback: Callback, node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None, changes: bool,
+    wants_x0: bool = False,
+) -> torch.Tensor | None:  # fmt: skip
     """The state that a callback returns, or None. ValueError for one that does not fit, and, where ``changes`` is
     False, for a callback that changes the state in any way; StopSampling where the callback raises it."""
     version, stopped, new = written(state), None, None
     try:
-        new = callback(node, t, state) if x0 is None else callback(node, t, state, x0)
+        new = callback(node, t, state, x0) if wants_x0 else callback(node, t, state)
     except StopSampling as stop:
         stopped = stop
     new = new if isinstance(new, torch.Tensor) and new is not state else None

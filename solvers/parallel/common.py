@@ -1,5 +1,6 @@
 """What parallel runs share: what they return, how they ask the model, and the noise of their calls."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +13,8 @@ from ..asking import Asking
 from ..lower import Lowered
 from ..noise import NoiseFunction
 from ..program import NoiseKey
+
+Evaluate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]  # nodes, calls, samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,23 @@ def evaluate(
         for rows, a in zip(kept, answers, strict=True):
             rows[here] = a  # a copy: models may use their memory again
     return kept
+
+
+def where_asked(ask: Evaluate, asks: Sequence[bool], models: int) -> Evaluate:
+    """The same answers for calls that ask the model, by their numbers; of others, where they do not count, anything."""
+    wanted = torch.tensor(asks, device="cpu")
+
+    def evaluate_some(nodes: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> list[torch.Tensor]:
+        rows = wanted[calls].nonzero().flatten()
+        if len(rows) == len(calls):
+            return ask(nodes, calls, samples)
+        if not len(rows):
+            return [nodes] * models
+        at = rows.to(nodes.device)
+        found = ask(nodes[at], calls[rows], samples[rows])
+        return [torch.zeros_like(nodes, dtype=a.dtype).index_copy(0, at, a) for a in found]
+
+    return evaluate_some
 
 
 def asked(

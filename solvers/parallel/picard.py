@@ -9,6 +9,7 @@ point is the sequential run; after k sweeps the first k nodes of a window are ri
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from ..noise import NoiseFunction
 from ..run import Observe, run
 from ..solution import Solution
 from ..starts import Starts, run_each
-from .common import Certificate, Noises, check_conditions, check_start, evaluate
+from .common import Certificate, Evaluate, Noises, check_conditions, check_start, evaluate, where_asked
 from .plan import Plan
-from .ranks import Evaluate, check_ranks, shared
+from .ranks import check_ranks, shared
 from .settings import Picard
 from .window import PicardWindow
 
@@ -67,18 +68,20 @@ def picard(
         for source in sources:
             check_ranks(x, source)
         ask = shared(ask)
-    of, cost = starts.of.tolist(), asking.cost
+    asks = [a for lowered in starts.plans for a in lowered.asks]
+    ask = where_asked(ask, asks, plans[0].recurrence.models)
+    of, cost = starts.of.tolist(), [c * a for c, a in zip(asking.cost, asks, strict=True)]
     costs = [cost[k * starts.calls : (k + 1) * starts.calls] for k in range(len(plans))]
     windows = [PicardWindow(plans[k], x[b : b + 1], how, costs[k], record=record) for b, k in enumerate(of)]
     rounds = 0
     while active := {b: window for b, window in enumerate(windows) if len(window)}:
+        rounds += any(window.asks for window in active.values())
         failed = _round(active, starts, noises, ask)
         for b in failed:
             if not keep:
                 bad = windows[b].first
                 raise not_finite(x, bad, starts.calls, starts.plans[of[b]].times[bad], samples=failed)
             windows[b].fail()
-        rounds += 1
     end = torch.cat([window.state for window in windows]) if windows else x.to(plans[0].wide, copy=True)
     certificate = Certificate(
         torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, starts.calls).T.copy()),
@@ -131,7 +134,7 @@ def _replay(
     if not len(x):  # no window has asked for anything
         noises = [noise if isinstance(noise, Seeds) else lambda key, like: like for noise in noises]
         outputs = [x.new_empty(starts.calls, *x.shape)] * starts.plans[0].updates.models
-    rows = iter(zip(*outputs, strict=True))
+    rows = compress(zip(*outputs, strict=True), starts.plans[0].asks)
 
     def model(x: torch.Tensor, t: torch.Tensor) -> Any:
         answers = next(rows)

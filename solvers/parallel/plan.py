@@ -44,7 +44,8 @@ class Plan:
     @classmethod
     def of(cls, lowered: Lowered, den: Denoiser, x: torch.Tensor) -> "Plan":
         """Raises ValueError for programs whose calls do not have the same form."""
-        times, dtypes = np.array([*lowered.times, lowered.program.grid[-1]]), lowered.updates.dtypes
+        times = np.array([*(call.t for call in lowered.program), lowered.program.grid[-1]])
+        known, dtypes = [*(not asks for asks in lowered.asks), False], lowered.updates.dtypes
         level = Level.at(den.schedule, times)
         with np.errstate(divide="ignore", invalid="ignore"):
             entries = [*to_pair(den.answers, level), from_pair(den.answers, level)]
@@ -52,7 +53,8 @@ class Plan:
             rate = network_rate(den.answers, den.schedule)
             pair, answer = np.array([[a, rate * b], [c, rate * d]]), rate * np.stack([p, q], axis=1)[:-1]
             slopes = rate * np.stack([q / level.sigma, p / level.alpha])[:, :-1]
-        pair = np.where(np.isfinite(pair).all(axis=(0, 1)), pair, resting_pair(level.alpha, level.sigma))
+        told = np.isfinite(pair).all(axis=(0, 1)) & ~np.array(known)
+        pair = np.where(told, pair, resting_pair(level.alpha, level.sigma))
         slopes[:, ~np.isfinite(slopes).all(axis=0)] = 0.0
         answer[~np.isfinite(answer).all(axis=1)] = 0.0
         called = torch.tensor(lowered.times, dtype=torch.float64, device="cpu")

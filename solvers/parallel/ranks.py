@@ -1,14 +1,12 @@
 """Rounds of a parallel run shared by the ranks of torch.distributed: each evaluates its part of the nodes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import distributed
 
 from ...kernels import Seeds
-
-Evaluate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]  # nodes, calls, samples
+from .common import Evaluate
 
 
 def check_ranks(x: torch.Tensor, noise: Any) -> None:

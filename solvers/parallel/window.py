@@ -44,11 +44,18 @@ class PicardWindow:
         self.kept: list[list[torch.Tensor]] | None = [] if record else None
 
     def __len__(self) -> int:
-        return min(self.size, len(self.plan) - self.first)
+        left = self.plan.lowered.asks[self.first :]
+        alone = left and not left[0] and len(self.dx) < 2  # no node is known, and no model needed to know the next
+        return min(1 if alone else self.size, len(left))
 
     @property
     def calls(self) -> slice:
         return slice(self.first, self.first + len(self))
+
+    @property
+    def asks(self) -> bool:
+        """Whether one of the calls asks the model."""
+        return any(self.plan.lowered.asks[self.calls])
 
     @property
     def state(self) -> torch.Tensor:
@@ -57,6 +64,7 @@ class PicardWindow:
 
     def see(self, noises: Sequence[torch.Tensor]) -> torch.Tensor:
         """What the calls see, (W, ...); ``noises`` (W, 1, ...) are theirs."""
+        self.rounds -= not self.asks  # the sweep that follows asks nothing
         first = self.slots[int(self.plan.recurrence.at[self.first])].to(self.plan.seen)
         if known := len(self.nodes):
             if known < len(self):

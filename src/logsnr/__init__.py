@@ -13,6 +13,7 @@ from .solvers.denoiser import Denoiser
 from .solvers.execution import Stepper
 from .solvers.grids import grid, grid_names
 from .solvers.guidance import Guidance
+from .solvers.known import known_error
 from .solvers.levels import Shift
 from .solvers.noise import randn, start
 from .solvers.parallel.settings import Picard
@@ -74,6 +75,7 @@ __all__ = [
     "check",
     "grid",
     "grid_names",
+    "known_error",
     "log_likelihood",
     "log_prob",
     "randn",

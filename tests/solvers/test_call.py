@@ -65,10 +65,10 @@ CALLS: list[tuple[str, Any, str]] = [
     ("matrix", [[1j, 0, 1]], "matrix must be an array of numbers"),
     ("matrix", [[10**400, 0, 1]], "matrix must be an array of numbers"),
     ("matrix", [True], "matrix must be an array of numbers"),
-    ("matrix", 3.0, r"matrix must have 1 rows and more than 1 columns .* not shape \(\)"),
+    ("matrix", 3.0, r"matrix must have 1 rows and at least 1 columns .* not shape \(\)"),
     ("matrix", [1.0, 0.0, 1.0], r"matrix must have .* not shape \(3,\)"),
     ("matrix", [*ROW, *ROW], r"matrix must have 1 rows .* not shape \(2, 3\)"),
-    ("matrix", [[1.0]], r"matrix must have .* more than 1 columns .* not shape \(1, 1\)"),
+    ("matrix", [[]], r"matrix must have .* at least 1 columns .* not shape \(1, 0\)"),
     (
         "matrix",
         np.ones((1, 3, 0)),
