@@ -92,7 +92,7 @@ def compare(
         return _noise(den, (n, *event), seed + stream, s)
 
     begin = x.detach() if x is not None else noise(max(count, law_samples * noisy), 0)
-    with Bar(sys.stdout.isatty() if progress is None else progress, "reference", None) as bar:
+    with Bar(sys.stderr.isatty() if progress is None else progress, "reference", None) as bar:
         teacher, calls = _reference(den, begin, s, t)
         if tuned:
             planned += _tuned(den, noise(tuned, 1), budgets, span)

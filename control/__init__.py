@@ -18,6 +18,7 @@ from .previews import previews
 from .reversible import Reversible
 from .shards import Pairs
 from .teachers import consistency_pair, noised, progressive_target, score_gradient
+from .time_travel import TimeTravel
 from .trees import TreeDenoiser, TreeSolution, leaf_seed, sample_tree, solve_tree
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "PiGDM",
     "Projection",
     "Reversible",
+    "TimeTravel",
     "TreeDenoiser",
     "TreeSolution",
     "blur",

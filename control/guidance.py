@@ -73,7 +73,7 @@ class Classifier(ByFunction):
 class FreeDoM(ByFunction):
     """Energy guidance through the model (Yu et al. 2023; book 8.4.1, B): the score less scale grad_x E(x0(x_t)).
 
-    function: energy(x0, **conditions), of clean data. The steps that put noise back (time travel) are left out.
+    function: energy(x0, **conditions), of clean data. Time travel, which puts noise back, is a solver: `TimeTravel`.
     The book's (8.4.2) changes the noise alone, and goes the wrong way: erratum 8.2. Here x0 and eps both follow.
     """
 
@@ -111,7 +111,7 @@ def universal(
     conditions: Mapping[str, Any] | None = None,
 ) -> Guide:
     """Universal guidance (Bansal et al. 2023, UGD): `FreeDoM` by ``forward``, then `MGPD` by ``backward``. Its
-    self-recurrence, which puts noise back, is left out."""
+    self-recurrence, which puts noise back, is the solver's: `TimeTravel`."""
     given = dict(conditions or {})
     return chain(FreeDoM(energy, forward, given), MGPD(energy, backward, given, iterations))
 

@@ -1,16 +1,25 @@
 """A two-step method that is its own inverse: what it does to a state can be undone, but for rounding."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import torch
 
+from ..solvers.arguments import check_arguments
 from ..solvers.arrays import Array
 from ..solvers.call import STATE, Call, NoiseKey
-from ..solvers.planners.checks import number
+from ..solvers.catalogue import solver as find_solver
+from ..solvers.complex_states import from_parts, of_parts, to_parts
+from ..solvers.denoiser import Denoiser
+from ..solvers.planners.checks import flag, number
 from ..solvers.planners.gauge import Nodes
+from ..solvers.planning import Layout
 from ..solvers.program import Program
+from ..solvers.sampling import sample
 from ..solvers.schedules.base import Schedule
+from .reversible_gradients import Reversed, Walk, wanted_of
 
 BEFORE = 1  # the slot of the state one node ago
 
@@ -70,6 +79,41 @@ class Reversible:
         entry = Call(first.t, (STATE,), first.writes, first.matrix[:, columns], noises=(key,), node=1)
         later = (Call(c.t, c.reads, c.writes, c.matrix, node=n) for n, c in enumerate(others, start=2))
         return Program("reversible, back", 2, tuple(reverse[1:]), (entry, *later))
+
+    def sample(
+        self,
+        den: Denoiser,
+        x: torch.Tensor,
+        *,
+        grad: bool = False,
+        parameters: Iterable[torch.Tensor] = (),
+        **options: Any,
+    ) -> torch.Tensor:
+        """The end of the run from ``x``, as ``logsnr.sample(den, x, solver=self, ...)``.
+
+        grad:    record gradients to x, to the weights of the denoiser's modules, to its conditions and its guidance
+                 scale, in memory that does not grow with the number of steps: the last two states are kept, those
+                 before are made again by the inverse, and the model is asked once more at each. It must answer the same
+                 then: a RuntimeError says so where the way back misses the start. In fp32 some roundings are left, more
+                 the more steps there are; no second derivatives.
+        parameters: other tensors that gradients are wanted to: those that a function has caught in a closure.
+        options: as for `logsnr.sample`; with ``grad`` those that lay out the run: ``steps``, ``grid``, ``t_end``, ...
+
+        Raises what `logsnr.sample` raises.
+        """
+        flag("grad", grad)
+        if not grad:
+            return sample(den, x, solver=self, **options)
+        check_arguments(den, x, None, None, "raise", None, grad=grad)
+        if other := options.keys() - {f.name for f in fields(Layout)}:
+            raise ValueError(f"grad = True takes options that lay out the run, not {sorted(other)}")
+        parts = x.is_complex()
+        run, state = (of_parts(den, x), to_parts(x).contiguous()) if parts else (den, x)
+        program = Layout(**options).program(find_solver(self), run.schedule, run.answers)
+        extra = [y for y in parameters if y.requires_grad]
+        start, wanted = state.to(run.state_dtype(state)), [*wanted_of(den), *extra]
+        end = Reversed.apply(Walk(run, start, program, wanted), start, *wanted).to(state.dtype)
+        return from_parts(end) if parts else end
 
     def _steps(self, sch: Schedule, grid: Array) -> Iterator[Call]:
         """The calls of all steps but the first."""

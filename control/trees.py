@@ -6,26 +6,25 @@ calls: one call of the model serves all leaves. A leaf runs as it would alone, b
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from ..solvers.answers import check_state, learned_variance
-from ..solvers.call import STATE
+from ..solvers.answers import check_state
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.complex_states import from_parts, of_parts, to_parts
 from ..solvers.conditions import check_conditions, check_rows
-from ..solvers.denoiser import CHANGED, Denoiser
-from ..solvers.execution import Execution
-from ..solvers.noise import Seed, drawn_seed, noise_source, start
-from ..solvers.planning import layout_key
-from ..solvers.plans import lowered_for
+from ..solvers.denoiser import Denoiser
+from ..solvers.noise import Seed, drawn_seed, start
+from ..solvers.parallel.settings import Picard
+from ..solvers.planning import Layout, layout_key
 from ..solvers.program import Program
-from ..solvers.run import timesteps, writes
-from ..solvers.solution import Solution, finished
-
-Path = tuple[Any, ...]  # the keys and numbers on the way to a leaf
+from ..solvers.sampling import is_adaptive
+from ..solvers.solution import Solution
+from .tree_adaptive import AdaptiveTree, check_adaptive
+from .tree_leaf import Leaf, PlannedLeaf, ask, within
+from .tree_parallel import solve_in_parallel
+from .tree_shapes import Path, each, leaves, matched, named, rebuilt
 
 
 class TreeDenoiser:
@@ -78,12 +77,13 @@ class TreeDenoiser:
 
 @dataclass(frozen=True, eq=False)
 class TreeSolution:
-    """x: the tree of end states. nfe: calls of the model, for all leaves together. leaves: the `Solution` of each, by
-    the keys on the way to it."""
+    """x: the tree of end states. nfe: evaluations of a sample, for all leaves together. leaves: the `Solution` of each,
+    by the keys on the way to it. rounds: batched calls of the model, one after the other."""
 
     x: Any
     nfe: int
     leaves: dict[Path, Solution]
+    rounds: int
 
 
 def solve_tree(
@@ -97,22 +97,67 @@ def solve_tree(
     t_start: Any = None,
     t_end: Any = None,
     startup: str | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
     seed: Seed | None = None,
     sample_ids: Iterable[int] | None = None,
     brownian: bool = False,
     trajectory: bool = False,
     grad: bool = False,
-    parallel: None = None,
+    parallel: Picard | None = None,
 ) -> TreeSolution:
     """Solve for all leaves of ``x``, a tree like the denoiser's schedules of tensors (B, ...), real or complex.
 
     solver, grid, t_start, t_end: as of `logsnr.solve`, one for all leaves or a tree; a grid of times is an array or a
     tensor, not a list. The programs of all leaves must have the same number of calls, and reach their nodes at the
     same ones. seed: that of a leaf is its `leaf_seed`, so that no two leaves have the same noise. The others are as of
-    `logsnr.solve`, for all leaves; parallel runs and adaptive ones cannot share their calls, and are refused.
+    `logsnr.solve`, for all leaves.
+
+    parallel: a `Picard`, without ranks: a sample moves on when all of its leaves have converged. rtol, atol, or a
+    solver without a number of steps: an embedded pair ("dpm-23", "adams-34") that all leaves take together. Their
+    states are then on a straight line in the half-log-SNRs of all leaves, from each time of ``grid`` to the next, or
+    from start to end: the model must know them so. The worst leaf decides on a step, sample by sample.
     """
-    if parallel is not None:
-        raise ValueError("trees run one call after the other: leave out parallel")
+    states = _checked(den, x, parallel, grad)
+    given = {"solver": solver, "grid": grid, "t_start": t_start, "t_end": t_end}
+    options = {name: each(name, value, den.schedules) for name, value in given.items()}
+    methods = {p: m if isinstance(m, Program) else find_solver(m) for p, m in options["solver"].items()}
+    layouts = {}
+    for path in states:
+        ends = options["grid"][path], options["t_start"][path], options["t_end"][path], startup
+        layouts[path] = layout_key(steps, nfe, *ends, None, None, None, None)
+    seed = drawn_seed() if seed is None else seed
+    grad = grad or any(leaf.requires_grad for leaf in states.values())
+    free = [path for path, m in methods.items() if _is_free(m, Layout(*layouts[path]), rtol, atol)]
+    with torch.set_grad_enabled(grad):
+        if free or rtol is not None or atol is not None:
+            method = check_adaptive(methods, steps=steps, nfe=nfe, parallel=parallel)
+            leaves_of = {path: Leaf(den.leaves[path], state) for path, state in states.items()}
+            times = {p: Layout(*layouts[p]).span(one.den.schedule) for p, one in leaves_of.items()}
+            return _adaptive(AdaptiveTree(den, x, leaves_of, method, times, (rtol, atol)), trajectory)
+        runs = {}
+        for path, leaf in states.items():
+            noise = leaf_seed(seed, path), sample_ids, None, brownian, None
+            runs[path] = PlannedLeaf(den.leaves[path], leaf, methods[path], layouts[path], noise, grad, trajectory)
+        return _planned(den, x, runs, parallel)
+
+
+def _planned(den: TreeDenoiser, x: Any, runs: Mapping[Path, PlannedLeaf], parallel: Picard | None) -> TreeSolution:
+    rounds = _shared_calls(runs)
+    if parallel:
+        if any(leaf.program.learned for leaf in runs.values()):
+            raise ValueError("variance = 'learned' runs one call after the other: leave out parallel=")
+        found, rounds = solve_in_parallel(den, x, runs, parallel)
+    else:
+        for n in range(rounds):
+            _call(den, x, runs, n)
+        found = {path: leaf.solution() for path, leaf in runs.items()}
+    end = rebuilt(x, {path: one.x for path, one in found.items()})
+    return TreeSolution(end, max(one.nfe for one in found.values()), found, rounds)
+
+
+def _checked(den: Any, x: Any, parallel: Any, grad: bool) -> dict[Path, torch.Tensor]:
+    """The states of all leaves; TypeError or ValueError for arguments that do not fit."""
     if not isinstance(den, TreeDenoiser):
         raise TypeError(f"den must be a TreeDenoiser, not {type(den).__name__}")
     states = matched("x", x, den.schedules)
@@ -122,41 +167,41 @@ def solve_tree(
     if len(sizes) > 1:
         raise ValueError(f"x must have one batch size, not {sorted(sizes)}")
     check_rows("conditions", den.conditions, *sizes)
-    given = {"solver": solver, "grid": grid, "t_start": t_start, "t_end": t_end}
-    options = {name: each(name, value, den.schedules) for name, value in given.items()}
-    if seed is None:
-        seed = drawn_seed()
-    grad = grad or any(leaf.requires_grad for leaf in states.values())
-    with torch.set_grad_enabled(grad):
-        runs = {}
-        for path, leaf in states.items():
-            own = {name: value[path] for name, value in options.items()}
-            ends = own["grid"], own["t_start"], own["t_end"], startup
-            layout = layout_key(steps, nfe, *ends, None, None, None, None)
-            noise = leaf_seed(seed, path), sample_ids, None, brownian, None
-            runs[path] = Leaf(den.leaves[path], leaf, own["solver"], layout, noise, grad, trajectory)
-        calls = _shared_calls(runs)
-        for n in range(calls):
-            _call(den, x, runs, n)
-        found = {path: leaf.solution() for path, leaf in runs.items()}
-    return TreeSolution(rebuilt(x, {path: one.x for path, one in found.items()}), calls, found)
+    if parallel is None:
+        return states
+    if not isinstance(parallel, Picard):
+        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
+    if parallel.ranks:
+        raise ValueError("parallel: trees run on one rank; leave out ranks = True")
+    if grad or any(leaf.requires_grad for leaf in states.values()):
+        raise ValueError("gradients do not go with parallel=, which records none")
+    return states
 
 
-def _call(den: TreeDenoiser, x: Any, runs: Mapping[Path, "Leaf"], n: int) -> None:
+def _is_free(method: Any, layout: Layout, rtol: Any, atol: Any) -> bool:
+    """Whether a leaf's method chooses its own steps."""
+    return not isinstance(method, Program) and is_adaptive(method, layout, rtol, atol)
+
+
+def _adaptive(run: AdaptiveTree, trajectory: bool) -> TreeSolution:
+    found = {}
+    for path, one in run.solve().items():
+        leaf = run.leaves[path]
+        states = one.trajectory.to(leaf.x.dtype) if trajectory and one.trajectory is not None else None
+        found[path] = leaf.finished(replace(one, trajectory=states))
+    nfe = next(iter(found.values())).nfe
+    return TreeSolution(rebuilt(run.form, {path: one.x for path, one in found.items()}), nfe, found, nfe)
+
+
+def _call(den: TreeDenoiser, x: Any, runs: Mapping[Path, PlannedLeaf], n: int) -> None:
     """Ask the model once, and carry out call n of every leaf."""
-    seen = {path: leaf.seen for path, leaf in runs.items()}
-    versions = {path: writes(leaf) for path, leaf in seen.items()}
-    times = {path: leaf.told[n] for path, leaf in runs.items()}
-    answer = den.model(rebuilt(x, seen), rebuilt(x, times), **den.conditions)
-    answers = matched("the model's answer", answer, x)
+    seen, told = (
+        {path: part(leaf) for path, leaf in runs.items()} for part in (lambda r: r.run.x, lambda r: r.told[n])
+    )
+    answers = ask(den, x, runs, seen, told, den.conditions, f"call {n + 1}")
     for path, leaf in runs.items():
-        if writes(seen[path]) != versions[path]:
-            raise ValueError(f"call {n + 1}, leaf {named(path)!r}: {CHANGED}")
-        try:
+        with within(path):
             leaf.advance(answers[path])
-        except (TypeError, ValueError, ArithmeticError) as error:
-            error.add_note(f"in the leaf {named(path)!r}")
-            raise
 
 
 def sample_tree(den: TreeDenoiser, x: Any, **options: Any) -> Any:
@@ -174,42 +219,7 @@ def leaf_seed(seed: Seed, path: Path) -> Any:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{named(path)}".encode(), digest_size=8).digest(), "little")
 
 
-class Leaf:
-    """One leaf on its way: a program of its own, carried out with answers from outside."""
-
-    def __init__(
-        self, den: Denoiser, x: torch.Tensor, solver: Any, layout: Any, noise: Any, grad: bool, trajectory: bool
-    ) -> None:
-        self.begun, self.parts = x, x.is_complex()
-        if self.parts:
-            den, x = of_parts(den, x), to_parts(x).contiguous()
-        method = solver if isinstance(solver, Program) else find_solver(solver)
-        lowered = lowered_for(method, den, x, layout, False)
-        self.program: Program = lowered.program
-        self.x, self.told = x, timesteps(lowered, den, x)
-        source = noise_source(self.program, den.schedule, x, *noise)
-        self.run = Execution(lowered, x, source, functional=grad)
-        self.states = [x.to(den.state_dtype(x), copy=True)] if trajectory else []
-
-    @property
-    def seen(self) -> torch.Tensor:
-        return from_parts(self.run.x) if self.parts else self.run.x
-
-    def advance(self, answer: Any) -> None:
-        reached = self.program.calls[self.run.n].node is not None
-        answer = to_parts(answer, "the model's answer") if self.parts else answer
-        self.run.advance(answer, learned_variance(answer, self.run.x) if self.program.learned else None)
-        if reached and self.states:
-            self.states.append(self.run.memory.slots[STATE].clone())
-
-    def solution(self) -> Solution:
-        states = torch.stack(self.states).to(self.x.dtype) if self.states else None
-        calls = len(self.program)
-        found = Solution(self.run.finish(), calls, calls, self.program.times, states, self.program)
-        return finished(found, self.x, False, self.parts)
-
-
-def _shared_calls(runs: Mapping[Path, Leaf]) -> int:
+def _shared_calls(runs: Mapping[Path, PlannedLeaf]) -> int:
     """How many calls there are; ValueError unless all leaves have the same."""
     nodes = {named(path): [call.node for call in leaf.program.calls] for path, leaf in runs.items()}
     first, *others = nodes.values()
@@ -219,40 +229,3 @@ def _shared_calls(runs: Mapping[Path, Leaf]) -> int:
             f"all leaves must make the same calls, and reach their nodes at the same ones; there are {told}"
         )
     return len(first)
-
-
-def leaves(tree: Any, path: Path = ()) -> dict[Path, Any]:
-    """The leaves of a tree of dictionaries, lists and tuples, by the keys on the way to them."""
-    if not isinstance(tree, (Mapping, list, tuple)):
-        return {path: tree}
-    parts = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
-    return {inner: leaf for key, part in parts for inner, leaf in leaves(part, (*path, key)).items()}
-
-
-def rebuilt(tree: Any, found: Mapping[Path, Any], path: Path = ()) -> Any:
-    """A tree of the same form with other leaves."""
-    if not isinstance(tree, (Mapping, list, tuple)):
-        return found[path]
-    if isinstance(tree, Mapping):
-        return {key: rebuilt(part, found, (*path, key)) for key, part in tree.items()}
-    parts = [rebuilt(part, found, (*path, k)) for k, part in enumerate(tree)]
-    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-
-
-def matched(name: str, tree: Any, like: Any) -> dict[Path, Any]:
-    """The leaves of ``tree``; ValueError unless they are those of ``like``."""
-    found, wanted = leaves(tree), leaves(like)
-    if found.keys() != wanted.keys():
-        raise ValueError(f"{name} must be a tree with the leaves {[*map(named, wanted)]}, not {[*map(named, found)]}")
-    return {path: found[path] for path in wanted}
-
-
-def each(name: str, value: Any, like: Any) -> dict[Path, Any]:
-    """What ``value`` is for every leaf: a tree, or one for all."""
-    if isinstance(value, (Mapping, list, tuple)):
-        return matched(name, value, like)
-    return dict.fromkeys(leaves(like), value)
-
-
-def named(path: Path) -> str:
-    return "/".join(map(str, path))

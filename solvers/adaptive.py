@@ -61,7 +61,7 @@ def adaptive_solution(
     times.setflags(write=False)
     pair = isinstance(method.adaptive, Pair)
     rtol, atol = (TOLERANCE[pair] if tol is None else tol for tol in (rtol, atol))
-    _check_tolerances(den.state_dtype(x), rtol=rtol, atol=atol)
+    check_tolerances(den.state_dtype(x), rtol=rtol, atol=atol)
     run = pair_solution if pair else blackbox_solution
     found = run(den, x, method, times, rtol, atol, bar.show, keep)
     states = found.trajectory
@@ -82,16 +82,16 @@ def pair_solution(
 ) -> Solution:
     """A run of an embedded pair, with the states at ``times``.
 
-    Where the span begins or ends at an infinite log-SNR, the steps do at a finite one (`_inside`). What is left is one
+    Where the span begins or ends at an infinite log-SNR, the steps do at a finite one (`inside`). What is left is one
     DDIM step, exact in the limit: to sigma = 0 it is the denoised state.
     """
     pair: Any = method.adaptive
-    state, inner = x.to(den.state_dtype(x)), _inside(den.schedule, times, rtol + atol)
-    limits = {ends: _limit_weights(den, *ends) for ends in ((times[0], inner[0]), (inner[-1], times[-1]))}
+    state, inner = x.to(den.state_dtype(x)), inside(den.schedule, times, rtol + atol)
+    limits = {ends: limit_weights(den, *ends) for ends in ((times[0], inner[0]), (inner[-1], times[-1]))}
     nothing = np.zeros(len(x), dtype=np.int64)
     if not x.numel():
         empty = state.new_empty(len(times), *state.shape)
-        return _report(Driven([], nothing, nothing, nothing, ()), empty, times, 0)
+        return report(Driven([], nothing, nothing, nothing, ()), empty, times, 0)
     calls = 0
 
     def limit(y: torch.Tensor, ends: tuple[float, float]) -> torch.Tensor:
@@ -116,10 +116,10 @@ def pair_solution(
     calls = calls + int(driven.nfe.max())
     known = dict(zip(inner.tolist(), driven.states, strict=True)) | {times[0]: state}
     known[times[-1]] = limit(driven.states[-1], (inner[-1], times[-1]))
-    return _report(driven, torch.stack([known[t] for t in times.tolist()]), times, calls)
+    return report(driven, torch.stack([known[t] for t in times.tolist()]), times, calls)
 
 
-def _report(driven: Driven, states: torch.Tensor, times: Array, calls: int) -> Solution:
+def report(driven: Driven, states: torch.Tensor, times: Array, calls: int) -> Solution:
     """Calls that are made of the whole batch at once count for every sample."""
     together = calls - int(driven.nfe.max(initial=0))
     accepted, rejected, nfe = (torch.from_numpy(n) for n in (driven.accepted, driven.rejected, driven.nfe + together))
@@ -131,7 +131,7 @@ def _report(driven: Driven, states: torch.Tensor, times: Array, calls: int) -> S
     )  # fmt: skip
 
 
-def _inside(sch: Schedule, times: Array, tol: float) -> Array:
+def inside(sch: Schedule, times: Array, tol: float) -> Array:
     """``times`` with ends at infinite log-SNR moved inside.
 
     On the clean side that is the schedule's last level with noise, if it has one, else, as on the noisy side, where
@@ -155,7 +155,7 @@ def _inside(sch: Schedule, times: Array, tol: float) -> Array:
     return np.array(list(dict.fromkeys([first, *middle, end])))
 
 
-def _limit_weights(den: Denoiser, s: float, t: float) -> tuple[float, float] | None:
+def limit_weights(den: Denoiser, s: float, t: float) -> tuple[float, float] | None:
     """``x_t = a x_s + b prediction`` of a DDIM step; None where s is t. ValueError if the head does not say it."""
     if s == t:
         return None
@@ -172,7 +172,7 @@ def _limit_weights(den: Denoiser, s: float, t: float) -> tuple[float, float] | N
     return a, network_rate(den.answers, sch) * b
 
 
-def _check_tolerances(state: torch.dtype, **tolerances: Any) -> None:
+def check_tolerances(state: torch.dtype, **tolerances: Any) -> None:
     for name, tol in tolerances.items():
         if isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not 0 < tol < math.inf:
             raise ValueError(f"{name} must be positive, not {tol!r}")

@@ -44,14 +44,14 @@ def drive(
     the answer is left out. All operations are elementwise, so a sample has the same bits in every batch if the model's
     answers do. ``keep``: samples that stop being finite are given up, as NaN; else NonFiniteError.
     """
-    run = _Run(den, pair, x, stops, control, keep)
-    while (run.stop < len(stops.t)).any():
+    run = Run(den, pair, x, stops, control, keep)
+    while run.active.any():
         count(run.call())
         run.go_on()
     return Driven(run.states, control.accepted, control.rejected, run.nfe, tuple(map(np.array, run.grids)))
 
 
-class _Run:
+class Run:
     """s: where the samples are; t: where their steps end; stage: the call that comes next, on ``seen`` at ``asked``;
     stop: the stop that comes next, beyond the last for samples that are done."""
 
@@ -69,18 +69,29 @@ class _Run:
         self.stage, self.stop, self.nfe = np.zeros(n, dtype=int), np.ones(n, dtype=int), np.zeros(n, dtype=np.int64)
         self.grids: list[list[float]] = [[float(stops.t[0])] for _ in range(n)]
         self.calls = 0
-        self._aim(everyone)
+        self.aim(everyone)
 
     def call(self) -> int:
         """Ask the model, and put its answer where it belongs; the number of calls."""
-        active, den = self.stop < len(self.stops.t), self.den
-        self.calls += 1
-        self.nfe += active * den.evaluations(self.asked)
+        den = self.den
         try:
             answer = den.predict(self.seen.to(den.dtype(self.start)), torch.from_numpy(self.asked))
         except (TypeError, ValueError) as error:
-            error.add_note(f"at call {self.calls}, t = {self.asked[0]:.6g}")
+            error.add_note(f"at call {self.calls + 1}, t = {self.asked[0]:.6g}")
             raise
+        self.take(answer)
+        return self.calls
+
+    @property
+    def active(self) -> Mask:
+        """(B,): which samples are not done."""
+        return self.stop < len(self.stops.t)
+
+    def take(self, answer: torch.Tensor) -> None:
+        """Put the model's answer for ``seen`` at ``asked`` where it belongs."""
+        active, den = self.active, self.den
+        self.calls += 1
+        self.nfe += active * den.evaluations(self.asked)
         a, b = convert(den.answers, self.pair.gauge, Level.at(den.schedule, self.asked))
         b = network_rate(den.answers, den.schedule) * b
         weights = np.column_stack(np.broadcast_arrays(a, b, self.asked)[:2])
@@ -88,31 +99,40 @@ class _Run:
         self._check(value, answer, active)
         slot = np.array([self.pair.slot(i) for i in range(self.pair.stages)])[self.stage]
         self.slots = [self._where(active & (slot == j), value, kept) for j, kept in enumerate(self.slots)]
-        return self.calls
 
     def go_on(self) -> None:
         """End the steps whose last call that was, and make what the model is asked next."""
-        active = self.stop < len(self.stops.t)
+        rows = self.ended()
+        if len(rows):
+            self.aim(self.settle(rows, *self.judged(rows)))
+        self.prepare()
+
+    def ended(self) -> Indices:
+        """The samples whose step has had its last call; the others go to their next stage."""
+        active = self.active
         last = active & (self.stage == self.pair.stages - 1)
         self.stage += active & ~last
-        if last.any():
-            self._end(np.flatnonzero(last))
-        self._prepare()
+        return np.flatnonzero(last)
 
-    def _end(self, rows: Indices) -> None:
-        pair, control = self.pair, self.control
+    def judged(self, rows: Indices) -> tuple[Array, torch.Tensor]:
+        """The errors of the steps of these samples, in tolerances, and where the steps end."""
         s, t, past = self.s[rows], self.t[rows], self.past[rows]
-        row, errors = pair.result(s, t, past)
+        row, errors = self.pair.result(s, t, past)
         end = self._state(rows, row)
         error = self._combined(self.slots, self._spread(rows, errors))
-        norm = control.norm(error, self.x, end)[rows]
+        return self.control.norm(error, self.x, end)[rows], end
+
+    def settle(self, rows: Indices, norm: Array, end: torch.Tensor) -> Indices:
+        """Accept the steps or not; those of the samples that are not done."""
+        pair, control = self.pair, self.control
+        s, t, past = self.s[rows], self.t[rows], self.past[rows]
         good = control.decide(rows, norm, np.abs(t.lam - s.lam), pair.exponent(past))
         self.stage[rows] = np.where(good & (not pair.carries), 0, 1)
         self._accept(rows[good], end)
         left = self.stop[rows] < len(self.stops.t)
         rows, norm = rows[left], norm[left]
         control.check(rows, self.s.lam[rows], self.s.t[rows], norm)
-        self._aim(rows)
+        return rows
 
     def _accept(self, rows: Indices, end: torch.Tensor) -> None:
         mine = self._mask(rows)
@@ -130,7 +150,7 @@ class _Run:
             self.states[stop] = self._where(there, self.x, self.states[stop])
         self.stop[reached] += 1
 
-    def _aim(self, rows: Indices) -> None:
+    def aim(self, rows: Indices) -> None:
         """Where the next steps of these samples end: at the next stop, or half way if two steps reach it."""
         if not len(rows):
             return
@@ -144,9 +164,9 @@ class _Run:
         fields = zip(vars(stop).values(), vars(inner).values(), strict=True)
         _put(self.t, rows, Nodes(*(np.where(lands, a, b) for a, b in fields)))
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """What the model is asked next: the state itself at the start of a step and of samples that are done."""
-        active = self.stop < len(self.stops.t)
+        active = self.active
         weights, self.asked = np.zeros((len(self.x), 1 + self.pair.slots)), self.s.t.copy()
         weights[:, 0] = 1.0
         for stage in np.unique(self.stage[active & (self.stage > 0)]).tolist():

@@ -19,6 +19,7 @@ import torch
 
 from .answers import check_state
 from .arrays import Array
+from .complex_states import of_parts, to_parts
 from .denoiser import Denoiser, per_sample_times
 from .noise import randn
 from .planners.checks import count, flag
@@ -50,7 +51,8 @@ def calibrate(
     file: str | Path | None = None,
     progress: bool = False,
 ) -> Statistics:
-    """The statistics of ``den`` on data ``x0``, (N, *event) with N >= 256, by element.
+    """The statistics of ``den`` on data ``x0``, (N, *event) with N >= 256, by element; of complex data by part,
+    (*event, 2), as their runs are.
 
     t_start, t_end: where to measure; by default where the schedule's solves start and end, up to |lam| = 7. nodes: how
     many lam, by default 12 for each unit, made up to 3 k + 1. A node costs one evaluation of each point with a tangent,
@@ -65,6 +67,8 @@ def calibrate(
     for too few points and arguments that do not fit, and for a file of other settings; TypeError for other objects.
     """
     _check(den, x0, nodes, batch, progress)
+    if x0.is_complex():
+        den, x0 = of_parts(den, x0), to_parts(x0).contiguous()
     x0 = x0.detach().to(den.state_dtype(x0))
     span = span_of(den.schedule, t_start, t_end)
     if not span[0] < span[1]:
@@ -87,7 +91,7 @@ def calibrate(
 def _check(den: Any, x0: Any, nodes: Any, batch: Any, progress: Any) -> None:
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
-    check_state(x0, "x0")
+    check_state(x0, "x0", complex_too=True)
     if len(x0) < FEWEST:
         raise ValueError(f"x0 has {len(x0)} points; statistics need at least {FEWEST} to be worth anything")
     if not bool(torch.isfinite(x0).all()):
@@ -105,7 +109,7 @@ class _Means:
         self.den, self.x0, self.span, self.batch = den, x0, span, batch
         wide = {"dtype": x0.dtype, "device": x0.device}
         half = randn(((len(x0) + 1) // 2, *x0.shape[1:]), seed=seed, **wide)  # type: ignore[arg-type]
-        self.noise = torch.cat([half, -half])[: len(x0)]  # in pairs: their mean is 0
+        self.noise = den.spread * torch.cat([half, -half])[: len(x0)]  # in pairs: their mean is 0
         signs = randn(x0.shape, seed=seed + 1, **wide)  # type: ignore[arg-type]
         self.signs = torch.where(signs < 0, -1.0, 1.0).to(x0.dtype)
         bits = torch.finfo(den.dtype(x0)).eps

@@ -74,7 +74,7 @@ def of_parts(den: Any, x: torch.Tensor) -> Any:
 def run_of_parts(den: Any, x: torch.Tensor, callback: Any, noise: Any) -> tuple[Any, torch.Tensor, Any, Any]:
     """What `solve` is given for complex x, as it runs it: those who watch, and a function that makes noise, see complex
     tensors."""
-    return of_parts(den, x), to_parts(x).contiguous(), callback and _watching(callback), noise and _noising(noise)
+    return of_parts(den, x), to_parts(x).contiguous(), callback and _watching(callback), noise and noise_of_parts(noise)
 
 
 def _watching(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,7 +95,9 @@ def _changed(z: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> torch.Tens
     return to_parts(new, "a new state") if isinstance(new, torch.Tensor) and new is not z else None
 
 
-def _noising(noise: Callable[..., Any]) -> Callable[..., Any]:
+def noise_of_parts(noise: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that makes complex noise as one of parts, in units of `SPREAD`."""
+
     def asked(key: Any, like: torch.Tensor) -> torch.Tensor:
         return to_parts(noise(key, from_parts(like)), f"noise({key.s:.6g}, {key.t:.6g})") / SPREAD
 

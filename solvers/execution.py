@@ -9,6 +9,7 @@ import torch
 from ..kernels import Seeds, registers
 from .answers import check_output, check_state, estimate, learned_variance
 from .call import STATE, NoiseKey
+from .complex_states import REAL, SPREAD, from_parts, noise_of_parts, to_parts
 from .finite import not_finite
 from .heads import HEADS
 from .lower import Lowered, lower_guided
@@ -48,6 +49,8 @@ class Execution:
         slot = self.calls[self.n].at if self.n < len(self.calls) else STATE
         return self.memory.slots[slot]
 
+    seen = x  # in memory, where `x` may be shown in another form
+
     @property
     def done(self) -> bool:
         return self.n == len(self.calls)
@@ -60,7 +63,7 @@ class Execution:
         answer = answer if self.asks[n] else self.x  # any tensor will do: its coefficients are 0
         status = self.memory.step(n, answer)
         if status < 0:
-            call, row, seen = self.calls[n], self.rows[n], self.x
+            call, row, seen = self.calls[n], self.rows[n], self.seen
             outputs = checked_answers(answer, seen, call.models, n, len(self.calls), row.t)
             normals = added(self.noise, row.noises, seen)
             if variance is not None and row.learned:
@@ -89,9 +92,11 @@ class Stepper(Execution):
         stepper.x
 
     program:    a `Program`. schedule: what it was made on. prediction: the head that the model returns.
-    x:          (B, ...), floating: the start, see `logsnr.solve`; it is copied.
+    x:          (B, ...), floating or complex: the start, see `logsnr.solve`; it is copied. Complex ones are kept as
+                parts; ``.x``, ``.x0``, answers and noise are complex.
     seed, sample_ids, brownian, noise: of stochastic programs, as for `logsnr.solve`.
-    dtype:      in which ``.x`` is handed to the model; by default that of the state: fp32, or fp64 if x is.
+    dtype:      in which ``.x`` is handed to the model; by default that of the state: fp32, or fp64 if x is. Of complex
+                x, that of its parts: fp32 or fp64.
     x0:         whether `x0` is kept, which costs a pass over memory at every step.
 
     Calls that ask nothing are carried out at once. ``t`` is the schedule's time of the next call;
@@ -116,13 +121,19 @@ class Stepper(Execution):
         if not isinstance(program, Program):
             raise TypeError(f"program must be a logsnr.Program, not {type(program).__name__}: solver(...).program(...)")
         check_schedule(schedule)
-        check_state(x)
+        check_state(x, complex_too=True)
         if prediction not in HEADS:
             raise ValueError(f"prediction = {prediction!r} is not a head{head_hint(prediction)}")
         check_times(schedule, program)
+        self.parts = x.is_complex()
+        if self.parts:
+            if dtype not in (None, *REAL.values()):
+                raise ValueError(f"dtype = {dtype} does not go with complex x, whose parts are fp32 or fp64")
+            x, noise = to_parts(x).contiguous(), noise and noise_of_parts(noise)
         check_event(program.event, x)
         state = torch.promote_types(torch.promote_types(x.dtype, dtype or x.dtype), torch.float32)
-        lowered = _lowered(program, schedule, prediction, state, dtype or state)
+        spread = SPREAD if self.parts else 1.0
+        lowered = _lowered(program, schedule, prediction, state, dtype or state, spread=spread)
         source = noise_source(program, schedule, x, seed, sample_ids, None, brownian, noise)
         with torch.no_grad():
             super().__init__(lowered, x, source)
@@ -131,6 +142,10 @@ class Stepper(Execution):
         self._x0: torch.Tensor | None = None
         self._keeps = x0
         self._pass()
+
+    @property
+    def x(self) -> torch.Tensor:
+        return from_parts(self.seen) if self.parts else self.seen
 
     @property
     def t(self) -> float:
@@ -142,7 +157,7 @@ class Stepper(Execution):
         """E[x0] by the last answer, where its head says it. ValueError before the first step."""
         if self._x0 is None:
             raise ValueError("there is no x0 before the first step, and none is kept with x0=False")
-        return self._x0
+        return from_parts(self._x0) if self.parts else self._x0
 
     def step(self, answer: Any) -> torch.Tensor:
         """Carry out the next call with the model's ``answer``, like ``.x``; returns the new ``.x``.
@@ -151,12 +166,13 @@ class Stepper(Execution):
         """
         if self.done:
             raise ValueError(f"all {len(self.calls)} calls of {self.program.name} are done")
-        row = self.rows[self.n]
+        row, seen = self.rows[self.n], self.seen
+        answer = to_parts(answer, "the answer") if self.parts else answer
         with torch.no_grad():
             if self._keeps:
-                first, *_ = checked_answers(answer, self.x, 1, self.n, len(self.calls), row.t)
-                self._x0 = estimate(self.prediction, self.schedule, row.t, self.x, first)
-            self.advance(answer, learned_variance(answer, self.x) if self.program.learned else None)
+                first, *_ = checked_answers(answer, seen, 1, self.n, len(self.calls), row.t)
+                self._x0 = estimate(self.prediction, self.schedule, row.t, seen, first)
+            self.advance(answer, learned_variance(answer, seen) if self.program.learned else None)
         self.node = self.node if row.node is None else row.node
         self._pass()
         if self.n == len(self.calls):
@@ -179,9 +195,10 @@ class Stepper(Execution):
         """
         if x.shape != self.x.shape:
             raise ValueError(f"x must have the shape {tuple(self.x.shape)}, not {tuple(x.shape)}")
+        x = to_parts(x, "what replaces it") if self.parts else x
         slot = STATE if self.done else self.rows[self.n].at
         if slot != STATE and self.cast is not None:
-            raise ValueError(f"call {self.n + 1} is within a step, whose stage cannot be replaced in {self.x.dtype}")
+            raise ValueError(f"call {self.n + 1} is within a step, whose stage cannot be replaced in {self.seen.dtype}")
         with torch.no_grad():
             self.memory.replace(x, slot)
 

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from .call import finite
+from .complex_states import Parts
 
 Provenance = Mapping[str, str | int | float]
 MOST, LONGEST = 64, 1000  # entries, and characters of one
@@ -43,7 +44,8 @@ def fingerprint(den: Any) -> str:
     No model call. Functions are told apart by their names alone, and a model whose weights change later keeps the
     checksum that it had when it was asked for first.
     """
-    return f"{_model(den.model)}, {den.prediction}, {den.schedule}"
+    model = den.model.model if isinstance(den.model, Parts) else den.model
+    return f"{_model(model)}, {den.prediction}, {den.schedule}"
 
 
 def _model(model: Any) -> str:

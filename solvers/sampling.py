@@ -124,7 +124,7 @@ def solve(
     t_start = each[0] if each else t_start
     fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
     layout, keep = laid_out(*fields), on_nan == "keep"
-    if isinstance(method, Solver) and _is_adaptive(method, layout, rtol, atol):
+    if isinstance(method, Solver) and is_adaptive(method, layout, rtol, atol):
         with recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
             watched = bar, callback, trajectory, keep, checkpoint, each
             found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, *watched)
@@ -193,6 +193,7 @@ def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:
         raise ValueError(f"{error}{hint}") from None
 
 
-def _is_adaptive(method: Solver, layout: Layout, rtol: Any, atol: Any) -> bool:
+def is_adaptive(method: Solver, layout: Layout, rtol: Any, atol: Any) -> bool:
+    """Whether a run of the solver chooses its own steps."""
     tolerant = rtol is not None or atol is not None
     return bool(method.adaptive) and (layout.unplanned or tolerant or method.planner is None)

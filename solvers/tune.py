@@ -10,6 +10,7 @@ import torch
 
 from .._version import __version__
 from .call import integer
+from .complex_states import of_parts, to_parts
 from .denoiser import Denoiser, check_state
 from .grids import end_time
 from .program import Program
@@ -46,6 +47,7 @@ def tune(
 
     den:        a `Denoiser`; its network is not trained.
     x:          (B, ...), at least 64 noises to fit to, as `solve` takes them at t_start; 256 are a good number.
+                Complex ones are fitted to as their parts.
     solver:     what to start from, an exponential Adams method in x0 or eps over lam, by name or planner; by default
                 the best of a few in each gauge. gauge: "x0" or "eps", to look among those alone, which takes less time.
     t_start, t_end: the span, by default the schedule's.
@@ -72,6 +74,9 @@ def tune(
         default if given is None else given
         for given, default in ((end_time("t_start", t_start), sch.t_start), (end_time("t_end", t_end), sch.t_end))
     )
+    if x.is_complex():
+        den, x = of_parts(den, x), to_parts(x).contiguous()
+        reference = None if reference is None else to_parts(reference, "reference")
     candidates = {n: starts(sch, n, solver, gauge, span[0], span[1]) for n in budgets}
     if reference is None:
         found, error, good = ends(den, x, span[0], span[1])
@@ -89,7 +94,7 @@ def tune(
 def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iterations: Any, progress: Any) -> None:
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
-    check_state(x)
+    check_state(x, complex_too=True)
     if len(x) < FEWEST:
         raise ValueError(f"x holds {len(x)} noises; a fit needs at least {FEWEST}, and 256 are a good number")
     for name, value in (("told", told), ("progress", progress)):
@@ -99,7 +104,7 @@ def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iteration
         raise ValueError(f"held_out = {held_out!r:.60} must be a share from 0.1 to 0.5")
     integer("iterations", iterations, 1, 10_000)
     if reference is not None:
-        check_state(reference, "reference")
+        check_state(reference, "reference", complex_too=True)
         if reference.shape != x.shape:
             raise ValueError(f"reference must have x's shape {tuple(x.shape)}, not {tuple(reference.shape)}")
 

@@ -20,30 +20,28 @@ class StopSampling(Exception):
 
 
 class Bar:
-    """A progress bar if it is wanted; without a total it counts."""
+    """A progress bar of tqdm, on stderr or in a notebook, if it is wanted; without a total it counts."""
 
     def __init__(self, wanted: bool, name: str, total: int | None) -> None:
         self.bar: Any = None
         if wanted:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+            from tqdm.auto import tqdm
 
-            self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-            )
-            self.task = self.bar.add_task(name, total=total)
+            self.bar = tqdm(total=total, desc=name, dynamic_ncols=True)
 
     def __enter__(self) -> "Bar":
-        if self.bar:
-            self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.bar:
-            self.bar.stop()
+        if self.bar is not None:
+            self.bar.close()
 
     def show(self, done: int, name: str | None = None) -> None:
-        if self.bar:
-            self.bar.update(self.task, completed=done, description=name)
+        if self.bar is None:
+            return
+        if name is not None:
+            self.bar.set_description(name, refresh=False)
+        self.bar.update(done - self.bar.n)
 
 
 class Observer:

@@ -83,19 +83,24 @@ def picard(
                 raise not_finite(x, bad, starts.calls, starts.plans[of[b]].times[bad], samples=failed)
             windows[b].fail()
     end = torch.cat([window.state for window in windows]) if windows else x.to(plans[0].wide, copy=True)
-    certificate = Certificate(
-        torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, starts.calls).T.copy()),
-        torch.tensor([w.distance for w in windows], dtype=torch.float64, device="cpu"),
-        torch.tensor([w.rounds for w in windows], dtype=torch.int64, device="cpu"),
-        torch.tensor([w.nfe for w in windows], dtype=torch.int64, device="cpu"),
-    )
+    certificate = certified(windows, starts.calls)
     most = int(certificate.nfe.max()) if windows else 0
     if observe is not None:
-        stopped = _replay(starts, den, x, _joined(windows), [made.again() for made in noises], keep, observe)
+        stopped = _replay(starts, den, x, joined(windows), [made.again() for made in noises], keep, observe)
         end = end if stopped is None else stopped
     program = starts.plans[0].program if alone else None
     times = program.times if program else starts.grids
     return Solution(end, most, rounds, times, program=program, certificate=certificate)
+
+
+def certified(windows: Sequence[PicardWindow], calls: int) -> Certificate:
+    """What the windows of all samples tell, when they are done."""
+    return Certificate(
+        torch.from_numpy(np.array([w.change for w in windows]).reshape(-1, calls).T.copy()),
+        torch.tensor([w.distance for w in windows], dtype=torch.float64, device="cpu"),
+        torch.tensor([w.rounds for w in windows], dtype=torch.int64, device="cpu"),
+        torch.tensor([w.nfe for w in windows], dtype=torch.int64, device="cpu"),
+    )
 
 
 def _round(active: dict[int, PicardWindow], starts: Starts, noises: Sequence[Noises], ask: Evaluate) -> list[int]:
@@ -114,7 +119,7 @@ def _round(active: dict[int, PicardWindow], starts: Starts, noises: Sequence[Noi
     return [b for (b, window), outputs, rows in swept if not window.sweep(outputs, rows)]
 
 
-def _joined(windows: Sequence[PicardWindow]) -> list[torch.Tensor]:
+def joined(windows: Sequence[PicardWindow]) -> list[torch.Tensor]:
     """What the calls were carried out with, (calls, B, ...) per output of the model."""
     samples = [[torch.cat(parts) for parts in zip(*(window.kept or ()), strict=True)] for window in windows]
     return [torch.cat(parts, 1) for parts in zip(*samples, strict=True)]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,20 @@ from .settings import Picard
 SLOWEST = 0.9  # contraction that estimates reckon with at most: at roundoff changes no longer shrink
 UNKNOWN = 0.5  # that of a node that has been swept once, if no other is known to contract faster
 ROUNDOFFS = 4  # changes of so many are noise, of which no slope is made
+
+
+class Swept(NamedTuple):
+    """A sweep of a window: the answers and noises of its calls, how answers follow what calls see, what has come out,
+    the squares of its changes and its norms, their ratio, and by how many calls the window can move on."""
+
+    outputs: list[torch.Tensor]
+    noises: Sequence[torch.Tensor]
+    slopes: torch.Tensor
+    new: torch.Tensor
+    squares: Array
+    scales: Array
+    moved: Array
+    stride: int
 
 
 class PicardWindow:
@@ -99,21 +114,34 @@ class PicardWindow:
     def sweep(self, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> bool:
         """Carry out the calls with the model's answers (W, ...), and move on past what has converged. False, and
         nothing is done, where the first answer is not finite; later ones are not used, and their nodes made anew."""
-        plan, first, size, old = self.plan, self.first, len(self), self.nodes
+        swept = self.swept(outputs, noises)
+        if swept is not None:
+            self.move(swept, swept.stride)
+        return swept is not None
+
+    def swept(self, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> "Swept | None":
+        """What the calls make of the model's answers; None where the first is not finite."""
+        plan, first, size = self.plan, self.first, len(self)
         self.rounds, self.nfe = self.rounds + 1, self.nfe + sum(self.cost[self.calls])
         slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots.dtype).to(self.slots.device)
         outputs = [x.unsqueeze(1) for x in outputs]
-        new, squared = scan(self.slots, outputs, old, plan.recurrence, first=first, noises=noises, slopes=slopes)
+        new, squared = scan(self.slots, outputs, self.nodes, plan.recurrence, first=first, noises=noises, slopes=slopes)
         squares, scales = to_numpy(torch.stack([squared[:, 0], norms(new)]))
         if not np.isfinite(squares).all():
             size = leading(np.logical_and.reduce([to_numpy(x.isfinite().flatten(1).all(1)) for x in outputs]))
             if not size:
-                return False
+                return None
             squares, scales, new = squares[:size], scales[:size], new[:size]
         with np.errstate(divide="ignore", invalid="ignore"):
             moved = np.where(squares > 0, np.sqrt(squares) / scales, squares)
         stride = min(leading(moved <= self.how.tol) + 1, size)
-        finite = max(leading(np.isfinite(squares)), stride)
+        return Swept(outputs, noises, slopes, new, squares, scales, moved, stride)
+
+    def move(self, swept: "Swept", stride: int) -> None:
+        """Move on by ``stride`` calls, at most those that have converged."""
+        plan, first, old = self.plan, self.first, self.nodes
+        outputs, noises, slopes, new, squares, scales, moved, _ = swept
+        finite, size = max(leading(np.isfinite(squares)), stride), len(new)
         change = new[:finite].to(plan.wide) - old[:finite].to(plan.wide)
         if min(first + stride + self.size, len(plan)) > first + finite:  # there will be nodes that nothing is known of
             at = int(plan.recurrence.at[first])
@@ -128,7 +156,6 @@ class PicardWindow:
         self.first += stride
         self.nodes, self.answers = new[stride:finite], [x[stride:size, 0] for x in outputs]
         self.dx, self.squares = change[stride - 1 :], np.stack([squares, scales**2])[:, stride - 1 : finite]
-        return True
 
     def fail(self) -> None:
         """Give up: the sample is not finite from here on."""

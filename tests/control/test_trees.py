@@ -135,11 +135,20 @@ def in_place(x: Any, t: Any) -> Any:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (bad(parallel=logsnr.Picard()), "trees run one call after the other"),
+        (bad(parallel=3), r"parallel must be a logsnr\.Picard"),
+        (bad(parallel=logsnr.Picard(ranks=True)), "trees run on one rank"),
+        (bad(parallel=logsnr.Picard(), grad=True), "gradients do not go with parallel="),
+        (bad(rtol=1e-2), "rtol and atol are for adaptive solvers; dpmpp-2m takes fixed steps"),
+        (bad(solver="dpm-12", rtol=1e-2), "steps = 3 does not go with an adaptive run"),
         (bad(solver={"video": "ddim", "sounds": ["ddim", "heun"]}), "video 3, sounds/0 3, sounds/1 6"),
         (bad(solver=["ddim"]), "solver must be a tree with the leaves"),
         (bad(solver="sde-dpmpp-2s"), "video 6, sounds/0 4"),
-        (lambda: solve_tree(DEN, X, solver="dopri5"), "steps or nfe"),
+        (lambda: solve_tree(DEN, X), "steps or nfe"),
+        (lambda: solve_tree(DEN, X, solver="dopri5"), "dopri5 takes steps in one time, of which leaves"),
+        (
+            lambda: solve_tree(DEN, X, solver={"video": "dpm-12", "sounds": ["dpm-12", "dpm-23"]}),
+            "the same adaptive solver, not video dpm-12, sounds/0 dpm-12, sounds/1 dpm-23",
+        ),
         (answers(lambda x, t: x["video"]), "the model's answer must be a tree with the leaves"),
         (answers(lambda x, t: {**x, "video": x["video"][:1]}), "returned shape"),
         (answers(in_place), "leaf 'video': the model has changed x in place"),

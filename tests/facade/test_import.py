@@ -6,7 +6,7 @@ import sys
 from functools import cache
 from typing import Any
 
-HEAVY = ["triton", "numba", "llvmlite", "scipy", "matplotlib", "torchdiffeq", "rich", "sklearn", "typer"]
+HEAVY = ["triton", "numba", "llvmlite", "scipy", "matplotlib", "torchdiffeq", "rich", "tqdm", "sklearn", "typer"]
 CODE = f"""
 import os, warnings, random, json, sys, torch, numpy as np
 

@@ -1,6 +1,7 @@
 """Complex states: runs of their parts, with noise of unit power."""
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -128,6 +129,64 @@ def test_densities() -> None:
     torch.testing.assert_close(steps.steps, law.log_prob(torch.view_as_real(run.trajectory[1:])).sum((2, 3)))
     real = logsnr.log_prob(PARTS, torch.zeros(5, 1, 1), run.program)
     torch.testing.assert_close(steps.std, real.std * math.sqrt(0.5))
+
+
+@pytest.mark.parametrize("solver", ["heun", "sde-dpmpp-2m"])
+def test_a_loop_of_ones_own(solver: str) -> None:
+    """A `Stepper` shows, takes and returns complex numbers: with the bits of `sample`, and with noise of unit power."""
+    program = logsnr.solver(solver).program(SCH, logsnr.grid(SCH, 4))
+    asked: list[torch.dtype] = []
+
+    def noise(key: Any, like: torch.Tensor) -> torch.Tensor:
+        asked.append(like.dtype)
+        return torch.ones_like(like) * 1j
+
+    for given in ({"seed": 3}, {"noise": noise}):
+        stepper = logsnr.Stepper(program, SCH, "v", Z, **given)
+        while not stepper.done:
+            stepper.step(curved(stepper.x, torch.full((4,), stepper.t)))
+        assert torch.equal(stepper.x, logsnr.sample(CURVED, Z, solver=program, **given))
+        assert stepper.x0.is_complex()
+    assert set(asked) <= {torch.complex64}
+    stepper = logsnr.Stepper(program, SCH, "v", Z, dtype=torch.float64, seed=0)
+    stepper.replace(2 * Z)
+    assert torch.equal(stepper.x, 2 * Z.to(torch.complex128))
+    with pytest.raises(TypeError, match="x is complex, and so must the answer be"):
+        stepper.step(Z.real)
+    with pytest.raises(TypeError, match="so must what replaces it be"):
+        stepper.replace(Z.real)
+    with pytest.raises(ValueError, match=r"dtype = torch\.float16 does not go with complex x"):
+        logsnr.Stepper(program, SCH, "v", Z, dtype=torch.float16)
+
+
+def test_a_table_that_is_fitted() -> None:
+    """To complex noises as to their parts; the table knows its denoiser again."""
+    z = logsnr.randn((64, 2), seed=1, dtype=torch.complex128)
+    net = torch.nn.Linear(1, 1).double()
+    den = logsnr.Denoiser(lambda z, t: curved(z, t) * (1 + 0 * net.weight.detach()[0, 0]), SCH, "v")
+    end = logsnr.sample(den, z, solver="dpmpp-2m", steps=24)
+    options: dict[str, Any] = {"iterations": 1, "solver": "dpmpp-2m"}
+    program = logsnr.tune(den, z, nfe=3, reference=end, **options)
+    parts = logsnr.Denoiser(lambda x, t: torch.view_as_real(curved(torch.view_as_complex(x.contiguous()), t)), SCH, "v")
+    same = logsnr.tune(parts, torch.view_as_real(z), nfe=3, reference=torch.view_as_real(end), **options)
+    assert [call.matrix.tolist() for call in program] == [call.matrix.tolist() for call in same]
+    assert "<lambda>" in program.provenance["denoiser"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert logsnr.sample(den, z, solver=program).isfinite().all()
+
+
+def test_statistics_by_part() -> None:
+    """Of circular Gaussian data those of a real problem with sqrt(2) times the parts: slopes stay, values are less."""
+    data = math.sqrt(VARIANCE) * logsnr.randn((256, 2), seed=2, dtype=torch.complex128)
+    found = logsnr.calibrate(DEN, data, nodes=7)
+    real = logsnr.calibrate(PARTS, torch.view_as_real(data) * math.sqrt(2), nodes=7)
+    assert found.l.shape[1:] == (2, 2)
+    for name, factor in (("l", 1.0), ("s", 1.0), ("f", math.sqrt(0.5))):
+        wanted = torch.tensor(getattr(real, name)) * factor
+        torch.testing.assert_close(torch.tensor(getattr(found, name)), wanted, atol=1e-4, rtol=1e-4)
+    solver = logsnr.solver("dpm-v3-2", statistics=found)
+    assert logsnr.sample(DEN, data[:3], solver=solver, steps=4).is_complex()
 
 
 def test_bad_input() -> None:

@@ -1,5 +1,6 @@
 """Gradients through runs: to weights, conditions and guidance scales, and with calls that are made again."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -85,6 +86,76 @@ def test_those_who_watch_and_noise_functions_are_asked_once() -> None:
         assert len(asked) == 6
         assert len(seen) == 3
     assert all(map(torch.equal, *runs))
+
+
+class Counted(Network):
+    """How often it is asked."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(x, t, y)
+
+
+@pytest.mark.parametrize("to_start", [True, False])
+def test_guides_that_take_gradients_are_asked_no_more_often(to_start: bool) -> None:
+    """Each call is made once on the way, and once again for its gradients: with the bits and, for groups, less memory
+    than runs that keep all. Second derivatives, dropout and noise included."""
+    net = Counted()
+    found: dict[int | None, list[torch.Tensor]] = {}
+    held: dict[int | None, int] = {}
+    target = torch.linspace(-1, 1, 6)
+    guide = logsnr.control.FreeDoM(lambda x0: (x0 - target).square().sum(1), 0.3)
+    for size in (None, 1, 3):
+        torch.manual_seed(0)
+        net.calls, alive = 0, list[Any]()
+        x, y = (X.clone().requires_grad_(to_start), Y.clone().requires_grad_())
+        den = logsnr.Denoiser(net, SCH, "v", conditions={"y": y}, map_x0=guide)
+
+        def pack(z: torch.Tensor, alive: list[Any] = alive) -> torch.Tensor:
+            kept = z.detach()
+            alive.append(weakref.ref(kept))
+            return kept
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda z: z):
+            run = logsnr.solve(den, x, solver="sde-dpmpp-2m", steps=6, seed=3, grad=True, checkpoint=size)
+        assert net.calls == run.nfe == 6
+        held[size] = sum(ref() is not None for ref in alive)
+        wanted = [y, net.first.weight] + [x] * to_start
+        slopes = torch.autograd.grad(run.x.square().sum(), wanted, retain_graph=True)
+        assert net.calls == (6 if size is None else 12)
+        again = torch.autograd.grad(run.x.square().sum(), wanted)
+        assert all(map(torch.equal, slopes, again))
+        found[size] = [run.x, *slopes]
+    assert all(map(torch.equal, found[1], found[None]))
+    assert all(map(torch.equal, found[3], found[None]))
+    assert held[1] <= held[None] / 4
+
+
+def test_second_derivatives_of_calls_that_are_made_again() -> None:
+    guide = logsnr.control.FreeDoM(lambda x0: (x0 - 1).square().sum(1), 0.2)
+    w = torch.linspace(-1, 1, 36).reshape(6, 6).requires_grad_()
+    den = logsnr.Denoiser(lambda x, t: torch.tanh(x @ w) * t[:, None], SCH, "v", map_x0=guide)
+    x, found = X.clone().requires_grad_(), []
+    for size in (None, 2):
+        end = logsnr.sample(den, x, solver="dpmpp-2m", steps=4, grad=True, checkpoint=size)
+        (slope,) = torch.autograd.grad(end.square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [x, w]))
+    assert all(map(torch.equal, *found))
+
+
+def test_a_model_that_is_another_one_when_it_is_asked_again() -> None:
+    asked = [0]
+
+    def net(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        asked[0] += 1
+        return x.detach() if asked[0] > 2 else torch.sin(x)
+
+    x = X.clone().requires_grad_()
+    end = logsnr.sample(logsnr.Denoiser(net, SCH, "v"), x, solver="ddim", steps=2, grad=True, checkpoint=1)
+    with pytest.raises(RuntimeError, match="the model did something else when it was called again"):
+        end.sum().backward()
 
 
 @pytest.mark.parametrize("kind", ["cfg", "rescale", "apg", "zero-star"])
