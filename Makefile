@@ -10,8 +10,9 @@ ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
 WHEEL := build/wheel
+# The environment has setuptools, as torch needs it: with --no-build-isolation pip does not fetch it for every wheel.
 
-.PHONY: bench test test-all lint types format docs dist clean
+.PHONY: bench test test-all lint types format docs dist install clean
 
 bench: $(VENV)/.ready
 	$(BIN)/logsnr bench --out report $(ARGS)
@@ -29,7 +30,7 @@ lint: $(VENV)/.ready-dev
 # The types of the installed package, not of the tree: the folders become logsnr.* only once installed.
 types: $(VENV)/.ready-dev
 	rm -rf build
-	$(BIN)/python -m pip --disable-pip-version-check wheel -q --no-deps -w $(WHEEL) .
+	$(BIN)/python -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation -w $(WHEEL) .
 	$(PIP) --no-deps --target $(WHEEL)/unpacked $(WHEEL)/*.whl
 	cd $(WHEEL)/unpacked && PYTHONPATH=. $(abspath $(BIN))/python -m logsnr.cli solvers >/dev/null
 	cd $(WHEEL)/unpacked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p logsnr
@@ -42,12 +43,15 @@ format: $(VENV)/.ready-dev
 # where the folders are logsnr.*; nothing is imported.
 docs: $(VENV)/.ready-docs
 	rm -rf build/docs
-	$(PIP) --no-deps --target build/docs .
+	$(PIP) --no-deps --no-build-isolation --target build/docs .
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
 # The wheel and the source archive, in dist/, and what a release must pass.
 dist: $(VENV)/.ready-dev
 	CONSTRAINTS=constraints.txt PYTHON=$(BIN)/python .ci/dist
+
+# All packages of all commands at once: pip looks them up once, not once for each set.
+install: $(VENV)/.ready-all
 
 clean:
 	rm -rf $(VENV) build dist report site
@@ -74,3 +78,8 @@ $(VENV)/.ready-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.ready $(VENV)/.ready-test
+
+$(VENV)/.ready-all: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	$(PIP) -e '.[dev,docs]'
+	@touch $@ $(VENV)/.ready $(VENV)/.ready-test $(VENV)/.ready-docs $(VENV)/.ready-dev

@@ -97,11 +97,13 @@ def stable_step(solver: str | Solver) -> float:
 
     Raises ValueError for solvers without fixed steps.
     """
-    coarse = np.geomspace(0.2, LONGEST, 16)
-    low = stability(solver, steps=coarse).limit
+    low = 0.0
+    for high in np.geomspace(0.2, LONGEST, 16).tolist():
+        if not stability(solver, steps=[high]).limit:
+            break
+        low = high
     if low in (0.0, LONGEST):
         return low
-    high = float(coarse[coarse > low][0])
     while high > 1.01 * low:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if stability(solver, steps=[middle]).limit else (low, middle)

@@ -85,14 +85,8 @@ class Call:
         put = object.__setattr__
         put(self, "t", finite("t", self.t))
         put(self, "at", integer("at", self.at, 0, MAX_SLOTS - 1))
-        for name in ("reads", "writes"):
-            slots = sequence(name, getattr(self, name))
-            constant = (ONE,) if name == "reads" else ()
-            put(
-                self,
-                name,
-                tuple(ONE if k in constant else integer(f"{name}: slot", k, 0, MAX_SLOTS - 1) for k in slots),
-            )
+        put(self, "reads", tuple([_slot("reads", k) if k != ONE else ONE for k in sequence("reads", self.reads)]))
+        put(self, "writes", tuple([_slot("writes", k) for k in sequence("writes", self.writes)]))
         put(self, "noises", tuple(map(_key, sequence("noises", self.noises))))
         if self.node is not None:
             put(self, "node", integer("node", self.node, 0, 1 << 31))
@@ -146,8 +140,11 @@ class Call:
     @cached_property
     def used(self) -> tuple[tuple[int, ...], ...]:
         """By row, the columns whose coefficients are not 0."""
-        flags = np.array(self.matrix.reshape(*self.matrix.shape[:2], -1).any(axis=2))
-        return tuple(tuple(np.flatnonzero(row).tolist()) for row in flags)
+        flags: Any = self.matrix != 0
+        if self.event:
+            flags = flags.any(axis=tuple(range(2, self.matrix.ndim)))
+        rows: list[list[bool]] = flags.tolist()
+        return tuple(tuple(k for k, flag in enumerate(row) if flag) for row in rows)
 
     @cached_property
     def numbers(self) -> Any:
@@ -171,18 +168,18 @@ def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> l
         rows = [r for r, slot in enumerate(call.writes) if slot in live or (slot == STATE and call.node is not None)]
         if not rows:
             raise ValueError(f"nothing reads what the call at t = {call.t:.6g} computes")
-        matrix, m = call.matrix[rows], call.models
-        columns = np.array(matrix.reshape(*matrix.shape[:2], -1).any(axis=(0, 2)))
-        columns[:m] = True
-        if len(rows) < len(call.writes) or not columns.all():  # most calls are as short as can be, and stay
+        m, used = call.models, {*range(call.models)}.union(*(call.used[r] for r in rows))
+        if len(rows) < len(call.writes) or len(used) < call.matrix.shape[1]:  # most are as short as can be, and stay
+            columns = [k in used for k in range(call.matrix.shape[1])]
             call = replace(
                 call,
                 reads=tuple(compress(call.reads, columns[m:])),
                 writes=tuple(call.writes[r] for r in rows),
                 noises=tuple(compress(call.noises, columns[m + len(call.reads) :])),
-                matrix=matrix[:, columns],
+                matrix=call.matrix[rows][:, columns],
             )
-        live = (live - set(call.writes)) | set(call.reads) | {call.at}
+        live.difference_update(call.writes)
+        live.update(call.reads, (call.at,))
         kept.append(call)
     return kept[::-1]
 
@@ -207,6 +204,10 @@ def finite(name: str, value: Any) -> float:
     return number
 
 
+def _slot(name: str, value: Any) -> int:
+    return value if type(value) is int and 0 <= value < MAX_SLOTS else integer(f"{name}: slot", value, 0, MAX_SLOTS - 1)
+
+
 def sequence(name: str, value: Any) -> tuple[Any, ...]:
     """``value`` as a tuple; ValueError for what is no list of things."""
     if not isinstance(value, (tuple, list, np.ndarray)):
@@ -225,7 +226,7 @@ def _key(value: Any) -> NoiseKey:
 def _array(values: Any) -> Array:
     """A float64 array of numbers; strings, ragged lists and the like are refused."""
     try:
-        array = np.array(values)
+        array = np.asarray(values)
         if array.dtype.kind not in "iuf":
             raise TypeError
         return np.array(array, dtype=np.float64, order="C")

@@ -2,7 +2,10 @@
 
 import csv
 from dataclasses import replace
+from functools import cache
 from io import StringIO
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 from rich.console import Console
 
@@ -14,10 +17,22 @@ PLAN = Plan(solvers=("ddim", "dpmpp-2m"), nfes=(4, 8), samples=8)
 CASE = Case("gaussian", "ddim", "ramp", "logsnr", 4, None, 8, 0)
 
 
-def bench(out, plan=PLAN, problems=("gaussian",), fresh=False):
-    console = Console(file=StringIO(), width=80)
-    job.run_bench(problems, plan, out, fresh=fresh, command=["logsnr", "bench", "--nfe", "4"], console=console)
+@cache
+def references():
+    """Where all benches of a process keep their references: to make one takes longer than all else of a small bench."""
+    return TemporaryDirectory()
+
+
+def bench(out, plan=PLAN, problems=("gaussian",), fresh=False, page=True, kept=None):
+    """What it prints. ``kept``: the folder of the references, if not the one that all share."""
+    console, said = Console(file=StringIO(), width=80), ["logsnr", "bench", "--nfe", "4"]
+    with patch.multiple(job, CACHE=str(kept or references().name), write_report=job.write_report if page else ignore):
+        job.run_bench(problems, plan, out, fresh=fresh, command=said, console=console)
     return console.file.getvalue()
+
+
+def ignore(*_):
+    """In place of the page."""
 
 
 def rows(out):

@@ -60,20 +60,20 @@ def test_the_page_holds_all_that_it_shows_and_the_command_that_made_it(report):
 
 def test_the_page_stays_whole_without_fixed_steps(tmp_path):
     """A bench of adaptive solvers alone, which have no budgets, writes its page."""
-    bench(tmp_path, Plan(solvers=("bosh3",), rtols=(1e-2,), samples=4))
+    bench(tmp_path, Plan(solvers=("bosh3",), rtols=(1e-2,), samples=8))
     assert "bosh3" in (tmp_path / "index.html").read_text()
 
 
 def test_the_terminal_shows_the_least_possible_as_a_dash(tmp_path):
     """A budget too small for one step is a dash in the table, not an error."""
-    shown = bench(tmp_path, Plan(solvers=("ddim", "rk4"), nfes=(3, 4), samples=4))
+    shown = bench(tmp_path, Plan(solvers=("ddim", "rk4"), nfes=(3, 4), samples=8), page=False)
     assert re.search(r"rk4 +- +\d", shown)
     assert "-: rk4 needs at least 4" in shown
 
 
 def test_solvers_that_fit_no_budget_are_told(tmp_path):
     """A solver that was named and takes more than every budget is not left out without a word."""
-    output = bench(tmp_path, plan=Plan(solvers=("ddim", "rk4"), nfes=(3,), rtols=(), samples=4))
+    output = bench(tmp_path, plan=Plan(solvers=("ddim", "rk4"), nfes=(3,), rtols=(), samples=8), page=False)
     assert "rk4 needs at least 4" in output
 
 

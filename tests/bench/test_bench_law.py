@@ -4,10 +4,12 @@ import csv
 import re
 from dataclasses import replace
 from io import StringIO
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from bench_runs import ignore
 from rich.console import Console
 
 import logsnr
@@ -24,9 +26,10 @@ from logsnr.bench.work_precision import LAW_SOLVERS, NFES, Plan, cases, check_pl
 CASE = Case("gaussian", "sde-dpmpp-2m", "ramp", "logsnr", 6, None, 50, 3, "law")
 
 
-def bench(out, plan, problem="gaussian"):
+def bench(out, plan, problem="gaussian", page=True):
     console = Console(file=StringIO(), width=80)
-    job.run_bench([problem], plan, out, fresh=False, command=["logsnr", "bench"], console=console)
+    with patch.object(job, "write_report", job.write_report if page else ignore):
+        job.run_bench([problem], plan, out, fresh=False, command=["logsnr", "bench"], console=console)
     with (out / "results.csv").open(newline="") as file:
         return console.file.getvalue(), list(csv.DictReader(file))
 
@@ -55,7 +58,7 @@ def law(tmp_path_factory):
 def test_named_together_deterministic_solvers_are_compared_in_both_ways(tmp_path):
     """Next to a stochastic solver ddim has rows of paths and in law, bosh3 of paths only, and ddpm in law only."""
     plan = Plan(solvers=("ddim", "ddpm", "bosh3"), nfes=(4,), grids=("time",), rtols=(1e-2,), samples=8)
-    shown, rows = bench(tmp_path, plan)
+    shown, rows = bench(tmp_path, plan, page=False)
     found = [(r["solver"], r["compared"]) for r in rows]
     assert found == [("ddim", "path"), ("bosh3", "path"), ("ddim", "law"), ("ddpm", "law")]
     for r in rows:

@@ -1,6 +1,6 @@
 """Commands of modules: mistakes and interrupts are one line."""
 
-import subprocess
+import runpy
 import sys
 
 import pytest
@@ -44,9 +44,13 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         run_command(lambda: typer.echo(1 / 0))
 
 
-def test_a_module_says_what_is_wrong_in_one_line() -> None:
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+def test_a_module_says_what_is_wrong_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`python -m logsnr.bench.picard` with a name that does not exist."""
-    command = [sys.executable, "-m", "logsnr.bench.picard", "--problem", "digit"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert found.returncode == 2
-    assert found.stderr == "error: problem = 'digit' is unknown; did you mean 'digits' or 'digits-net'?\n"
+    monkeypatch.setattr(sys, "argv", ["picard", "--problem", "digit"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("logsnr.bench.picard", run_name="__main__", alter_sys=True)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "error: problem = 'digit' is unknown; did you mean 'digits' or 'digits-net'?\n"

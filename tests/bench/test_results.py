@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bench_runs import CASE, PLAN, bench, row, rows
+from bench_runs import CASE, PLAN, bench, references, row, rows
 
 from logsnr.bench import job
 from logsnr.bench.results import Results
@@ -79,9 +79,10 @@ def test_fresh_keeps_what_is_not_asked_for(tmp_path):
 def test_a_damaged_reference_is_made_again(report, tmp_path):
     """A reference that is no archive is computed again."""
     shutil.copytree(report[0], tmp_path / "out")
+    shutil.copytree(references().name, tmp_path / "out" / "cache")
     for path in (tmp_path / "out" / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:100])
-    bench(tmp_path / "out", fresh=True)
+    bench(tmp_path / "out", fresh=True, kept=tmp_path / "out" / "cache")
     assert [r["median"] for r in rows(tmp_path / "out")] == [r["median"] for r in rows(report[0])]
 
 

@@ -21,8 +21,13 @@ import logsnr
 same = state() == before
 heavy = sorted(m for m in {HEAVY} if m in sys.modules and m not in modules)
 missing = [name for name in logsnr.__all__ if not hasattr(logsnr, name)]
+logsnr.integrations
+optional = [name for name in ("diffusers", "transformers") if name in sys.modules]
 names = [logsnr.analysis.__name__, logsnr.kernels.__name__, logsnr.solvers.__name__, logsnr.solvers.Adams.__name__]
-print(json.dumps(dict(same=same, heavy=heavy, missing=missing, names=names, nothing=hasattr(logsnr, "nothing"))))
+logsnr.analysis.work_precision
+plots = "matplotlib" in sys.modules
+found = dict(same=same, heavy=heavy, missing=missing, optional=optional, names=names, plots=plots)
+print(json.dumps(found | dict(nothing=hasattr(logsnr, "nothing"))))
 """
 
 
@@ -36,6 +41,16 @@ def imported() -> dict[str, Any]:
 def test_import_loads_only_torch_and_numpy() -> None:
     """`import logsnr` imports none of the slow packages that torch has not imported already."""
     assert imported()["heavy"] == []
+
+
+def test_optional_libraries_stay_optional() -> None:
+    """`logsnr.integrations` loads none of those that it serves."""
+    assert imported()["optional"] == []
+
+
+def test_matplotlib_waits_for_a_plot() -> None:
+    """A measurement alone does not import it."""
+    assert not imported()["plots"]
 
 
 def test_import_changes_nothing() -> None:

@@ -1,8 +1,5 @@
-"""combine of large tensors: threads, forks, and more elements than 32 bits count."""
+"""combine of large tensors: threads, and more elements than 32 bits count."""
 
-import os
-import subprocess
-import sys
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 
@@ -38,24 +35,6 @@ def test_threads_and_their_number() -> None:
     want = combine(inputs, coefs, backend="torch")[0][0]
     for found in many:
         assert_same(found, want)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_fork_after_threads() -> None:
-    """A forked child combines large tensors although the parent's threads are not there any more."""
-    code = (
-        "import os, torch, numpy as np\n"
-        "from logsnr.kernels import combine\n"
-        "torch.set_num_threads(2)\n"
-        "x = torch.from_numpy(np.ones(2_000_000))\n"  # numpy, as torch's own threads do not survive a fork
-        "run = lambda: combine([x], np.full((1, 1), 2.0), backend='cpu')[0][0].numpy().sum()\n"
-        "assert run() == 4e6\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    os._exit(0 if run() == 4e6 else 1)\n"
-        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("noises", [0, 1])

@@ -82,40 +82,35 @@ def test_first_use_by_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compiled._MADE) == 1
 
 
-def run(code: str, *names: str, **environment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, "-c", code, *names], env=os.environ | environment, text=True, stdout=-1)
-
-
-CHILD = """
-import os, sys, threading
-sys.path.append(sys.argv[1])
-import made
-from logsnr.kernels import compiled
-"""
-
-
-def test_processes_share_what_is_kept(loop: Any, tmp_path: Path) -> None:
-    """Some that start at the same time compile or find it; those after them compile nothing."""
-    code = CHILD + "f = compiled.compiled(made.loop); print(f(1, 2, 4, 9), sum(f.stats.cache_hits.values()))"
-    folder = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    together = [run(code, str(tmp_path), **folder) for _ in range(3)]
-    found = [process.communicate(timeout=100)[0].split() for process in together]
-    assert [values[0] for values in found] == [str(WANTED)] * 3
-    later = run(code, str(tmp_path), **folder).communicate(timeout=100)[0]
-    assert later.split() == [str(WANTED), "1"]
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_child_compiles_whatever_its_parent_does(loop: Any, tmp_path: Path) -> None:
-    """Also where another thread of the parent is compiling while it forks."""
-    code = CHILD + (
+def test_processes_share_what_is_kept(loop: Any, tmp_path: Path) -> None:
+    """A child compiles whatever its parent does, also where another thread of it is compiling while it forks. Children
+    that start at the same time compile or find it; those after them compile nothing."""
+    (tmp_path / "others.py").write_text((tmp_path / "made.py").read_text())
+    code = (
+        "import os, signal, sys, threading\n"
+        "sys.path.append(sys.argv[1])\n"
+        "import made, others\n"
+        "from logsnr.kernels import compiled\n"
+        "def child(work):\n"
+        "    process = os.fork()\n"
+        "    if not process:\n"
+        "        signal.alarm(100)\n"
+        "        try: os._exit(work())\n"
+        "        finally: os._exit(99)\n"
+        "    return process\n"
+        "def end(process): return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])\n"
+        "def ask():\n"
+        "    loop = compiled.compiled(others.loop)\n"
+        f"    return 2 * (loop(1, 2, 4, 9) != {WANTED}) + sum(loop.stats.cache_hits.values())\n"
+        "together = [child(ask) for _ in range(3)]\n"
+        "assert all(end(process) in (0, 1) for process in together)\n"
+        "assert end(child(ask)) == 1\n"
         "thread = threading.Thread(target=compiled.compiled, args=[made.loop])\n"
         "thread.start()\n"
-        "child = os.fork()\n"
-        "if not child:\n"
-        "    os._exit(compiled.compiled(made.other)(7, 7, 0, 0) or compiled.compiled(made.loop)(1, -1, 0, 9))\n"
+        "one = child(lambda: compiled.compiled(made.other)(7, 7, 0, 0) or compiled.compiled(made.loop)(1, -1, 0, 9))\n"
         "thread.join()\n"
-        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "assert end(one) == 0\n"
     )
-    process = run(code, str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert process.communicate(timeout=100)[0].split() == ["0"]
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True, timeout=200)

@@ -123,34 +123,35 @@ def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-@pytest.mark.parametrize("count", [40_000, 2_000_000])
-def test_children_of_a_solve(count: int) -> None:
+def test_children_of_a_solve_and_the_end_of_a_process() -> None:
     """A child solves, whatever its parent has used: its own threads, above 4 MB, or none; never torch's, which begin at
-    32,768 elements and do not survive a fork."""
+    32,768 elements and do not survive a fork. And the parent ends while helpers wait."""
     code = (
-        "import os, signal, torch, logsnr\n"
-        "torch.set_num_threads(2)\n"
-        f"x = torch.ones(1, {count})\n"
-        "answer = torch.zeros_like(x)\n"
-        "den = logsnr.Denoiser(lambda x, t: answer, logsnr.VPLinear())\n"
-        "run = lambda: logsnr.sample(den, x, solver='dpmpp-2m', steps=3)[0, :5].tolist()\n"
-        "wanted = run()\n"
-        "assert run() == wanted\n"
-        "child = os.fork()\n"
-        "if child == 0:\n"
-        "    signal.alarm(60)\n"
-        "    os._exit(run() != wanted)\n"
-        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
-
-
-def test_a_process_ends_while_helpers_wait() -> None:
-    code = (
-        "import torch\n"
+        "import os, signal, numpy, torch, logsnr\n"
         "from logsnr.kernels import combine\n"
+        "torch.set_num_threads(2)\n"
+        "def check(run):\n"
+        "    wanted = run()\n"
+        "    assert run() == wanted\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        signal.alarm(60)\n"
+        "        try: os._exit(run() != wanted)\n"
+        "        finally: os._exit(99)\n"
+        "    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+        "    return wanted\n"
+        "def solve(count, model=None, **options):\n"
+        "    x = torch.ones(1, count)\n"
+        "    answer = torch.zeros_like(x)\n"
+        "    den = logsnr.Denoiser(model or (lambda x, t: answer), logsnr.VPLinear())\n"
+        "    return lambda: logsnr.sample(den, x, steps=3, **options)[0, :5].tolist()\n"
+        "check(solve(40_000, solver='dpmpp-2m'))\n"
+        "check(solve(40_000, lambda x, t: x))\n"
+        "x = torch.from_numpy(numpy.ones(2_000_000))\n"  # numpy's, as its sum takes no threads of torch
+        "assert check(lambda: combine([x], numpy.full((1, 1), 2.0), backend='cpu')[0][0].numpy().sum().item()) == 4e6\n"
+        "check(solve(2_000_000, solver='dpmpp-2m'))\n"
+        "check(solve(3_000_000, lambda x, t: x))\n"
         "torch.set_num_threads(3)\n"
-        "x = torch.ones(2_000_000)\n"
         "for _ in range(5): combine([x], torch.ones(1, 1), backend='cpu')\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)

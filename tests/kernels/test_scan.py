@@ -1,6 +1,7 @@
 """scan and advance: a window of calls at once gives the bits that the sequential executor gives call by call."""
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,13 +57,18 @@ def test_programs(name: str, startup: str, backend: str) -> None:
     assert not torch.equal(scan(begin(rec, x), [outputs], nodes, mutant, backend=backend)[0], wanted)
 
 
+@cache
+def a_thousand() -> tuple[Recurrence, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The calls, the start, the outputs of the model, and what comes of them one by one."""
+    low = lowered("dpmpp-2m", 1000, F64)
+    x, outputs = random((2, 33), F64, 1), random((1000, 2, 33), F32, 2)
+    return recurrence(low.updates.calls), x, outputs, one_by_one(low.updates, x, outputs.double())
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_thousand_nodes(backend: str) -> None:
     """A window of 1000 calls, whole or in parts that `advance` joins, gives the bits of 1000 calls."""
-    low = lowered("dpmpp-2m", 1000, F64)
-    rec = recurrence(low.updates.calls)
-    x, outputs = random((2, 33), F64, 1), random((1000, 2, 33), F32, 2)
-    wanted = one_by_one(low.updates, x, outputs.double())
+    rec, x, outputs, wanted = a_thousand()
     assert_same(scan(begin(rec, x), [outputs], torch.zeros_like(wanted), rec, backend=backend)[0], wanted)
     slots = begin(rec, x)
     for first, last in ((0, 1), (1, 400), (400, 1000)):

@@ -61,7 +61,12 @@ def test_one_compilation_per_shape() -> None:
 @one_graph
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("steps", (2, 3, 4)), ("nfe", (2, 3, 4)), ("t_end", (0.1, 0.2, 0.3)), ("seed", (1, 2, 1 << 63))],
+    [
+        ("steps", (2, 3, 4)),
+        pytest.param("nfe", (2, 3, 4), marks=pytest.mark.slow),
+        ("t_end", (0.1, 0.2, 0.3)),
+        ("seed", (1, 2, 1 << 63)),
+    ],
 )
 def test_numbers_that_change(name: str, values: tuple) -> None:
     """Dynamo takes a number for a symbol once it has changed: every number is a graph of its own, with its bits."""

@@ -1,9 +1,5 @@
 """Every tensor that the library makes names its device."""
 
-import subprocess
-import sys
-from textwrap import dedent
-
 import numpy as np
 import pytest
 import torch
@@ -58,25 +54,3 @@ def test_devices_without_float64_are_served_by_the_host(monkeypatch: pytest.Monk
     assert devices.float64_device(torch.device("cpu")).type == "cpu"
     z = logsnr.kernels.normals(1, 2, 3, 8, device="meta")
     assert (z.device.type, z.dtype) == ("meta", torch.float32)
-
-
-def test_a_child_runs_what_its_parent_has_run() -> None:
-    """After a fork, with states above what torch shares among threads: nothing hangs."""
-    code = """
-        import os, torch, logsnr
-        torch.set_num_threads(2)
-        den = logsnr.Denoiser(lambda x, t: x, logsnr.VPLinear())
-        for size in (40_000, 3_000_000):
-            x = torch.zeros(1, size)
-            logsnr.sample(den, x, steps=3)
-            child = os.fork()
-            if not child:
-                logsnr.sample(den, x, steps=3)
-                os._exit(0)
-            assert os.waitpid(child, 0)[1] == 0
-        print("done")
-    """
-    found = subprocess.run(
-        [sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert found.stdout.strip() == "done"
