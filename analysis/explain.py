@@ -12,7 +12,7 @@ from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.interpret import carry_out
 from ..solvers.planners.multistep import Startup
-from ..solvers.program import ONE, STATE, Program
+from ..solvers.program import ONE, STATE, Program, check_elements
 from ..solvers.schedules.base import Schedule
 from .stability import LONGEST, SETTLED, stability, stable_step
 
@@ -66,6 +66,7 @@ def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup 
     check_length(len(grid) - 1)
     method = find_solver(name)
     program = method.program(sch, grid, startup=startup)
+    check_elements(program)
     mine = affine_map(program, sch)
     equals = []
     for other in map(find_solver, solver_names()):

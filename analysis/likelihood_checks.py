@@ -27,8 +27,13 @@ def check_numbers(method: Any, steps: Any, probes: Any) -> None:
 
 
 def span(den: Denoiser, t_start: Any, t_end: Any, solver: Any) -> tuple[float, float]:
-    """t_start and t_end; ValueError where lam is infinite or runs the wrong way."""
+    """t_start and t_end; ValueError where lam is infinite or runs the wrong way, and for a solver in a basis."""
     sch = den.schedule
+    gauge = getattr(getattr(solver, "planner", None), "gauge", None)
+    if getattr(solver, "basis", None) is not None or getattr(gauge, "basis", None) is not None:
+        raise ValueError(
+            "solver is in a basis of samples, but a likelihood is solved for along with them; take another"
+        )
     if isinstance(solver, Program):
         t_end, t_start = solver.grid[0], solver.grid[-1]
     given = end_time("t_start", t_start), end_time("t_end", t_end)

@@ -20,7 +20,7 @@ from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.interpret import PairModel, carry_out
 from ..solvers.planning import plan_program
-from ..solvers.program import ONE, STATE, NoiseKey, Program
+from ..solvers.program import ONE, STATE, NoiseKey, Program, check_elements
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions
@@ -79,6 +79,7 @@ def sampler_moments(
     if not isinstance(gaussian, Gaussian):
         raise TypeError(f"gaussian must be a Gaussian of logsnr.analysis, not {type(gaussian).__name__}")
     program = plan_program(solver, sch, **layout)
+    check_elements(program)
     shaped = _per_element(program, gaussian)
     c = gaussian.cov if gaussian.cov.ndim == 0 and not shaped else gaussian.variances  # one mode, or many
     start, exact = (sch.alpha(t) ** 2 * c + sch.sigma(t) ** 2 for t in (program.grid[0], program.grid[-1]))

@@ -12,7 +12,7 @@ from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.grids import lam_window
 from ..solvers.planning import Layout
-from ..solvers.program import Program
+from ..solvers.program import Program, check_elements
 from ..solvers.schedules.base import Schedule, check_schedule
 from .moments import propagate
 from .problem import parameter
@@ -104,6 +104,7 @@ def searched(method: Solver, nfe: int, schedule: Schedule, residuals: Residuals,
     """The grid on which the norm of ``residuals(program)`` has a local minimum, from the best of the `BEGINNINGS`."""
 
     def error(program: Program) -> float:
+        check_elements(program)
         return float(np.linalg.norm(residuals(program)))
 
     programs = {name: Layout(nfe=nfe, grid=name, **layout).program(method, schedule) for name in BEGINNINGS}

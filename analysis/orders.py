@@ -18,7 +18,7 @@ from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.interpret import carry_out
 from ..solvers.planners.multistep import Startup
-from ..solvers.program import STATE
+from ..solvers.program import STATE, check_elements
 from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture
@@ -147,6 +147,7 @@ def local_order(
         times = np.asarray(sch.time(lam))
         exact = [problem.reference(x, sch, first, float(t)) for t in times]
         program = method.program(sch, times, startup="ramp")
+        check_elements(program)
         slots = {STATE: exact[0]}
         for call in carry_out(program, slots, problem.pair(sch)):
             if call.node is not None and call.node < program.steps:

@@ -30,7 +30,7 @@ from ..solvers.parallel.picard import picard
 from ..solvers.parallel.plan import resting_pair
 from ..solvers.parallel.settings import Picard
 from ..solvers.planning import plan_program
-from ..solvers.program import Program
+from ..solvers.program import Program, check_elements
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions
@@ -78,6 +78,7 @@ def picard_sweeps(
     every sample.) Raises ValueError for options that do not fit.
     """
     program, stds = plan_program(solver, sch, **layout), positive("stds", np.atleast_1d(stds))
+    check_elements(program)
     if program.constant:
         raise ValueError(f"{program.name} adds constants, and how fast sweeps converge is known without them only")
     if len(program) < len(program.calls):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..solvers.denoiser import Denoiser
-from ..solvers.heads import Level, from_pair
+from ..solvers.heads import Level, from_pair, network_rate
 from ..solvers.interpret import PairModel
 from ..solvers.schedules.base import Schedule
 from .reference import reference_flow
@@ -62,17 +62,20 @@ class Problem(ABC):
         Every head is a combination of the exact pair (E[x0 | x], E[eps | x]); the one division, that of the
         score by sigma, is of a quantity known to full precision. Not finite where the schedule's own numbers
         are not: the score at sigma = 0, the velocity where alpha' or sigma' is infinite.
+        It is told the time on the schedule's clock for networks, and its velocity is along that: with
+        ``FlowMatching(data_at=1)`` it is told 1 - t and returns x0 - eps.
         Raises ValueError for a name that is not a head.
         """
 
         def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             t = t.to(torch.float64)
+            t = t if sch.clock_rate == 1 else sch.clock(t)  # a clock that runs back, 1 - t, is its own inverse
             slopes = (sch.dalpha(t), sch.dsigma(t)) if prediction == "velocity" else (None, None)  # used by no other
             level = Level(sch.alpha(t), sch.sigma(t), *slopes)
             x0, eps = self.posterior(x, level.alpha, level.sigma)
             if prediction in ("x0", "eps"):
                 return x0 if prediction == "x0" else eps
-            p, q = (columns(c, x) for c in from_pair(prediction, level))
+            p, q = (columns(network_rate(prediction, sch) * c, x) for c in from_pair(prediction, level))
             return (p * x0 + q * eps).to(x.dtype)
 
         return Denoiser(model, sch, prediction, dtype=torch.float64)

@@ -10,7 +10,7 @@ import torch
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.denoiser import Denoiser
-from ..solvers.heads import Level, from_pair
+from ..solvers.heads import Level, from_pair, network_rate
 from ..solvers.lower import lower
 from ..solvers.planning import plan_program
 from ..solvers.program import Program
@@ -111,9 +111,9 @@ def execute(
         raise ValueError(f"{program.name} adds noise; runs in a dtype are for deterministic programs")
 
     def model(seen: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        level = Level.at(sch, float(t[0]))
+        level = Level.at(sch, float(t[0] if sch.clock_rate == 1 else sch.clock(t[0])))
         x0, eps = data.posterior(seen.double(), level.alpha, level.sigma)
-        p, q = from_pair(prediction, level)
+        p, q = (network_rate(prediction, sch) * c for c in from_pair(prediction, level))
         return (p * x0 + q * eps).to(seen.dtype)
 
     den = Denoiser(model, sch, prediction, dtype=dtype)

@@ -23,7 +23,7 @@ from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.interpret import carry_out
-from ..solvers.program import ONE, STATE, Call, Program
+from ..solvers.program import ONE, STATE, Call, Program, check_elements
 from ..solvers.schedules.formulas import EDM
 from .problem import parameter
 from .rounding import positive
@@ -117,6 +117,7 @@ def _growth(method: Solver, h: float, kappa: Array) -> Array:
     lam = h * np.arange(-DEPTH, 2 * DEPTH + 1)
     sch = EDM(sigma_min=math.exp(-lam[-1]), sigma_max=math.exp(-lam[0]))
     program = method.program(sch, np.exp(-lam))
+    check_elements(program)
     if any(key.stream for key in program.noises):
         raise ValueError(f"{method.name} does more than step along its grid: there is no growth per step")
     steps = by_step(program)

@@ -15,7 +15,7 @@ from ..solvers.grids import grid as make_grid
 from ..solvers.interpret import carry_out
 from ..solvers.planners.checks import choice
 from ..solvers.planning import Layout
-from ..solvers.program import STATE, Program
+from ..solvers.program import STATE, Program, check_elements
 from ..solvers.sampling import sample, solve
 from .optimal_grid import OptimalGrid
 
@@ -56,6 +56,7 @@ def trajectory_grid(
     method, sch = find_solver(solver), den.schedule
     span: dict[str, Any] = dict(t_start=t_start, t_end=t_end)
     program = Layout(nfe=nfe, **span).program(method, sch)
+    check_elements(program)
     steps = program.steps
     if len(program) != steps or program.noises:
         raise ValueError(f"{method.name} must take one evaluation a step, and add no noise")

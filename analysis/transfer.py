@@ -18,7 +18,7 @@ from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import Layout, largest_within, plan_program
-from ..solvers.program import Program
+from ..solvers.program import Program, check_elements
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions
@@ -96,6 +96,7 @@ def transfer(
     Raises ValueError for options that do not fit, and with a dtype for programs that add noise.
     """
     program = plan_program(solver, sch, **layout)
+    check_elements(program)
     stds = positive("stds", np.geomspace(1e-3, 10.0, 121) if stds is None else stds)
     first, last = program.grid[0], program.grid[-1]
     start, end = (np.hypot(sch.alpha(t) * stds, sch.sigma(t)) for t in (first, last))

@@ -1,5 +1,6 @@
 """Solvers as tables, and what runs them. What is named here is what a solver of one's own is made of."""
 
+from .bases import DCT, Basis, Principal
 from .call import Call, NoiseKey
 from .planners.gauge import Gauge, Nodes
 from .planners.gauges import EPS, STRAIGHT, VELOCITY, VELOCITY_LAM, X0, V
@@ -11,18 +12,21 @@ from .program import Program
 from .solver import Planner, Solver
 
 __all__ = [
+    "DCT",
     "EPS",
     "STRAIGHT",
     "VELOCITY",
     "VELOCITY_LAM",
     "X0",
     "Adams",
+    "Basis",
     "Call",
     "ExponentialRungeKutta",
     "Gauge",
     "Nodes",
     "NoiseKey",
     "Planner",
+    "Principal",
     "Program",
     "Smooth",
     "Solver",

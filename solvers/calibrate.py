@@ -10,7 +10,6 @@ y = x / alpha and w.
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from .denoiser import Denoiser, per_sample_times
 from .noise import randn
 from .planners.checks import count, flag
 from .planners.curves import Curve, Span, chebyshev_nodes
+from .products import Product, best_product
 from .recognise import fingerprint, levels
 from .statistics import Statistics, read_tensors, span_of
 from .watching import Bar
@@ -32,11 +32,8 @@ FEWEST = 256  # points
 EVERY = 3  # s, which needs no such accuracy, is measured at every third node
 DENSITY = 12  # nodes for each unit of lam: a Gaussian's l, with poles i pi/2 from the axis, is then known to 1e-13
 TINY = 1e-8  # variance of F, in units of those of u and l y, that counts as none: s is 0 there
-AGREE = 0.1  # by which forward mode may differ from differences
 SHARE = 0.05  # of a unit of lam, by which the times differ that networks of integer times are asked at
 MEANS = 9  # of l, u, y, uu, uy, yy, w, uw, yw
-
-Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]  # eps, (deps/dx) v
 
 
 def calibrate(
@@ -135,7 +132,7 @@ class _Means:
         y = x0 + v * noise
         times = per_sample_times(t, y)
         if self.product is None:
-            self.product = self._best(alpha * y, times, signs)
+            self.product = best_product(self.den.eps, alpha * y, times, signs, self.delta)
         eps, slope = self.product(alpha * y, times, signs)
         u, w = v * eps.double(), torch.zeros_like(y, dtype=torch.float64)
         if moving:
@@ -150,26 +147,6 @@ class _Means:
         t, moved = float(self.den.schedule.time(lam)), float(np.exp(-lam))
         x = float(self.den.schedule.alpha(t)) * (y + (moved - v) * eps)
         return moved * self.den.eps(x, t).double()
-
-    def _best(self, x: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> Product:
-        """Forward mode where it works, and is right; else differences."""
-
-        def differences(x: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            h = self.delta * (float(x.square().mean()) ** 0.5 or 1.0)
-            after, before = (self.den.eps(x + sign * h * v, t) for sign in (1, -1))
-            return self.den.eps(x, t), (after - before) / (2 * h)
-
-        def forward(x: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            both: Any = torch.func.jvp(lambda z: self.den.eps(z, t), (x,), (v,))
-            return both[0], both[1]
-
-        wanted = differences(x, t, v)[1]
-        try:
-            found = forward(x, t, v)[1]
-        except (RuntimeError, NotImplementedError, TypeError, ValueError):
-            return differences
-        far = torch.linalg.vector_norm(found - wanted) > AGREE * torch.linalg.vector_norm(wanted)
-        return differences if bool(far) or not bool(torch.isfinite(found).all()) else forward
 
 
 class _Kept:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from .call import ONE, STATE, Call, prune
 from .guidance import Rule
 from .guidance_rules import ALONE, Weights
 from .heads import Level, network_rate, to_pair
-from .program import Program
+from .program import Program, check_elements
 from .schedules.base import Schedule
 
 LOOKS = 4  # calls, the last of which looks whether the state is finite: at all of them it would cost a tenth of a step
@@ -61,16 +62,20 @@ def lower(
     model: torch.dtype,
     weights: Sequence[Weights] | None = None,
     spread: float = 1.0,
+    coordinates: bool = False,
 ) -> Lowered:
     """Replace the columns (x0, eps) by columns of a network that returns head ``prediction``.
 
     weights: by call, of the tensors that the network returns, whose weighted sum the head is (guidance); by default it
     returns one.
     spread: the standard deviation of the elements of eps, see `complex_states`.
+    coordinates: whether the states of the run are those of the program's basis, if it has one.
     state, model: dtypes. Where they differ, one more output row casts the next model input in the same pass.
     Raises ValueError, naming the time, if the head does not determine what a call needs, and if a coefficient is too
-    large for the state.
+    large for the state; and for a program in a basis that is to run in elements.
     """
+    if not coordinates:
+        check_elements(program)
     times = np.array([call.t for call in program])
     pairs = _pairs(prediction, sch, times)
     given = weights or [ALONE] * len(times)
@@ -107,6 +112,7 @@ def lower_guided(
     model: torch.dtype,
     rule: Rule | None = None,
     spread: float = 1.0,
+    coordinates: bool = False,
 ) -> Lowered:
     """`lower` of a program for one network. rule: of a guidance whose weights are columns of the program."""
     weights = None
@@ -115,7 +121,8 @@ def lower_guided(
         weights = [rule.weights(w) for w in rule.scales(lam)]
         if rule.splits:
             program = replace(program, calls=tuple(_split(call, sch) for call in program))
-    lowered = lower(program, sch, prediction, state=state, model=model, weights=weights, spread=spread)
+    options: dict[str, Any] = {"weights": weights, "spread": spread, "coordinates": coordinates}
+    lowered = lower(program, sch, prediction, state=state, model=model, **options)
     return replace(lowered, guided=rule is not None)
 
 

@@ -25,6 +25,10 @@ def write_plan(program: Any, den: "Denoiser") -> str:
     rule = den.guidance.rule if den.guidance else None
     if den.map_x0 is not None:
         raise ValueError("map_x0 is a function, which a plan cannot hold; write the plan of the denoiser without it")
+    if program.basis is not None:
+        raise ValueError(
+            f"{program.name} is in the basis {program.basis}, and a plan has no transform; send the program, to_json()"
+        )
     if rule and not rule.columns:
         raise ValueError(
             f"guidance {rule.kind!r} is not a sum with one weight for all samples, which is all that a plan can hold; "

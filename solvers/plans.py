@@ -18,9 +18,15 @@ from .schedules.base import Schedule
 
 
 def lowered_for(
-    method: Solver | Program, den: Denoiser, x: torch.Tensor, layout: tuple[Any, ...], columns: bool
+    method: Solver | Program,
+    den: Denoiser,
+    x: torch.Tensor,
+    layout: tuple[Any, ...],
+    columns: bool,
+    coordinates: bool = False,
 ) -> Lowered:
-    """The plan of a run; ``columns``: it is one in which guidance can be columns of the program."""
+    """The plan of a run; ``columns``: it is one in which guidance can be columns of the program. coordinates: whether
+    its states are those of the program's basis, see `coordinates`; else a program in a basis is refused."""
     planner, event = getattr(method, "planner", None), None
     if hasattr(planner, "suited"):
         event = tuple(map(specialised, x.shape[1:]))
@@ -32,8 +38,14 @@ def lowered_for(
         rule = None
     lowered = _plan(
         method, den.schedule, layout, den.answers, den.state_dtype(x), den.dtype(x), named, rule, den.spread,
-        event, den.guidance is not None,
+        event, den.guidance is not None, coordinates,
     )  # fmt: skip
+    if (basis := lowered.program.basis) is not None:
+        if torch.compiler.is_compiling():
+            raise ValueError("programs in a basis are not compiled: compile the model instead")
+        if den.spread != 1:
+            raise ValueError(f"{lowered.program.name} is in the basis {basis}, which is of real states; x is complex")
+        basis.check(tuple(x.shape[1:]))
     if lowered.program.event:
         check_event(lowered.program.event, x)
     return lowered
@@ -71,13 +83,15 @@ def _planned(
     spread: float,
     event: tuple[int, ...] | None,
     guided: bool,
+    coordinates: bool,
 ) -> Lowered:
     """Everything that can be known before the first model call. event: the shape of the samples, for a solver whose
     planner chooses by what they look like."""
     if event is not None:
         method = suited_to(method, event, guided)
     program = Layout(*layout).program(method, sch, prediction)
-    lowered = lower_guided(program, sch, prediction, state, model, rule, spread)
+    shown = model if program.basis is None else state  # the model is shown what is made of the coordinates
+    lowered = lower_guided(program, sch, prediction, state, shown, rule, spread, coordinates)
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too

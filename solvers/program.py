@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .arrays import Array
+from .bases import Basis
 from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, finite, integer, prune, sequence
 from .interpret import NO_NOISE, PairModel, carry_out
 from .plan_json import write_plan
@@ -41,7 +42,8 @@ class Program:
 
     order: what the formula promises. notes: where this grid or start-up keeps less. eta: of the SDE that the formula
     is derived from, on whose clock ``brownian=True`` runs; None is that of the reverse SDE. provenance: of fitted
-    tables, what they were fitted to and how well: a small dict of strings and numbers.
+    tables, what they were fitted to and how well: a small dict of strings and numbers. basis: in whose coordinates the
+    table is, None for the elements themselves: `solve` then runs the coordinates of its states, and noise is refused.
 
     Computed: slots, how many there are; times, the grid as a read-only array; noises, the different normals that a run
     needs, in the order of their first use; event, the shape of per-element coefficients, () where all are numbers.
@@ -58,6 +60,7 @@ class Program:
     notes: tuple[str, ...] = ()
     eta: Stochasticity | None = None
     provenance: Provenance = field(default_factory=dict)
+    basis: Basis | None = None
     slots: int = field(init=False)
     times: Array = field(init=False, repr=False)
     noises: tuple[NoiseKey, ...] = field(init=False, repr=False)
@@ -74,6 +77,8 @@ class Program:
         if self.eta is not None and not isinstance(self.eta, Stochasticity):
             raise ValueError(f"eta must be a Stochasticity or None, not {self.eta!r:.60}")
         put(self, "provenance", checked(self.provenance))
+        if self.basis is not None and not isinstance(self.basis, Basis):
+            raise ValueError(f"basis must be a Basis or None, not {self.basis!r:.60}")
         calls = sequence("calls", self.calls)
         if not calls or not all(isinstance(call, Call) for call in calls):
             raise ValueError("calls must be one or more of type Call")
@@ -88,9 +93,12 @@ class Program:
         put(self, "event", _event(self.calls))
         _check_nodes(self.calls, self.steps)
         _check_disjoint(self.noises)
+        if self.basis is not None and self.noises:
+            raise ValueError("a program in a basis is of the ODE: its calls must not add noise")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Program, (self.name, self.order, self.grid, self.calls, self.notes, self.eta, dict(self.provenance))
+        fields = self.name, self.order, self.grid, self.calls, self.notes, self.eta, dict(self.provenance), self.basis
+        return Program, fields
 
     def __len__(self) -> int:
         return self._evaluations
@@ -121,7 +129,8 @@ class Program:
     def key(self) -> tuple[Any, ...]:
         """All that makes two programs the same."""
         told = tuple(self.provenance.items())
-        return self.name, self.order, self.grid, self.notes, self.eta, told, *(call.key for call in self.calls)
+        fields = self.name, self.order, self.grid, self.notes, self.eta, told, self.basis
+        return *fields, *(call.key for call in self.calls)
 
     @cached_property
     def _hash(self) -> int:
@@ -145,7 +154,8 @@ class Program:
 
         model: ``model(x, t)`` gives the pair (x0, eps) at the schedule's time t. noises: the normal of each of
         `Program.noises`. matrices: by call, in place of its coefficients, for gradients with respect to them or for
-        other kinds of numbers.
+        other kinds of numbers. Of a program in a ``basis`` all of these are coordinates, the end state too:
+        ``basis.forward(x)`` and ``basis.back(end)`` are outside.
         """
         slots = {STATE: x}
         for _ in carry_out(self.calls, slots, model, noises, matrices):
@@ -212,6 +222,15 @@ class Program:
             return cls(calls=tuple(calls), **fields)
         except ValueError as error:
             raise ValueError(f"this is not a program: {error}") from None
+
+
+def check_elements(program: Program) -> None:
+    """ValueError for a program in a basis, whose states are coordinates: of what works on the elements of states."""
+    if program.basis is not None:
+        raise ValueError(
+            f"{program.name} is in the basis {program.basis}, where states are coordinates: "
+            "it is run by logsnr.solve and logsnr.sample, and nothing else"
+        )
 
 
 def _checked_grid(grid: Any) -> tuple[float, ...]:

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
+from .bases import Basis, basis_from_json
 from .planners.stochasticity import Stochasticity, eta_from_json, eta_to_json
 
 VERSION = 1
 PROGRAM = ("version", "name", "order", "grid", "notes", "eta", "calls")
-OPTIONAL = ("provenance",)  # left out where there is none
+OPTIONAL = ("provenance", "basis")  # left out where there is none
 CALL = ("t", "at", "reads", "writes", "matrix", "noises", "node")
 OPTIONAL_IN_CALL = ("learned",)
 
@@ -21,7 +22,8 @@ def header(program: Any) -> dict[str, Any]:
     """The fields of a program, but for its calls."""
     values = VERSION, program.name, program.order, program.grid, program.notes, eta_to_json(program.eta)
     provenance = {"provenance": dict(program.provenance)} if program.provenance else {}
-    return dict(zip(PROGRAM, values, strict=False)) | provenance
+    basis = {"basis": program.basis.to_json()} if program.basis is not None else {}
+    return dict(zip(PROGRAM, values, strict=False)) | provenance | basis
 
 
 def call_fields(call: Any) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def read_program(text: str) -> dict[str, Any]:
         _fields(call, CALL, f"call {n}", OPTIONAL_IN_CALL)
     del data["version"]
     data["eta"] = _eta(data["eta"])
+    if "basis" in data:
+        data["basis"] = _basis(data["basis"])
     return data
 
 
@@ -71,6 +75,13 @@ def _fields(data: Any, names: tuple[str, ...], what: str, optional: tuple[str, .
 def _eta(value: Any) -> Stochasticity | None:
     try:
         return eta_from_json(value)
+    except ValueError as error:
+        raise ValueError(f"this is not a program: {error}") from None
+
+
+def _basis(value: Any) -> Basis | None:
+    try:
+        return basis_from_json(value)
     except ValueError as error:
         raise ValueError(f"this is not a program: {error}") from None
 

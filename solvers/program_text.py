@@ -15,6 +15,8 @@ SPACE = "\N{NO-BREAK SPACE}"  # within a term, until lines are wrapped
 def program_text(program: Any) -> str:
     """See `Program.__str__`."""
     lines = [f"{program.name}: order {program.order}, {program.steps} steps, {len(program)} model evaluations"]
+    if program.basis is not None:
+        lines.append(f"in the basis {program.basis}: x, x0 and eps are coordinates")
     for note in program.notes:
         lines += wrap(f"note: {note}", WIDTH, subsequent_indent="      ")
     for key, value in program.provenance.items():

@@ -14,6 +14,7 @@ from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .checkpointing import run_in_groups
 from .complex_states import run_of_parts
+from .coordinates import in_coordinates, out_of_coordinates
 from .denoiser import Denoiser
 from .levels import Shift
 from .lower import Lowered
@@ -132,14 +133,17 @@ def solve(
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
     at = fields[:3], fields[4:]
-    starts = Starts.planned(each, lambda t: lowered_for(method, den, x, (*at[0], t, *at[1]), False)) if each else None
-    lowered = starts.plans[0] if starts else lowered_for(method, den, x, fields, parallel is None)
-    program, observer = lowered.program, None
+    planned = partial(lowered_for, method, den, x, coordinates=True)
+    starts = Starts.planned(each, lambda t: planned((*at[0], t, *at[1]), False)) if each else None
+    lowered = starts.plans[0] if starts else planned(fields, parallel is None)
+    program, begun, observer = lowered.program, x, None
     check_together(lowered, parallel, starts, checkpoint)
     _warn(lowered, den, x, len(starts.plans) if starts else 1)
     sources = seed, sample_ids, generator, brownian, noise
     source: Any = starts.noises(den, x, *sources) if starts else noise_source(program, den.schedule, x, *sources)
     with recording(x, grad), Bar(progress, program.name, program.steps) as bar:
+        if program.basis is not None:
+            den, x, callback = in_coordinates(program.basis, den, x, callback)
         if trajectory or progress or callback:
             start = x if trajectory else None
             observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
@@ -156,7 +160,10 @@ def solve(
             if den.guidance and den.guidance.batched:
                 rounds = observer.calls(program) if observer else len(program)
             found = Solution(end, made, rounds, program.times, program=program)
-        return finished(observer.seen(found, x.dtype) if observer else found, x, keep, parts)
+        found = observer.seen(found, x.dtype) if observer else found
+        if program.basis is not None:
+            found = out_of_coordinates(program.basis, found, begun)
+        return finished(found, begun, keep, parts)
 
 
 @takes_what(solve)

@@ -13,6 +13,7 @@ where F = f, are exact. l = 0, s = -1, f = 0 leaves N = eps, and l = 1, s = 0, f
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -23,8 +24,8 @@ import torch
 from .arrays import Array
 from .denoiser import Denoiser
 from .grids import WINDOW
-from .planners.curves import Curve, chebyshev_nodes
-from .planners.gauge import Gauge, Nodes
+from .planners.curves import Curve, chebyshev_nodes, integrals
+from .planners.gauge import Gauge, Nodes, groups
 from .planners.quadrature import rule
 from .planners.stochasticity import NONE, Stochasticity
 from .recognise import check_fingerprint, check_levels, levels
@@ -160,12 +161,13 @@ class Statistics(Gauge):
 
     def ratio(self, s: Nodes, t: Nodes) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return self._wide(t.alpha / s.alpha) * np.exp(self._l.integral(s.lam) - self._l.integral(t.lam))
+            start, end = self._l.integral(np.stack([s.lam, t.lam]))
+            return self._wide(t.alpha / s.alpha) * np.exp(start - end)
 
     def rate(self, left: Array, t: Nodes) -> Array:
-        lam = t.lam[:, None] - left
-        growth = self._l.integral(lam) - self._l.integral(t.lam)[:, None] + self._s.integral(lam)
-        kernel: Array = -self._wide(t.alpha)[:, None] * np.exp(growth)
+        end = t.lam[:, None]
+        l, s = integrals([self._l, self._s], np.concatenate([end - left, end], axis=1))  # noqa: E741
+        kernel: Array = -self._wide(t.alpha)[:, None] * np.exp(l[:, :-1] - l[:, -1:] + s[:, :-1])
         return kernel
 
     def total(self, s: Nodes, t: Nodes) -> Array:
@@ -176,11 +178,13 @@ class Statistics(Gauge):
         span = t.lam - s.lam
         inside = np.isfinite(span)
         x, w = rule(float(np.abs(span[inside]).max(initial=0.0)))
-        result = np.zeros((len(span), *self.event))
-        for n in np.flatnonzero(inside):
-            lam = s.lam[n] + span[n] * x
-            values = np.exp(self._l.integral(lam) - self._l.integral(t.lam[n])) * self._f.at(lam)
-            result[n] = -t.alpha[n] * span[n] * np.tensordot(w, values, 1)
+        result, finite = np.zeros((len(span), *self.event)), np.flatnonzero(inside)
+        for some in groups(len(finite), len(x) * prod(self.event)):
+            n = finite[some]
+            lam, end = s.lam[n, None] + span[n, None] * x, t.lam[n, None]
+            l = self._l.integral(np.concatenate([lam, end], axis=1))  # noqa: E741
+            values = np.exp(l[:, :-1] - l[:, -1:]) * self._f.at(lam)
+            result[n] = self._wide(-t.alpha[n] * span[n]) * np.tensordot(values, w, (1, 0))
         return result
 
     def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:

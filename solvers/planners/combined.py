@@ -1,7 +1,6 @@
 """Methods made of others' steps: DDIM steps with a combination of answers, and DPM-Solver's steps of several orders."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -72,13 +71,16 @@ class DPMFast:
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         at = Nodes.at(schedule, grid)
         steps = len(grid) - 1
-        orders = [*[3] * (steps - len(self.tail)), *self.tail][-steps:]
-        ddim = EPS.breaks(schedule, at[:-1], at[1:])
-        calls: list[Call] = []
-        for n, (a, b) in enumerate(pairwise(range(steps + 1))):
-            s, t = at[a : a + 1], at[b : b + 1]
-            if ddim[n]:
-                calls += ddim_calls(EPS, schedule, s, t, [b])
-            else:
-                calls += stage_calls(STEPS[orders[n]], EPS, schedule, s, t, [b], first_slot=1)[0]
-        return Program("dpm-fast", self.global_order, tuple(at.t.tolist()), tuple(calls), ddim_notes(ddim, at))
+        s, t = at[:-1], at[1:]
+        orders = np.array([*[3] * (steps - len(self.tail)), *self.tail][-steps:])
+        ddim = EPS.breaks(schedule, s, t)
+        parts = {
+            n: ddim_calls(EPS, schedule, s[n : n + 1], t[n : n + 1], [n + 1]) for n in np.flatnonzero(ddim).tolist()
+        }
+        for order in set(orders.tolist()):
+            some = np.flatnonzero(~ddim & (orders == order))
+            nodes = (some + 1).tolist()
+            found = stage_calls(STEPS[order], EPS, schedule, s[some], t[some], nodes, first_slot=1)
+            parts.update(zip(some.tolist(), found, strict=True))
+        calls = tuple(call for n in range(steps) for call in parts[n])
+        return Program("dpm-fast", self.global_order, tuple(at.t.tolist()), calls, ddim_notes(ddim, at))

@@ -3,15 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ..arrays import Array, Mask
+from ..bases import Basis
 from ..schedules.base import Schedule
 from .quadrature import rule
 from .stochasticity import NONE, Stochasticity
 
+AT_ONCE = 1 << 18  # numbers, 2 MiB
 Variable = Literal["lam", "t", "rho", "clock"]
 
 
@@ -52,10 +55,11 @@ class Gauge(ABC):
     exponential: ClassVar[bool] = False  # whether, without noise, the kernel is exp(c lam): that of phi functions
     event: ClassVar[tuple[int, ...]] = ()
     constant: ClassVar[bool] = False  # whether N and the state have constant parts
+    basis: ClassVar[Basis | None] = None  # in whose coordinates it is diagonal, if not in the elements
 
     def with_eta(self, eta: Stochasticity) -> "Gauge":
         """The same gauge for the SDE with this eta."""
-        return replace(self, eta=eta)
+        return self if eta == self.eta else replace(self, eta=eta)
 
     def check(self, den: Any, x: Any) -> None:  # noqa: B027 - most gauges take any
         """Raise ValueError for a denoiser and a state that the gauge does not belong to, before a run."""
@@ -148,12 +152,19 @@ class Gauge(ABC):
         values = functions(self.distance(var, sch, s, span * x))
         if not self.event:
             return np.einsum("nq,njq->nj", self.rate(span * (1 - x), t) * span * w, values)
-        # step by step: kernels of all elements at all points of all steps would be too many numbers
-        steps = [slice(n, n + 1) for n in range(len(span))]
-        kernels = (self.rate(span[n] * (1 - x[n]), t[n]).reshape(shape[1], -1) for n in steps)
         values = values * (span * w)[:, None]
-        sums = [value @ kernel for value, kernel in zip(values, kernels, strict=True)]
-        return np.reshape(sums, (*values.shape[:2], *self.event))
+        sums = np.empty((*values.shape[:2], prod(self.event)))
+        for some in groups(len(span), shape[1] * sums.shape[2]):
+            kernels = self.rate(span[some] * (1 - x[some]), t[some])
+            sums[some] = values[some] @ kernels.reshape(-1, shape[1], sums.shape[2])
+        return sums.reshape(*values.shape[:2], *self.event)
+
+
+def groups(steps: int, numbers: int) -> list[slice]:
+    """Steps that are planned at once, if each needs so many ``numbers``: those of all elements at all points of all
+    steps would be too many."""
+    size = max(1, AT_ONCE // max(numbers, 1))
+    return [slice(n, n + size) for n in range(0, steps, size)]
 
 
 def table(rows: list[list[Any]], event: tuple[int, ...]) -> Array:

@@ -148,7 +148,8 @@ class _Table:
         if adams.startup == "ramp" and order > most and not self.gauge.eta:
             notes += (f"the ramp start limits the global order to {most}; startup='single-step' keeps {order}",)
         times = tuple(map(float, self.at.t))
-        return Program("adams", order, times, tuple(calls), notes, self.gauge.eta or None)
+        eta, basis = self.gauge.eta or None, self.gauge.basis
+        return Program("adams", order, times, tuple(calls), notes, eta, basis=basis)
 
     def _step(self, n: int) -> list[Call]:
         """The calls that carry the state from node n to node n + 1."""

@@ -75,7 +75,8 @@ class ExponentialRungeKutta:
             one = slice(n, n + 1)
             calls += ddim_calls(gauge, schedule, s[one], t[one], [n + 1]) if ddim[n] else next(staged)
         times = tuple(map(float, at.t))
-        return Program("runge-kutta", self.global_order, times, tuple(calls), ddim_notes(ddim, at), gauge.eta or None)
+        told = ddim_notes(ddim, at), gauge.eta or None
+        return Program("runge-kutta", self.global_order, times, tuple(calls), *told, basis=gauge.basis)
 
     def _blind(self, schedule: Schedule, end: float) -> bool:
         """Whether a stage would ask the network at the time ``end`` for what its head does not say there."""

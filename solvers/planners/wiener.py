@@ -7,6 +7,8 @@ r^2 = c + v^2 the linear denoiser
 
 and the PF-ODE of x / alpha - m in units of r is ``d((x / alpha - m) / r) = (eps - eps_W) dv / r``. So N = eps - eps_W,
 which is 0 on Gaussian data: one step is then exact, however long (cf. Wang and Vastola 2024). With c = inf N is eps.
+
+By element, or by coordinate of an orthogonal basis: x, m, x0 and eps are then coordinates, and noise is what it was.
 """
 
 from dataclasses import dataclass, field
@@ -17,25 +19,30 @@ import numpy as np
 import torch
 
 from ..arrays import Array
+from ..bases import Basis, Principal, basis_of, check_broadcast, check_size
 from ..schedules.base import Schedule
-from .checks import choice
 from .gauge import Gauge, Nodes
 from .stochasticity import NONE, Stochasticity
 
 FEWEST = 2  # points that have a variance
+SYMMETRIC = 1e-12  # of the largest entry: by which a covariance may be none
 
 
 @dataclass(frozen=True, eq=False)
 class Wiener(Gauge):
-    """The gauge of a Gaussian with independent elements; as a solver ``logsnr.solver("wiener-2", gaussian=...)``.
+    """The gauge of a Gaussian with independent coordinates; as a solver ``logsnr.solver("wiener-2", gaussian=...)``.
 
     mean, variance: numbers, arrays or tensors whose shapes broadcast to each other, of the shape of a sample or one
     that broadcasts to it, as (3, 1, 1) of images. They are kept as float64 arrays. The gauge is that of the ODE:
-    there is no eta. Raises ValueError for shapes that do not fit, numbers that are not finite, and negative variances.
+    there is no eta.
+    basis: whose coordinates' they are: "pixel" or None, the elements themselves; "dct", the orthonormal DCT-II over
+    the last two axes, or the one there is; or a `Basis`.
+    Raises ValueError for shapes that do not fit, numbers that are not finite, and negative variances.
     """
 
     mean: Any = 0.0
     variance: Any = 1.0
+    basis: Any = field(default=None, kw_only=True)  # type: ignore[misc]
     eta: Stochasticity = field(default=NONE, kw_only=True)
     event: tuple[int, ...] = field(init=False, repr=False)  # type: ignore[misc]
     constant = True
@@ -50,33 +57,86 @@ class Wiener(Gauge):
             raise ValueError(f"mean of shape {mean.shape} and variance of shape {variance.shape} do not fit") from None
         if self.eta:
             raise ValueError(f"the Wiener gauge is that of the ODE: eta must be 0, not {self.eta!r:.60}")
-        for name, value in (("mean", mean), ("variance", variance), ("event", mean.shape)):
+        basis = basis_of(self.basis, mean.ndim)
+        if basis is not None:
+            check_broadcast(basis, mean.shape)
+        for name, value in (("mean", mean), ("variance", variance), ("event", mean.shape), ("basis", basis)):
             object.__setattr__(self, name, value)
         mean.setflags(write=False)
         variance.setflags(write=False)
 
     @classmethod
-    def from_data(cls, x0: Any, basis: str = "pixel") -> "Wiener":
-        """Of the mean and the variance of each element of data x0, (N, *event), N >= 2.
+    def from_data(cls, x0: Any, basis: Any = "pixel") -> "Wiener":
+        """Of the mean and the variance of each coordinate of data x0, (N, *event), N >= 2.
 
-        basis: where the covariance is taken as diagonal. Only "pixel" is: a program has one coefficient for each
-        element, and "dct" or "pca" mix them. To use those, give `Denoiser` a model of transformed states: an orthogonal
-        transform leaves the noise as it is. Raises ValueError for other bases, and for too few points.
+        basis: "pixel", the elements; "dct", the frequencies of the last two axes, or of the one there is; "pca", the
+        principal components of the data, at most 16384; or a `Basis`. Raises ValueError for other bases, and for too
+        few points.
         """
-        choice("basis", basis, ("pixel", "dct", "pca"))
-        if basis != "pixel":
-            raise ValueError(
-                f"basis = {basis!r} mixes elements, but a program's coefficients are by element: transform the states "
-                "(model = lambda x, t: forward(net(back(x), t)), an orthogonal transform) and take basis='pixel' of "
-                "the transformed data"
-            )
         data = _numbers("x0", x0)
         if data.ndim < 1 or len(data) < FEWEST:
             raise ValueError(f"x0 must be data (N, ...) of at least {FEWEST} points, not of shape {data.shape}")
-        return cls(data.mean(axis=0), data.var(axis=0))
+        event = data.shape[1:]
+        if isinstance(basis, str) and basis == "pca":
+            check_size(event)
+            flat = data.reshape(len(data), -1)
+            away = flat - flat.mean(axis=0)
+            return cls.from_moments(data.mean(axis=0), away.T @ away / len(data), "pca")
+        found = _named(basis, event)
+        if found is not None:
+            data = found.forward(torch.from_numpy(data)).numpy()
+        return cls(data.mean(axis=0), data.var(axis=0), basis=found)
+
+    @classmethod
+    def from_moments(cls, mean: Any, covariance: Any, basis: Any = "pca") -> "Wiener":
+        """Of a mean of the shape of a sample, and the covariance (n, n) of its n elements in the order of memory.
+
+        basis: as for `from_data`; of others than "pca" the covariance counts by its diagonal there. Directions without
+        variance have variance 0. Raises ValueError for shapes that do not fit, and for what is no covariance.
+        """
+        mean, covariance = _numbers("mean", mean), _numbers("covariance", covariance)
+        n = mean.size
+        if covariance.shape != (n, n):
+            raise ValueError(f"covariance must be ({n}, {n}) for a mean of shape {mean.shape}, not {covariance.shape}")
+        size = np.abs(covariance).max(initial=0.0)
+        if not np.allclose(covariance, covariance.T, rtol=0, atol=SYMMETRIC * size):
+            raise ValueError("covariance must be symmetric")
+        if isinstance(basis, str) and basis == "pca":
+            check_size(mean.shape)
+            values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+            found: Basis | None = Principal(vectors.T[::-1], mean.shape)
+            values, least = values[::-1], n * np.finfo(np.float64).eps * size
+            if values[-1] < -SYMMETRIC * n * size:
+                raise ValueError(f"covariance must be positive semidefinite, but has the eigenvalue {values[-1]:.6g}")
+            variance = np.where(values > least, values, 0.0)
+        else:
+            found = _named(basis, mean.shape)
+            rows = torch.from_numpy(covariance).reshape(n, *mean.shape)
+            half = rows if found is None else found.forward(rows)  # the transform of columns, then of rows
+            half = half.reshape(n, n).mT.reshape(n, *mean.shape)
+            whole = half if found is None else found.forward(half)
+            variance = whole.reshape(n, n).diagonal().numpy()
+        if found is not None:
+            mean = found.forward(torch.from_numpy(mean)[None])[0].numpy()
+        return cls(mean, variance.reshape(mean.shape), basis=found)
+
+    @classmethod
+    def from_denoiser(cls, den: Any, event_shape: Any, basis: Any = "pixel", **options: Any) -> "Wiener":
+        """Of the mean and the variance that a denoiser knows of its data, without data: see `moments_of`, which has
+        the ``options`` points, rounds, seed, dtype and device.
+
+        basis: "pixel" or "dct", or a `Basis`. Raises what `moments_of` raises, and ValueError for other bases.
+        """
+        from ..wiener_moments import moments_of
+
+        found = _named(basis, tuple(event_shape))
+        return cls(*moments_of(den, event_shape, found, **options), basis=found)
 
     def __repr__(self) -> str:
-        return f"Wiener{self.event}" if self.event else f"Wiener({float(self.mean):.6g}, {float(self.variance):.6g})"
+        basis = "" if self.basis is None else f", {self.basis}"
+        if self.event:
+            return f"Wiener({', '.join(map(str, self.event))}{basis})"
+        return f"Wiener({float(self.mean):.6g}, {float(self.variance):.6g}{basis})"
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Wiener) and self._key == other._key)
@@ -86,7 +146,7 @@ class Wiener(Gauge):
 
     @cached_property
     def _key(self) -> tuple[Any, ...]:
-        return self.event, self.mean.tobytes(), self.variance.tobytes()
+        return self.event, self.mean.tobytes(), self.variance.tobytes(), self.basis
 
     def columns(self, sch: Schedule, t: Array) -> Array:
         at = Nodes.at(sch, t)
@@ -143,6 +203,14 @@ class Wiener(Gauge):
     def _fall(self, s: Nodes, t: Nodes) -> Array:
         """``v_s^2 - v_t^2``."""
         return self._wide(-np.expm1(2 * (s.lam - t.lam)) * (s.sigma / s.alpha) ** 2)
+
+
+def _named(basis: Any, event: tuple[int, ...]) -> Basis | None:
+    """The basis by its name, of samples of this shape."""
+    found = basis_of(basis, len(event))
+    if found is not None:
+        found.check(event)
+    return found
 
 
 def _numbers(name: str, values: Any) -> Array:

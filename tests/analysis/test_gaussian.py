@@ -190,3 +190,19 @@ def test_wrong_state_shape_and_mutation_are_refused() -> None:
     with pytest.raises(AttributeError):
         p.mean = torch.zeros(2)  # type: ignore[misc]
     assert repr(p) == "Gaussian(event_shape=(2,))"
+
+
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v", "velocity", "score"])
+def test_denoiser_on_a_clock_that_runs_back(prediction: str) -> None:
+    """The network of FlowMatching(data_at=1) is told 1 - t and its velocity is x0 - eps: heads and runs are those of
+    data_at=0, and a wrapped network with that convention answers the same."""
+    data, back, x = Gaussian([0.5, -1.0], [0.3, 2.0]), logsnr.FlowMatching(data_at=1), torch.ones(3, 2, dtype=F64)
+    one, other = data.denoiser(back, prediction), data.denoiser(logsnr.FlowMatching(), prediction)
+    for head in ("x0", "eps", "velocity"):
+        close(one.head(head, x, 0.7), other.head(head, x, 0.7))
+    close(one.x0(x, 0.7), data.posterior(x, 0.3, 0.7)[0])
+    found = logsnr.sample(one, x, solver="dpmpp-2m", steps=4, t_start=0.9, t_end=0.1)
+    close(found, logsnr.sample(other, x, solver="dpmpp-2m", steps=4, t_start=0.9, t_end=0.1), 1e-12)
+    if prediction == "velocity":
+        x0, eps = data.posterior(x, 0.3, 0.7)
+        close(one.predict(x, torch.full((3,), 0.7, dtype=F64)), x0 - eps)

@@ -16,7 +16,8 @@ from logsnr import analysis
 from logsnr.bench.orders import PROBLEM, nodes
 from logsnr.solvers import Adams, ExponentialRungeKutta
 from logsnr.solvers.call import Call
-from logsnr.solvers.planners.curves import Curve, chebyshev_nodes
+from logsnr.solvers.planners import curves, gauge
+from logsnr.solvers.planners.curves import Curve, chebyshev_nodes, integrals, polynomials
 from logsnr.solvers.planners.gauges import Nodes
 from logsnr.solvers.planners.quadrature import powers
 from logsnr.solvers.planners.tableaux import DPM_3
@@ -164,6 +165,34 @@ def test_curves() -> None:
     np.testing.assert_allclose(curve.at(chebyshev_nodes(span, 40)), curve.values, rtol=0, atol=1e-15)
     assert (Curve(span, np.full(9, 0.1)).at(lam) == 0.1).all()
     assert curve.at(9.0) == curve.at(span[1])
+    x = np.linspace(-1, 1, 24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(polynomials(x, 30), np.polynomial.chebyshev.chebvander(x, 29))
+    np.testing.assert_array_equal(polynomials(x, 1), np.ones((2, 3, 4, 1)))
+    both = integrals([curve, Curve(span, 2 * curve.values)], lam)
+    np.testing.assert_allclose(both, [curve.integral(lam), 2 * curve.integral(lam)], atol=1e-14)
+
+
+def test_plans_are_made_of_few_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The polynomials of all steps together, not step by step: planning has no more calls for more steps. Groups of
+    fewer steps, as samples of many elements need, give the same table."""
+    called, statistics = [0], logsnr.Statistics.constant_in_lam(SCH, np.full(3, 0.4), -0.5, 0.1)
+    method = logsnr.solver("dpm-v3-3", statistics=statistics)
+    assert statistics.with_eta(statistics.eta) is statistics
+
+    def counted(x: np.ndarray, count: int) -> np.ndarray:
+        called[0] += 1
+        return polynomials(x, count)
+
+    monkeypatch.setattr(curves, "polynomials", counted)
+    counts, tables = [], []
+    for steps in (10, 20):
+        called[0] = 0
+        tables.append(method.program(SCH, logsnr.grid(SCH, steps)))
+        counts.append(called[0])
+    assert counts[0] == counts[1] <= 12
+    monkeypatch.setattr(gauge, "AT_ONCE", 100)
+    for one, other in zip(method.program(SCH, logsnr.grid(SCH, 20)), tables[1], strict=True):
+        np.testing.assert_allclose(one.matrix, other.matrix, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize(
