@@ -46,20 +46,30 @@ def prepare(
     frame:   int64 words of a run, the addresses of its tensors. ``reads``, ``writes`` say which words are those of the
              inputs and the outputs. ``samples`` is the place of three words: the number of elements in a sample, and
              the addresses of the samples' seeds and numbers, int64.
-    row:     int64 words of a call: the numbers of outputs, inputs and noises; how many inputs are checked; whether
-             coefficients vary over the elements; their address; ``samples``; the places of the inputs, then their
-             dtypes; the places of the outputs, then their dtypes; which coefficients are used; interval and stream of
-             the noises.
+    row:     int64 words of a call: the numbers of sums, inputs and noises; how many inputs are checked; whether
+             coefficients vary over the elements; their address; ``samples``; how many outputs, the last ones, are the
+             sum of one before; the places of the inputs, then their dtypes; the places of the outputs, then their
+             dtypes; which coefficients are used; interval and stream of the noises; which sums the last outputs are.
     """
     wide = accumulation_dtype(written)
     matrix, used = coefs.rounded(wide, event), coefs.used(wide)
-    row = array("q", [len(written), len(read), len(noises), checked, coefs.by_element, matrix.ctypes.data, samples])
+    same = sums_of(matrix)
+    sums = len(same) - next((k for k, r in enumerate(same[::-1]) if r == len(same) - 1 - k), 0)
+    row = array("q", [sums, len(read), len(noises), checked, coefs.by_element, matrix.ctypes.data, samples])
+    row.append(len(written) - sums)
     row.extend([*reads, *(CODES[d] for d in read), *writes, *(CODES[d] for d in written)])
-    row.extend([use for one in used for use in one])
+    row.extend([use for one in used[:sums] for use in one])
     row.extend([word for column in noises for word in column])
+    row.extend(same[sums:])
     size = sum(d.itemsize for d in (*read, *written)) + NOISE_BYTES * len(noises)
     loop = compiled(combine_fp64 if wide is torch.float64 else combine_fp32)
     return Prepared(loop, row, matrix, size)
+
+
+def sums_of(matrix: np.ndarray) -> list[int]:
+    """Of each row of coefficients, the first that is the same."""
+    rows = [one.tobytes() for one in matrix]
+    return [rows.index(one) for one in rows]
 
 
 def launch_combine(

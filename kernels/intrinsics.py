@@ -84,18 +84,18 @@ def fma(typing, x, y, z):
 def flagged(typing, flag, x):
     """``flag``, an integer as wide as x; from the first x that is infinite or NaN on it is negative."""
     result = KINDS[x][2]
-    return result(result, x), lambda context, b, _, given: _flagged(b, given[0], given[1], x)
+    kind, _, exponent, lowest = KINDS[x][1:]
+    return result(result, x), lambda context, b, _, given: _flagged(b, *given, kind(exponent), kind(lowest))
 
 
-def _flagged(b: ir.IRBuilder, flag: Any, x: Any, like: Any) -> Any:
-    _, kind, _, exponent, lowest = KINDS[like]
-    return b.or_(flag, b.add(b.and_(b.bitcast(x, kind), kind(exponent)), kind(lowest)))  # carries into the sign
+def _flagged(b: ir.IRBuilder, flag: Any, x: Any, exponent: Any, lowest: Any) -> Any:
+    return b.or_(flag, b.add(b.and_(b.bitcast(x, lowest.type), exponent), lowest))  # carries into the sign
 
 
 @intrinsic
-def add_columns(typing, like, count, more, columns, coefs, others, total, target, second, n):
+def add_columns(typing, like, count, more, columns, coefs, others, total, target, second, n, also):
     """``target[i] = total[i] + sum_j coefs[j] columns[j][i]`` for i < n, from left to right, each product and sum
-    rounded; True if a number of the first column is not finite.
+    rounded; True if a number of the first column is not finite, or, where ``also`` is not 0, of the second one.
 
     All are int64: numbers, or addresses of numbers like ``like``, or, of columns, of their addresses. count: of the
     columns, 0 to GROUP. total: 0 where sums begin with the first product. more: if not 0, also
@@ -106,8 +106,11 @@ def add_columns(typing, like, count, more, columns, coefs, others, total, target
     """
 
     def emit(context, b, _, given):
-        _, count, more, columns, coefs, others, total, target, second, n = given
-        wide, whole = KINDS[like][:2]
+        _, count, more, columns, coefs, others, total, target, second, n, also = given
+        wide, whole, _, exponent, lowest = KINDS[like]
+        also = b.icmp_signed("!=", also, I64(0))
+        tests = [(whole(exponent), whole(lowest))]
+        tests += [tuple(b.select(also, bits, whole(0)) for bits in tests[0])]
         begun = b.zext(b.icmp_signed("!=", total, I64(0)), I64)
         case = b.add(b.mul(b.add(b.mul(count, I64(GROUP + 1)), more), I64(2)), begun)
         arrays = [b.inttoptr(x, wide.as_pointer()) for x in (coefs, others, total, target, second)]
@@ -123,17 +126,17 @@ def add_columns(typing, like, count, more, columns, coefs, others, total, target
             b.position_at_end(head)
             xs = [b.load(b.gep(b.inttoptr(columns, I64.as_pointer()), [I64(j)])) for j in range(k)]
             xs = [b.inttoptr(x, wide.as_pointer()) for x in xs]
-            ends.append(_loop(b, like, (k, m, old), xs, arrays, n, end))
+            ends.append(_loop(b, like, (k, m, old), xs, arrays, n, tests, end))
         b.position_at_end(end)
         flag = b.phi(whole)
         for block, found in ends:
             flag.add_incoming(found, block)
         return b.icmp_signed("<", flag, whole(0))
 
-    return types.boolean(like, *[types.int64] * 9), emit
+    return types.boolean(like, *[types.int64] * 10), emit
 
 
-def _loop(b, like, case, xs, arrays, n, end):
+def _loop(b, like, case, xs, arrays, n, tests, end):
     """One loop of `add_columns`, then ``end``; returns its last block and its flag, see `flagged`."""
     (wide, whole), (count, more, begun), (coefs, others, total, target, second) = KINDS[like][:2], case, arrays
     rows = [[b.load(b.gep(w, [I64(j)])) for j in range(k)] for w, k in ((coefs, count), (others, more))]
@@ -150,7 +153,9 @@ def _loop(b, like, case, xs, arrays, n, end):
         return value
 
     values, sums = [number(x) for x in xs], []
-    found = _flagged(b, flag, values[0], like) if count and not begun else flag
+    found = flag
+    for x, test in zip(values, [] if begun else tests, strict=False):
+        found = _flagged(b, found, x, *test)
     for weights in rows[: 1 + (more > 0)]:
         terms = [number(total)] if begun else []
         terms += [b.fmul(c, x) for c, x in zip(weights, values, strict=False)]

@@ -20,24 +20,26 @@ from .tiles import INT, TILE, size_of, word
 
 # What a row says, see `combine_cpu.prepare`; count: the number of columns.
 Call = namedtuple(
-    "Call", "rows inputs noises checked tabled coefs samples reads kinds writes made uses addresses count"
+    "Call", "rows inputs noises checked tabled coefs samples again reads kinds writes made uses addresses sums count"
 )
 # Addresses of what a loop makes for itself: of the columns of a tile, and of those of a sum; by row, which columns it
 # uses, with which coefficients, and how many; of tiles, ``step`` bytes from one to the next.
 Space = namedtuple("Space", "columns picked names chosen used tiles step")
 # Whether sums go to the outputs and not to tiles; whether two are taken at once, and then which is the longer one;
-# whether the first sum tells if the first input is finite.
+# of how many inputs, the first ones, the first sum tells whether they are finite.
 Way = namedtuple("Way", "direct two longer tells")
 
 
 @part
 def call_of(row):
-    rows, inputs, noises, reads = word(row, 0), word(row, 1), word(row, 2), row + 56
+    rows, inputs, noises, again, reads = word(row, 0), word(row, 1), word(row, 2), word(row, 7), row + 64
     writes, count = reads + 16 * inputs, inputs + noises
-    uses = writes + 16 * rows
+    made = writes + 8 * (rows + again)
+    uses = made + 8 * (rows + again)
+    addresses = uses + 8 * rows * count
     return Call(
-        rows, inputs, noises, word(row, 3), word(row, 4), word(row, 5), word(row, 6), reads, reads + 8 * inputs, writes,
-        writes + 8 * rows, uses, uses + 8 * rows * count, count,
+        rows, inputs, noises, word(row, 3), word(row, 4), word(row, 5), word(row, 6), again, reads, reads + 8 * inputs,
+        writes, made, uses, addresses, addresses + 16 * noises, count,
     )  # fmt: skip
 
 
@@ -56,7 +58,10 @@ def way_of(call, space, wide, size, like):
     k, m = word(space.used, a), word(space.used, 1 - a) if call.rows == 2 else 0
     two = direct and m > 0 and k <= GROUP
     two = two and tiles.begins_with(space.names + 8 * a * call.count, space.names + 8 * (1 - a) * call.count, m)
-    return Way(direct and (call.rows == 1 or two), two, a, word(space.used, 0) > 0 and word(space.names, 0) == 0)
+    tells = INT
+    while tells < min(call.checked, word(space.used, 0), 2) and word(space.names, tells) == tells:
+        tells += 1
+    return Way(direct and (call.rows == 1 or two), two, a, tells)
 
 
 @part
@@ -89,19 +94,31 @@ def make_noises(call, f, sample, inside, n, space, size, like):
 
 @part
 def add_two(call, f, lo, n, space, way, size, like):
-    """Both sums of a tile; whether the first column is not finite."""
+    """Both sums of a tile; whether one of the columns of which they tell is not finite."""
     a, b = way.longer, 1 - way.longer
     k = word(space.used, a)
     tiles.pick(k, space.names + 8 * a * call.count, space.columns, space.picked)
     places = word(f, word(call.writes, a)) + lo * size, word(f, word(call.writes, b)) + lo * size
     coefs = space.chosen + size * a * call.count, space.chosen + size * b * call.count
-    return add_columns(like, k, word(space.used, b), space.picked, coefs[0], coefs[1], INT, places[0], places[1], n)
+    return add_columns(
+        like,
+        k,
+        word(space.used, b),
+        space.picked,
+        coefs[0],
+        coefs[1],
+        INT,
+        places[0],
+        places[1],
+        n,
+        INT + (way.tells > 1),
+    )
 
 
 @part
 def add_rows(call, f, lo, inside, span, n, space, way, size, like):
-    """The sums of a tile, one by one; whether the first column of the first is not finite."""
-    bad = False
+    """The sums of a tile, one by one; whether one of the columns of which the first tells is not finite."""
+    bad, also = False, INT + (way.tells > 1)
     for r in range(call.rows):
         p, own = r * call.count, space.tiles + (call.count + r) * space.step
         if call.tabled:
@@ -110,13 +127,24 @@ def add_rows(call, f, lo, inside, span, n, space, way, size, like):
         else:
             to, used = word(f, word(call.writes, r)) + lo * size if way.direct else own, word(space.used, r)
             tiles.pick(used, space.names + 8 * p, space.columns, space.picked)
-            found = tiles.add_row(used, space.chosen + size * p, space.picked, own, to, n, size, like)
+            found = tiles.add_row(used, space.chosen + size * p, space.picked, own, to, n, also, size, like)
             bad |= found and r == 0
     for r in range(0 if way.direct else call.rows):  # when all is read
         code = word(call.made, r)
         to = word(f, word(call.writes, r)) + lo * size_of(code)
         tiles.write(code, space.tiles + (call.count + r) * space.step, to, n, like)
     return bad
+
+
+@part
+def add_again(call, f, lo, n, space, way, size, like):
+    """The outputs of a tile that are sums of others: from the tile, or from the output just written."""
+    for j in range(call.again):
+        r, sum_ = call.rows + j, word(call.sums, j)
+        own = space.tiles + (call.count + sum_) * space.step
+        done = word(f, word(call.writes, sum_)) + lo * size if way.direct else own
+        code = word(call.made, r)
+        tiles.write(code, done, word(f, word(call.writes, r)) + lo * size_of(code), n, like)
 
 
 @njit(inline="always")
@@ -137,13 +165,14 @@ def combine(f, row, begin, end, like, wide):
         sample = lo // span
         inside = lo - sample * span
         n = min(TILE, end - lo, span - inside)
-        bad |= read_inputs(call, f, lo, n, space, INT + way.tells, wide, like)
+        bad |= read_inputs(call, f, lo, n, space, way.tells, wide, like)
         make_noises(call, f, sample, inside, n, space, size, like)
         if way.two:
             found = add_two(call, f, lo, n, space, way, size, like)
         else:
             found = add_rows(call, f, lo, inside, span, n, space, way, size, like)
-        bad |= found and way.tells and call.checked > 0
+        add_again(call, f, lo, n, space, way, size, like)
+        bad |= found and way.tells > 0
         lo += n
     return INT + bad
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from .backends import choose
-from .buffers import first_true
+from .buffers import by_sample, first_true
 from .combine import combine
 from .normals import Noise
 from .tensors import cpu_refuses, dense, triton_refuses, vmapped
@@ -34,28 +34,44 @@ class Registers(Protocol):
     def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
         """Go on from another state, or another stage that the next call sees."""
 
+    def both(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The slot ``x`` twice over, as one batch (2B, ...), where memory has that."""
+
+    def result(self) -> torch.Tensor:
+        """The state at the end, which nothing will write to any more."""
+
     def first_bad(self) -> int | None:
         """At the end: the first call whose output was not finite, if any. Nobody can know under vmap, under
         torch.compile and while a CUDA graph is captured, where no value can be looked at."""
 
 
-def registers(updates: Updates, x: torch.Tensor, seeds: Seeds | None = None, *, functional: bool = False) -> Registers:
+def registers(
+    updates: Updates,
+    x: torch.Tensor,
+    seeds: Seeds | None = None,
+    *,
+    functional: bool = False,
+    twice: Sequence[bool] = (),
+) -> Registers:
     """Memory for one run that starts from ``x``, dense or not: compiled where tensors are plain, torch elsewhere.
 
     seeds: the noises of the calls are then made as they are added; without, `Registers.update` is given them.
     functional: nothing is overwritten, as gradients want it. LOGSNR_BACKEND chooses as for `combine`.
+    twice: by call, whether the model sees its slot twice over, see `Registers.both`; by default at none.
     """
     if functional or torch.compiler.is_compiling():  # `combine` is one operator then, which chooses when it runs
         return TorchRegisters(updates, x, seeds)
     if torch.is_inference_mode_enabled():  # whose tensors do not count how often models write to them
         with torch.inference_mode(False), torch.no_grad():
-            return registers(updates, x, seeds)
-    by_sample = updates.by_element or seeds is not None
-    if not dense(x) or (by_sample and not x.is_contiguous()):
+            return registers(updates, x, seeds, twice=twice)
+    in_order = updates.by_element or seeds is not None
+    if not dense(x) or (in_order and not x.is_contiguous()):
         x = x.contiguous()
     kind = choose(None, x.device, {"cpu": lambda: cpu_refuses([x]), "triton": lambda: triton_refuses([x])})
     if kind == "torch":
         return TorchRegisters(updates, x, seeds)
+    if any(twice) and by_sample(x):
+        updates = updates.doubled(tuple(twice))
     if kind == "cpu":
         from .registers_cpu import CpuRegisters  # loads the compiler
 
@@ -93,6 +109,13 @@ class TorchRegisters:
         self.slots[slot] = x.to(self.updates.dtypes[slot], copy=True)
         if self.updates.cast is not None:
             self.slots[self.updates.cast] = x.to(self.updates.dtypes[self.updates.cast])
+
+    def both(self, x: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+    def result(self) -> torch.Tensor:
+        state: torch.Tensor = self.slots[STATE]
+        return state
 
     def first_bad(self) -> int | None:
         return None if torch.compiler.is_compiling() or vmapped() else first_true(torch.stack(self.flags))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .buffers import Owned, Scratch, replace_slot
+from .buffers import Owned, Scratch
 from .combine_cpu import copy, prepare
 from .pool import THREADED_BYTES, Loop, launch
 from .tensors import plain
@@ -35,15 +35,13 @@ class CpuRegisters:
         self.outputs = len(slots)  # where the frame holds the model outputs
         self.noises = self.outputs + updates.models
         self.samples = self.noises + updates.noises
-        self.slots: list[Any] = [None] * len(slots)
-        for k in updates.seen:
-            self.slots[k] = torch.empty_like(x, dtype=slots[k])
-            if k in (STATE, updates.cast):  # copies, as models may work in place on what they are given
-                # Not by torch: its threads do not survive a fork, and spin for 10 ms after they have worked.
-                copy(x, self.slots[k])
+        self.owned = Owned(updates, x, updates.seen)
+        self.slots: list[Any] = self.owned.slots
+        for k in updates.begun:  # copies, as models may work in place on what they are given
+            # Not by torch: its threads do not survive a fork, and spin for 10 ms after they have worked.
+            copy(x, self.slots[k])
         state = self.slots[STATE]
         self.count, self.shape, self.event = state.numel(), state.shape, state.shape[1:]
-        self.owned = Owned(self.slots)
         self.frame = array("q", self.owned.addresses)
         # Slots that nobody sees are parts of one block of memory.
         stride = -(-self.count // 16) * 16  # whole cache lines
@@ -121,8 +119,13 @@ class CpuRegisters:
         self.frame[word] = self.scratch.alike(word, tensor, dtype, plain(tensor)).data_ptr()
 
     def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
-        self.owned.restore()
-        replace_slot(self.slots, x, slot, self.updates.cast)
+        self.owned.replace(x, slot)
+
+    def both(self, x: torch.Tensor) -> torch.Tensor | None:
+        return self.owned.both(x)
+
+    def result(self) -> torch.Tensor:
+        return self.owned.result()
 
     def first_bad(self) -> int | None:
         return None  # `step` and `update` have said so at once

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .buffers import Owned, Scratch, first_true, replace_slot
+from .buffers import Owned, Scratch, first_true
 from .combine_triton import prepare, start
 from .tensors import plain
 from .updates import STATE, Seeds, Updates
@@ -20,14 +20,13 @@ APART = 16  # flags lie 16 bytes apart: Triton compiles for pointers that are mu
 class TritonRegisters:
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
         self.updates, self.seeds = updates, seeds
-        state = x.to(updates.dtypes[STATE], copy=True)  # models may work in place on what they are given
-        self.slots = [state, *(torch.empty_like(state, dtype=dtype) for dtype in updates.dtypes[1:])]
-        if updates.cast is not None:
-            self.slots[updates.cast].copy_(x)
+        self.owned = Owned(updates, x, range(len(updates.dtypes)))
+        self.slots: list[Any] = self.owned.slots
+        for k in updates.begun:  # copies, as models may work in place on what they are given
+            self.slots[k].copy_(x)
         if updates.one is not None:
             self.slots[updates.one].fill_(1.0)
-        self.owned = Owned(self.slots)
-        self.scratch = Scratch(state)
+        self.scratch = Scratch(self.slots[STATE])
         self.flags = torch.zeros(len(updates.calls), APART, dtype=torch.bool, device=x.device)
 
     def step(self, n: int, output: Any) -> int:
@@ -51,8 +50,13 @@ class TritonRegisters:
         return 0  # the flag is not read here: the GPU would have to stop
 
     def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
-        self.owned.restore()
-        replace_slot(self.slots, x, slot, self.updates.cast)
+        self.owned.replace(x, slot)
+
+    def both(self, x: torch.Tensor) -> torch.Tensor | None:
+        return self.owned.both(x)
+
+    def result(self) -> torch.Tensor:
+        return self.owned.result()
 
     def first_bad(self) -> int | None:
         return first_true(self.flags)

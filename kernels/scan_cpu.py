@@ -114,7 +114,7 @@ def update(row, kinds, f, k, sample, place, n, now, then, space, wide, size, lik
         coefs, new = word(f, 1) + (k * row.slots + s) * row.count * size, then + s * space.step
         used = tiles.choose(coefs, row.count, space.names, space.chosen, like)
         tiles.pick(used, space.names, space.columns, space.picked)
-        tiles.add_row(used, space.chosen, space.picked, new, new, n, size, like)
+        tiles.add_row(used, space.chosen, space.picked, new, new, n, tiles.INT, size, like)
 
 
 @part

@@ -102,14 +102,15 @@ def pick(used, names, columns, picked):
 
 
 @part
-def add_row(used, chosen, picked, total, target, n, size, like):
-    """The sum of ``used`` columns, of any number, over a tile ``total``; whether the first of them is not finite."""
+def add_row(used, chosen, picked, total, target, n, also, size, like):
+    """The sum of ``used`` columns, of any number, over a tile ``total``; whether the first of them is not finite, or,
+    where ``also`` is not 0, the second."""
     bad, none = False, INT
     for j in range(0, max(used, 1), GROUP):
         to = target if j + GROUP >= used else total
         begun = total if j else none
         bad |= add_columns(
-            like, min(used - j, GROUP), none, picked + 8 * j, chosen + size * j, none, begun, to, none, n
+            like, min(used - j, GROUP), none, picked + 8 * j, chosen + size * j, none, begun, to, none, n, also
         )
     return bad
 

@@ -1,9 +1,11 @@
 """What the calls of a program do with the memory of a run."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .table import Recent, Table
@@ -30,6 +32,14 @@ class Update(NamedTuple):
     table: Table
     checked: int
 
+    def again(self, rows: Sequence[int], slots: Sequence[int]) -> "Update":
+        """The same call whose results ``rows`` also go to other ``slots``."""
+        if not rows:
+            return self
+        dtypes, coefs = [self.dtypes[r] for r in rows], self.table.coefs
+        table = Table(np.concatenate([coefs, coefs[list(rows)]]))
+        return self._replace(writes=(*self.writes, *slots), dtypes=(*self.dtypes, *dtypes), table=table)
+
 
 class Seeds(NamedTuple):
     """What each sample of a batch draws its noise with: int64 (B,), contiguous, on the device of the state."""
@@ -44,7 +54,7 @@ class Updates:
 
     dtypes: of every slot. Slot 0 is the state and starts as a copy of x; a last slot of the model's
     dtype, where the state's differs, holds the cast that the model reads (``cast``). The slot ``one``, if there is
-    one, holds 1 everywhere, and no call writes it.
+    one, holds 1 everywhere, and no call writes it. twins: see `doubled`.
     kept: what those who run it prepare for the next run.
     """
 
@@ -52,6 +62,7 @@ class Updates:
     dtypes: tuple[torch.dtype, ...]
     cast: int | None
     one: int | None = None
+    twins: Mapping[int, int] = field(default_factory=dict)
     kept: Recent = field(default_factory=Recent, init=False, repr=False)
 
     def read(self, n: int, output: torch.dtype) -> list[torch.dtype]:
@@ -59,10 +70,33 @@ class Updates:
         call = self.calls[n]
         return [output] * call.models + [self.dtypes[k] for k in call.reads]
 
+    def doubled(self, twice: tuple[bool, ...]) -> "Updates":
+        """The same for a model that sees its slot ``twice`` over, as one batch, at the calls that are marked: such
+        slots have a *twin*, behind them in memory, and whoever writes the one writes the other in the same pass."""
+        found: Updates = self.kept.made(("doubled", twice), lambda: self._doubled(twice))
+        return found
+
+    def _doubled(self, twice: tuple[bool, ...]) -> "Updates":
+        slots = sorted({call.at for call, two in zip(self.calls, twice, strict=True) if two})
+        twins = {k: len(self.dtypes) + i for i, k in enumerate(slots)}
+        calls, wanted = list[Update](), set[int]()
+        for call, two in zip(self.calls[::-1], twice[::-1], strict=True):
+            rows = [r for r, k in enumerate(call.writes) if k in wanted]
+            calls.append(call.again(rows, [twins[call.writes[r]] for r in rows]))
+            wanted = (wanted - {*call.writes}) | ({call.at} if two else set())
+        dtypes = *self.dtypes, *(self.dtypes[k] for k in slots)
+        return replace(self, calls=tuple(calls[::-1]), dtypes=dtypes, twins=twins)
+
     @cached_property
     def seen(self) -> tuple[int, ...]:
         """The slots that a model or an observer sees: the state, the cast, and what calls evaluate the model at."""
-        return tuple(sorted({STATE, *(call.at for call in self.calls), *([] if self.cast is None else [self.cast])}))
+        return tuple(sorted({*self.begun, *(call.at for call in self.calls), *self.twins.values()}))
+
+    @cached_property
+    def begun(self) -> tuple[int, ...]:
+        """The slots that begin as copies of x: the state, the cast, and their twins."""
+        first = [STATE] if self.cast is None else [STATE, self.cast]
+        return *first, *(self.twins[k] for k in first if k in self.twins)
 
     @cached_property
     def hidden(self) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ..kernels import transformed
 from .answers import check_output, convert, estimate, learned_variance
 from .arrays import Array
 from .conditions import Conditions, check_rows, column, joined, joins, rows_of
@@ -39,7 +38,8 @@ class Asking:
     scales: (calls,) or (calls, B), of its guidance. columns: whether the run combines the answers by its own columns:
     they are then the pair of both. cost: of each call, evaluations per sample. ordered: whether the
     calls are made one after the other, by `call`. learned: whether the network's second
-    half is wanted: ``variance`` is that of the last call, with guidance of the conditional answer.
+    half is wanted: ``variance`` is that of the last call, with guidance of the conditional answer. both: of the run's
+    memory, x twice over where it has that, see `kernels.Registers`.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Asking:
         if batch is not None:
             check_rows("conditions", den.conditions, batch)
         self.cost, self.times = [1] * len(times), times
-        self.twice: torch.Tensor | None = None
+        self.both: Callable[[torch.Tensor], torch.Tensor | None] = lambda x: None
         self.memory: dict[str, torch.Tensor] = {}
         self.learned: bool = learned
         self.variance: torch.Tensor | None = None
@@ -128,9 +128,10 @@ class Asking:
             return self._asked(other, x, timesteps, others)
         if not without:
             return self._asked(model, x, timesteps, given)
-        if other is model and self.guidance.batched and self._both is not None:
-            doubled, twice = self._doubled(x), torch.cat([timesteps, timesteps])
-            u, c = check_output(self._asked(model, doubled, twice, self._both), doubled).chunk(2)
+        if self.doubled[n]:
+            kept, twice = self.both(x), torch.cat([timesteps, timesteps])
+            doubled = torch.cat([x, x]) if kept is None else kept
+            u, c = check_output(self._asked(model, doubled, twice, self._joined), doubled).chunk(2)
             self.variance = None if self.variance is None else self.variance[len(x) :]
         else:
             u = check_output(other(x, timesteps, **others), x)  # whose variance, if it has any, does not count
@@ -139,22 +140,20 @@ class Asking:
             return u, c
         return self.guidance.combined(u, c, self.guidance.weight(self.scales[n], None, c), self.memory)
 
-    def _doubled(self, x: torch.Tensor) -> torch.Tensor:
-        """x twice, in memory that is kept from call to call: to get fresh memory takes longer than the copies."""
-        if torch.is_grad_enabled() or transformed():
-            return torch.cat([x, x])
-        if self.twice is None:
-            self.twice = torch.cat([x, x])
-        else:
-            torch.cat([x, x], out=self.twice)
-        return self.twice
+    @cached_property
+    def doubled(self) -> tuple[bool, ...]:
+        """By call, whether one call of the model, with twice the rows, is asked for both answers."""
+        guidance = self.guidance
+        if guidance is None or not guidance.batched or (guidance.model or self.den.model) is not self.den.model:
+            return (False,) * len(self.times)
+        one = joins([guidance.other(self.den.conditions), self.den.conditions])
+        return tuple(one and all(need) for need in self.needs)
 
     @cached_property
-    def _both(self) -> Conditions | None:
-        """The conditions of a doubled batch, if one call can have both."""
+    def _joined(self) -> Conditions:
+        """The conditions of a doubled batch, put together when they are first wanted: gradients keep their order."""
         assert self.guidance is not None
-        pair = [self.guidance.other(self.den.conditions), self.den.conditions]
-        both: Conditions | None = joined(pair) if joins(pair) else None
+        both: Conditions = joined([self.guidance.other(self.den.conditions), self.den.conditions])
         return both
 
     def _mapped(

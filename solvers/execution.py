@@ -25,7 +25,8 @@ _lowered = lru_cache(maxsize=256)(lower_guided)  # planning takes longer than ma
 class Execution:
     """A lowered program on its way from ``x`` (B, ...): `run` and `Stepper` are made of it.
 
-    n: the next call. memory: the slots, see `kernels.registers`. The other arguments are as for `run.run`.
+    n: the next call. memory: the slots, see `kernels.registers`, also for ``twice``. The other arguments are
+    as for `run.run`.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Execution:
         *,
         functional: bool = False,
         keep: bool = False,
+        twice: Sequence[bool] = (),
     ) -> None:
         self.calls, self.rows, self.asks = lowered.updates.calls, lowered.program.calls, lowered.asks
         if lowered.learned and isinstance(noise, Seeds):  # the kernels know of no factor
             noise = Addressed(noise)
         self.begun, self.noise, self.keep, self.n = x, noise, keep, 0
-        self.memory = registers(lowered.updates, x, noise if isinstance(noise, Seeds) else None, functional=functional)
+        seeds = noise if isinstance(noise, Seeds) else None
+        self.memory = registers(lowered.updates, x, seeds, functional=functional, twice=twice)
 
     @property
     def x(self) -> torch.Tensor:
@@ -80,7 +83,7 @@ class Execution:
         """The result, after the last call; NonFiniteError if an answer was not finite and nobody could know before."""
         if not self.keep and (bad := self.memory.first_bad()) is not None:
             raise not_finite(self.begun, bad, len(self.calls), self.rows[bad].t)
-        return self.memory.slots[STATE]
+        return self.memory.result()
 
 
 class Stepper(Execution):

@@ -57,11 +57,11 @@ def run(
     """
     rows = lowered.program.calls
     total = len(rows)
-    execution = Execution(lowered, x, noise, functional=functional, keep=keep)
     told = timesteps(lowered, den, x)
     facts = {"columns": lowered.guided, "ordered": True, "learned": lowered.learned}
     asking = den.asking(lowered.times, len(x), **facts)
-    ask, cost = asking.call, asking.cost
+    execution = Execution(lowered, x, noise, functional=functional, keep=keep, twice=asking.doubled)
+    ask, cost, asking.both = asking.call, asking.cost, execution.memory.both
     casts, nfe, watched = lowered.updates.cast, 0, not transformed()
     looked_at = _unknown_calls(lowered, den.model) if watched else 0
     for n, (call, row) in enumerate(zip(lowered.updates.calls, rows, strict=True)):
@@ -122,9 +122,12 @@ def shown(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: 
     version = writes(state)
     node = program.calls[n].node or 0
     new = observe.node(node, program.grid[node], state, x0)
-    if observe.stopped is not None or (new is None and writes(state) == version):
+    changed = new is not None or writes(state) != version
+    goes_on = n + 1 == len(program.calls) or program.calls[n + 1].at == STATE
+    # The second copy that a guided model sees follows even what torch does not count: writes by .data.
+    if observe.stopped is not None or not (changed or (goes_on and execution.memory.both(state) is not None)):
         return
-    if n + 1 < len(program.calls) and program.calls[n + 1].at != STATE:
+    if not goes_on:
         raise ValueError(f"{program.name} does not go on from the state of its nodes: a callback cannot change it")
     execution.memory.replace(state if new is None else new)
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from logsnr.bench import overhead
+from logsnr.bench import guided, overhead
 from logsnr.bench.command import run_command
 
 
@@ -34,3 +34,9 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         run_command(overhead.main)
     assert ended.value.code == 2
     assert "did you mean 'ddim'" in capsys.readouterr().err
+
+
+def test_guided_steps() -> None:
+    """Every way is timed; a step of DDIM has three passes over memory, five with guidance."""
+    assert guided.step_microseconds("ddim", (2, 3), 3, 1).keys() == set(guided.WAYS)
+    assert guided.passes("ddim", 20) == pytest.approx(5 / 3)

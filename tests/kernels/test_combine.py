@@ -203,3 +203,30 @@ def test_sums_are_of_the_widest_dtype_of_the_outputs(backend: str) -> None:
         for y in combine(inputs, np.array([row] * len(dtypes)), dtypes=dtypes, backend=backend)[0]:  # type: ignore[arg-type]
             assert (y == torch.tensor(2.0**-30).to(y.dtype)).all()
     assert not combine(inputs, np.array([row]), dtypes=[F32], backend=backend)[0][0].any()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("again", [[0, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [0, 0, 0]])
+def test_a_sum_that_goes_to_several_outputs(again: list[int]) -> None:
+    """Rows that are the same, in any dtypes, and where the first output is an input."""
+    coefs, inputs = matrix(2, 3)[again], [random((3, 1500), F32, seed) for seed in range(3)]
+    for dtypes in ([F32] * 3, [F32, F32, F16], [F16, F32, BF16], [F64, F32, F32]):
+        kinds = dtypes[: len(again)]
+        wanted, _ = combine(inputs, coefs, dtypes=kinds, backend="torch")
+        out = [inputs[0].clone() if k == 0 and d is F32 else torch.empty_like(inputs[0], dtype=d)
+               for k, d in enumerate(kinds)]  # fmt: skip
+        first = out[0] if kinds[0] is F32 else inputs[0]
+        combine([first, *inputs[1:]], coefs, out=out, backend="cpu")
+        for a, b in zip(out, wanted, strict=True):
+            assert_equal(a, b)
+
+
+@pytest.mark.parametrize("checked", [0, 1, 2, 3])
+@pytest.mark.parametrize("row", [[1.0, 2.0, 3.0], [0.0, 2.0, 3.0], [1.0, 0.0, 3.0], [0.0, 0.0, 3.0]])
+def test_which_inputs_are_checked(checked: int, row: list[float]) -> None:
+    """Whether they enter the sum or not."""
+    for coefs in ([row], [row, [1.0, 2.0, 3.0]], [row, [0.5, 0.0, 1.0], row]):
+        for j in range(3):
+            inputs = [torch.ones(1, 1100) for _ in range(3)]
+            inputs[j][0, 1050] = float("inf")
+            _, bad = combine(inputs, np.array(coefs), checked=checked, backend="cpu")
+            assert bool(bad) == (j < checked)
