@@ -16,6 +16,7 @@ COMPONENTS = {"broad": 8, "pair": 2, "image": 12, "photo": 12}  # if not all
 SIZES = {"pair": (0.5, 8)}  # directions that are not empty, if not 8 to all
 LIKE = {"pair": "broad", "photo": "image"}
 WAVES = 16  # of which an error of a network is made
+FAR = 10.0  # in lam: beyond it, errors stay as they are
 COARSE = 2  # directions of a photograph that have no contrast of their own: brightness, and where it is
 
 
@@ -73,7 +74,8 @@ class Family:
         if self.waves is None:
             return x0, eps
         across, along, phase, size = self.waves
-        error = torch.sin(u @ across + along * torch.log(a / s) + phase) @ size
+        lam = torch.log(a / s).clamp(-FAR, FAR)
+        error = torch.sin(u @ across + along * lam + phase) @ size
         return x0 + s * error, eps - a * error
 
     def field(self, gauge: str) -> object:

@@ -74,12 +74,17 @@ def sheet(programs: Mapping[int, Program]) -> Table:
     """Errors on held-out noise, before and after."""
     heads = ("NFE", "start", "tuned", "ratio", "rms", "tuned rms")
     table = Table(*(Column(head, justify="right") for head in heads), box=None)
-    for n, program in programs.items():
+    for program in programs.values():
         before, after, rms, tuned_rms = (
             float(program.provenance[name])
             for name in ("start's median", "held-out median", "start's rms", "held-out rms")
         )
         table.add_row(
-            str(n), f"{before:.1e}", f"{after:.1e}", f"{after / before:.3f}", f"{rms:.1e}", f"{tuned_rms:.1e}"
+            str(len(program)),
+            f"{before:.1e}",
+            f"{after:.1e}",
+            f"{after / before:.3f}",
+            f"{rms:.1e}",
+            f"{tuned_rms:.1e}",
         )
     return table

@@ -143,17 +143,20 @@ def solve_tree(
 
 
 def _planned(den: TreeDenoiser, x: Any, runs: Mapping[Path, PlannedLeaf], parallel: Picard | None) -> TreeSolution:
-    rounds = _shared_calls(runs)
+    asks = _shared_calls(runs)
     if parallel:
+        if not all(all(leaf.run.asks) for leaf in runs.values()):
+            raise ValueError("programs with calls that ask nothing run one call after the other: leave out parallel=")
         if any(leaf.program.learned for leaf in runs.values()):
             raise ValueError("variance = 'learned' runs one call after the other: leave out parallel=")
         found, rounds = solve_in_parallel(den, x, runs, parallel)
+        nfe = max(one.nfe for one in found.values())
     else:
-        for n in range(rounds):
-            _call(den, x, runs, n)
-        found = {path: leaf.solution() for path, leaf in runs.items()}
-    end = rebuilt(x, {path: one.x for path, one in found.items()})
-    return TreeSolution(end, max(one.nfe for one in found.values()), found, rounds)
+        for n, asked in enumerate(asks):
+            _call(den, x, runs, n, asked)
+        found, rounds = {path: leaf.solution() for path, leaf in runs.items()}, sum(asks)
+        nfe = rounds
+    return TreeSolution(rebuilt(x, {path: one.x for path, one in found.items()}), nfe, found, rounds)
 
 
 def _checked(den: Any, x: Any, parallel: Any, grad: bool) -> dict[Path, torch.Tensor]:
@@ -193,12 +196,12 @@ def _adaptive(run: AdaptiveTree, trajectory: bool) -> TreeSolution:
     return TreeSolution(rebuilt(run.form, {path: one.x for path, one in found.items()}), nfe, found, nfe)
 
 
-def _call(den: TreeDenoiser, x: Any, runs: Mapping[Path, PlannedLeaf], n: int) -> None:
-    """Ask the model once, and carry out call n of every leaf."""
+def _call(den: TreeDenoiser, x: Any, runs: Mapping[Path, PlannedLeaf], n: int, asked: bool) -> None:
+    """Ask the model once, if a leaf does, and carry out call n of every leaf."""
     seen, told = (
         {path: part(leaf) for path, leaf in runs.items()} for part in (lambda r: r.run.x, lambda r: r.told[n])
     )
-    answers = ask(den, x, runs, seen, told, den.conditions, f"call {n + 1}")
+    answers = ask(den, x, runs, seen, told, den.conditions, f"call {n + 1}") if asked else seen
     for path, leaf in runs.items():
         with within(path):
             leaf.advance(answers[path])
@@ -219,8 +222,8 @@ def leaf_seed(seed: Seed, path: Path) -> Any:
     return int.from_bytes(hashlib.blake2b(f"{seed}:{named(path)}".encode(), digest_size=8).digest(), "little")
 
 
-def _shared_calls(runs: Mapping[Path, PlannedLeaf]) -> int:
-    """How many calls there are; ValueError unless all leaves have the same."""
+def _shared_calls(runs: Mapping[Path, PlannedLeaf]) -> list[bool]:
+    """By call, whether a leaf asks the model; ValueError unless all leaves have the same calls."""
     nodes = {named(path): [call.node for call in leaf.program.calls] for path, leaf in runs.items()}
     first, *others = nodes.values()
     if any(other != first for other in others):
@@ -228,4 +231,4 @@ def _shared_calls(runs: Mapping[Path, PlannedLeaf]) -> int:
         raise ValueError(
             f"all leaves must make the same calls, and reach their nodes at the same ones; there are {told}"
         )
-    return len(first)
+    return [any(asks) for asks in zip(*(leaf.run.asks for leaf in runs.values()), strict=True)]

@@ -15,7 +15,7 @@ from .normals import Noise, normals
 from .table import ONE, Table, check_event, table
 from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
-MAX_INPUTS = 12
+MAX_INPUTS = 80  # a fitted table reads all its answers
 MAX_OUTPUTS = 3
 
 
@@ -31,7 +31,7 @@ def combine(
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
     """Linear combinations of ``inputs``, every input read once and every output written once.
 
-    inputs:  1 to 12 floating tensors of one shape and device, of any mix of fp64, fp32, fp16 and bf16.
+    inputs:  1 to 80 floating tensors of one shape and device, of any mix of fp64, fp32, fp16 and bf16.
     coefs:   (R, K) for R = 1 to 3 outputs of K inputs, or (R, K, *event) with an ``event`` that broadcasts
              against ``shape[1:]``: per-channel or per-element coefficients. Rounded to the accumulation dtype
              (fp64 if an output is, else fp32), as the inputs are; sums are taken in that dtype, left to right,

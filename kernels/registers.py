@@ -6,6 +6,7 @@ differentiated, transformed, traced and run on any device.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import torch
@@ -91,6 +92,12 @@ class TorchRegisters:
         if updates.one is not None:
             self.slots[updates.one] = torch.ones_like(self.slots[0])
         self.flags: list[torch.Tensor] = []
+
+    def ahead(self) -> "TorchRegisters":
+        """The same memory, to look ahead in: what is done there is not done here."""
+        other = copy(self)
+        other.slots, other.flags = [*self.slots], [*self.flags]
+        return other
 
     def step(self, n: int, output: Any) -> int:
         return -1

@@ -8,7 +8,7 @@ from .answers import check_state
 from .denoiser import Denoiser
 from .guides import check_map
 from .lower import Lowered
-from .parallel.settings import Picard
+from .parallel.settings import Picard, Rounds
 from .planners.checks import choice, count
 
 
@@ -35,8 +35,8 @@ def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any,
         count("checkpoint", checkpoint)
     if parallel is not None and flags["grad"]:
         raise ValueError("grad = True does not go with parallel=, which records no gradients")
-    if parallel is not None and not isinstance(parallel, Picard):
-        raise TypeError(f"parallel must be a logsnr.Picard, not {type(parallel).__name__}")
+    if parallel is not None and not isinstance(parallel, (Picard, Rounds)):
+        raise TypeError(f"parallel must be a logsnr.Picard or a logsnr.Rounds, not {type(parallel).__name__}")
 
 
 def check_together(lowered: Lowered, parallel: Any, starts: Any, checkpoint: Any) -> None:
@@ -47,5 +47,7 @@ def check_together(lowered: Lowered, parallel: Any, starts: Any, checkpoint: Any
         raise ValueError(
             "variance = 'learned' does not go with a t_start of every sample: give one number, or a variance"
         )
+    if starts is not None and isinstance(parallel, Rounds):
+        raise ValueError("parallel = Rounds() does not go with a t_start of every sample: give one number, or a Picard")
     if starts is not None and checkpoint is not None:
         raise ValueError("checkpoint does not go with a t_start of every sample: give one number")

@@ -184,6 +184,23 @@ def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> l
     return kept[::-1]
 
 
+def groups(calls: Iterable[Call]) -> tuple[tuple[int, ...], ...]:
+    """The numbers of consecutive calls that see nothing of the answers of their group: as few groups as there can be,
+    as each is as long as it can be."""
+    found: list[tuple[int, ...]] = []
+    late: set[int] = set()  # slots in which there is something of the group's answers
+    for n, call in enumerate(calls):
+        if found and call.at not in late:
+            found[-1] = (*found[-1], n)
+        else:
+            found.append((n,))
+            late = set()
+        answered = {*range(call.models), *(call.models + j for j, slot in enumerate(call.reads) if slot in late)}
+        written = {slot for slot, used in zip(call.writes, call.used, strict=True) if answered & set(used)}
+        late = (late - set(call.writes)) | written
+    return tuple(found)
+
+
 def integer(name: str, value: Any, low: int, high: int) -> int:
     """``value`` as an int; ValueError unless it is a whole number from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:

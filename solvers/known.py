@@ -101,7 +101,8 @@ def with_known(program: Program, sch: Schedule, gaussian: Wiener, calls: int, le
         table[n] = _answered(call, _filter(gaussian, alpha, sigma), len(gaussian.event))
     left_out = ", ".join(f"t = {program.calls[n].t:.4g}" for n in asked[:calls])
     note = f"no evaluation at {left_out}: the answer is that of {gaussian!r:.60}"
-    return replace(program, name=f"{program.name}-known", calls=tuple(table), notes=(*program.notes, note))
+    name, notes = f"{program.name}-known", (*program.notes, note)
+    return replace(program, name=name, calls=tuple(table), notes=notes, basis=gaussian.basis)
 
 
 def known_error(den: Denoiser, x: torch.Tensor, program: Program, gaussian: Wiener) -> KnownError:
@@ -126,9 +127,11 @@ def known_error(den: Denoiser, x: torch.Tensor, program: Program, gaussian: Wien
     t = program.calls[0].t
     share, rest, _, _ = _filter(gaussian, float(sch.alpha(t)), float(sch.sigma(t)))
     with torch.no_grad():
-        found = den.x0(x, t)
-    numpy: Array = found.detach().cpu().double().numpy()
-    miss = numpy - share * x.detach().cpu().double().numpy() - rest
+        seen, found = (
+            (y if gaussian.basis is None else gaussian.basis.forward(y)).cpu().numpy()
+            for y in (x.double(), den.x0(x, t).double())
+        )
+    miss: Array = found - share * seen - rest
     size = float(np.sqrt(gaussian.variance.mean()))
     whole = miss, _weight(program, sch, gaussian) * miss
     return KnownError(*(float(np.sqrt(np.square(part).mean())) / size for part in whole))
@@ -139,8 +142,12 @@ def _check(program: Any, sch: Any, gaussian: Any) -> None:
         raise TypeError(f"program must be a logsnr.Program, not {type(program).__name__}")
     check_schedule(sch)
     _check_gaussian(gaussian)
-    if (basis := getattr(gaussian, "basis", None)) != getattr(program, "basis", None):
-        raise ValueError(f"gaussian is in the basis {basis}, and the program is not")
+    lifts = program.basis is None and not program.event and not program.noises  # numbers are the same in every basis
+    if gaussian.basis != program.basis and not lifts:
+        raise ValueError(
+            f"gaussian is in the basis {gaussian.basis}, and the program in {program.basis}, with its own "
+            "coefficients by element, or noise"
+        )
     check_times(sch, program)
     try:
         np.broadcast_shapes(program.event, gaussian.event)

@@ -18,7 +18,7 @@ import numpy as np
 
 from .arrays import Array
 from .bases import Basis
-from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, finite, integer, prune, sequence
+from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, finite, groups, integer, prune, sequence
 from .interpret import NO_NOISE, PairModel, carry_out
 from .plan_json import write_plan
 from .planners.stochasticity import Stochasticity
@@ -124,6 +124,12 @@ class Program:
     def learned(self) -> bool:
         """Whether the network says how wide the noise is: it must return twice the channels."""
         return any(call.learned for call in self.calls)
+
+    @cached_property
+    def rounds(self) -> tuple[tuple[int, ...], ...]:
+        """The numbers of the calls, in groups of consecutive ones whose questions need no answer of their group: they
+        can be asked at once, as ``parallel=logsnr.Rounds()`` does. Most solvers have one call in each."""
+        return groups(self.calls)
 
     @cached_property
     def key(self) -> tuple[Any, ...]:

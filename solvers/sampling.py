@@ -21,7 +21,8 @@ from .lower import Lowered
 from .names import argument_hint
 from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
-from .parallel.settings import Picard
+from .parallel.rounds import rounds
+from .parallel.settings import Picard, Rounds
 from .planning import Layout, layout_key
 from .plans import laid_out, lowered_for
 from .program import Program
@@ -32,6 +33,8 @@ from .solution import Solution, finished
 from .solver import Planner
 from .starts import Starts, run_each, start_times
 from .watching import Bar, Callback, Observer
+
+EXECUTORS: dict[type, Any] = {Picard: picard, Rounds: rounds}
 
 
 def solve(
@@ -56,7 +59,7 @@ def solve(
     generator: torch.Generator | None = None,
     brownian: bool = False,
     noise: NoiseFunction | None = None,
-    parallel: Picard | None = None,
+    parallel: Picard | Rounds | None = None,
     progress: bool = False,
     callback: Callback | None = None,
     trajectory: bool = False,
@@ -93,7 +96,8 @@ def solve(
     noise:    in place of a seed, noise(key, like): independent standard normals like ``like`` for every
               key (s, t, stream), an interval of time; asked once for each. Deterministic solvers accept and
               ignore all of these.
-    parallel: a `Picard`: evaluate windows of calls at once, until they agree.
+    parallel: a `Picard`: evaluate windows of calls at once, until they agree; or `Rounds`: calls of a program at once
+              that do not need each other's answers.
     options:  of the solver, as for `logsnr.solver`: ``eta=0.5``.
     progress: show a bar.
     callback: callback(node, t, state), or callback(node, t, state, x0) with the model's estimate of the clean data at
@@ -149,7 +153,7 @@ def solve(
             observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
         watched_so: dict[str, Any] = {"observe": observer, "keep": keep}
         if parallel:
-            found = picard(starts or lowered, den, x, parallel, noise=source, **watched_so)
+            found = EXECUTORS[type(parallel)](starts or lowered, den, x, parallel, noise=source, **watched_so)
         elif starts:
             end, made = run_each(starts, den, x, source, functional=grad, **watched_so)
             found = Solution(end, made, made, starts.grids)

@@ -24,6 +24,7 @@ from .watching import Bar
 
 FEWEST = 64
 LONGEST = 64
+TOGETHER = 2  # calls of a round
 PATIENCE = 12  # iterations without less error on held-out noise
 TRIAL = 8  # iterations, before one of several starts goes on
 
@@ -31,8 +32,9 @@ TRIAL = 8  # iterations, before one of several starts goes on
 def tune(
     den: Denoiser,
     x: torch.Tensor,
-    nfe: int | Iterable[int] = 8,
+    nfe: int | Iterable[int] | None = None,
     *,
+    rounds: int | Iterable[int] | None = None,
     solver: Any = None,
     gauge: str | None = None,
     t_start: float | None = None,
@@ -44,6 +46,9 @@ def tune(
     progress: bool = False,
 ) -> Any:
     """A `Program` of ``nfe`` evaluations whose grid and weights are fitted to ``den``; of several budgets, a dict.
+
+    rounds: in place of nfe (8 if neither is given), for ``parallel=logsnr.Rounds()``: so many rounds of two calls, of
+                which the second sees nothing of the first one's answer, so that the model is asked for both at once.
 
     den:        a `Denoiser`; its network is not trained.
     x:          (B, ...), at least 64 noises to fit to, as `solve` takes them at t_start; 256 are a good number.
@@ -63,11 +68,14 @@ def tune(
     differences for models that have none. Ctrl-C ends the fit and returns what it has so far. Raises ValueError for
     fewer than 64 noises, a budget below 2 and whatever else does not fit, before the first model call.
     """
-    budgets = list(nfe) if isinstance(nfe, Iterable) else [nfe]
+    if nfe is not None and rounds is not None:
+        raise ValueError(f"give one of nfe and rounds, not nfe = {nfe!r:.60} and rounds = {rounds!r:.60}")
+    name, given, together = ("nfe", 8 if nfe is None else nfe, 1) if rounds is None else ("rounds", rounds, TOGETHER)
+    budgets = list(given) if isinstance(given, Iterable) else [given]
     if not budgets:
-        raise ValueError("nfe must hold at least one budget")
+        raise ValueError(f"{name} must hold at least one budget")
     for budget in budgets:
-        integer("nfe", budget, 2, LONGEST)
+        integer(name, budget, 2 // together, LONGEST // together)
     _check(den, x, told, held_out, reference, iterations, progress)
     sch = den.schedule
     span = tuple(
@@ -77,7 +85,7 @@ def tune(
     if x.is_complex():
         den, x = of_parts(den, x), to_parts(x).contiguous()
         reference = None if reference is None else to_parts(reference, "reference")
-    candidates = {n: starts(sch, n, solver, gauge, span[0], span[1]) for n in budgets}
+    candidates = {n: starts(sch, n * together, solver, gauge, span[0], span[1], together) for n in budgets}
     if reference is None:
         found, error, good = ends(den, x, span[0], span[1])
     else:
@@ -88,7 +96,7 @@ def tune(
         programs[n] = job.fitted(candidates[n])
         if job.stopped:
             break
-    return programs if isinstance(nfe, Iterable) else programs[nfe]
+    return programs if isinstance(given, Iterable) else programs[given]
 
 
 def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iterations: Any, progress: Any) -> None:
@@ -114,7 +122,7 @@ class _Fit:
 
     def __init__(self, start: Start, den: Denoiser, train: Noises, test: Noises, told: bool) -> None:
         self.start, self.test = start, test
-        self.numbers = Numbers(start.gauge, start.order, start.lam, told=told)
+        self.numbers = Numbers(start.gauge, start.order, start.lam, together=start.together, told=told)
         self.field = field(den, start.gauge)
         self.forward = has_forward_mode(self.field, train.u[:2], float(start.lam[1]))
         dtype = den.dtype(train.u)
@@ -155,14 +163,16 @@ class _Job:
         self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
 
     def fitted(self, candidates: list[Start]) -> Program:
-        """The best of the fits from the best start of each gauge: all go a few iterations, one goes on."""
+        """The best of the fits from the best start of each gauge: all go a few iterations, one goes on. With several
+        calls a round all go to their end: who leads at first is often not the best."""
         fits = [_Fit(s, self.den, self.train, self.test, self.told) for s in best(self.den, self.train, candidates)]
-        n = fits[0].numbers.n
+        n, trial = fits[0].numbers.n, TRIAL if fits[0].numbers.together == 1 else self.iterations
         with Bar(self.progress, f"{n} evaluations", self.iterations) as bar:
             try:
                 for one in fits if len(fits) > 1 else []:
-                    self._watched(one, min(TRIAL, self.iterations), bar)
-                self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
+                    self._watched(one, min(trial, self.iterations), bar)
+                if trial < self.iterations or len(fits) == 1:
+                    self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
             except KeyboardInterrupt:
                 self.stopped = True
                 warnings.warn("the fit was stopped; the best so far is returned", stacklevel=4)
@@ -187,7 +197,7 @@ class _Job:
                 f"the error on held-out noise, {medians[0]:.1e}, is as small as that of the reference, "
                 f"{self.error:.1e}: the reference is no better than the table", stacklevel=5,
             )  # fmt: skip
-        table = numbers.fitted(q)
+        table, calls = numbers.fitted(q), numbers.together
         provenance = {
             "made by": f"logsnr.tune {__version__}",
             DENOISER: fingerprint(self.den),
@@ -200,7 +210,8 @@ class _Job:
             "start's median": medians[1],
             "start's rms": self._absolute(before.square().mean().sqrt()),
             "reference error": self.error,
-            "row defect": table.defect,
+            "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
         }
         provenance = {name: value for name, value in provenance.items() if value == value and value != math.inf}
-        return table.program(self.den.schedule, f"tuned-{numbers.n}", ends=self.span, provenance=provenance)
+        name = f"tuned-{numbers.n // calls}x{calls}" if calls > 1 else f"tuned-{numbers.n}"
+        return table.program(self.den.schedule, name, ends=self.span, provenance=provenance)

@@ -15,6 +15,7 @@ from .planners.quadrature import POINTS
 from .tune_table import Fitted
 
 LEAST = 1e-3  # the size of corrections to weights that are 0
+CLOSEST = 1e-5  # of the span: two calls of a round may like to be at one level, but nodes increase
 MARGIN = 1.0  # in lam: room for the step to an infinite end
 
 
@@ -34,21 +35,24 @@ class Numbers:
     """A vector q (size,) as a table: q = 0 is the exponential Adams method of ``order`` in ``gauge`` on the nodes
     ``lam`` (n + 1,).
 
-    told: whether the lam that the model is told is free too, of all calls but the first. free: whether the weights are;
-    else the grid alone.
+    together: how many calls are asked at once, see `known`. told: whether the lam that the model is told is free too,
+    of all calls but the first. follow: whether weights are computed anew on every grid, else once.
     """
 
     def __init__(
-        self, gauge: str, order: int, lam: Array, *, told: bool = False, follow: bool = True, consistent: bool = False
-    ) -> None:
-        self.gauge, self.order, self.n = gauge, order, len(lam) - 1
+        self, gauge: str, order: int, lam: Array, *, together: int = 1, told: bool = False, follow: bool = True,
+        consistent: bool = False,
+    ) -> None:  # fmt: skip
+        self.gauge, self.order, self.together, self.n = gauge, order, together, len(lam) - 1
         ends = float(lam[0]), float(lam[-1])
         self.first, self.last = (torch.tensor([end], dtype=torch.float64) for end in ends)
         low = ends[0] if np.isfinite(ends[0]) else float(lam[1]) - MARGIN
         high = ends[1] if np.isfinite(ends[1]) else float(lam[-2]) + MARGIN
         inner = torch.tensor(np.diff(np.clip(lam, low, high)) / (high - low))
-        self.low, self.span, self.start = low, high - low, torch.log(inner)
-        self.rows, self.columns = torch.tril_indices(self.n, self.n + 1, 1)
+        self.closest = CLOSEST if together > 1 else 0.0
+        self.low, self.span, self.start = low, high - low, torch.log(inner - self.closest)
+        places = [(i, j) for i in range(self.n) for j in range(known(i, together) + 1)]  # of the weights that are free
+        self.rows, self.columns = torch.tensor(places).T
         if consistent:
             older = (self.columns > 0) & (self.columns <= self.rows)
             self.rows, self.columns = self.rows[older], self.columns[older]
@@ -67,7 +71,8 @@ class Numbers:
     def weights(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """lam, told and weights as `Fitted` has them."""
         logits = self.start + torch.cat([q[: self.grid], q.new_zeros(1)])
-        inner = self.low + self.span * torch.cumsum(torch.softmax(logits, 0), 0)[:-1]
+        steps = self.closest + (1 - self.n * self.closest) * torch.softmax(logits, 0)
+        inner = self.low + self.span * torch.cumsum(steps, 0)[:-1]
         lam = torch.cat([self.first, inner, self.last])
         corrections = q[self.grid : self.grid + len(self.rows)]
         moved = torch.cat([self.first, inner + q[self.size - self.told :]]) if self.told else lam[:-1]
@@ -92,7 +97,7 @@ class Numbers:
         return self(q), torch.func.jacfwd(self)(q)
 
     def _adams(self, lam: torch.Tensor) -> torch.Tensor:
-        return adams_weights(lam, self.gauge, self.order) if self.frozen is None else self.frozen
+        return adams_weights(lam, self.gauge, self.order, self.together) if self.frozen is None else self.frozen
 
 
 def _level(lam: torch.Tensor) -> torch.Tensor:
@@ -100,26 +105,38 @@ def _level(lam: torch.Tensor) -> torch.Tensor:
     return torch.sqrt(torch.sigmoid(2 * lam))
 
 
-def adams_weights(lam: torch.Tensor, gauge: str, order: int) -> torch.Tensor:
+def known(i: int, together: int) -> int:
+    """How many answers row i of a table may use: all up to its own where the next call begins a round of ``together``
+    calls, and else those of earlier rounds."""
+    return i + 1 if (i + 1) % together == 0 else i - i % together
+
+
+def adams_weights(lam: torch.Tensor, gauge: str, order: int, together: int = 1) -> torch.Tensor:
     """Weights (n, n + 1) of the exponential Adams method in lam, as `Fitted` has them, on nodes (n + 1,), float64.
 
     The same integrals as `planners.multistep.Adams` computes, with gradients to the nodes; steps at infinite ends are
-    of first order, and history does not reach across them.
+    of first order, and history does not reach across them. Of ``together`` calls that are asked at once all but the
+    last extrapolate what is `known`; where nothing is, x0 = 0: the noise stays what it is.
     """
     n, finite = len(lam) - 1, torch.isfinite(lam).tolist()
-    rows, past = [], 0
+    rows = []
     for i in range(n):
-        past = min(past + 1, order - 1) if i and finite[i - 1] and finite[i] and finite[i + 1] else 0
-        h, one = lam[i + 1] - lam[i], lam.new_ones(1)
+        last, h = known(i, together), lam[i + 1] - lam[i]
+        if not last:
+            state = lam.new_ones(1) if gauge == "x0" else torch.exp(-h)[None]
+            rows.append(torch.cat([state, lam.new_zeros(n)]))
+            continue
+        first = max(last - order, 0 if finite[0] else 1) if finite[i] and finite[i + 1] else last
+        first = min(first, last - 1)
         total = -torch.expm1(-h if gauge == "x0" else h)
-        older = _older(lam[i - past : i + 1] - lam[i], h, gauge) if past else lam.new_zeros(0)
+        older = _older(lam[first:last] - lam[i], h, gauge) if first < last - 1 else lam.new_zeros(0)
         newest = (total - older.sum())[None]
-        rows.append(torch.cat([one, lam.new_zeros(i - past), older, newest, lam.new_zeros(n - 1 - i)]))
+        rows.append(torch.cat([lam.new_ones(1), lam.new_zeros(first), older, newest, lam.new_zeros(n - last)]))
     return torch.stack(rows)
 
 
 def _older(nodes: torch.Tensor, h: torch.Tensor, gauge: str) -> torch.Tensor:
-    """The integrals of the Lagrange polynomials of all nodes but the newest, which is at 0, over the step to h."""
+    """The integrals of the Lagrange polynomials of all nodes but the newest over the step from 0 to h."""
     x, w = _rule(max(1, int(np.ceil(float(h.detach())))) if not _wrapped(h) else 4)
     u = h * x
     kernel = torch.exp(u - h) * w * h if gauge == "x0" else -torch.exp(h - u) * w * h

@@ -21,28 +21,37 @@ from .tune_table import GAUGES
 
 GRIDS = ("logsnr", "karras")
 ORDERS = (2, 3)
+OF_ROUNDS = (1,)  # of several calls a round: higher orders start nearer and end farther
+PLACES = (0.3, 0.5, 0.7)  # of the last call of a round, on the way to the next round
 
 
 @dataclass(frozen=True)
 class Start:
-    """An exponential Adams method in lam, on a grid: lam (n + 1,)."""
+    """An exponential Adams method in lam, on a grid: lam (n + 1,). together: how many calls a round has."""
 
     gauge: str
     order: int
     kind: str
     lam: Array
+    together: int = 1
 
     def __str__(self) -> str:
-        return f"exponential Adams of order {self.order} in {self.gauge} over lam, grid {self.kind}"
+        rounds = f", {self.together} calls a round" if self.together > 1 else ""
+        return f"exponential Adams of order {self.order} in {self.gauge} over lam, grid {self.kind}{rounds}"
 
 
-def starts(sch: Schedule, n: int, solver: Any, gauge: Any, t_start: float, t_end: float) -> list[Start]:
-    """The candidates. solver, gauge: as for `tune`. Raises ValueError for solvers that are not of this kind."""
+def starts(
+    sch: Schedule, n: int, solver: Any, gauge: Any, t_start: float, t_end: float, together: int = 1
+) -> list[Start]:
+    """The candidates. solver, gauge: as for `tune`; together: of `Start`. Raises ValueError for solvers that are not of
+    this kind."""
     if gauge is not None:
         choice("gauge", gauge, tuple(GAUGES))
     lams = {kind: np.asarray(sch.half_logsnr(grid(sch, n, kind, t_start=t_start, t_end=t_end))) for kind in GRIDS}
     finite = bool(np.isfinite([lam[[0, -1]] for lam in lams.values()]).all())
-    methods = list(product(GAUGES, ORDERS)) if solver is None else [_method(solver)]
+    if together > 1:
+        lams = {f"{kind}, {p:g} of it": _placed(lam, together, p) for kind, lam in lams.items() for p in PLACES}
+    methods = list(product(GAUGES, ORDERS if together == 1 else OF_ROUNDS)) if solver is None else [_method(solver)]
     if not finite and (gauge == "eps" or (methods[0][0] == "eps" and len(methods) == 1)):
         raise ValueError(
             "the eps gauge needs a finite log-SNR at both ends; take gauge='x0', or t_start and t_end inside"
@@ -50,7 +59,18 @@ def starts(sch: Schedule, n: int, solver: Any, gauge: Any, t_start: float, t_end
     wanted = [(name, order) for name, order in methods if gauge in (None, name) and (finite or name == "x0")]
     if not wanted:
         raise ValueError(f"gauge = {gauge!r} is not that of the solver, {methods[0][0]!r}; leave one of them out")
-    return [Start(name, order, kind, lam) for name, order in wanted for kind, lam in lams.items()]
+    return [Start(name, order, kind, lam, together) for name, order in wanted for kind, lam in lams.items()]
+
+
+def _placed(lam: Array, together: int, place: float) -> Array:
+    """Nodes whose rounds begin as they do on the grid ``lam``, and the last of each round at this place on the way to
+    the next; next to an infinite end they are the grid's."""
+    placed, firsts = lam.copy(), lam[::together]
+    with np.errstate(invalid="ignore"):
+        for k in range(1, together):
+            inner = firsts[:-1] + place * k / (together - 1) * np.diff(firsts)
+            placed[k::together] = np.where(np.isfinite(inner), inner, lam[k::together])
+    return placed
 
 
 def _method(solver: Any) -> tuple[str, int]:
@@ -71,7 +91,7 @@ def best(den: Denoiser, noises: Noises, candidates: list[Start]) -> list[Start]:
     """Of each gauge the candidate with the least mean log error."""
 
     def score(start: Start) -> float:
-        numbers = Numbers(start.gauge, start.order, start.lam)
+        numbers = Numbers(start.gauge, start.order, start.lam, together=start.together)
         table = numbers(torch.zeros(numbers.size, dtype=torch.float64)).to(noises.u.device)
         return loss(noises.errors(end_of(field(den, start.gauge), noises.u, table)))
 

@@ -9,6 +9,18 @@ Init = Literal["straight", "constant"]
 
 
 @dataclass(frozen=True)
+class Rounds:
+    """How `solve` asks at once for calls that do not need each other's answers, those of `Program.rounds`.
+
+    The answer is that of the sequential run: bit for bit, of models whose answers for a sample do not depend on the
+    batch, and to rounding where guidance is among the program's columns. Programs have several calls in a round if they
+    are made so, as those of ``logsnr.tune(rounds=)``; others run as they do, one call after the other. The model is
+    given samples times calls of the round as rows; the denoiser's conditions follow their samples, those in a closure
+    do not.
+    """
+
+
+@dataclass(frozen=True)
 class Picard:
     """How `solve` runs parallel in time.
 

@@ -16,7 +16,7 @@ from .solvers.guidance import Guidance
 from .solvers.known import known_error
 from .solvers.levels import Shift
 from .solvers.noise import randn, start
-from .solvers.parallel.settings import Picard
+from .solvers.parallel.settings import Picard, Rounds
 from .solvers.planners.wiener import Wiener
 from .solvers.program import Call, Program
 from .solvers.run import NonFiniteError
@@ -58,6 +58,7 @@ __all__ = [
     "NonFiniteError",
     "Picard",
     "Program",
+    "Rounds",
     "Schedule",
     "Shift",
     "Solution",

@@ -3,7 +3,7 @@
 import gc
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -213,6 +213,7 @@ def rank(
 @interruptible()
 def tune(
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 8 if none.")] = None,
+    rounds: Annotated[list[int] | None, typer.Option(help="Rounds of two calls at once, in place of --nfe.")] = None,
     problem: Annotated[str | None, typer.Option(help="digits, digits-net, mixture or gaussian.")] = None,
     denoiser: Annotated[str | None, typer.Option(help="One's own: file.py:name, a logsnr.Denoiser.")] = None,
     shape: Annotated[str, typer.Option(help="Of one of its samples: 3,32,32.")] = "",
@@ -233,9 +234,9 @@ def tune(
     from .solvers.tune import tune as tuned
 
     den, x = tuned_on(problem, denoiser, shape, noises, seed)
-    programs = tuned(
-        den, x, list(dict.fromkeys(nfe or [8])), gauge=gauge, iterations=iterations, told=told, progress=True
-    )
+    budgets = {name: list(dict.fromkeys(given)) for name, given in (("nfe", nfe), ("rounds", rounds)) if given}
+    options: dict[str, Any] = {"gauge": gauge, "iterations": iterations, "told": told, "progress": True}
+    programs = tuned(den, x, **options | (budgets or {"nfe": [8]}))
     paths = written(programs, out)
     console = Console(highlight=False)
     console.print(sheet(programs))

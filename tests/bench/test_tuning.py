@@ -33,6 +33,15 @@ def test_the_command_writes_a_program(tmp_path: Path) -> None:
         assert float(program.provenance["held-out median"]) < float(program.provenance["start's median"])
 
 
+def test_the_command_writes_rounds(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    out = tmp_path / "pairs.json"
+    options = ["--shape", "2", "--rounds", "2", "--noises", "64", "--iterations", "1", "--gauge", "eps"]
+    shown = CliRunner().invoke(app, ["tune", "--denoiser", f"{tmp_path / 'own.py'}:den", *options, "--out", str(out)])
+    assert shown.exit_code == 0, shown.output
+    assert logsnr.Program.from_json(out.read_text()).rounds == ((0, 1), (2, 3))
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

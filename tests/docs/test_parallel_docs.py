@@ -17,7 +17,7 @@ def close(word: str, said: str) -> bool:
 def test_python_blocks_print_what_the_page_says() -> None:
     """The python blocks run in order, and the text after each is its output."""
     shown = list(printed(BLOCKS))
-    assert len(shown) == 4
+    assert len(shown) == 5
     for output, said in shown:
         found, wanted = output.split(), said.split()
         assert len(found) == len(wanted)

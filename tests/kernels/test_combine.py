@@ -67,9 +67,9 @@ def test_dtypes_and_sizes(size: int) -> None:
         assert_backends_agree(inputs, matrix(2, 2), [STATE_DTYPES[(k + SIZES.index(size)) % 4], F32])
 
 
-@pytest.mark.parametrize(("count", "rows"), [(k, 1 + k % 3) for k in range(1, 13)])
+@pytest.mark.parametrize(("count", "rows"), [(k, 1 + k % 3) for k in (*range(1, 13), 80)])
 def test_counts(count: int, rows: int) -> None:
-    """1 to 12 inputs of mixed dtypes and 1 to 3 outputs of mixed dtypes."""
+    """1 to 12 inputs, and as many as there can be, of mixed dtypes and 1 to 3 outputs of mixed dtypes."""
     inputs = [random((3, 129), STATE_DTYPES[(count + j) % 4], j) for j in range(count)]
     assert_backends_agree(inputs, matrix(rows, count), [STATE_DTYPES[(count + r) % 4] for r in range(rows)])
 

@@ -167,8 +167,8 @@ def test_bad_calls() -> None:
     wrong, before anything is written."""
     x, y = torch.randn(2, 3), torch.randn(2, 3)
     for arguments, message in [
-        (([], np.ones((1, 0))), "inputs must be 1 to 12 tensors, not 0"),
-        (([x] * 13, np.ones((1, 13))), "inputs must be 1 to 12 tensors, not 13"),
+        (([], np.ones((1, 0))), "inputs must be 1 to 80 tensors, not 0"),
+        (([x] * 81, np.ones((1, 81))), "inputs must be 1 to 80 tensors, not 81"),
         (([x, y], np.ones((1, 3))), r"shape \(R, 2\).*not \(1, 3\)"),
         (([x, y], np.ones((4, 2))), "R from 1 to 3"),
         (([x, y], np.ones((0, 2))), "R from 1 to 3"),

@@ -140,6 +140,30 @@ def test_parallel_runs() -> None:
     assert (near - wanted).norm() < 1e-2 * wanted.norm()
 
 
+def test_rounds() -> None:
+    """Calls that ask nothing are no rows of a round."""
+    known = planned("res-2s").with_known(EDM, WIENER)
+    model, den = counted(EDM)
+    found = logsnr.solve(den, start(EDM), solver=known, parallel=logsnr.Rounds())
+    assert found.nfe == found.rounds == model.asked == len(known)
+    torch.testing.assert_close(found.x, logsnr.sample(den, start(EDM), solver=known), rtol=LESS, atol=LESS)
+
+
+def test_a_gaussian_in_a_basis() -> None:
+    """A table of numbers is the same in every basis: the known answer takes it there."""
+    rows = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    problem = analysis.Gaussian(torch.tensor([0.5, -1.0, 0.0], dtype=F64), rows @ rows.T / 3)
+    wiener, program = logsnr.Wiener.from_moments(problem.mean, problem.cov, "pca"), planned("dpm-3m")
+    known, (model, den) = program.with_known(EDM, wiener), counted(EDM, problem=problem)
+    found = logsnr.sample(den, start(EDM), solver=known)
+    assert model.asked == len(known) == len(program) - 1
+    torch.testing.assert_close(found, logsnr.sample(den, start(EDM), solver=program), rtol=LESS, atol=LESS)
+    assert max(logsnr.known_error(den, start(EDM), program, wiener)) < LESS
+    for other in (planned("wiener-2"), planned("sde-dpmpp-2m")):
+        with pytest.raises(ValueError, match="with its own coefficients by element, or noise"):
+            other.with_known(EDM, wiener)
+
+
 def test_gradients_and_checkpoints() -> None:
     """Through the call that asks nothing too, whole and in groups."""
     known, ends = planned("dpm-3m").with_known(EDM, WIENER), []

@@ -215,7 +215,7 @@ def test_what_cannot_run_in_parallel() -> None:
     den = logsnr.Denoiser(lambda x, t: 1 / 0, SCH)
     with pytest.raises(ValueError, match=r"parallel = Picard.* does not go with an adaptive run"):
         logsnr.sample(den, start(), solver="bosh3", parallel=logsnr.Picard())
-    with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard, not int"):
+    with pytest.raises(TypeError, match=r"parallel must be a logsnr.Picard or a logsnr.Rounds, not int"):
         logsnr.sample(den, start(), steps=3, parallel=7)
     with pytest.raises(ValueError, match="ranks = True needs ranks"):
         logsnr.sample(den, start(), steps=3, parallel=logsnr.Picard(ranks=True))
