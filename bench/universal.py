@@ -68,7 +68,7 @@ def fitted(train: Part, test: Part, numbers: Numbers, iterations: int) -> tuple[
     best, f = (math.inf, 0, torch.zeros(0)), train.family.field(numbers.gauge)
     other = test.family.field(numbers.gauge)
     start = 0.0
-    for k, state in enumerate(fit(f, numbers, train.noises, forward=True, dtype=torch.float64)):  # type: ignore[arg-type]
+    for k, state in enumerate(fit(f, [numbers], train.noises, forward=True, dtype=torch.float64)):  # type: ignore[arg-type]
         errors = test.noises.errors(end_of(other, test.noises.u, numbers(state.q)))  # type: ignore[arg-type]
         start = float(errors.median()) if k == 0 else start
         if loss(errors) < best[0]:

@@ -27,7 +27,7 @@ FAR = 7.0  # where an infinite lam is taken to be
 MOST = 12  # steps of universal tables: above, formulas catch up
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
-ENOUGH = 0.75  # of a budget: a table for as many evaluations beats formulas that use it up
+ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up
 
 
 class Choice(NamedTuple):
@@ -74,7 +74,8 @@ class Auto:
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None or steps > MOST:
             return found
-        least, why = math.ceil(ENOUGH * steps) if fewer else steps, list[str]()
+        narrow = family(self.width / self.data_std) == NARROW
+        least, why = math.ceil(ENOUGH * steps) if fewer and narrow else steps, list[str]()
         for n in range(steps, least - 1, -1):
             table = self.tables.found(schedule, first, last, n)
             if not isinstance(table, str):

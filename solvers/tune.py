@@ -1,32 +1,23 @@
 """`tune`: a table fitted to the denoiser that it will serve."""
 
-import hashlib
-import math
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from .._version import __version__
 from .call import integer
 from .complex_states import of_parts, to_parts
 from .denoiser import Denoiser, check_state
 from .grids import end_time
 from .program import Program
-from .provenance import DENOISER, fingerprint
-from .tune_fit import Noises, fit, loss
-from .tune_numbers import Numbers
-from .tune_run import end_of, field, has_forward_mode
-from .tune_start import Start, best, starts
-from .tune_teacher import ends, spread
-from .watching import Bar
+from .tune_family import Tables, some_of
+from .tune_job import Job
+from .tune_start import starts
+from .tune_teacher import ends
 
 FEWEST = 64
 LONGEST = 64
 TOGETHER = 2  # calls of a round
-PATIENCE = 12  # iterations without less error on held-out noise
-TRIAL = 8  # iterations, before one of several starts goes on
 
 
 def tune(
@@ -35,6 +26,7 @@ def tune(
     nfe: int | Iterable[int] | None = None,
     *,
     rounds: int | Iterable[int] | None = None,
+    smooth: bool | None = None,
     solver: Any = None,
     gauge: str | None = None,
     t_start: float | None = None,
@@ -76,7 +68,11 @@ def tune(
         raise ValueError(f"{name} must hold at least one budget")
     for budget in budgets:
         integer(name, budget, 2 // together, LONGEST // together)
+    free = isinstance(given, range) and len(given) > 1 and together == 1 and not told
+    smooth = free if smooth is None else smooth
     _check(den, x, told, held_out, reference, iterations, progress)
+    if smooth:
+        _check_smooth(smooth, budgets, together, told)
     sch = den.schedule
     span = tuple(
         default if given is None else given
@@ -90,13 +86,30 @@ def tune(
         found, error, good = ends(den, x, span[0], span[1])
     else:
         found, error, good = reference.double(), 0.0, torch.isfinite(reference.flatten(1)).all(1)
-    job = _Job(den, x[good], found[good], span, error, held_out, told, iterations, progress)
+    job = Job(den, x[good], found[good], span, error, held_out, told, iterations, progress)
+    if smooth:
+        fitted = job.fitted(list(zip(*(candidates[n] for n in some_of(budgets)), strict=True)))
+
+        def make(n: int) -> Program:
+            others = starts(sch, n, solver, gauge, span[0], span[1])
+            return job.program(fitted, next(start for start in others if start.kind == fitted.starts[0].kind))
+
+        return Tables({n: make(n) for n in budgets}, make)
     programs: dict[int, Program] = {}
     for n in budgets:
-        programs[n] = job.fitted(candidates[n])
+        fitted = job.fitted([(start,) for start in candidates[n]])
+        programs[n] = job.program(fitted, fitted.starts[0])
         if job.stopped:
             break
     return programs if isinstance(given, Iterable) else programs[given]
+
+
+def _check_smooth(smooth: Any, budgets: list[int], together: int, told: bool) -> None:
+    if smooth is not True:
+        raise TypeError(f"smooth must be True or False, not {smooth!r:.60}")
+    if len(set(budgets)) < 2 or together > 1 or told:
+        what = "rounds" if together > 1 else "told times" if told else f"nfe = {budgets}"
+        raise ValueError(f"smooth tables are for several budgets of one call after the other, not for {what}")
 
 
 def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iterations: Any, progress: Any) -> None:
@@ -115,103 +128,3 @@ def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iteration
         check_state(reference, "reference", complex_too=True)
         if reference.shape != x.shape:
             raise ValueError(f"reference must have x's shape {tuple(x.shape)}, not {tuple(reference.shape)}")
-
-
-class _Fit:
-    """A fit from one start, and its iterates by their error on held-out noise."""
-
-    def __init__(self, start: Start, den: Denoiser, train: Noises, test: Noises, told: bool) -> None:
-        self.start, self.test = start, test
-        self.numbers = Numbers(start.gauge, start.order, start.lam, together=start.together, told=told)
-        self.field = field(den, start.gauge)
-        self.forward = has_forward_mode(self.field, train.u[:2], float(start.lam[1]))
-        dtype = den.dtype(train.u)
-        self.states = enumerate(fit(self.field, self.numbers, train, forward=self.forward, dtype=dtype))
-        self.best, self.at = (math.inf, 0, torch.zeros(self.numbers.size, dtype=torch.float64)), 0
-
-    def errors(self, q: torch.Tensor) -> torch.Tensor:
-        """Of the numbers q on held-out noise."""
-        with torch.no_grad():
-            return self.test.errors(end_of(self.field, self.test.u, self.numbers(q).to(self.test.u.device)))
-
-    def advance(self, iterations: int) -> Iterator[torch.Tensor]:
-        """Up to the iterate of this number, or where it ends: the errors of each."""
-        for k, state in self.states:
-            errors = self.errors(state.q)
-            if (found := loss(errors)) < self.best[0]:
-                self.best = found, k, state.q
-            self.at = k
-            yield errors
-            if k >= iterations or k - self.best[1] >= PATIENCE:
-                break
-
-
-class _Job:
-    """What the fits of all budgets share."""
-
-    def __init__(
-        self, den: Denoiser, x: torch.Tensor, end: torch.Tensor, span: Any, error: float, held_out: float,
-        told: bool, iterations: int, progress: bool,
-    ) -> None:  # fmt: skip
-        sch, count = den.schedule, round(len(x) * held_out)
-        radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
-        self.scale, self.unit = radius[1], spread(end) / radius[1]
-        u, v = x.double() / radius[0], end / radius[1]
-        self.train, self.test = Noises(u[:-count], v[:-count], self.unit), Noises(u[-count:], v[-count:], self.unit)
-        self.den, self.span, self.error, self.told = den, span, error, told
-        self.iterations, self.progress, self.stopped = iterations, progress, False
-        self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
-
-    def fitted(self, candidates: list[Start]) -> Program:
-        """The best of the fits from the best start of each gauge: all go a few iterations, one goes on. With several
-        calls a round all go to their end: who leads at first is often not the best."""
-        fits = [_Fit(s, self.den, self.train, self.test, self.told) for s in best(self.den, self.train, candidates)]
-        n, trial = fits[0].numbers.n, TRIAL if fits[0].numbers.together == 1 else self.iterations
-        with Bar(self.progress, f"{n} evaluations", self.iterations) as bar:
-            try:
-                for one in fits if len(fits) > 1 else []:
-                    self._watched(one, min(trial, self.iterations), bar)
-                if trial < self.iterations or len(fits) == 1:
-                    self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
-            except KeyboardInterrupt:
-                self.stopped = True
-                warnings.warn("the fit was stopped; the best so far is returned", stacklevel=4)
-        return self._program(min(fits, key=lambda one: one.best[:2]))
-
-    def _watched(self, one: _Fit, iterations: int, bar: Bar) -> None:
-        for errors in one.advance(iterations):
-            bar.show(one.at, f"{one.numbers.n} evaluations, held-out error {self._absolute(errors.median()):.2e}")
-
-    def _absolute(self, error: Any) -> float:
-        return float(error) * self.unit * self.scale
-
-    def _program(self, one: _Fit) -> Program:
-        numbers, (_, k, q) = one.numbers, one.best
-        errors, before = one.errors(q), one.errors(torch.zeros_like(q))
-        medians = self._absolute(errors.median()), self._absolute(before.median())
-        if k == 0:
-            text = f"the fit is no better on held-out noise than its start, {one.start}, which is returned"
-            warnings.warn(text, stacklevel=5)
-        elif medians[0] < 3 * self.error:
-            warnings.warn(
-                f"the error on held-out noise, {medians[0]:.1e}, is as small as that of the reference, "
-                f"{self.error:.1e}: the reference is no better than the table", stacklevel=5,
-            )  # fmt: skip
-        table, calls = numbers.fitted(q), numbers.together
-        provenance = {
-            "made by": f"logsnr.tune {__version__}",
-            DENOISER: fingerprint(self.den),
-            "start": str(one.start),
-            "noises": f"{len(self.train)} fitted to, {len(self.test)} held out, checksum {self.noise}",
-            "iterations": k,
-            "derivatives": "forward mode" if one.forward else "central differences",
-            "held-out median": medians[0],
-            "held-out rms": self._absolute(errors.square().mean().sqrt()),
-            "start's median": medians[1],
-            "start's rms": self._absolute(before.square().mean().sqrt()),
-            "reference error": self.error,
-            "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
-        }
-        provenance = {name: value for name, value in provenance.items() if value == value and value != math.inf}
-        name = f"tuned-{numbers.n // calls}x{calls}" if calls > 1 else f"tuned-{numbers.n}"
-        return table.program(self.den.schedule, name, ends=self.span, provenance=provenance)

@@ -1,6 +1,6 @@
 """Levenberg-Marquardt on the mean log error of the end states."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,23 +44,32 @@ class State:
     damping: float = 1e-2
 
 
-def fit(f: Field, numbers: Numbers, noises: Noises, *, forward: bool, dtype: torch.dtype) -> Iterator[State]:
-    """States of falling loss, the start first, until no damping brings it down."""
+def fit(f: Field, tables: Sequence[Numbers], noises: Noises, *, forward: bool, dtype: torch.dtype) -> Iterator[State]:
+    """States of falling loss, the start first, until no damping brings it down. The tables have their numbers in
+    common; of several the mean loss falls."""
     with torch.no_grad():
-        at = State(torch.zeros(numbers.size, dtype=torch.float64), 0.0)
-        at.loss = loss(noises.errors(end_of(f, noises.u, numbers(at.q).to(noises.u.device))))
+        at = State(torch.zeros(tables[0].size, dtype=torch.float64), 0.0)
+        at.loss = _loss(f, tables, noises, at.q)
         yield at
-        while (found := _next(f, numbers, noises, at, forward, dtype)) is not None:
+        while (found := _next(f, tables, noises, at, forward, dtype)) is not None:
             at = found
             yield at
 
 
-def _next(f: Field, numbers: Numbers, noises: Noises, at: State, forward: bool, dtype: torch.dtype) -> State | None:
-    a, b = _normal(f, numbers, noises, at.q, forward, dtype)
+def _loss(f: Field, tables: Sequence[Numbers], noises: Noises, q: torch.Tensor) -> float:
+    ends = (end_of(f, noises.u, numbers(q).to(noises.u.device)) for numbers in tables)
+    return sum(loss(noises.errors(end)) for end in ends) / len(tables)
+
+
+def _next(
+    f: Field, tables: Sequence[Numbers], noises: Noises, at: State, forward: bool, dtype: torch.dtype
+) -> State | None:
+    parts = [_normal(f, numbers, noises, at.q, forward, dtype) for numbers in tables]
+    a, b = (torch.stack(same).mean(0) for same in zip(*parts, strict=True))
     damping, diagonal = at.damping, torch.diag(a.diagonal().clamp_min(1e-12))
     for _ in range(TRIALS):
         q = at.q - torch.linalg.solve(a + damping * diagonal, b)
-        found = loss(noises.errors(end_of(f, noises.u, numbers(q).to(noises.u.device))))
+        found = _loss(f, tables, noises, q)
         if found < at.loss:
             return State(q, found, damping / 4)
         damping *= 4

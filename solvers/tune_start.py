@@ -31,13 +31,18 @@ class Start:
 
     gauge: str
     order: int
-    kind: str
+    spacing: str
     lam: Array
     together: int = 1
 
+    @property
+    def kind(self) -> tuple[str, int, str]:
+        """What is the same for all budgets."""
+        return self.gauge, self.order, self.spacing
+
     def __str__(self) -> str:
         rounds = f", {self.together} calls a round" if self.together > 1 else ""
-        return f"exponential Adams of order {self.order} in {self.gauge} over lam, grid {self.kind}{rounds}"
+        return f"exponential Adams of order {self.order} in {self.gauge} over lam, grid {self.spacing}{rounds}"
 
 
 def starts(
@@ -87,8 +92,8 @@ def _method(solver: Any) -> tuple[str, int]:
     )
 
 
-def best(den: Denoiser, noises: Noises, candidates: list[Start]) -> list[Start]:
-    """Of each gauge the candidate with the least mean log error."""
+def best(den: Denoiser, noises: Noises, candidates: list[tuple[Start, ...]]) -> list[tuple[Start, ...]]:
+    """Of each gauge the candidate with the least mean log error. A candidate has a start for every budget."""
 
     def score(start: Start) -> float:
         numbers = Numbers(start.gauge, start.order, start.lam, together=start.together)
@@ -96,6 +101,6 @@ def best(den: Denoiser, noises: Noises, candidates: list[Start]) -> list[Start]:
         return loss(noises.errors(end_of(field(den, start.gauge), noises.u, table)))
 
     with torch.no_grad():
-        scored = [(score(start), start) for start in candidates]
-    gauges = dict.fromkeys(start.gauge for start in candidates)
-    return [min((s for s in scored if s[1].gauge == name), key=lambda s: s[0])[1] for name in gauges]
+        scored = [(sum(map(score, starts)), starts) for starts in candidates]
+    gauges = dict.fromkeys(starts[0].gauge for starts in candidates)
+    return [min((s for s in scored if s[1][0].gauge == name), key=lambda s: s[0])[1] for name in gauges]

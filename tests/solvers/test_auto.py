@@ -61,8 +61,8 @@ def test_it_is_the_default_and_the_method_that_it_names() -> None:
 
 
 def test_the_data_say_which_table_serves() -> None:
-    """By the size of the samples, or by what the user says of them; none is taken where none was made, and why is in
-    the notes: beyond the widest family, and for guided models. A number of steps is taken at its word."""
+    """By the size of the samples, what the user says of them, and whether the model is guided; none is taken where none
+    was made, and why is in the notes: beyond the widest family, and for guided models of wide data."""
     sch = logsnr.VPLinear()
     den = denoiser(sch)
 
@@ -74,9 +74,9 @@ def test_the_data_say_which_table_serves() -> None:
         return found
 
     assert program(8).grid == program(8, (5,)).grid
-    for wide in (program(8, (320,)), program(8, width=10.0), program(8, width=1e3)):
-        assert not wide.provenance
-        assert any("no universal table: on wide data" in note for note in wide.notes)
+    for wide in (program(8, (320,)), program(8, width=10.0)):
+        assert wide.provenance["width"] == "wide"
+    assert any("beyond 30" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)
     assert "order=3, corrector=False) on karras()" in program(23, width=10.0).name
     assert "order=3, corrector=True) on karras()" in program(24, width=10.0).name == program(24, width=1e3).name
@@ -84,8 +84,8 @@ def test_the_data_say_which_table_serves() -> None:
         lambda x, t, y: den.model(x, t) + y, sch, "x0", conditions={"y": torch.zeros(2, 1)},
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),
     )  # fmt: skip
-    assert not program(8, den=guided).provenance
-    assert any("none was made for guided models" in note for note in program(8, den=guided).notes)
+    assert program(20, den=guided).provenance["width"] == "guided"
+    assert program(20, den=guided, width=10.0).notes[0].startswith("no universal table: none was made for guided")
     assert not any("no universal table" in note for note in program(40).notes)
     with pytest.raises(ValueError, match="width = -1 must be a positive number"):
         program(8, width=-1)

@@ -62,7 +62,7 @@ def fitted_median(*, follow: bool) -> float:
     lam = np.asarray(SCH.half_logsnr(logsnr.grid(SCH, 4)))
     numbers, f = Numbers("eps", 2, lam, follow=follow), field(DEN, "eps")
     noises, other = (Noises(noise(n, s), answers(n, s), 1.0) for n, s in ((96, 0), (200, 1)))
-    *_, last = islice(fit(f, numbers, noises, forward=True, dtype=torch.float64), STEPS + 1)
+    *_, last = islice(fit(f, [numbers], noises, forward=True, dtype=torch.float64), STEPS + 1)
     return float(other.errors(end_of(f, other.u, numbers(last.q))).median())
 
 
@@ -158,7 +158,7 @@ def test_an_interrupt_returns_what_there_is(monkeypatch: pytest.MonkeyPatch) -> 
             calls.append(k)
             yield state
 
-    monkeypatch.setattr("logsnr.solvers.tune.fit", interrupting)
+    monkeypatch.setattr("logsnr.solvers.tune_job.fit", interrupting)
     with pytest.warns(UserWarning, match="the best so far is returned"):
         found = logsnr.tune(DEN, noise(64, 0), [4, 5], gauge="eps")
     assert list(found) == [4]
