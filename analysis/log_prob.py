@@ -199,7 +199,7 @@ def _times(c: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def _tensor(c: Any, like: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(c)).to(like.device).expand_as(like)
+    return torch.from_numpy(np.array(c)).to(like.device).expand_as(like)
 
 
 def _check(den: Any, trajectory: Any, program: Any) -> None:

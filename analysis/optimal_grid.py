@@ -104,10 +104,10 @@ def searched(method: Solver, nfe: int, schedule: Schedule, residuals: Residuals,
     """The grid on which the norm of ``residuals(program)`` has a local minimum, from the best of the `BEGINNINGS`."""
 
     def error(program: Program) -> float:
-        check_elements(program)
         return float(np.linalg.norm(residuals(program)))
 
     programs = {name: Layout(nfe=nfe, grid=name, **layout).program(method, schedule) for name in BEGINNINGS}
+    check_elements(programs[BEGINNINGS[0]])  # as all are of one gauge
     before = {name: error(program) for name, program in programs.items()}
     best = sorted(programs, key=before.__getitem__)[:DESCENTS]
     moved = [_descended(programs[name], method, schedule, layout.get("startup"), residuals) for name in best]

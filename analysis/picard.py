@@ -82,7 +82,7 @@ def picard_sweeps(
     if program.constant:
         raise ValueError(f"{program.name} adds constants, and how fast sweeps converge is known without them only")
     if len(program) < len(program.calls):
-        raise ValueError(f"{program.name} has calls that ask no model; take it as it is without them")
+        raise ValueError(f"{program.name} has calls that ask no model; take the program without known calls")
     times = np.array([*(call.t for call in program), program.grid[-1]])
     alpha, sigma = (np.asarray(f(times))[:, None] for f in (sch.alpha, sch.sigma))
     units = Units(program, np.zeros((3 + len(program.noises), len(stds))))

@@ -89,7 +89,7 @@ class Reversible:
         parameters: Iterable[torch.Tensor] = (),
         **options: Any,
     ) -> torch.Tensor:
-        """The end of the run from ``x``, as ``logsnr.sample(den, x, solver=self, ...)``.
+        """The end of the run from ``x`` (B, ...), in its dtype: ``logsnr.sample(den, x, solver=self, ...)``.
 
         grad:    record gradients to x, to the weights of the denoiser's modules, to its conditions and its guidance
                  scale, in memory that does not grow with the number of steps: the last two states are kept, those

@@ -11,7 +11,7 @@ from ..solvers.call import STATE, Call, NoiseKey
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.planners.checks import count
 from ..solvers.planners.gauge import Nodes
-from ..solvers.program import Program
+from ..solvers.program import Program, check_elements
 from ..solvers.schedules.base import Schedule
 
 STREAMS = 1 << 10  # of a pass; the last one is that of its jump
@@ -34,7 +34,7 @@ class TimeTravel:
     startup:  of multistep solvers, see `logsnr.solve`.
 
     Costs ``repeats`` times the evaluations of the steps in the interval. A node counts as reached at its last visit.
-    Raises ValueError for numbers out of range, and for adaptive solvers.
+    Raises ValueError for numbers out of range, for adaptive solvers, and for those whose programs are in a basis.
     """
 
     solver: Any = "ddim"
@@ -82,6 +82,7 @@ class TimeTravel:
         calls, visit, parts = list[Call](), 0, list[Program]()
         for first, last, times in self._legs(at.lam):
             part = method.program(schedule, grid[first : last + 1], startup=self.startup)
+            check_elements(part)  # programs in a basis have no noise, and jumps do
             parts.append(part)
             for left in reversed(range(times)):
                 if not left:
@@ -89,11 +90,10 @@ class TimeTravel:
                     continue
                 visit += 1
                 *before, end = [_again(call, visit) for call in part]
-                calls += [*before, _jump(end, at[last], at[first], visit)]
-        order = max(self.global_order, 0)
+                calls += [*before, *_jump(end, at[last], at[first], visit)]
         name = f"{method.name}, {self.repeats} times"
         notes = dict.fromkeys(note for part in parts for note in part.notes)
-        return Program(name, order, tuple(grid), tuple(calls), tuple(notes), parts[0].eta)
+        return Program(name, self.global_order, tuple(grid), tuple(calls), tuple(notes), parts[0].eta)
 
     def _legs(self, lam: Array) -> Iterator[tuple[int, int, int]]:
         """(first node, last node, times) of what is planned in one piece."""
@@ -115,11 +115,14 @@ def _again(call: Call, visit: int) -> Call:
     return replace(call, node=None, noises=keys)
 
 
-def _jump(call: Call, t: Nodes, s: Nodes, visit: int) -> Call:
+def _jump(call: Call, t: Nodes, s: Nodes, visit: int) -> list[Call]:
     """The call with the state carried from t back up to s."""
+    scale, std = float(s.alpha / t.alpha), float(s.sigma * np.sqrt(-np.expm1(2 * (s.lam - t.lam))))
+    key = NoiseKey(float(t.t), float(s.t), visit * STREAMS + STREAMS - 1)
+    if call.learned:  # the width that the network says is that of all noises of a call: the jump has a call of its own
+        return [call, Call(float(t.t), (STATE,), (STATE,), np.array([[scale, std]]), noises=(key,))]
     matrix = np.concatenate([call.matrix, np.zeros_like(call.matrix[:, :1])], axis=1)
     state = call.writes.index(STATE)
-    matrix[state] *= s.alpha / t.alpha
-    matrix[state, -1] = s.sigma * np.sqrt(-np.expm1(2 * (s.lam - t.lam)))
-    key = NoiseKey(float(t.t), float(s.t), visit * STREAMS + STREAMS - 1)
-    return replace(call, matrix=matrix, noises=(*call.noises, key))
+    matrix[state] *= scale
+    matrix[state, -1] = std
+    return [replace(call, matrix=matrix, noises=(*call.noises, key))]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.adaptive import TOLERANCE, check_tolerances, inside, limit_weights, report
+from ..solvers.adaptive import TOLERANCE, check_tolerances, inside, limit_weights, report, states_at
 from ..solvers.adaptive_control import Control
-from ..solvers.adaptive_run import STRETCH, Driven, Run
+from ..solvers.adaptive_run import STRETCH, Run
 from ..solvers.answers import check_output
 from ..solvers.arrays import Array, Indices
 from ..solvers.catalogue import Solver
@@ -125,11 +125,8 @@ class AdaptiveTree:
         return found
 
     def _solution(self, path: Path, run: Run, start: torch.Tensor, end: torch.Tensor) -> Solution:
-        times, control = self.times[path], run.control
-        driven = Driven(run.states, control.accepted, control.rejected, run.nfe, tuple(map(np.array, run.grids)))
-        known = dict(zip(self.inner[path].tolist(), run.states, strict=True)) | {times[0]: start}
-        known[times[-1]] = end
-        return report(driven, torch.stack([known[t] for t in times.tolist()]), times, self.calls)
+        times, driven = self.times[path], run.driven()
+        return report(driven, states_at(times, self.inner[path], driven, start, end), times, self.calls)
 
 
 def check_adaptive(methods: Mapping[Path, Any], **fixed: Any) -> Solver:

@@ -61,7 +61,7 @@ class PlannedLeaf(Leaf):
             self.states.append(self.run.memory.slots[STATE].clone())
 
     def solution(self, **more: Any) -> Solution:
-        """Of a run one call after the other; ``more``: what another kind of run has found instead."""
+        """What a run one call after the other has found; ``more``: what another kind of run has found instead."""
         states, calls = torch.stack(self.states).to(self.x.dtype) if self.states else None, len(self.program)
         found = {"x": more.pop("x") if "x" in more else self.run.finish(), "nfe": calls, "rounds": calls, **more}
         return self.finished(Solution(times=self.program.times, trajectory=states, program=self.program, **found))

@@ -198,9 +198,8 @@ def _adaptive(run: AdaptiveTree, trajectory: bool) -> TreeSolution:
 
 def _call(den: TreeDenoiser, x: Any, runs: Mapping[Path, PlannedLeaf], n: int, asked: bool) -> None:
     """Ask the model once, if a leaf does, and carry out call n of every leaf."""
-    seen, told = (
-        {path: part(leaf) for path, leaf in runs.items()} for part in (lambda r: r.run.x, lambda r: r.told[n])
-    )
+    seen = {path: leaf.run.x for path, leaf in runs.items()}
+    told = {path: leaf.told[n] for path, leaf in runs.items()}
     answers = ask(den, x, runs, seen, told, den.conditions, f"call {n + 1}") if asked else seen
     for path, leaf in runs.items():
         with within(path):

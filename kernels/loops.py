@@ -100,18 +100,9 @@ def add_two(call, f, lo, n, space, way, size, like):
     tiles.pick(k, space.names + 8 * a * call.count, space.columns, space.picked)
     places = word(f, word(call.writes, a)) + lo * size, word(f, word(call.writes, b)) + lo * size
     coefs = space.chosen + size * a * call.count, space.chosen + size * b * call.count
+    also = INT + (way.tells > 1)
     return add_columns(
-        like,
-        k,
-        word(space.used, b),
-        space.picked,
-        coefs[0],
-        coefs[1],
-        INT,
-        places[0],
-        places[1],
-        n,
-        INT + (way.tells > 1),
+        like, k, word(space.used, b), space.picked, coefs[0], coefs[1], INT, places[0], places[1], n, also
     )
 
 

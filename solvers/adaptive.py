@@ -114,13 +114,19 @@ def pair_solution(
         den, pair, begin, Nodes.at(den.schedule, inner), control, keep=keep, count=lambda n: count(n + calls)
     )
     calls = calls + int(driven.nfe.max())
-    known = dict(zip(inner.tolist(), driven.states, strict=True)) | {times[0]: state}
-    known[times[-1]] = limit(driven.states[-1], (inner[-1], times[-1]))
-    return report(driven, torch.stack([known[t] for t in times.tolist()]), times, calls)
+    end = limit(driven.states[-1], (inner[-1], times[-1]))
+    return report(driven, states_at(times, inner, driven, state, end), times, calls)
+
+
+def states_at(times: Array, inner: Array, driven: Driven, start: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    """The states (len(times), B, ...): those of a run that stopped at ``inner``, between its own start and end."""
+    known = dict(zip(inner.tolist(), driven.states, strict=True)) | {times[0]: start}
+    known[times[-1]] = end
+    return torch.stack([known[t] for t in times.tolist()])
 
 
 def report(driven: Driven, states: torch.Tensor, times: Array, calls: int) -> Solution:
-    """Calls that are made of the whole batch at once count for every sample."""
+    """The solution. Calls that are made of the whole batch at once count for every sample."""
     together = calls - int(driven.nfe.max(initial=0))
     accepted, rejected, nfe = (torch.from_numpy(n) for n in (driven.accepted, driven.rejected, driven.nfe + together))
     ends = (times[:1], times[-1:])

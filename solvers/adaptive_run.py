@@ -48,7 +48,7 @@ def drive(
     while run.active.any():
         count(run.call())
         run.go_on()
-    return Driven(run.states, control.accepted, control.rejected, run.nfe, tuple(map(np.array, run.grids)))
+    return run.driven()
 
 
 class Run:
@@ -81,6 +81,11 @@ class Run:
             raise
         self.take(answer)
         return self.calls
+
+    def driven(self) -> Driven:
+        """What the run has found, when no sample is active."""
+        grids = tuple(map(np.array, self.grids))
+        return Driven(self.states, self.control.accepted, self.control.rejected, self.nfe, grids)
 
     @property
     def active(self) -> Mask:

@@ -163,6 +163,16 @@ class Principal(Basis):
         return torch.bmm(flat, matrix.expand(len(x), -1, -1)).reshape(x.shape) if len(x) else x
 
 
+def to_coordinates(basis: Basis | None, x: torch.Tensor) -> torch.Tensor:
+    """`Basis.forward`; where there is no basis, the elements themselves."""
+    return x if basis is None else basis.forward(x)
+
+
+def to_samples(basis: Basis | None, x: torch.Tensor) -> torch.Tensor:
+    """`Basis.back`; where there is no basis, the elements themselves."""
+    return x if basis is None else basis.back(x)
+
+
 def check_size(event: Sequence[int]) -> None:
     """ValueError for samples that are too large for a matrix of their own."""
     if prod(event) > LARGEST:

@@ -154,7 +154,7 @@ class Remade:
             self.function(*self._inputs())
 
     def _inputs(self) -> list[Any]:
-        """Those of the function, without what they were made of."""
+        """The inputs of the function, without what they were made of."""
         saved = iter(self.saved.saved_tensors)
         return [_alone(next(saved)) if there else None for there in self.given]
 

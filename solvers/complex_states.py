@@ -83,8 +83,9 @@ def _watching(callback: Callable[..., Any]) -> Callable[..., Any]:
     def three(node: int, t: float, state: torch.Tensor) -> torch.Tensor | None:
         return _changed(from_parts(state), lambda z: callback(node, t, z))
 
-    def four(node: int, t: float, state: torch.Tensor, x0: torch.Tensor) -> torch.Tensor | None:
-        return _changed(from_parts(state), lambda z: callback(node, t, z, from_parts(x0)))
+    def four(node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
+        shown = None if x0 is None else from_parts(x0)
+        return _changed(from_parts(state), lambda z: callback(node, t, z, shown))
 
     return four if takes_x0(callback) else three
 

@@ -17,6 +17,7 @@ import torch
 
 from .answers import check_state
 from .arrays import Array
+from .bases import to_coordinates
 from .call import ONE, STATE, Call
 from .denoiser import Denoiser
 from .interpret import carry_out
@@ -109,7 +110,9 @@ def known_error(den: Denoiser, x: torch.Tensor, program: Program, gaussian: Wien
     """How wrong it is to leave out the first evaluation of ``program``, by one evaluation of the model.
 
     x: (B, ...), real, a few starts, as for `logsnr.sample`. The conditions and the guidance of ``den`` count.
-    ``result`` is to be compared with the error that the program has anyway.
+
+    Returns root mean squares, floats, as parts of the Gaussian's standard deviation: ``answer``, of x0 at the first
+    call, and ``result``, an estimate for the end state: to be compared with the error that the program has anyway.
 
     Raises ValueError or TypeError for what does not fit, for a program that does not ask the model first, and for a
     Gaussian whose variance is 0.
@@ -127,10 +130,7 @@ def known_error(den: Denoiser, x: torch.Tensor, program: Program, gaussian: Wien
     t = program.calls[0].t
     share, rest, _, _ = _filter(gaussian, float(sch.alpha(t)), float(sch.sigma(t)))
     with torch.no_grad():
-        seen, found = (
-            (y if gaussian.basis is None else gaussian.basis.forward(y)).cpu().numpy()
-            for y in (x.double(), den.x0(x, t).double())
-        )
+        seen, found = (to_coordinates(gaussian.basis, y.double()).cpu().numpy() for y in (x, den.x0(x, t)))
     miss: Array = found - share * seen - rest
     size = float(np.sqrt(gaussian.variance.mean()))
     whole = miss, _weight(program, sch, gaussian) * miss

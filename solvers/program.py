@@ -8,20 +8,20 @@ reads this table.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .arrays import Array
 from .bases import Basis
-from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, finite, groups, integer, prune, sequence
+from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, groups, integer, prune, sequence
 from .interpret import NO_NOISE, PairModel, carry_out
 from .plan_json import write_plan
 from .planners.stochasticity import Stochasticity
+from .program_checks import check_disjoint, check_nodes, checked_grid, common_event, written_slots
 from .program_json import read_program, write_program
 from .program_text import program_text
 from .provenance import Provenance, checked
@@ -73,7 +73,7 @@ class Program:
                 raise ValueError(f"name and notes must be strings, not {text!r:.60}")
         put(self, "notes", tuple(self.notes))
         put(self, "order", integer("order", self.order, 0, MAX_ORDER))
-        put(self, "grid", _checked_grid(self.grid))
+        put(self, "grid", checked_grid(self.grid))
         if self.eta is not None and not isinstance(self.eta, Stochasticity):
             raise ValueError(f"eta must be a Stochasticity or None, not {self.eta!r:.60}")
         put(self, "provenance", checked(self.provenance))
@@ -86,13 +86,13 @@ class Program:
             if call.models not in (0, 2):
                 raise ValueError(f"call {n} must have 2 model columns, x0 and eps, before its reads, not {call.models}")
         put(self, "calls", tuple(prune(call.with_pair() for call in calls)))
-        put(self, "slots", 1 + max(_written(self.calls) - {ONE}))
+        put(self, "slots", 1 + max(written_slots(self.calls) - {ONE}))
         put(self, "times", np.array(self.grid))
         self.times.setflags(write=False)
         put(self, "noises", tuple(dict.fromkeys(key for call in self.calls for key in call.noises)))
-        put(self, "event", _event(self.calls))
-        _check_nodes(self.calls, self.steps)
-        _check_disjoint(self.noises)
+        put(self, "event", common_event(self.calls))
+        check_nodes(self.calls, self.steps)
+        check_disjoint(self.noises)
         if self.basis is not None and self.noises:
             raise ValueError("a program in a basis is of the ODE: its calls must not add noise")
 
@@ -179,10 +179,12 @@ class Program:
 
     def with_known(self, schedule: "Schedule", gaussian: "Wiener", calls: int = 1, *, least: float = 10.0) -> "Program":
         """The same program without its first ``calls`` evaluations: their answers are those of a Gaussian's denoiser,
-        a linear function of what they see, see `known`; `logsnr.known_error` says how wrong that is.
+        Wiener's filter ``x0 = m + alpha c (x - alpha m) / (alpha^2 c + sigma^2)``, exact where the noise is far above
+        the spread of the data; `logsnr.known_error` says how wrong it is.
 
-        schedule: what the program was made on. gaussian: a `Wiener`, the mean and the variance of the data. least: how
-        many times its largest standard deviation sigma / alpha must be at each of these calls.
+        schedule: what the program was made on. gaussian: a `Wiener`, the mean m and the variance c of the data, whose
+        shape is that of the coefficients from then on. least: how many times its largest standard deviation
+        sigma / alpha must be at each of these calls.
 
         Raises ValueError where there are no such calls or none would be left, where there is less noise, where a call
         takes the width of its noise from the network, and for shapes that do not fit; TypeError for other types.
@@ -237,49 +239,3 @@ def check_elements(program: Program) -> None:
             f"{program.name} is in the basis {program.basis}, where states are coordinates: "
             "it is run by logsnr.solve and logsnr.sample, and nothing else"
         )
-
-
-def _checked_grid(grid: Any) -> tuple[float, ...]:
-    times = tuple(finite("a time of the grid", t) for t in sequence("grid", grid))
-    if len(times) < 2:
-        raise ValueError(f"grid must have at least 2 times, not {len(times)}")
-    back = times[-1] < times[0]
-    for n, (s, t) in enumerate(pairwise(times)):
-        if s == t or (t < s) is not back:
-            raise ValueError(f"grid must be strictly monotone, but times {n} and {n + 1} are {s:.6g} and {t:.6g}")
-    return times
-
-
-def _written(calls: Iterable[Call]) -> set[int]:
-    """All slots that hold something at some time; ValueError if one is read before."""
-    written, call = {ONE, STATE}, None
-    for n, call in enumerate(calls):
-        if missing := {call.at, *call.reads} - written:
-            raise ValueError(f"call {n} reads slots {sorted(missing)} that nothing has written")
-        written.update(call.writes)
-    if call is None or STATE not in call.writes:
-        raise ValueError("the last call must write the state, slot 0")
-    return written
-
-
-def _check_nodes(calls: Iterable[Call], steps: int) -> None:
-    nodes = [call.node for call in calls if call.node is not None]
-    if any(a >= b for a, b in pairwise(nodes)) or not all(1 <= node <= steps for node in nodes):
-        raise ValueError(f"the nodes that calls reach must increase from 1 to at most {steps}, not be {nodes!s:.60}")
-
-
-def _event(calls: Iterable[Call]) -> tuple[int, ...]:
-    """The shape to which those of per-element coefficients broadcast."""
-    shapes = sorted({call.event for call in calls})
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ValueError(f"per-element coefficients of the shapes {shapes!s:.60} do not fit together") from None
-
-
-def _check_disjoint(keys: Iterable[NoiseKey]) -> None:
-    """ValueError if two different intervals of a stream overlap."""
-    ordered = sorted(keys, key=lambda key: (key.stream, min(key.s, key.t)))
-    for one, other in pairwise(ordered):
-        if one.stream == other.stream and min(other.s, other.t) < max(one.s, one.t):
-            raise ValueError(f"{one} and {other} overlap; split them into the same parts, or give one another stream")

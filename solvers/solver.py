@@ -106,8 +106,9 @@ class Solver:
     def with_known(self, gaussian: "Wiener", calls: int = 1, *, least: float = 10.0) -> "Solver":
         """The solver whose programs are this one's `Program.with_known`: ``nfe=8`` is then a step more than without.
 
-        Programs of no more than ``calls`` evaluations stay as they are, with a note. Raises ValueError for solvers that
-        have no program, or one for each budget, as "auto" has: take `Program.with_known` there.
+        gaussian, calls, least: as for `Program.with_known`. Programs of no more than ``calls`` evaluations stay as they
+        are, with a note. Raises ValueError for solvers that have no program, or one for each budget, as "auto" has:
+        take `Program.with_known` there; and for numbers out of range, TypeError for what is no `Wiener`.
         """
         from .known import KnownStart
 

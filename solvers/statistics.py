@@ -25,7 +25,7 @@ from .arrays import Array
 from .denoiser import Denoiser
 from .grids import WINDOW
 from .planners.curves import Curve, chebyshev_nodes, integrals
-from .planners.gauge import Gauge, Nodes, groups
+from .planners.gauge import Gauge, Nodes, chunks
 from .planners.quadrature import rule
 from .planners.stochasticity import NONE, Stochasticity
 from .recognise import check_fingerprint, check_levels, levels
@@ -179,7 +179,7 @@ class Statistics(Gauge):
         inside = np.isfinite(span)
         x, w = rule(float(np.abs(span[inside]).max(initial=0.0)))
         result, finite = np.zeros((len(span), *self.event)), np.flatnonzero(inside)
-        for some in groups(len(finite), len(x) * prod(self.event)):
+        for some in chunks(len(finite), len(x) * prod(self.event)):
             n = finite[some]
             lam, end = s.lam[n, None] + span[n, None] * x, t.lam[n, None]
             l = self._l.integral(np.concatenate([lam, end], axis=1))  # noqa: E741

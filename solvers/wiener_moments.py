@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .arrays import Array
-from .bases import Basis
+from .bases import Basis, to_coordinates, to_samples
 from .denoiser import Denoiser, device_of, per_sample_times
 from .noise import randn
 from .planners.checks import count
@@ -141,9 +141,8 @@ class _Measured:
         return float(sch.sigma(t)) / float(sch.alpha(t)), times
 
     def _x0(self, y: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-        x = float(self.den.schedule.alpha(float(times[0]))) * (y if self.basis is None else self.basis.back(y))
-        x0 = self.den.x0(x, times)
-        return x0 if self.basis is None else self.basis.forward(x0)
+        x = float(self.den.schedule.alpha(float(times[0]))) * to_samples(self.basis, y)
+        return to_coordinates(self.basis, self.den.x0(x, times))
 
     def _normals(self, n: int) -> torch.Tensor:
         return randn(self.shape, seed=self.seed + n, dtype=self.wide, device=self.device)

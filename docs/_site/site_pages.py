@@ -15,13 +15,13 @@ FOLDERS = {"logsnr": "src/logsnr", "logsnr.solvers": "solvers", "logsnr.kernels"
     f"logsnr.{name}": name for name in ("analysis", "control", "integrations")
 }
 AREAS = {  # of the names of logsnr itself; names in none of them are in the last
-    "sampling": ("Sampling", "sample solve Solution start randn Stepper Picard NonFiniteError"),
+    "sampling": ("Sampling", "sample solve Solution start randn Stepper Picard Rounds StopSampling NonFiniteError"),
     "models": ("Models and guidance", "Denoiser Guidance wrap check log_likelihood"),
     "schedules": (
         "Schedules and grids",
         "Schedule VPLinear VPCosine SubVP VE EDM FlowMatching Trigonometric Discrete Custom grid grid_names Shift",
     ),
-    "solvers": ("Solvers and programs", "solver solver_names Solver Program Call"),
+    "solvers": ("Solvers and programs", "solver solver_names Solver Program Call known_error"),
     "tuning": ("Tuning", "tune calibrate Statistics Wiener"),
     "more": ("More", ""),
 }

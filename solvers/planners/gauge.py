@@ -154,13 +154,13 @@ class Gauge(ABC):
             return np.einsum("nq,njq->nj", self.rate(span * (1 - x), t) * span * w, values)
         values = values * (span * w)[:, None]
         sums = np.empty((*values.shape[:2], prod(self.event)))
-        for some in groups(len(span), shape[1] * sums.shape[2]):
+        for some in chunks(len(span), shape[1] * sums.shape[2]):
             kernels = self.rate(span[some] * (1 - x[some]), t[some])
             sums[some] = values[some] @ kernels.reshape(-1, shape[1], sums.shape[2])
         return sums.reshape(*values.shape[:2], *self.event)
 
 
-def groups(steps: int, numbers: int) -> list[slice]:
+def chunks(steps: int, numbers: int) -> list[slice]:
     """Steps that are planned at once, if each needs so many ``numbers``: those of all elements at all points of all
     steps would be too many."""
     size = max(1, AT_ONCE // max(numbers, 1))

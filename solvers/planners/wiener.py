@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..arrays import Array
-from ..bases import Basis, Principal, basis_of, check_broadcast, check_size
+from ..bases import Basis, Principal, basis_of, check_broadcast, check_size, to_coordinates
 from ..schedules.base import Schedule
 from .gauge import Gauge, Nodes
 from .stochasticity import NONE, Stochasticity
@@ -35,8 +35,8 @@ class Wiener(Gauge):
     mean, variance: numbers, arrays or tensors whose shapes broadcast to each other, of the shape of a sample or one
     that broadcasts to it, as (3, 1, 1) of images. They are kept as float64 arrays. The gauge is that of the ODE:
     there is no eta.
-    basis: whose coordinates' they are: "pixel" or None, the elements themselves; "dct", the orthonormal DCT-II over
-    the last two axes, or the one there is; or a `Basis`.
+    basis: in whose coordinates they are given: "pixel" or None, the elements themselves; "dct", the orthonormal DCT-II
+    over the last two axes, or the one there is; or a `Basis`.
     Raises ValueError for shapes that do not fit, numbers that are not finite, and negative variances.
     """
 
@@ -67,7 +67,8 @@ class Wiener(Gauge):
 
     @classmethod
     def from_data(cls, x0: Any, basis: Any = "pixel") -> "Wiener":
-        """Of the mean and the variance of each coordinate of data x0, (N, *event), N >= 2.
+        """The gauge of the mean and the variance of each coordinate of data x0, (N, *event), N >= 2, an array or a
+        tensor, taken in float64.
 
         basis: "pixel", the elements; "dct", the frequencies of the last two axes, or of the one there is; "pca", the
         principal components of the data, at most 16384; or a `Basis`. Raises ValueError for other bases, and for too
@@ -89,7 +90,8 @@ class Wiener(Gauge):
 
     @classmethod
     def from_moments(cls, mean: Any, covariance: Any, basis: Any = "pca") -> "Wiener":
-        """Of a mean of the shape of a sample, and the covariance (n, n) of its n elements in the order of memory.
+        """The gauge of a mean of the shape of a sample, and the covariance (n, n) of its n elements in the order of
+        memory, arrays or tensors, taken in float64.
 
         basis: as for `from_data`; of others than "pca" the covariance counts by its diagonal there. Directions without
         variance have variance 0. Raises ValueError for shapes that do not fit, and for what is no covariance.
@@ -112,9 +114,8 @@ class Wiener(Gauge):
         else:
             found = _named(basis, mean.shape)
             rows = torch.from_numpy(covariance).reshape(n, *mean.shape)
-            half = rows if found is None else found.forward(rows)  # the transform of columns, then of rows
-            half = half.reshape(n, n).mT.reshape(n, *mean.shape)
-            whole = half if found is None else found.forward(half)
+            half = to_coordinates(found, rows).reshape(n, n)  # the transform of columns, then of rows
+            whole = to_coordinates(found, half.mT.reshape(n, *mean.shape))
             variance = whole.reshape(n, n).diagonal().numpy()
         if found is not None:
             mean = found.forward(torch.from_numpy(mean)[None])[0].numpy()
@@ -122,10 +123,17 @@ class Wiener(Gauge):
 
     @classmethod
     def from_denoiser(cls, den: Any, event_shape: Any, basis: Any = "pixel", **options: Any) -> "Wiener":
-        """Of the mean and the variance that a denoiser knows of its data, without data: see `moments_of`, which has
-        the ``options`` points, rounds, seed, dtype and device.
+        """The gauge of the mean and the variance that a denoiser knows of its data, without data: far out, what it
+        answers is the filter of the Gaussian of these moments, and its slope is the variance's share.
 
-        basis: "pixel" or "dct", or a `Basis`. Raises what `moments_of` raises, and ValueError for other bases.
+        den: a `Denoiser`. event_shape: the shape of a sample. basis: "pixel" or "dct", or a `Basis`.
+        options: points=16, how many states the denoiser sees at once; rounds=16, how many such batches are averaged at
+        each of some ten levels of noise; seed=0, of the states; dtype=torch.float32, of the states; device, by default
+        that of the model. In coordinates that are strongly correlated, as pixels of images are, variances are found
+        with many points and rounds only: take the DCT.
+
+        Raises TypeError for other objects, ValueError for other bases, numbers below 1, shapes that do not fit, and a
+        denoiser whose answers are not finite.
         """
         from ..wiener_moments import moments_of
 

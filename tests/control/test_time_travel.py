@@ -164,6 +164,20 @@ def test_with_a_guide_alone_in_parallel_and_in_a_batch() -> None:
     assert torch.equal(once, logsnr.sample(den, x, solver="ddim", grid=grid))
 
 
+@pytest.mark.parametrize("v", [0.5, 1.0])
+def test_learned_variance_is_not_that_of_jumps(v: float) -> None:
+    """A network that says one v everywhere, in fp32, runs as with that variance."""
+    table = logsnr.Discrete(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    x, grid = logsnr.randn((3, 2, 4), seed=0, dtype=torch.float64), np.array([999.0, 700, 400, 20])
+
+    def end(answer: Callable, variance: Any) -> torch.Tensor:
+        solver = TimeTravel(logsnr.solver("ddpm", variance=variance), 2)
+        return logsnr.sample(logsnr.Denoiser(answer, table, "eps"), x, solver=solver, grid=grid, seed=1)
+
+    found = end(lambda x, t: torch.cat([torch.sin(x), torch.full_like(x, v)], dim=1), "learned")
+    torch.testing.assert_close(found, end(lambda x, t: torch.sin(x), (1 + v) / 2), rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_refused() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"repeats": 0}, "repeats = 0 must be"),
@@ -176,6 +190,9 @@ def test_what_is_refused() -> None:
     for options, message in wrong:
         with pytest.raises(ValueError, match=message):
             TimeTravel(**options)
+    in_basis = logsnr.solver("wiener-1", gaussian=logsnr.Wiener(np.zeros(4), 1.0, basis="dct"))
+    with pytest.raises(ValueError, match="is in the basis dct"):
+        logsnr.solver(TimeTravel(in_basis)).program(VP, logsnr.grid(VP, 3))
     assert TimeTravel("dpmpp-2m").global_order == 1
     assert TimeTravel("heun").global_order == 2
     assert hash(TimeTravel("heun")) == hash(TimeTravel("heun"))

@@ -1,56 +1,18 @@
-"""Calls that need no evaluation: on Gaussian data the same result for less, and what others lose; every executor."""
+"""Calls that need no evaluation: on Gaussian data the same result for less; their tables and their solvers."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
-from runpy import run_path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from known_calls import EDM, F64, GAUSSIAN, ROUND_OFF, VP, WIENER, ZERO_SNR, counted, planned, start
 
 import logsnr
 from logsnr import analysis
-from logsnr.control import TreeDenoiser, solve_tree
-from logsnr.integrations import k_diffusion
 from logsnr.solvers.program import Call, Program
 
-EDM, VP, ZERO_SNR = logsnr.EDM(), logsnr.VPLinear(), logsnr.Trigonometric()
-F64 = torch.float64
-WIENER = logsnr.Wiener(np.array([0.5, -1.0, 0.0]), np.array([0.3, 1.0, 0.1]))
-GAUSSIAN = analysis.Gaussian(WIENER.mean.copy(), WIENER.variance.copy())
 SOLVERS = ["ddim", "dpm-3m", "unipc-3", "heun-rho", "res-2s", "ipndm-3", "gradient-estimation", "sde-dpmpp-2m", "ddpm"]
-LESS = 1e-12
-OTHER = analysis.GaussianMixture(
-    0.5 * torch.randn(8, 16, generator=torch.Generator().manual_seed(0), dtype=F64), torch.full((8,), 0.05, dtype=F64)
-)
-
-
-class Counted:
-    """A model that counts how often it is asked."""
-
-    def __init__(self, den: logsnr.Denoiser) -> None:
-        self.den, self.asked, self.times = den, 0, list[float]()
-
-    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        self.asked += 1
-        self.times.append(float(t[0]))
-        return self.den.model(x, t)
-
-
-def counted(sch: logsnr.Schedule, head: str = "x0", problem: Any = GAUSSIAN) -> tuple[Counted, logsnr.Denoiser]:
-    model = Counted(problem.denoiser(sch, head))
-    return model, logsnr.Denoiser(model, sch, head)
-
-
-def start(sch: logsnr.Schedule, size: int = 3, dtype: torch.dtype = F64) -> torch.Tensor:
-    return logsnr.start(sch, (4, size), seed=0, dtype=dtype)
-
-
-def planned(name: str, sch: logsnr.Schedule = EDM, steps: int = 6, **options: Any) -> Program:
-    options = {"gaussian": WIENER} | options if name.startswith("wiener") else options
-    return logsnr.solver(name, **options).program(sch, logsnr.grid(sch, steps))
 
 
 @pytest.mark.parametrize("name", [*SOLVERS, "wiener-2"])
@@ -67,7 +29,7 @@ def test_on_a_gaussian_it_is_the_same_for_one_evaluation_less(name: str, sch: lo
     assert program.calls[0].t not in after.times
     assert found.trajectory is not None
     assert len(found.trajectory) == 7
-    torch.testing.assert_close(found.x, wanted.x, rtol=LESS, atol=LESS)
+    torch.testing.assert_close(found.x, wanted.x, rtol=ROUND_OFF, atol=ROUND_OFF)
 
     stepper, asked = logsnr.Stepper(known, sch, "x0", x, seed=3), 0
     while not stepper.done:
@@ -79,7 +41,7 @@ def test_on_a_gaussian_it_is_the_same_for_one_evaluation_less(name: str, sch: lo
 
     matrix = known.calls[0].matrix * 1.001
     wrong = replace(known, calls=(replace(known.calls[0], matrix=matrix), *known.calls[1:]))
-    assert (logsnr.sample(other, x, solver=wrong, seed=3) - wanted.x).abs().max() > 1e6 * LESS
+    assert (logsnr.sample(other, x, solver=wrong, seed=3) - wanted.x).abs().max() > 1e6 * ROUND_OFF
 
 
 @pytest.mark.parametrize("head", ["x0", "eps", "v"])
@@ -105,48 +67,9 @@ def test_numbers_and_elements() -> None:
     for size in (3, 5):
         x = start(EDM, size)
         ends = [logsnr.sample(den, x, solver=one) for one in (plain, program)]
-        torch.testing.assert_close(*ends, rtol=LESS, atol=LESS)
+        torch.testing.assert_close(*ends, rtol=ROUND_OFF, atol=ROUND_OFF)
     with pytest.raises(ValueError, match=r"coefficients for samples of shape \(3,\), not \(5,\)"):
         logsnr.sample(den, start(EDM, 5), solver=by_element)
-
-
-def test_parallel_runs() -> None:
-    """At tolerance 0 the bits of the sequential run, in no more rounds than evaluations; calls at the start and in the
-    middle of a program that ask nothing are no rows of the model's batch."""
-    known = planned("sde-dpmpp-2m", steps=8).with_known(EDM, WIENER)
-    calls = [*known.calls]
-    calls[3] = known.with_known(EDM, WIENER, 3, least=0.0).calls[3]
-    program, sizes = replace(known, calls=tuple(calls)), list[int]()
-
-    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(x))
-        return x / (1 + x * x) - 0.3 * t.reshape(-1, 1)
-
-    den = logsnr.Denoiser(model, EDM, "x0")
-    wanted = logsnr.sample(den, start(EDM), solver=program, seed=1)
-    for window in (None, 2):
-        sizes.clear()
-        seen = list[int]()
-        found = logsnr.solve(
-            den, start(EDM), solver=program, seed=1, parallel=logsnr.Picard(window=window, tol=0.0),
-            callback=lambda node, t, x, seen=seen: seen.append(node),
-        )  # fmt: skip
-        assert torch.equal(found.x, wanted)
-        assert seen == list(range(1, known.steps + 1))
-        assert found.rounds == len(sizes) <= len(program) + 1 == len(program.calls) - 1
-        assert found.certificate is not None
-        assert int(found.certificate.nfe.sum()) == sum(sizes)
-    near = logsnr.sample(den, start(EDM), solver=program, seed=1, parallel=logsnr.Picard(tol=1e-4))
-    assert (near - wanted).norm() < 1e-2 * wanted.norm()
-
-
-def test_rounds() -> None:
-    """Calls that ask nothing are no rows of a round."""
-    known = planned("res-2s").with_known(EDM, WIENER)
-    model, den = counted(EDM)
-    found = logsnr.solve(den, start(EDM), solver=known, parallel=logsnr.Rounds())
-    assert found.nfe == found.rounds == model.asked == len(known)
-    torch.testing.assert_close(found.x, logsnr.sample(den, start(EDM), solver=known), rtol=LESS, atol=LESS)
 
 
 def test_a_gaussian_in_a_basis() -> None:
@@ -157,118 +80,11 @@ def test_a_gaussian_in_a_basis() -> None:
     known, (model, den) = program.with_known(EDM, wiener), counted(EDM, problem=problem)
     found = logsnr.sample(den, start(EDM), solver=known)
     assert model.asked == len(known) == len(program) - 1
-    torch.testing.assert_close(found, logsnr.sample(den, start(EDM), solver=program), rtol=LESS, atol=LESS)
-    assert max(logsnr.known_error(den, start(EDM), program, wiener)) < LESS
+    torch.testing.assert_close(found, logsnr.sample(den, start(EDM), solver=program), rtol=ROUND_OFF, atol=ROUND_OFF)
+    assert max(logsnr.known_error(den, start(EDM), program, wiener)) < ROUND_OFF
     for other in (planned("wiener-2"), planned("sde-dpmpp-2m")):
         with pytest.raises(ValueError, match="with its own coefficients by element, or noise"):
             other.with_known(EDM, wiener)
-
-
-def test_gradients_and_checkpoints() -> None:
-    """Through the call that asks nothing too, whole and in groups."""
-    known, ends = planned("dpm-3m").with_known(EDM, WIENER), []
-    for options in ({}, {"checkpoint": 2}):
-        _model, den = counted(EDM)
-        x = start(EDM).requires_grad_()
-        found = logsnr.solve(den, x, solver=known, grad=True, **options)
-        assert found.nfe == len(known)
-        (slope,) = torch.autograd.grad(found.x.sum(), x)
-        ends.append((found.x.detach(), slope))
-    program = planned("dpm-3m")
-    x = start(EDM).requires_grad_()
-    (wanted,) = torch.autograd.grad(logsnr.sample(counted(EDM)[1], x, solver=program, grad=True).sum(), x)
-    for end, slope in ends:
-        torch.testing.assert_close(end, ends[0][0], rtol=0, atol=0)
-        torch.testing.assert_close(slope, wanted, rtol=LESS, atol=LESS)
-
-
-def test_guidance_costs_two_evaluations_less() -> None:
-    """Guidance by columns of the table and by itself; a rule that splits what is seen changes nothing there."""
-    y, program = torch.zeros(4, dtype=F64), planned("dpm-2m")
-    known = program.with_known(EDM, WIENER)
-    for kind, parallel in (("cfg", None), ("cfg++", None), ("cfg", logsnr.Picard(tol=0.0))):
-        rows = list[int]()
-
-        def model(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor, rows: list[int] = rows) -> torch.Tensor:
-            rows.append(len(x))
-            return GAUSSIAN.denoiser(EDM).model(x, t)
-
-        guidance = logsnr.Guidance(3.0 if kind == "cfg" else 0.6, uncond={"y": y}, kind=kind)
-        den = logsnr.Denoiser(model, EDM, "x0", conditions={"y": y}, guidance=guidance)
-        wanted = logsnr.sample(den, start(EDM), solver=program)
-        rows.clear()
-        found = logsnr.solve(den, start(EDM), solver=known, parallel=parallel)
-        torch.testing.assert_close(found.x, wanted, rtol=LESS, atol=LESS)
-        if parallel is None:
-            assert found.nfe == 2 * len(known) == sum(rows) / 4
-            assert found.rounds == len(known)
-
-
-def test_callbacks_and_trees() -> None:
-    """A callback is told of every node; there is no x0 where nothing was asked. Leaves go on together."""
-    known, told = planned("ddim", VP).with_known(VP, WIENER), list[Any]()
-    _, den = counted(VP)
-    logsnr.solve(den, start(VP), solver=known, callback=lambda node, t, x, x0: told.append((node, x0 is None)))
-    assert told == [(1, True), *((n, False) for n in range(2, 7))]
-    heard = list[float]()
-
-    def both(x: Any, t: Any) -> Any:
-        heard.append(float(t["a"][0]))
-        return {"a": den.model(x["a"], t["a"]), "b": den.model(x["b"], t["b"])}
-
-    tree = TreeDenoiser(both, {"a": VP, "b": VP}, "x0")
-    found = solve_tree(tree, {"a": start(VP), "b": start(VP)}, solver=known)
-    assert found.nfe == len(heard)
-    assert torch.equal(found.x["a"], logsnr.sample(den, start(VP), solver=known))
-
-
-def test_loops_of_others() -> None:
-    """k-diffusion's loops ask less; plans for other servers too, with the bits of the library."""
-    program = planned("dpm-2m", logsnr.EDM(0.1, 80.0))
-    known = program.with_known(EDM, logsnr.Wiener(0.0, 0.3))
-    asked, begun = list[float](), list[int]()
-
-    def network(x: Any, t: Any) -> Any:
-        return x * (0.25 + t) / (1 + x * x)
-
-    def model(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        asked.append(float(sigma[0]))
-        return network(x, sigma.reshape(-1, 1))
-
-    end = k_diffusion.sampler(known)(
-        model, start(EDM), torch.from_numpy(known.times.copy()), callback=lambda d: begun.append(d["i"])
-    )
-    den = logsnr.Denoiser(model, EDM, "x0")
-    assert asked == list(known.grid[1:-1])
-    assert begun == [1, 2, 3, 4, 5]
-    assert torch.equal(end, logsnr.sample(den, start(EDM), solver=known))
-    run, told = run_path(str(Path(__file__).parents[2] / "examples" / "run_program.py"))["run"], list[float]()
-    there = run(
-        known.to_json(den), start(EDM).numpy(), lambda x, t, answers: [network(x, t)] if not told.append(t) else []
-    )
-    assert np.array_equal(there, end.numpy())
-    assert told == asked[: len(known)]
-
-
-def test_diffusers_refuses() -> None:
-    pytest.importorskip("diffusers")
-    from logsnr.integrations.diffusers import LogSNRScheduler
-
-    known = planned("dpm-2m", VP).with_known(VP, WIENER, least=3.0)
-    with pytest.raises(ValueError, match="calls that ask no model"):
-        LogSNRScheduler(solver=known.to_json(), timestep_type="continuous").set_timesteps(6)
-
-
-def test_density_of_steps() -> None:
-    """The log-density of the steps of a stochastic run is that of the ordinary program, where the model is exact."""
-    program = planned("ddpm", VP)
-    known, (model, den) = program.with_known(VP, WIENER), counted(VP)
-    path = logsnr.solve(den, start(VP), solver=program, seed=1, trajectory=True).trajectory
-    assert path is not None
-    wanted = logsnr.log_prob(den, path, program).steps
-    model.asked = 0
-    torch.testing.assert_close(logsnr.log_prob(den, path, known).steps, wanted, rtol=1e-9, atol=1e-9)
-    assert model.asked == len(known)
 
 
 @pytest.mark.parametrize("name", ["dpm-3m", "sde-dpmpp-2m"])
@@ -372,79 +188,3 @@ def test_too_few_calls() -> None:
     few = logsnr.solver("ddim").with_known(WIENER, 2).program(EDM, [80.0, 20.0, 1.0])
     assert len(few) == 2
     assert "no call is left out of so few: 2" in few.notes
-
-
-def test_how_wrong_it_is() -> None:
-    """On other data the first answer is off by the square of spread / sigma, and the estimate of what that does to the
-    end is right within a factor of 5; it costs one evaluation, of a few starts."""
-    x0 = OTHER.sample(4096, generator=torch.Generator().manual_seed(1))
-    wiener, program = logsnr.Wiener.from_data(x0), planned("dpm-3m")
-    model, den = counted(EDM, problem=OTHER)
-    x = logsnr.start(EDM, (64, 16), seed=0, dtype=F64)
-    error = logsnr.known_error(den, x[:8], program, wiener)
-    assert model.asked == 1
-    ends = [logsnr.sample(den, x, solver=one) for one in (program, program.with_known(EDM, wiener))]
-    change = float((ends[0] - ends[1]).square().mean().sqrt()) / float(np.sqrt(wiener.variance.mean()))
-    assert 0.2 * change < error.result < 5 * change < 0.02
-    assert 1e-3 < error.answer < 0.03
-    exact = logsnr.known_error(counted(EDM)[1], start(EDM), planned("dpm-3m"), WIENER)
-    assert max(exact) < LESS
-
-
-def test_an_evaluation_more_for_the_rest() -> None:
-    """On a 16-D mixture with EDM's range, 5 evaluations reach further when the first call is known."""
-    x0 = OTHER.sample(4096, generator=torch.Generator().manual_seed(1))
-    wiener, den = logsnr.Wiener.from_data(x0), OTHER.denoiser(EDM)
-    x = logsnr.start(EDM, (64, 16), seed=0, dtype=F64)
-    exact = logsnr.sample(den, x, solver="dpm-3m", steps=100)
-    for name in ("ddim", "dpm-2m", "dpm-3m"):
-        programs = planned(name, steps=5), planned(name).with_known(EDM, wiener)
-        before, after = ((logsnr.sample(den, x, solver=one) - exact).norm() for one in programs)
-        assert len(programs[0]) == len(programs[1]) == 5
-        assert after < 0.95 * before
-
-
-def test_what_does_not_fit() -> None:
-    program = planned("dpm-2m")
-    for calls in (0, 6, True, 1.0):
-        with pytest.raises(ValueError, match="calls must be from 1 to 5, of 6 evaluations"):
-            program.with_known(EDM, WIENER, calls)  # type: ignore[arg-type]
-    with pytest.raises(
-        ValueError, match=r"at call 2, t = 2\.33921, sigma / alpha is 2\.34, and the largest .* data 1:"
-    ):
-        planned("dpm-2m", steps=6).with_known(EDM, WIENER, 4)
-    with pytest.raises(ValueError, match="least = -1"):
-        program.with_known(EDM, WIENER, least=-1)
-    with pytest.raises(TypeError, match=r"gaussian must be a logsnr\.Wiener, not float"):
-        program.with_known(EDM, 0.3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="schedule"):
-        program.with_known(WIENER, EDM)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="was made for another schedule"):
-        program.with_known(VP, WIENER)
-    with pytest.raises(ValueError, match=r"gaussian is of samples of shape \(5,\), and .* \(3,\)"):
-        planned("wiener-2").with_known(EDM, logsnr.Wiener(np.zeros(5), 1.0))
-    for name in ("auto", "dpm-fast", "bosh3"):
-        with pytest.raises(ValueError, match=f"{name} has no program of its own on a grid"):
-            logsnr.solver(name).with_known(WIENER)
-    with pytest.raises(TypeError, match=r"gaussian must be a logsnr\.Wiener"):
-        logsnr.solver("ddim").with_known(0.3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="calls = 0 must be an integer"):
-        logsnr.solver("ddim").with_known(WIENER, 0)
-    learned = logsnr.solver("ddpm", variance="learned").program(VP, logsnr.grid(VP, 6))
-    with pytest.raises(ValueError, match="takes the width of its noise from the network"):
-        learned.with_known(VP, WIENER)
-    _, den = counted(EDM)
-    with pytest.raises(ValueError, match="does not ask the model first"):
-        logsnr.known_error(den, start(EDM), program.with_known(EDM, WIENER), WIENER)
-    with pytest.raises(ValueError, match="variance of the Gaussian is 0"):
-        logsnr.known_error(den, start(EDM), program, logsnr.Wiener(0.0, 0.0))
-    with pytest.raises(TypeError, match="den must be"):
-        logsnr.known_error(den.model, start(EDM), program, WIENER)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="program must be"):
-        logsnr.known_error(den, start(EDM), "dpm-2m", WIENER)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"samples of shape \(3,\), not \(5,\)"):
-        logsnr.known_error(den, start(EDM, 5), program, WIENER)
-    with pytest.raises(ValueError, match="must be real"):
-        logsnr.known_error(den, start(EDM).to(torch.complex128), program, WIENER)
-    with pytest.raises(ValueError, match="calls that ask no model"):
-        analysis.picard_sweeps(program.with_known(EDM, logsnr.Wiener(0.0, 1.0)), EDM, 1.0)
