@@ -3,7 +3,8 @@
     python -m logsnr.bench.unseen [--problem digits] [--range flow] [--tune 192]
 
 Median and root-mean-square errors on noise that nothing was fitted to, as ratios to the best named solver without noise
-on its best grid at the same budget: of what `auto` takes, and of the universal table for the problem's width.
+on its best grid at the same budget: of what `auto` takes for the width that `data_width` finds, and of the universal
+table for the problem's width.
 """
 
 import time
@@ -29,6 +30,7 @@ from ..solvers.schedules.formulas import EDM, FlowMatching, VPLinear
 from ..solvers.schedules.tabulated import Discrete
 from ..solvers.tune import tune
 from ..solvers.tune_teacher import ends
+from ..solvers.width import data_width
 from .command import run_command
 from .problems import digits_net, photos_net
 
@@ -97,7 +99,8 @@ def unseen(
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
             budget: dict[str, Any] = {"nfe": n}
-            tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", budget)]
+            measured = {"width": data_width(den, x[:64])}
+            tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", budget | measured)]
             program = solver(Universal(width=width)).program(sch, grid(sch, n))
             tried += [(f"width={width:g}", program, {})] if program.provenance else []
             for label, how, options in tried:

@@ -85,7 +85,8 @@ def warn_of_wide(program: Any, end: torch.Tensor) -> None:
         return
     warnings.warn(
         f"{program.name}: the samples have a standard deviation of {found:.3g} in their widest direction, and the "
-        f"table is for data up to {most:.3g}: its error may be large there; say width={found:.2g}, or name a solver",
+        f"table is for data up to {most:.3g}: its error may be large there; say width={found:.2g} (logsnr.data_width "
+        "measures it), or name a solver",
         stacklevel=4,
     )
 

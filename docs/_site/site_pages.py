@@ -21,7 +21,7 @@ AREAS = {  # of the names of logsnr itself; names in none of them are in the las
         "Schedules and grids",
         "Schedule VPLinear VPCosine SubVP VE EDM FlowMatching Trigonometric Discrete Custom grid grid_names Shift",
     ),
-    "solvers": ("Solvers and programs", "solver solver_names Solver Program Call known_error"),
+    "solvers": ("Solvers and programs", "solver solver_names Solver Program Call known_error data_width"),
     "tuning": ("Tuning", "tune calibrate Statistics Wiener"),
     "more": ("More", ""),
 }

@@ -29,6 +29,7 @@ from .solvers.solution import Solution
 from .solvers.statistics import Statistics
 from .solvers.tune import tune
 from .solvers.watching import StopSampling
+from .solvers.width import data_width
 
 if TYPE_CHECKING:
     from .analysis import log_likelihood, log_prob
@@ -74,6 +75,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "check",
+    "data_width",
     "grid",
     "grid_names",
     "known_error",

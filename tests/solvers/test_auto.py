@@ -85,7 +85,7 @@ def test_the_data_say_which_table_serves() -> None:
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),
     )  # fmt: skip
     assert program(8, den=guided).provenance["width"] == "guided"
-    assert program(8, den=guided, width=10.0).notes[0].startswith("no universal table: none was made for guided")
+    assert any("none was made for guided" in note for note in program(8, den=guided, width=10.0).notes)
     assert not any("no universal table" in note for note in program(40).notes)
     with pytest.raises(ValueError, match="width = -1 must be a positive number"):
         program(8, width=-1)

@@ -1,0 +1,41 @@
+"""The width of data, read off one call of a denoiser."""
+
+import pytest
+import torch
+
+import logsnr
+from logsnr.analysis.mixture import GaussianMixture
+
+F64 = torch.float64
+
+
+@pytest.mark.parametrize("sch", [logsnr.EDM(), logsnr.VPLinear(), logsnr.FlowMatching()], ids=repr)
+@pytest.mark.parametrize("width", [0.5, 3.0, 20.0])
+def test_of_gaussians(sch: logsnr.Schedule, width: float) -> None:
+    """Of 64 noises, to a third of it: above the noise's own spread, and whatever the range."""
+    spectrum = width * torch.arange(1, 33, dtype=F64) ** -1.0
+    den = GaussianMixture(torch.zeros(1, 32, dtype=F64) + 0.3, (spectrum**2)[None]).denoiser(sch)
+    found = logsnr.data_width(den, logsnr.start(sch, (64, 32), seed=0, dtype=F64))
+    assert 0.75 * width < found < 1.35 * width
+
+
+def test_it_chooses_the_table() -> None:
+    sch = logsnr.EDM()
+    den = GaussianMixture(torch.zeros(1, 64, dtype=F64), torch.full((1, 64), 0.01, dtype=F64)).denoiser(sch)
+    x = logsnr.start(sch, (64, 64), seed=0, dtype=F64)
+    wide = GaussianMixture(torch.tensor([[-8.0, *[0.0] * 63], [8.0, *[0.0] * 63]]), torch.full((2, 64), 0.1))
+    for denoiser, kind in ((den, "narrow"), (wide.denoiser(sch), "wide")):
+        program = logsnr.solve(denoiser, x[:2], nfe=8, width=logsnr.data_width(denoiser, x)).program
+        assert program is not None
+        assert program.provenance["width"] == kind
+
+
+def test_what_is_refused() -> None:
+    sch = logsnr.EDM()
+    den = GaussianMixture(torch.zeros(1, 2), torch.ones(1, 2)).denoiser(sch)
+    with pytest.raises(ValueError, match="at least 8"):
+        logsnr.data_width(den, torch.ones(4, 2))
+    with pytest.raises(TypeError, match=r"logsnr\.Denoiser, not str"):
+        logsnr.data_width("den", torch.ones(8, 2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="not finite"):
+        logsnr.data_width(logsnr.Denoiser(lambda x, t: x * torch.nan, sch, "x0"), torch.ones(8, 2))
