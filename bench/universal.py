@@ -60,7 +60,8 @@ def start(span: tuple[float, float], kinds: Kinds, n: int) -> Numbers:
     low, high = span if finite else np.clip(span, -1.5 - math.log(kinds.width[1]), 4.0).tolist()
     lam = np.linspace(low, high, n + 1)
     lam[[0, -1]] = span
-    return Numbers("eps" if finite else "x0", 3 if n > 5 else 2, lam, consistent=kinds.consistent)
+    order = 3 if n > (6 if kinds.scales[1] > 1 else 5) else 2
+    return Numbers("eps" if finite else "x0", order, lam, consistent=kinds.consistent)
 
 
 def fitted(train: Part, test: Part, numbers: Numbers, iterations: int) -> tuple[torch.Tensor, dict[str, float]]:

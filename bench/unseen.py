@@ -22,6 +22,7 @@ from ..analysis.mixture import GaussianMixture
 from ..solvers.catalogue import solver, solver_names
 from ..solvers.denoiser import Denoiser
 from ..solvers.grids import grid
+from ..solvers.guidance import Guidance
 from ..solvers.noise import start
 from ..solvers.planners.universal import Universal
 from ..solvers.sampling import sample
@@ -59,12 +60,34 @@ def image(sch: Schedule, dim: int, components: int, seed: int, width: float, dec
     return GaussianMixture(0.9 * mu * spectrum, s2, torch.softmax(0.3 * odds, 0)).denoiser(sch)
 
 
+def guided(sch: Schedule, dim: int, components: int, seed: int, scale: float, spread: float) -> Denoiser:
+    """Guidance of this scale to the first half of the components; `HELD_OUT` samples."""
+    g = torch.Generator().manual_seed(seed)
+    mu, s2 = (torch.randn(components, dim, generator=g, dtype=torch.float64) for _ in range(2))
+    odds, half = torch.softmax(torch.randn(components, generator=g, dtype=torch.float64), 0), components // 2
+    mu, s2 = spread * mu, torch.exp(0.7 * s2 - 3)
+    both, one = (GaussianMixture(mu[:k], s2[:k], odds[:k] / odds[:k].sum()) for k in (components, half))
+
+    def model(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        levels = (level(t.reshape(-1, 1)) for level in (sch.alpha, sch.sigma))
+        alpha, sigma = (torch.as_tensor(level) for level in levels)
+        return torch.where(label > 0, one.posterior(x, alpha, sigma)[0], both.posterior(x, alpha, sigma)[0])
+
+    label = torch.ones(HELD_OUT, 1)
+    guidance = Guidance(scale, uncond={"label": torch.zeros_like(label)})
+    return Denoiser(model, sch, "x0", conditions={"label": label}, guidance=guidance)
+
+
 PROBLEMS: dict[str, tuple[Callable[[Schedule], Denoiser], tuple[int, ...], float]] = {  # with the shape and the width
     "mixture-16": (lambda sch: mixture(sch, 16, 8, 3), (16,), 2.0),
     "mixture-64": (lambda sch: mixture(sch, 64, 10, 11), (64,), 2.0),
     "digits": (lambda sch: Empirical(load_digits()[0], 0.05).denoiser(sch), (1, 8, 8), 2.0),
     "image-7": (lambda sch: image(sch, 64, 20, 5, 7.0, 1.2), (64,), 7.0),
     "image-15": (lambda sch: image(sch, 64, 20, 6, 15.0, 1.5), (64,), 15.0),
+    "guided-4": (lambda sch: guided(sch, 16, 8, 3, 4.0, 0.5), (16,), 2.0),
+    "guided-8": (lambda sch: guided(sch, 16, 8, 3, 8.0, 0.5), (16,), 2.0),
+    "pair-4": (lambda sch: guided(sch, 2, 2, 3, 4.0, 2.0), (2,), 2.0),
+    "pair-8": (lambda sch: guided(sch, 2, 2, 3, 8.0, 2.0), (2,), 2.0),
     "digits-net": (lambda _: digits_net().denoiser, (1, 8, 8), 2.0),
     "photos-net": (lambda _: photos_net().denoiser, (3, 16, 16), 14.0),
 }
@@ -99,9 +122,9 @@ def unseen(
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
             budget: dict[str, Any] = {"nfe": n}
-            measured = {"width": data_width(den, x[:64])}
+            measured = {"width": data_width(den, x)}
             tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", budget | measured)]
-            program = solver(Universal(width=width)).program(sch, grid(sch, n))
+            program = solver(Universal(width, guided=den.guidance is not None)).program(sch, grid(sch, n))
             tried += [(f"width={width:g}", program, {})] if program.provenance else []
             for label, how, options in tried:
                 found = errors(how, **options)

@@ -27,9 +27,7 @@ def data_width(den: Denoiser, x: torch.Tensor) -> float:
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
     check_state(x)
     if len(x) < FEWEST:
-        raise ValueError(
-            f"x holds {len(x)} noises; a width needs at least {FEWEST}, and 64 are a good number"
-        )
+        raise ValueError(f"x holds {len(x)} noises; a width needs at least {FEWEST}, and 64 are a good number")
     sch = den.schedule
     t = sch.t_start if float(sch.half_logsnr(sch.t_start)) >= -math.log(NOISY) else float(sch.time(-math.log(NOISY)))
     v = float(sch.sigma(t)) / float(sch.alpha(t))
