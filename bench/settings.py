@@ -23,9 +23,11 @@ from ..solvers.catalogue import solver, solver_names
 from ..solvers.denoiser import Denoiser
 from ..solvers.finite import NonFiniteError
 from ..solvers.grids import GRIDS
+from ..solvers.guidance import Guidance
 from ..solvers.heads import HEADS
 from ..solvers.noise import start
-from ..solvers.parallel.settings import Picard
+from ..solvers.parallel.settings import Picard, Rounds
+from ..solvers.planners.wiener import Wiener
 from ..solvers.program import Program
 from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
@@ -55,9 +57,31 @@ HOW: dict[str, Any] = {
 }  # fmt: skip
 
 
-def bounded(head: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def bounded(head: str) -> Callable[..., torch.Tensor]:
     """A model whose answers lie in [-1, 1], whatever it is asked."""
-    return lambda x, t: torch.tanh(x.float() * 0.7).to(x.dtype) * (0.1 if head == "score" else 1.0)
+
+    def model(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        z = x.float() * 0.7 if y is None else x.float() * 0.7 + y.reshape(-1, *[1] * (x.ndim - 1))
+        return torch.tanh(z).to(x.dtype) * (0.1 if head == "score" else 1.0)
+
+    return model
+
+
+def gaussian(r: random.Random, event: tuple[int, ...]) -> Wiener:
+    """Of numbers, of elements, or of coordinates."""
+    mean = np.linspace(-0.5, 0.5, event[-1])
+    return r.choice([Wiener(0.1, 0.3), Wiener(mean, 0.3), Wiener(mean, 0.3, basis="dct")])
+
+
+def guided(r: random.Random, batch: int) -> dict[str, Any]:
+    """Conditions and guidance of a denoiser."""
+    y = torch.linspace(-1, 1, batch)
+    scale = r.choice([0.0, 1.5, 0.5 + y.abs(), lambda lam: np.where(lam < 0, 1.0, 2.0)])
+    kind, interval = r.choice(["cfg", "cfg", "cfg++", "rescale"]), r.choice([None, (-2.0, 2.0)])
+    if kind == "cfg++" and isinstance(scale, torch.Tensor):
+        scale = 0.5
+    guidance = Guidance(scale, interval, {"y": -y}, kind=kind, batched=r.random() < 0.7)
+    return {"conditions": {"y": y}, "guidance": guidance}
 
 
 def setting(number: int) -> tuple[Denoiser, torch.Tensor, dict[str, Any]]:
@@ -65,9 +89,9 @@ def setting(number: int) -> tuple[Denoiser, torch.Tensor, dict[str, Any]]:
     r = random.Random(number)
     sch, head, shape = r.choice(SCHEDULES)(), r.choice(HEADS), r.choice(SHAPES)
     dtype, model_dtype = r.choice(DTYPES), r.choice((None, *DTYPES))
-    den = Denoiser(bounded(head), sch, head, dtype=model_dtype, time=r.choice(["t", "1000t", "sigma", "c_noise"]))
-    name = r.choice(solver_names())
-    known = solver(name)
+    time, name = r.choice(["t", "1000t", "sigma", "c_noise"]), r.choice(solver_names())
+    asked = guided(r, shape[0]) if r.random() < 0.3 else {}
+    den, known = Denoiser(bounded(head), sch, head, dtype=model_dtype, time=time, **asked), solver(name)
     given: dict[str, Any] = {o: OPTIONS[o](r) for o in known.options if o in OPTIONS and r.random() < 0.4}
     if known.planner is None or (known.adaptive and r.random() < 0.3):
         given |= {"rtol": r.choice([1e-1, 1e-2]), "atol": r.choice([1e-1, 1e-2])}
@@ -75,16 +99,20 @@ def setting(number: int) -> tuple[Denoiser, torch.Tensor, dict[str, Any]]:
         given[r.choice(["steps", "steps", "nfe"])] = r.choice([1, 2, 3, 5, 8, 13])
         given["startup"] = r.choice(["ramp", "single-step"])
         if r.random() < 0.2:
-            given["parallel"] = Picard(window=r.choice([None, 3]), tol=r.choice([0.0, 1e-2]))
+            given["parallel"] = r.choice([Picard(window=r.choice([None, 3]), tol=r.choice([0.0, 1e-2])), Rounds()])
     given |= {"solver": name, "grid": r.choice(sorted(GRIDS)), "seed": r.choice([0, 7, 2**63, [*range(shape[0])]])}
     given |= {key: value for key, value in HOW.items() if r.random() < 0.2}
     if r.random() < 0.3:
         low, high = sorted(r.uniform(*sch.domain) for _ in range(2))
         given |= {"t_start": high, "t_end": low} if r.random() < 0.9 else {"t_start": low, "t_end": high}
+    if "gaussian" in known.options and r.random() < 0.9:
+        given["gaussian"] = gaussian(r, shape[1:])
     x = start(sch, shape, seed=number, t_start=given.get("t_start"), dtype=dtype)
     plain = "t_start" not in given and "steps" in given and "parallel" not in given and given["startup"] == "ramp"
     if plain and r.random() < 0.2 and not any(option in given for option in OPTIONS):
         table = known.program(sch, sch.time(np.linspace(-2.0, 2.0, given["steps"] + 1)))
+        if len(table) > 1 and not table.learned:
+            table = table.with_known(sch, gaussian(r, shape[1:]) if not table.noises else Wiener(0.1, 0.3), least=0.1)
         given = {k: v for k, v in given.items() if k in ("seed", *HOW)}
         given["solver"] = Program.from_json(table.to_json())
     return den, x, given
@@ -95,10 +123,10 @@ def fault(number: int) -> str:
     den, x, given = setting(number)
     calls = 0
 
-    def counted(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def counted(x: torch.Tensor, t: torch.Tensor, **given: Any) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        answer: torch.Tensor = model(x, t)
+        answer: torch.Tensor = model(x, t, **given)
         return answer
 
     model, den.model = den.model, counted
@@ -113,7 +141,10 @@ def fault(number: int) -> str:
         return f"{type(error).__name__}: {error}"
     if found.x.shape != x.shape or found.x.dtype != x.dtype:
         return f"x is {found.x.dtype} of shape {tuple(found.x.shape)}"
-    return "ran" if bool(torch.isfinite(found.x).all()) else "the answer is not finite"
+    if bool(torch.isfinite(found.x).all()):
+        return "ran"
+    kept = x.dtype is torch.float16 and given.get("on_nan") == "keep" and found.failed
+    return "refused" if kept else "the answer is not finite"
 
 
 def main(

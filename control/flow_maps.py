@@ -32,11 +32,11 @@ import numpy as np
 import torch
 
 from ..kernels import Noise, standard_normals
-from ..solvers.answers import check_output, check_state
+from ..solvers.answers import CHANGED, check_output, check_state, written
 from ..solvers.arrays import Array
 from ..solvers.call import NoiseKey
 from ..solvers.conditions import check_rows
-from ..solvers.denoiser import CHANGED, Denoiser, written
+from ..solvers.denoiser import Denoiser
 from ..solvers.grids import check_grid, end_time
 from ..solvers.heads import network_rate
 from ..solvers.names import nearest

@@ -12,7 +12,7 @@ import torch
 
 from ..solvers.planners.checks import count
 
-Preview = Callable[[int, float, torch.Tensor, torch.Tensor], None]
+Preview = Callable[[int, float, torch.Tensor, torch.Tensor | None], None]
 
 
 def previews(folder: str | Path | None = None, every: int = 1) -> Preview:
@@ -32,9 +32,9 @@ def previews(folder: str | Path | None = None, every: int = 1) -> Preview:
     else:
         target.mkdir(parents=True, exist_ok=True)
 
-    def callback(node: int, t: float, state: torch.Tensor, x0: torch.Tensor) -> None:
+    def callback(node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None) -> None:
         nonlocal shown
-        if node % every:
+        if node % every or x0 is None:  # a call that asked nobody has no estimate
             return
         data = png(tiled(x0))
         if target is not None:

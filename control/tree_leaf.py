@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from ..solvers.answers import learned_variance
+from ..solvers.answers import CHANGED, learned_variance
 from ..solvers.call import STATE
 from ..solvers.catalogue import Solver
 from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import CHANGED, Denoiser
+from ..solvers.denoiser import Denoiser
 from ..solvers.execution import Execution
 from ..solvers.noise import noise_source
 from ..solvers.plans import lowered_for

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..kernels import STATE_DTYPES
+from ..kernels import STATE_DTYPES, transformed
 from .heads import Level, from_pair, network_rate, to_pair
 from .schedules.base import Schedule
+
+CHANGED = "the model has changed x in place, which is the state itself; let it work on x.clone()"
 
 
 def convert(prediction: str, head: str, level: Level) -> tuple[Any, Any]:
@@ -81,3 +83,9 @@ def check_state(x: torch.Tensor, name: str = "x", *, complex_too: bool = False) 
         raise ValueError(f"{name} must be a dense tensor, not {x.layout}")
     if x.dim() < 1:
         raise ValueError(f"{name} must have a batch dimension, (B, ...), but it is a scalar")
+
+
+def written(x: torch.Tensor) -> int:
+    """How often torch has written to ``x``: by this a model that works in place is noticed, except under transforms and
+    for tensors made in inference mode, which do not count."""
+    return 0 if transformed() or x.is_inference() else x._version

@@ -1,13 +1,14 @@
 """What a run asks a denoiser: its conditions by sample, its guidance by call, its map of x0."""
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from .answers import check_output, convert, estimate, learned_variance
+from ..kernels import transformed
+from .answers import CHANGED, check_output, convert, estimate, learned_variance, written
 from .arrays import Array
 from .conditions import Conditions, check_rows, column, joined, joins, rows_of
 from .guidance import Guidance
@@ -39,7 +40,8 @@ class Asking:
     they are then the pair of both. cost: of each call, evaluations per sample. ordered: whether the
     calls are made one after the other, by `call`. learned: whether the network's second
     half is wanted: ``variance`` is that of the last call, with guidance of the conditional answer. both: of the run's
-    memory, x twice over where it has that, see `kernels.Registers`.
+    memory, x twice over where it has that, see `kernels.Registers`. doubled: by call, whether one call of the model,
+    with twice the rows, is asked for both answers. No cached properties here: torch.compile cannot trace them.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Asking:
         self.both: Callable[[torch.Tensor], torch.Tensor | None] = lambda x: None
         self.memory: dict[str, torch.Tensor] = {}
         self.learned: bool = learned
+        self.reuses = not transformed()  # whether the model may write its answers to the same memory: seen at call 1
         self.variance: torch.Tensor | None = None
         if self.guidance is not None:
             if not columns:
@@ -70,6 +73,8 @@ class Asking:
                 if self.scales.ndim > 1 and self.scales.shape[1] != batch:
                     raise ValueError(f"guidance: scale has {self.scales.shape[1]} numbers for a batch of {batch}")
             self.cost = [sum(need) for need in self.needs]
+        self.doubled = self._doubled()
+        self.together: Conditions | None = None
         if den.map_x0 is not None:
             self.to_x0 = x0_map(den, times)
 
@@ -92,17 +97,19 @@ class Asking:
         return self._guided(x, timesteps, n)
 
     def _rows(self, x: torch.Tensor, timesteps: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> Any:
-        den = self.den
-        answer = den.model(x, timesteps, **rows_of(den.conditions, samples))
+        den, version = self.den, written(x)
+        answer = first = den.model(x, timesteps, **rows_of(den.conditions, samples))
         if self.guidance is not None:
-            c, numbers = check_output(answer, x), calls.numpy()
+            c, numbers = self._kept(check_output(first, x)), calls.numpy()
             scales = self.scales[numbers] if self.scales.ndim < 2 else self.scales[numbers, samples.numpy()]
             some = torch.from_numpy(np.flatnonzero([self.needs[n][0] for n in numbers]))
             answer = c
             if len(some):
+                _check(x, version)
                 at = some.to(x.device)
                 others = rows_of(self.guidance.other(den.conditions), samples[some])
                 u = check_output((self.guidance.model or den.model)(x[at], timesteps[at], **others), x[at])
+                self._look(first, u)
                 w = self.guidance.weight(scales[some.numpy()], samples[some], c)
                 answer = c.index_copy(0, at, self.guidance.combined(u, c[at], w).to(c.dtype))
         return answer
@@ -131,30 +138,39 @@ class Asking:
         if self.doubled[n]:
             kept, twice = self.both(x), torch.cat([timesteps, timesteps])
             doubled = torch.cat([x, x]) if kept is None else kept
-            u, c = check_output(self._asked(model, doubled, twice, self._joined), doubled).chunk(2)
+            u, c = check_output(self._asked(model, doubled, twice, self._joined()), doubled).chunk(2)
             self.variance = None if self.variance is None else self.variance[len(x) :]
         else:
-            u = check_output(other(x, timesteps, **others), x)  # whose variance, if it has any, does not count
+            version = written(x)
+            first = check_output(other(x, timesteps, **others), x)  # whose variance, if it has any, does not count
+            _check(x, version)
+            u = self._kept(first)
             c = check_output(self._asked(model, x, timesteps, given), x)
+            self._look(first, c)
         if self.columns:
             return u, c
         return self.guidance.combined(u, c, self.guidance.weight(self.scales[n], None, c), self.memory)
 
-    @cached_property
-    def doubled(self) -> tuple[bool, ...]:
-        """By call, whether one call of the model, with twice the rows, is asked for both answers."""
+    def _kept(self, first: torch.Tensor) -> torch.Tensor:
+        """The first of two answers, with memory of its own where the second may be written to the same."""
+        return first.clone() if self.reuses else first
+
+    def _look(self, first: Any, second: torch.Tensor) -> None:
+        self.reuses = self.reuses and first.data_ptr() == second.data_ptr()
+
+    def _doubled(self) -> tuple[bool, ...]:
         guidance = self.guidance
         if guidance is None or not guidance.batched or (guidance.model or self.den.model) is not self.den.model:
             return (False,) * len(self.times)
         one = joins([guidance.other(self.den.conditions), self.den.conditions])
         return tuple(one and all(need) for need in self.needs)
 
-    @cached_property
     def _joined(self) -> Conditions:
         """The conditions of a doubled batch, put together when they are first wanted: gradients keep their order."""
-        assert self.guidance is not None
-        both: Conditions = joined([self.guidance.other(self.den.conditions), self.den.conditions])
-        return both
+        if self.together is None:
+            assert self.guidance is not None
+            self.together = joined([self.guidance.other(self.den.conditions), self.den.conditions])
+        return self.together
 
     def _mapped(
         self, ask: Ask, x: torch.Tensor, timesteps: torch.Tensor, calls: Array, samples: torch.Tensor | None = None
@@ -164,12 +180,20 @@ class Asking:
         assert map_x0 is not None
         recorded, times = torch.is_grad_enabled(), np.asarray(self.times, dtype=np.float64)[calls]
         with recording(map_x0, x, timesteps) as (seen, told):
+            version = written(seen)
             answer = check_output(ask(seen.to(x.dtype), told), x)
+            _check(seen, version)
             check_recorded(map_x0, answer)
             a, b = (column(c[calls], x).to(wide) for c in self.to_x0)
             x0 = a * seen.to(wide) + b * answer.to(wide)
             new = applied(map_x0, x0, seen, At(self.den.schedule, times, x0, samples, recorded))
         return check_output(new, x)
+
+
+def _check(x: torch.Tensor, version: int) -> None:
+    """ValueError where a model has written to what is still needed, though it may be a copy of the state."""
+    if written(x) != version:
+        raise ValueError(CHANGED)
 
 
 def x0_map(den: Asked, times: Any) -> tuple[Array, Array]:

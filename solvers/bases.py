@@ -75,10 +75,10 @@ class DCT(Basis):
             return x
         flat = x.reshape(-1, *x.shape[-2:]) if self.axes == 2 else x.reshape(len(x), -1, x.shape[-1])
         right = _on(_cosines(x.shape[-1]), x)
-        flat = torch.bmm(flat, (right if inverse else right.mT).expand(len(flat), -1, -1))
+        flat = _product(flat, (right if inverse else right.mT).expand(len(flat), -1, -1))
         if self.axes == 2:
             left = _on(_cosines(x.shape[-2]), x)
-            flat = torch.bmm((left.mT if inverse else left).expand(len(flat), -1, -1), flat)
+            flat = _product((left.mT if inverse else left).expand(len(flat), -1, -1), flat)
         return flat.reshape(x.shape)
 
 
@@ -160,7 +160,7 @@ class Principal(Basis):
 
     def _turned(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         flat = x.reshape(len(x), 1, len(matrix))
-        return torch.bmm(flat, matrix.expand(len(x), -1, -1)).reshape(x.shape) if len(x) else x
+        return _product(flat, matrix.expand(len(x), -1, -1)).reshape(x.shape) if len(x) else x
 
 
 def to_coordinates(basis: Basis | None, x: torch.Tensor) -> torch.Tensor:
@@ -230,6 +230,15 @@ def _cosines(n: int) -> Array:
     matrix: Array = np.sqrt(2 / n) * np.cos(np.pi / (2 * n) * steps)
     matrix[0] = np.sqrt(1 / n)
     return matrix
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Of batches of matrices, in their own dtype: torch.autocast, which is for models, would take less."""
+    kind = a.device.type
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
+        return torch.bmm(a, b)
+    with torch.autocast(kind, enabled=False):
+        return torch.bmm(a, b)
 
 
 def _on(matrix: Array, x: torch.Tensor) -> torch.Tensor:

@@ -18,8 +18,9 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 from ..kernels import Seeds
 from ..kernels.registers import TorchRegisters
+from .answers import CHANGED
 from .asking import Asking
-from .denoiser import CHANGED, Denoiser
+from .denoiser import Denoiser
 from .execution import Execution, added
 from .lower import Lowered
 from .noise import NoiseFunction

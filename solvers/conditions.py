@@ -29,9 +29,8 @@ def joins(parts: Sequence[Any]) -> bool:
     """Whether trees have the same form, and all but tensors with rows the same in both."""
     first, *rest = parts
     if isinstance(first, torch.Tensor):
-        alike = all(
-            isinstance(y, torch.Tensor) and y.shape[1:] == first.shape[1:] and y.ndim == first.ndim for y in rest
-        )
+        form = (first.ndim, first.shape[1:], first.dtype, first.device)
+        alike = all(isinstance(y, torch.Tensor) and (y.ndim, y.shape[1:], y.dtype, y.device) == form for y in rest)
         return alike and (first.ndim > 0 or all(torch.equal(y, first) for y in rest))
     if isinstance(first, Mapping):
         same = all(isinstance(y, Mapping) and y.keys() == first.keys() for y in rest)
@@ -39,7 +38,7 @@ def joins(parts: Sequence[Any]) -> bool:
     if isinstance(first, (list, tuple)):
         same = all(type(y) is type(first) and len(y) == len(first) for y in rest)
         return same and all(map(joins, zip(*parts, strict=True)))
-    return all(y is first or (type(y) is type(first) and bool(y == first)) for y in rest)
+    return all(y is first or (type(y) is type(first) and np.array_equal(y, first)) for y in rest)
 
 
 def joined(parts: Sequence[Any]) -> Any:

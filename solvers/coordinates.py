@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from .answers import check_output
+from .answers import CHANGED, check_output, written
 from .asking import Asking
 from .bases import Basis
-from .denoiser import CHANGED, Denoiser, written
+from .denoiser import Denoiser
 from .solution import Solution
 from .watching import StopSampling, takes_x0
 
@@ -86,23 +86,39 @@ def _watching(basis: Basis, callback: Callable[..., Any]) -> Callable[..., Any]:
     def three(node: int, t: Any, state: torch.Tensor) -> torch.Tensor | None:
         return _changed(basis, state, lambda samples: callback(node, t, samples))
 
-    def four(node: int, t: Any, state: torch.Tensor, x0: torch.Tensor) -> torch.Tensor | None:
-        return _changed(basis, state, lambda samples: callback(node, t, samples, basis.back(x0)))
+    def four(node: int, t: Any, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
+        return _changed(basis, state, lambda samples: callback(node, t, samples, x0 if x0 is None else basis.back(x0)))
 
     return four if takes_x0(callback) else three
 
 
 def _changed(basis: Basis, state: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> torch.Tensor | None:
     """What takes the place of the state: what the callback returns, or what it has written to."""
-    samples = basis.back(state)
-    version = written(samples)
+    samples = _counted(basis.back(state))
+    version, before = written(samples), samples.detach().clone() if samples.is_cpu else None
+
+    def edited() -> bool:  # torch counts no writes by .data: they are seen on the CPU, as a GPU would have to stop
+        return written(samples) != version or (before is not None and not _same(samples.detach(), before))
+
     try:
         new = call(samples)
     except StopSampling:
-        if written(samples) != version:
+        if edited():
             state.copy_(basis.forward(samples))
         raise
     if not isinstance(new, torch.Tensor) or new is samples:
-        return basis.forward(samples) if written(samples) != version else None
+        return basis.forward(samples) if edited() else None
     fits = new.shape == state.shape and new.device == state.device and new.is_floating_point()
     return basis.forward(new.to(state.dtype)) if fits else new
+
+
+def _counted(samples: torch.Tensor) -> torch.Tensor:
+    """The same, but for a tensor made in inference mode, which does not count how often it is written to, a copy."""
+    if not samples.is_inference():
+        return samples
+    with torch.inference_mode(False), torch.no_grad():
+        return samples.clone()
+
+
+def _same(now: torch.Tensor, before: torch.Tensor) -> bool:
+    return torch.equal(now, before) or torch.allclose(now, before, rtol=0, atol=0, equal_nan=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..kernels import STATE_DTYPES, transformed
+from ..kernels import STATE_DTYPES
 from ..kernels.devices import float64_device
-from .answers import check_output, check_state, convert
+from .answers import CHANGED, check_output, check_state, convert, written
 from .asking import Asking
 from .complex_states import from_parts, of_parts, to_parts
 from .conditions import check_conditions
@@ -18,8 +18,6 @@ from .guides import MapX0, check_map
 from .heads import HEADS, Level, network_rate
 from .names import head_hint, nearest
 from .schedules.base import Schedule, check_schedule
-
-CHANGED = "the model has changed x in place, which is the state itself; let it work on x.clone()"
 
 Model = Callable[..., Any]
 TimeMap = Callable[[torch.Tensor], torch.Tensor]
@@ -198,12 +196,6 @@ class Denoiser:
         if written(x) != version:
             raise ValueError(CHANGED)
         return check_output(answer, x)
-
-
-def written(x: torch.Tensor) -> int:
-    """How often torch has written to ``x``: by this a model that works in place is noticed, except under transforms and
-    for tensors made in inference mode, which do not count."""
-    return 0 if transformed() or x.is_inference() else x._version
 
 
 def per_sample_times(t: Any, x: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ class Execution:
 
         variance: of a call whose noise is learned, what `learned_variance` takes from the answer."""
         n = self.n
-        answer = answer if self.asks[n] else self.x  # any tensor will do: its coefficients are 0
+        answer = answer if self.asks[n] else self.seen  # any tensor will do: its coefficients are 0
         status = self.memory.step(n, answer)
         if status < 0:
             call, row, seen = self.calls[n], self.rows[n], self.seen

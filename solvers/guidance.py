@@ -136,6 +136,9 @@ class Guidance:
     ) -> torch.Tensor:
         """The guided answer of two answers (B, ...); w: a number, or (B, 1, ...). memory: of a run, at first empty, for
         rules that go from call to call."""
+        if c.ndim == 1:  # rules reduce over a sample's axes, and no axes at all are all of them to torch
+            w = w[:, None] if isinstance(w, torch.Tensor) and w.ndim else w
+            return self.combined(u[:, None], c[:, None], w, memory)[:, 0]
         more = {"memory": memory} if self.options.get("momentum") else {}
         return RULES[self.kind](u, c, w, **self.options, **more)
 

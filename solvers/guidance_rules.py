@@ -21,10 +21,12 @@ def _guided(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
 
 
 def _rescaled(u: torch.Tensor, c: torch.Tensor, w: Any, rescale: float = 0.7) -> torch.Tensor:
-    """The guided answer with the standard deviation of the conditional one, in part (Lin et al. 2024, 3.4)."""
+    """The guided answer with the standard deviation of the conditional one, in part (Lin et al. 2024, 3.4); one that
+    has none, as a single element, stays."""
     guided = _guided(u, c, w)
     axes = tuple(range(1, c.ndim))
-    ratio = c.std(axes, keepdim=True) / guided.std(axes, keepdim=True).clamp_min(torch.finfo(c.dtype).tiny)
+    wanted, found = (y.std(axes, correction=0, keepdim=True) for y in (c, guided))
+    ratio = torch.where(found > 0, wanted / torch.where(found > 0, found, 1.0), 1.0)
     return guided * (rescale * ratio + (1 - rescale))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from ..kernels import Table, Update, Updates
 from .arrays import Array
-from .call import ONE, STATE, Call, prune
+from .call import MAX_WRITES, ONE, STATE, Call, prune
 from .guidance import Rule
 from .guidance_rules import ALONE, Weights
 from .heads import Level, network_rate, to_pair
@@ -202,6 +202,11 @@ def _with_casts(calls: Sequence[Call], cast: int) -> list[Call]:
     for call, following in zip(calls, [*calls[1:], None], strict=True):
         moved = replace(call, at=cast)
         if following is not None:
+            if len(call.writes) == MAX_WRITES:
+                raise ValueError(
+                    f"the call at t = {call.t:.6g} writes {MAX_WRITES} slots, and there is no row left for what the "
+                    "model sees in its own dtype: write fewer, or let model and state have the same, fp32 or fp64"
+                )
             source = following.at
             if source in call.writes:
                 row = call.matrix[call.writes.index(source)]

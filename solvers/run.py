@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import torch
 
 from ..kernels import Seeds, transformed
+from .answers import CHANGED
 from .call import STATE
-from .denoiser import CHANGED, Denoiser
+from .denoiser import Denoiser
 from .execution import Execution
 from .finite import NonFiniteError, not_finite
 from .lower import Lowered
@@ -124,8 +125,9 @@ def shown(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: 
     new = observe.node(node, program.grid[node], state, x0)
     changed = new is not None or writes(state) != version
     goes_on = n + 1 == len(program.calls) or program.calls[n + 1].at == STATE
-    # The second copy that a guided model sees follows even what torch does not count: writes by .data.
-    if observe.stopped is not None or not (changed or (goes_on and execution.memory.both(state) is not None)):
+    # Copies that the model sees follow even what torch does not count: writes by .data, and those in inference mode.
+    copied = lowered.updates.cast is not None or execution.memory.both(state) is not None
+    if observe.stopped is not None or not (changed or (goes_on and copied)):
         return
     if not goes_on:
         raise ValueError(f"{program.name} does not go on from the state of its nodes: a callback cannot change it")

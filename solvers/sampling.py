@@ -158,7 +158,9 @@ def solve(
             end, made = run_each(starts, den, x, source, functional=grad, **watched_so)
             found = Solution(end, made, made, starts.grids)
         else:
-            carry = partial(run_in_groups, size=checkpoint) if checkpoint else partial(run, functional=grad)
+            carry = partial(run, functional=grad)
+            if checkpoint and not torch.is_inference_mode_enabled():  # where nothing is recorded
+                carry = partial(run_in_groups, size=checkpoint)
             end, made = carry(lowered, den, x, noise=source, **watched_so)
             rounds = made
             if den.guidance and den.guidance.batched:

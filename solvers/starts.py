@@ -179,8 +179,7 @@ def run_each(
         state, changed = state if new is None else new, new is not None or writes(state) != version
         if observe.stopped is not None:
             return state, nfe
-        if changed:
-            _replace(starts, parts, state)
+        _replace(starts, parts, state, changed)
     return starts.whole([part.finish() for part in parts]), nfe
 
 
@@ -193,10 +192,13 @@ def _advance(starts: Starts, parts: Sequence[Execution], answers: Sequence[torch
             raise NonFiniteError.at(n, starts.calls, t, samples, len(starts.of)) from None
 
 
-def _replace(starts: Starts, parts: Sequence[Execution], state: torch.Tensor) -> None:
-    """Go on from a changed state."""
+def _replace(starts: Starts, parts: Sequence[Execution], state: torch.Tensor, changed: bool) -> None:
+    """Go on from a state that somebody has seen. Torch does not count all that may have changed it, so it is written
+    back in any case."""
     for part, rows in zip(parts, starts.rows(state), strict=True):
         if not part.done and part.rows[part.n].at != STATE:
+            if not changed:
+                continue
             name = starts.plans[0].program.name
             raise ValueError(f"{name} does not go on from the state of its nodes: a callback cannot change it")
         part.memory.replace(rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .denoiser import written
+from .answers import written
 from .program import Program
 from .signatures import arguments
 from .solution import Solution
