@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
-from logsnr.bench.family import DIM, SCHEDULE, Family
+from logsnr.bench.family import DIM, SCHEDULE, Family, Kinds
 from logsnr.bench.universal import Part, fitted
 from logsnr.cli import app
 from logsnr.solvers.tune_numbers import Numbers
@@ -56,9 +56,12 @@ def test_bad_options(options: list[str], told: str) -> None:
     assert told in str(found.exception)
 
 
+NARROW = Kinds((0.6, 3.0))
+
+
 def test_a_problem_of_the_family_is_a_mixture() -> None:
     """Its answers are those of the mixture of the analysis, from much noise to none."""
-    family = Family(4, (0.6, 3.0), seed=5)
+    family = Family(4, NARROW, seed=5)
     x = family.starts(3, seed=0)
     for t in (0.01, 0.7, 1.55):
         alpha, sigma = float(SCHEDULE.alpha(t)), float(SCHEDULE.sigma(t))
@@ -73,7 +76,7 @@ def test_a_problem_of_the_family_is_a_mixture() -> None:
 
 def test_a_small_fit_helps_on_other_problems() -> None:
     span = -math.log(20.0), -math.log(0.02)
-    train, test = (Part.drawn(8, (0.6, 3.0), span, seed) for seed in (3, 4))
+    train, test = (Part.drawn(8, NARROW, span, seed) for seed in (3, 4))
     lam = torch.linspace(*span, 6, dtype=torch.float64).numpy()
     q, told = fitted(train, test, Numbers("eps", 2, lam), iterations=6)
     assert len(q) == 4 + 20
@@ -81,7 +84,32 @@ def test_a_small_fit_helps_on_other_problems() -> None:
 
 
 def test_problems_are_drawn_again_from_their_seed() -> None:
-    one, same, other = (Family(6, (1.0, 2.0), seed=s) for s in (1, 1, 2))
+    one, same, other = (Family(6, NARROW, seed=s) for s in (1, 1, 2))
     assert one.mu.shape[-1] == DIM
     assert torch.equal(one.mu, same.mu)
     assert not torch.equal(one.mu, other.mu)
+
+
+def test_guided_problems_are_guided() -> None:
+    """Between the answers of two mixtures, one without the components that are not of the class."""
+    family, x = Family(3, NARROW._replace(scales=(2.0, 8.0)), seed=5), Family(3, NARROW, seed=5).starts(2, seed=0)
+    scale, other = family.guidance  # type: ignore[misc]
+    assert 2.0 <= float(scale.min()) < float(scale.max()) <= 8.0
+    found = family.posterior(x, 0.8, 0.6)
+    family.guidance = None
+    plain = family.posterior(x, 0.8, 0.6)
+    family.log_weights = torch.log_softmax(family.log_weights + other[:, 0], -1)
+    of_class = family.posterior(x, 0.8, 0.6)
+    for one, u, c in zip(found, plain, of_class, strict=True):
+        torch.testing.assert_close(one, u + scale * (c - u), rtol=1e-9, atol=1e-9)
+
+
+def test_errors_of_networks_are_errors_of_v() -> None:
+    """x0 and eps still are those of the state, at any level, and v is off by about the size that is asked for."""
+    exact, rough = (Family(4, NARROW._replace(error=error), seed=5) for error in (0.0, 0.1))
+    x = exact.starts(64, seed=0)
+    for alpha, sigma in ((0.6, 0.8), (0.0, 1.0)):
+        pairs = [family.posterior(x, alpha, sigma) for family in (exact, rough)]
+        torch.testing.assert_close(alpha * pairs[1][0] + sigma * pairs[1][1], x, rtol=1e-10, atol=1e-10)
+        v, off = (alpha * eps - sigma * x0 for x0, eps in pairs)
+        assert 0.05 < float((off - v).square().mean().sqrt()) < 0.15

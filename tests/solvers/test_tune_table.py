@@ -94,3 +94,19 @@ def test_forward_mode_is_checked_not_believed() -> None:
     u = torch.randn(2, 3, dtype=torch.float64)
     assert has_forward_mode(lambda u, node, told: torch.tanh(u) * told, u, 0.3)
     assert not has_forward_mode(lambda u, node, told: torch.tanh(u.detach()) * told, u, 0.3)
+
+
+@pytest.mark.parametrize("gauge", ["x0", "eps"])
+def test_consistent_tables_keep_noise_and_data(gauge: str) -> None:
+    """Whatever the numbers, of data that are one point and of noise that is all there is each node has what it should;
+    weights that are free do not keep it."""
+    lam = np.linspace(-3.0, 3.0, 6)
+    for consistent in (True, False):
+        numbers = Numbers(gauge, 2, lam, consistent=consistent)
+        q = 0.3 * torch.randn(numbers.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        rows = numbers(q)
+        alpha, sigma = torch.sqrt(torch.sigmoid(2 * rows.lam)), torch.sqrt(torch.sigmoid(-2 * rows.lam))
+        x0, eps = torch.tensor(0.7, dtype=torch.float64), torch.tensor(-1.3, dtype=torch.float64)
+        states, answer = alpha * x0 + sigma * eps, x0 if gauge == "x0" else eps
+        following = rows.matrix[:, 0] * states[:-1] + rows.matrix[:, 1:].sum(1) * answer
+        assert torch.allclose(following, states[1:], rtol=1e-12, atol=1e-12) is consistent
