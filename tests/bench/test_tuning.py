@@ -21,16 +21,19 @@ den = Gaussian([0.0, 0.5], [1.0, 0.3]).denoiser(logsnr.VPLinear())
 """
 
 
-def test_the_command_writes_a_program(tmp_path: Path) -> None:
+@pytest.mark.parametrize("smooth", [False, True])
+def test_the_command_writes_a_program(tmp_path: Path, smooth: bool) -> None:
     (tmp_path / "own.py").write_text(OWN)
     out = tmp_path / "table.json"
     options = ["--shape", "2", "--nfe", "3", "--nfe", "4", "--noises", "64", "--iterations", "2", "--gauge", "eps"]
+    options += ["--smooth"] * smooth
     shown = CliRunner().invoke(app, ["tune", "--denoiser", f"{tmp_path / 'own.py'}:den", *options, "--out", str(out)])
     assert shown.exit_code == 0, shown.output
     for n in (3, 4):
         program = logsnr.Program.from_json((tmp_path / f"table-{n}.json").read_text())
         assert len(program) == n
         assert float(program.provenance["held-out median"]) < float(program.provenance["start's median"])
+        assert ("fitted to evaluations" in program.provenance) is smooth
 
 
 def test_the_command_writes_rounds(tmp_path: Path) -> None:
