@@ -39,12 +39,15 @@ def tune(
 ) -> Any:
     """A `Program` of ``nfe`` evaluations whose grid and weights are fitted to ``den``; of several budgets, a dict.
 
-    rounds: in place of nfe (8 if neither is given), for ``parallel=logsnr.Rounds()``: so many rounds of two calls, of
-                which the second sees nothing of the first one's answer, so that the model is asked for both at once.
-
     den:        a `Denoiser`; its network is not trained.
     x:          (B, ...), at least 64 noises to fit to, as `solve` takes them at t_start; 256 are a good number.
                 Complex ones are fitted to as their parts.
+    nfe:        a budget, 8 by default, or several.
+    rounds:     in place of nfe, for ``parallel=logsnr.Rounds()``: so many rounds of two calls, of which the second sees
+                nothing of the first one's answer, so that the model is asked for both at once.
+    smooth:     of several budgets, one set of numbers for all: steps and corrections are smooth functions of the
+                fraction of the run. At most four budgets are fitted to, and the dict makes a program for every one
+                between the smallest and the largest. By default so for a ``range``; else each budget has its own fit.
     solver:     what to start from, an exponential Adams method in x0 or eps over lam, by name or planner; by default
                 the best of a few in each gauge. gauge: "x0" or "eps", to look among those alone, which takes less time.
     t_start, t_end: the span, by default the schedule's.
