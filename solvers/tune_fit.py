@@ -47,20 +47,21 @@ class State:
 def fit(f: Field, tables: Sequence[Numbers], noises: Noises, *, forward: bool, dtype: torch.dtype) -> Iterator[State]:
     """States of falling loss, the start first, until no damping brings it down. The tables have their numbers in
     common; of several the mean loss falls."""
-    with torch.no_grad():
-        at = State(torch.zeros(tables[0].size, dtype=torch.float64), 0.0)
-        at.loss = _loss(f, tables, noises, at.q)
+    at = State(torch.zeros(tables[0].size, dtype=torch.float64), 0.0)
+    at.loss = _loss(f, tables, noises, at.q)
+    yield at  # not within no_grad, which would hold for whoever goes on
+    while (found := _next(f, tables, noises, at, forward, dtype)) is not None:
+        at = found
         yield at
-        while (found := _next(f, tables, noises, at, forward, dtype)) is not None:
-            at = found
-            yield at
 
 
+@torch.no_grad()
 def _loss(f: Field, tables: Sequence[Numbers], noises: Noises, q: torch.Tensor) -> float:
     ends = (end_of(f, noises.u, numbers(q).to(noises.u.device)) for numbers in tables)
     return sum(loss(noises.errors(end)) for end in ends) / len(tables)
 
 
+@torch.no_grad()
 def _next(
     f: Field, tables: Sequence[Numbers], noises: Noises, at: State, forward: bool, dtype: torch.dtype
 ) -> State | None:

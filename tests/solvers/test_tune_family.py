@@ -40,6 +40,7 @@ def errors(how: Any, **options: Any) -> float:
 def test_budgets_that_were_not_fitted_to(tables: Tables) -> None:
     """Between two budgets the error is far below the start's, as at the budgets themselves."""
     assert list(tables) == [4, 6]
+    assert torch.is_grad_enabled()  # whatever of the fit is still alive
     for n in (4, 5, 6):
         assert len(tables[n]) == n
         assert tables[n].provenance["fitted to evaluations"] == "4, 6"
