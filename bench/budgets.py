@@ -6,18 +6,16 @@ Median (and root-mean-square) errors on noise that nothing was fitted to, of smo
 """
 
 import time
-import warnings
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 
 from ..solvers.noise import start
-from ..solvers.sampling import sample
 from ..solvers.tune import tune
 from ..solvers.tune_teacher import ends
 from .command import run_command
-from .unseen import HELD_OUT, PROBLEMS, RANGES, SEED
+from .unseen import HELD_OUT, PROBLEMS, RANGES, SEED, errors_of
 
 NAMED = "dpm-3m"
 
@@ -39,15 +37,9 @@ def budgets(
     tables = tune(den, x, range(least, most + 1), iterations=iterations)
     print(f"{problem}: fitted to {tables[least].provenance['fitted to evaluations']} evaluations, "
           f"{time.process_time() - began:.0f} s")  # fmt: skip
-
-    def error(**how: Any) -> str:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of samples that end in another mode
-            apart = (sample(den, others, on_nan="keep", **how) - wanted).flatten(1).square().mean(1).sqrt()
-        return f"{float(apart.median()):.1e} ({float(apart.square().mean().sqrt()):.1e})"
-
     for n in range(least, most + 1):
-        print(f"{n:3d}  {error(solver=tables[n])}  {NAMED} {error(solver=NAMED, nfe=n)}", flush=True)
+        fitted, named = errors_of(den, others, wanted, tables[n]), errors_of(den, others, wanted, NAMED, nfe=n)
+        print(f"{n:3d}  {fitted[0]:.1e} ({fitted[1]:.1e})  {NAMED} {named[0]:.1e} ({named[1]:.1e})", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ of two calls, to so many evaluations one by one, and to twice as many.
 """
 
 import time
-import warnings
 from typing import Annotated, Any
 
 import torch
@@ -16,11 +15,10 @@ import typer
 from ..solvers.noise import start
 from ..solvers.parallel.settings import Rounds
 from ..solvers.program import Program
-from ..solvers.sampling import sample
 from ..solvers.tune import tune
 from ..solvers.tune_teacher import ends
 from .command import run_command
-from .unseen import HELD_OUT, PROBLEMS, RANGES, SEED
+from .unseen import HELD_OUT, PROBLEMS, RANGES, SEED, errors_of
 
 
 def rounds(
@@ -44,13 +42,8 @@ def rounds(
                 began = time.process_time()
                 program: Program = tune(den, x, reference=end, iterations=iterations, **budget)
                 took = time.process_time() - began
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # of samples that end in another mode
-                    found = sample(den, others, solver=program, parallel=Rounds(), on_nan="keep")
-                apart = (found - wanted).flatten(1).square().mean(1).sqrt()
-                line += (
-                    f"  {label} {float(apart.median()):.1e} ({float(apart.square().mean().sqrt()):.1e}) {took:.0f} s"
-                )
+                median, rms = errors_of(den, others, wanted, program, parallel=Rounds())
+                line += f"  {label} {median:.1e} ({rms:.1e}) {took:.0f} s"
             print(line, flush=True)
 
 

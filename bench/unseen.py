@@ -10,6 +10,7 @@ table for the problem's width.
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -93,6 +94,15 @@ PROBLEMS: dict[str, tuple[Callable[[Schedule], Denoiser], tuple[int, ...], float
 }
 
 
+def errors_of(den: Denoiser, x: torch.Tensor, end: torch.Tensor, how: Any, **options: Any) -> tuple[float, float]:
+    """Median and root-mean-square distance of the samples that a solver makes of x from ``end``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of samples that end in another mode
+        found = sample(den, x, solver=how, on_nan="keep", **options)
+    apart = (found - end).flatten(1).square().mean(1).sqrt()
+    return float(apart.nan_to_num(torch.inf).median()), float(apart.square().mean().sqrt())
+
+
 def unseen(
     problem: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PROBLEMS)}; all if none.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
@@ -108,22 +118,13 @@ def unseen(
         sch = den.schedule
         x = start(sch, (HELD_OUT, *shape), seed=SEED, dtype=torch.float64)
         end = ends(den, x, sch.t_start, sch.t_end).end
-
-        def errors(
-            how: Any, x: torch.Tensor = x, end: torch.Tensor = end, den: Denoiser = den, **options: Any
-        ) -> tuple[float, float]:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                apart = (sample(den, x, solver=how, on_nan="keep", **options) - end).flatten(1).square().mean(1).sqrt()
-            return float(apart.nan_to_num(torch.inf).median()), float(apart.square().mean().sqrt())
-
+        measured = {"width": data_width(den, x)}
+        errors = partial(errors_of, den, x, end)
         for n in nfe or (5, 6, 8, 10):
             named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in _named(n) for kind in GRIDS]
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
-            budget: dict[str, Any] = {"nfe": n}
-            measured = {"width": data_width(den, x)}
-            tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", budget | measured)]
+            tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", {"nfe": n, **measured})]
             program = solver(Universal(width, guided=den.guidance is not None)).program(sch, grid(sch, n))
             tried += [(f"width={width:g}", program, {})] if program.provenance else []
             for label, how, options in tried:

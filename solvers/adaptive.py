@@ -20,8 +20,9 @@ from .planners.gauge import Nodes
 from .planners.pairs import Pair
 from .planning import Layout
 from .schedules.base import Schedule
+from .signatures import takes_x0
 from .solution import Solution
-from .watching import Bar, Callback, StopSampling, called, takes_x0
+from .watching import Bar, Callback, StopSampling, called
 
 Count = Callable[[int], object]
 

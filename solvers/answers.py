@@ -89,3 +89,8 @@ def written(x: torch.Tensor) -> int:
     """How often torch has written to ``x``: by this a model that works in place is noticed, except under transforms and
     for tensors made in inference mode, which do not count."""
     return 0 if transformed() or x.is_inference() else x._version
+
+
+def alike(now: torch.Tensor, before: torch.Tensor) -> bool:
+    """Whether all elements are the same, NaN being NaN: for writes by .data, which torch does not count."""
+    return torch.equal(now, before) or torch.allclose(now, before, rtol=0, atol=0, equal_nan=True)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .guides import Guide, wants_gradients
+from .signatures import watching
 
 SPREAD = math.sqrt(0.5)
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -74,24 +75,13 @@ def of_parts(den: Any, x: torch.Tensor) -> Any:
 def run_of_parts(den: Any, x: torch.Tensor, callback: Any, noise: Any) -> tuple[Any, torch.Tensor, Any, Any]:
     """What `solve` is given for complex x, as it runs it: those who watch, and a function that makes noise, see complex
     tensors."""
-    return of_parts(den, x), to_parts(x).contiguous(), callback and _watching(callback), noise and noise_of_parts(noise)
+    seen = callback and watching(callback, from_parts, _changed)
+    return of_parts(den, x), to_parts(x).contiguous(), seen, noise and noise_of_parts(noise)
 
 
-def _watching(callback: Callable[..., Any]) -> Callable[..., Any]:
-    from .watching import takes_x0
-
-    def three(node: int, t: float, state: torch.Tensor) -> torch.Tensor | None:
-        return _changed(from_parts(state), lambda z: callback(node, t, z))
-
-    def four(node: int, t: float, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
-        shown = None if x0 is None else from_parts(x0)
-        return _changed(from_parts(state), lambda z: callback(node, t, z, shown))
-
-    return four if takes_x0(callback) else three
-
-
-def _changed(z: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> torch.Tensor | None:
+def _changed(state: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> torch.Tensor | None:
     """What a callback returns in place of the state."""
+    z = from_parts(state)
     new = call(z)
     return to_parts(new, "a new state") if isinstance(new, torch.Tensor) and new is not z else None
 

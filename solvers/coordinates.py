@@ -6,16 +6,18 @@ at x = Q^T x', and what it answers is Q times that.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from .answers import CHANGED, check_output, written
+from .answers import CHANGED, alike, check_output, written
 from .asking import Asking
 from .bases import Basis
 from .denoiser import Denoiser
+from .signatures import watching
 from .solution import Solution
-from .watching import StopSampling, takes_x0
+from .watching import StopSampling
 
 
 class InCoordinates(Denoiser):
@@ -70,7 +72,7 @@ def in_coordinates(
 ) -> tuple[Denoiser, torch.Tensor, Callable[..., Any] | None]:
     """What `solve` is given, as it runs it in a basis."""
     state = basis.forward(x.to(den.state_dtype(x)))
-    return InCoordinates(den, basis, x), state, callback and _watching(basis, callback)
+    return InCoordinates(den, basis, x), state, callback and watching(callback, basis.back, partial(_changed, basis))
 
 
 def out_of_coordinates(basis: Basis, found: Solution, x: torch.Tensor) -> Solution:
@@ -82,23 +84,13 @@ def out_of_coordinates(basis: Basis, found: Solution, x: torch.Tensor) -> Soluti
     return replace(found, x=basis.back(found.x), trajectory=states)
 
 
-def _watching(basis: Basis, callback: Callable[..., Any]) -> Callable[..., Any]:
-    def three(node: int, t: Any, state: torch.Tensor) -> torch.Tensor | None:
-        return _changed(basis, state, lambda samples: callback(node, t, samples))
-
-    def four(node: int, t: Any, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
-        return _changed(basis, state, lambda samples: callback(node, t, samples, x0 if x0 is None else basis.back(x0)))
-
-    return four if takes_x0(callback) else three
-
-
 def _changed(basis: Basis, state: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> torch.Tensor | None:
     """What takes the place of the state: what the callback returns, or what it has written to."""
     samples = _counted(basis.back(state))
     version, before = written(samples), samples.detach().clone() if samples.is_cpu else None
 
     def edited() -> bool:  # torch counts no writes by .data: they are seen on the CPU, as a GPU would have to stop
-        return written(samples) != version or (before is not None and not _same(samples.detach(), before))
+        return written(samples) != version or (before is not None and not alike(samples.detach(), before))
 
     try:
         new = call(samples)
@@ -118,7 +110,3 @@ def _counted(samples: torch.Tensor) -> torch.Tensor:
         return samples
     with torch.inference_mode(False), torch.no_grad():
         return samples.clone()
-
-
-def _same(now: torch.Tensor, before: torch.Tensor) -> bool:
-    return torch.equal(now, before) or torch.allclose(now, before, rtol=0, atol=0, equal_nan=True)

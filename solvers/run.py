@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from ..kernels import Seeds, transformed
-from .answers import CHANGED
+from .answers import CHANGED, alike
 from .call import STATE
 from .denoiser import Denoiser
 from .execution import Execution
@@ -112,9 +112,7 @@ def _some(seen: torch.Tensor) -> torch.Tensor | None:
 
 
 def _differ(now: torch.Tensor | None, before: torch.Tensor | None) -> bool:
-    if now is None or before is None or torch.equal(now, before):
-        return False
-    return not torch.allclose(now, before, rtol=0, atol=0, equal_nan=True)
+    return now is not None and before is not None and not alike(now, before)
 
 
 def shown(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: torch.Tensor | None) -> None:

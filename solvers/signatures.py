@@ -4,6 +4,8 @@ from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
+import torch
+
 ALL = 1 << 10  # of functions that take any number
 
 
@@ -16,3 +18,27 @@ def arguments(function: Callable[..., Any]) -> int:
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return ALL
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)
+
+
+def takes_x0(callback: Callable[..., Any]) -> bool:
+    """Whether a callback has a fourth argument, without a default, for the x0 estimate."""
+    return arguments(callback) >= 4
+
+
+def watching(
+    callback: Callable[..., Any],
+    shown: Callable[[torch.Tensor], torch.Tensor],
+    changed: Callable[[torch.Tensor, Callable[[torch.Tensor], Any]], torch.Tensor | None],
+) -> Callable[..., Any]:
+    """A callback that sees states in another form, as one of states.
+
+    shown: that form of an x0. changed(state, call): shows the state, ``call(form)``, and says what takes its place.
+    """
+
+    def three(node: int, t: Any, state: torch.Tensor) -> torch.Tensor | None:
+        return changed(state, lambda form: callback(node, t, form))
+
+    def four(node: int, t: Any, state: torch.Tensor, x0: torch.Tensor | None) -> torch.Tensor | None:
+        return changed(state, lambda form: callback(node, t, form, None if x0 is None else shown(x0)))
+
+    return four if takes_x0(callback) else three

@@ -25,7 +25,7 @@ class Shared(Numbers):
     def __init__(self, gauge: str, order: int, lam: Array) -> None:
         super().__init__(gauge, order, lam)
         rows, lag = self.rows.numpy(), (self.rows - self.columns).numpy() + 1  # of the state's weight: row + 1
-        newest = self._adams(torch.tensor(lam)).diagonal(1).abs()
+        newest = self.base.diagonal(1).abs()
         state = self.columns == 0
         self.basis *= (torch.where(state, 1.0, newest[self.rows]) / self.scale)[:, None, None]
         steps = _polynomials((np.arange(self.n) + 0.5) / self.n, 1, GRID, self.n)  # a constant changes no grid

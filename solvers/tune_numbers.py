@@ -59,9 +59,9 @@ class Numbers:
         self.grid, self.told = self.n - 1, (self.n - 1) * told
         self.size = self.grid + len(self.rows) + self.told
         self.frozen: torch.Tensor | None = None
-        base = self._adams(torch.tensor(lam))
-        self.frozen = None if follow else base
-        self.scale = base.abs().clamp_min(LEAST)[self.rows, self.columns]
+        self.base = self._adams(torch.tensor(lam))
+        self.frozen = None if follow else self.base
+        self.scale = self.base.abs().clamp_min(LEAST)[self.rows, self.columns]
         self.basis = torch.zeros(len(self.rows), self.n, self.n + 1, dtype=torch.float64)
         each = torch.arange(len(self.rows))
         self.basis[each, self.rows, self.columns] = self.scale

@@ -8,7 +8,7 @@ import torch
 
 from .answers import written
 from .program import Program
-from .signatures import arguments
+from .signatures import takes_x0
 from .solution import Solution
 
 Callback = Callable[..., Any]  # callback(node, t, state) or callback(node, t, state, x0)
@@ -94,11 +94,6 @@ class Observer:
         if self.stopped is not None:
             found = replace(found, times=found.times[: self.stopped + 1], stopped=True)
         return found if self.states is None else replace(found, trajectory=torch.stack(self.states).to(dtype))
-
-
-def takes_x0(callback: Callback) -> bool:
-    """Whether a callback has a fourth argument, without a default, for the x0 estimate."""
-    return arguments(callback) >= 4
 
 
 def called(

@@ -5,6 +5,7 @@ import math
 import torch
 
 from .denoiser import Denoiser, check_state
+from .provenance import widest
 from .run import recording
 
 FEWEST = 8
@@ -19,7 +20,7 @@ def data_width(den: Denoiser, x: torch.Tensor) -> float:
 
     Far above the data, at sigma / alpha = v, every denoiser is that of a Gaussian: in the direction whose variance is c
     the answers x0 have the standard deviation c / sqrt(c + v^2). Of the largest one, c follows. So the number is right
-    where v is above sqrt(c), and a little too large for few noises. Use it as ``sample(den, x, width=...)``.
+    where v is above sqrt(c), and rough for few noises. Use it as ``sample(den, x, width=...)``.
 
     Raises TypeError and ValueError for a denoiser or noises that are none, and where the answers are not finite.
     """
@@ -33,8 +34,8 @@ def data_width(den: Denoiser, x: torch.Tensor) -> float:
     v = float(sch.sigma(t)) / float(sch.alpha(t))
     seen = x * (float(sch.sigma(t)) / float(sch.sigma(sch.t_start)))
     with recording(x, False):
-        answers = den.x0(seen, t).double().flatten(1)
+        answers = den.x0(seen, t)
     if not torch.isfinite(answers).all():
         raise ValueError(f"the model's answers at t = {t:.6g} are not finite")
-    spread = float(torch.linalg.svdvals(answers - answers.mean(0))[0]) / math.sqrt(len(x) - 1)
+    spread = widest(answers)
     return math.sqrt((spread * spread + spread * math.hypot(spread, 2 * v)) / 2)
