@@ -26,7 +26,6 @@ from .transport import GaussianTransport, TransportGap, gaussian_gap, gaussian_t
 from .transport_entropic import Bridge, Sinkhorn, schroedinger_bridge, sinkhorn
 from .weak import three_modes, weak_order
 from .work_precision import work_precision
-from .work_precision_table import WorkPrecision
 
 __all__ = [
     "Bridge",
@@ -50,7 +49,6 @@ __all__ = [
     "Sweeps",
     "Transfer",
     "TransportGap",
-    "WorkPrecision",
     "bound_grid",
     "compare",
     "convergence_order",

@@ -3,10 +3,11 @@
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 
+from ..solvers.answers import check_state
 from ..solvers.call import finite, integer
 from ..solvers.denoiser import Denoiser, device_of
 from ..solvers.grids import GRIDS
@@ -19,14 +20,13 @@ from ..solvers.tune import FEWEST, tune
 from ..solvers.tune_teacher import Teacher, ends, spread
 from ..solvers.watching import Bar
 from .compare_plan import QUICK, TUNED, Candidate, candidates, whole_numbers
-from .comparison import Comparison, Conditions, exact_distances, in_law, on_path
-from .targets import check_start
+from .comparison import Comparison, Conditions, LawRow, PathRow, exact_distances, in_law, on_path
 
 FEWEST_SAMPLES = 4
 FAR = 0.1  # of the data's spread: an error that counts as another picture
 
 
-class _Span(TypedDict):
+class Span(TypedDict):
     t_start: float | None
     t_end: float | None
 
@@ -72,49 +72,80 @@ def compare(
     A run that is not finite is a row that says so. Raises TypeError and ValueError, before the first model call, for
     arguments that do not fit and if nothing is possible; ValueError if the reference is finite for no sample.
     """
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
-    budgets = whole_numbers("nfe", nfe, 1)
+    given, budgets = _start(den, x, event_shape), whole_numbers("nfe", nfe)
     _check(samples, law_samples, tuned, seed, threshold, progress)
-    given = check_start(den, x, event_shape)
-    sch, span = den.schedule, _Span(t_start=t_start, t_end=t_end)
-    s, t = make_grid(sch, 1, **span).tolist()
-    event = tuple(given.shape[1:]) if isinstance(given, torch.Tensor) else given
+    span = Span(t_start=t_start, t_end=t_end)
+    s, t = make_grid(den.schedule, 1, **span).tolist()
+    event, count = (tuple(given.shape[1:]), len(given)) if isinstance(given, torch.Tensor) else (given, samples)
+    integer("samples" if x is None else "len(x)", count, FEWEST_SAMPLES, 1_000_000)
     planned, notes = candidates(den, event, budgets, solvers, grids, startups, span)
     noisy = any(candidate.noisy for candidate in planned)
     if noisy and x is not None:
         raise ValueError("stochastic solvers are judged by the law of pure noise's ends: give event_shape, not x")
-    count = len(x) if x is not None else samples
-    integer("len(x)" if x is not None else "samples", count, FEWEST_SAMPLES, 1_000_000)
 
     def noise(n: int, stream: int) -> torch.Tensor:
         """n noises that no other stream has."""
         return _noise(den, (n, *event), seed + stream, s)
 
-    begin = x.detach() if x is not None else noise(max(count, law_samples * noisy), 0)
+    begin = noise(max(count, law_samples * noisy), 0) if x is None else x.detach()
     with Bar(sys.stderr.isatty() if progress is None else progress, "reference", None) as bar:
         teacher, calls = _reference(den, begin, s, t)
         if tuned:
             planned += _tuned(den, noise(tuned, 1), budgets, span)
-        fresh = noise(law_samples, 2) if noisy else begin
-        far = FAR * spread(teacher.end[teacher.good]) if threshold is None else threshold
-        kept, end = teacher.good[:count], teacher.end[:count]
-        rows, laws = [], []
-        for k, candidate in enumerate(planned, start=1):
-            bar.show(k, f"{candidate.solver}, {k} of {len(planned)}")
-            if candidate.noisy:
-                laws.append(in_law(candidate, _run(den, fresh, candidate.program, seed), teacher.end[teacher.good]))
-            else:
-                made = _run(den, begin[:count], candidate.program, seed)
-                rows.append(on_path(candidate, made[kept], end[kept], far))
-    steps = sum(row.nfe_used for row in rows), sum(law.nfe_used for law in laws)
+        fresh = noise(law_samples, 2) if noisy else begin[:0]
+        asked = Asked((s, t), count, seed, threshold, calls * len(begin), tuned)
+        return measured(den, planned, notes, begin, fresh, teacher, asked, bar)
+
+
+class Asked(NamedTuple):
+    """What `measured` is told besides: the span, how many starts are followed, and what only goes into the report."""
+
+    span: tuple[float, float]
+    followed: int
+    seed: int
+    threshold: float | None = None
+    reference_cost: int = 0
+    tuned: int = 0
+
+
+def measured(
+    den: Denoiser, planned: list[Candidate], notes: list[str], begin: torch.Tensor, fresh: torch.Tensor,
+    teacher: Teacher, asked: Asked, bar: Bar,
+) -> Comparison:  # fmt: skip
+    """The rows of what is planned, from ``begin``, whose ends are the teacher's; what adds noise, from ``fresh``."""
+    law = teacher.end[teacher.good]
+    far = FAR * spread(law) if asked.threshold is None else asked.threshold
+    kept, end = teacher.good[: asked.followed], teacher.end[: asked.followed]
+    rows, laws = list[PathRow](), list[LawRow]()
+    for k, candidate in enumerate(planned, start=1):
+        bar.show(k, f"{candidate.solver}, {k} of {len(planned)}")
+        if candidate.noisy:
+            laws.append(in_law(candidate, _run(den, fresh, candidate.program, asked.seed), law))
+        else:
+            made = _run(den, begin[: asked.followed], candidate.program, asked.seed)
+            rows.append(on_path(candidate, made[kept], end[kept], far))
+    cost = asked.followed * sum(row.nfe_used for row in rows) + len(fresh) * sum(row.nfe_used for row in laws)
     said = Conditions(
-        fingerprint(den), s, t, tuple(begin.shape[1:]), int(kept.sum()), len(fresh) if noisy else 0, seed,
-        teacher.error, spread(teacher.end[teacher.good]), far, calls * len(begin),
-        steps[0] * count + steps[1] * len(fresh), tuned,
+        fingerprint(den), *asked.span, tuple(begin.shape[1:]), int(kept.sum()), len(fresh), asked.seed,
+        teacher.error, spread(law), far, asked.reference_cost, cost, asked.tuned,
     )  # fmt: skip
-    exact = exact_distances(teacher.end[teacher.good], law_samples, seed) if noisy else {}
+    exact = exact_distances(law, len(fresh), asked.seed) if laws else {}
     return Comparison(said, tuple(rows), tuple(laws), tuple(notes), exact)
+
+
+def _start(den: Any, x: Any, event_shape: Any) -> torch.Tensor | tuple[int, ...]:
+    """The one of the two that was given; ValueError unless it is one, and fits."""
+    if not isinstance(den, Denoiser):
+        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    if (x is None) == (event_shape is None):
+        raise ValueError("a denoiser needs either x, start states (B, ...), or event_shape, to start from noise")
+    if x is not None:
+        check_state(x)
+        return x
+    shape = tuple(event_shape)
+    if not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(f"event_shape must hold positive integers, not {shape}")
+    return shape
 
 
 def _check(samples: Any, law_samples: Any, tuned: Any, seed: Any, threshold: Any, progress: Any) -> None:

@@ -1,11 +1,10 @@
 """What `compare` runs: programs of solvers on grids, from both starts, within budgets."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple, TypeVar
 
 from ..solvers.auto import Auto
+from ..solvers.call import integer
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.denoiser import Denoiser
@@ -23,6 +22,7 @@ QUICK = ("auto", "universal", "ddim", "heun", "dpmpp-2m", "dpmpp-3m", "unipc-3",
 ALL = "all"
 OWN = "own"  # the grid of what brings its nodes along
 TUNED = "tuned"
+AnyMethod = TypeVar("AnyMethod", bound=Solver | Program)
 
 
 class Candidate(NamedTuple):
@@ -117,10 +117,16 @@ def _methods(solvers: Any) -> list[Solver | Program]:
         every = [s if isinstance(s, Program) else find_solver(s) for s in ([solvers] if one else solvers)]
     if not every:
         raise ValueError("solvers is empty; logsnr.solver_names() lists them")
-    methods: list[Solver | Program] = []
     for method in every:
         if isinstance(method, Solver) and method.planner is None:
             raise ValueError(f"solver = {method.name!r} chooses its own steps, so it cannot be held to a budget")
+    return distinct(every)
+
+
+def distinct(every: Iterable[AnyMethod]) -> list[AnyMethod]:
+    """Each once, and of solvers with equal numbers the first."""
+    methods: list[AnyMethod] = []
+    for method in every:
         names = {m.name for m in methods if isinstance(m, Solver)}
         if method not in methods and not set(getattr(method, "equals", ())) & names:
             methods.append(method)
@@ -134,14 +140,9 @@ def _names(what: str, given: Any) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def whole_numbers(name: str, given: Any, least: int) -> list[int]:
+def whole_numbers(name: str, given: Any) -> list[int]:
     """One or several, sorted, each once; ValueError for anything else."""
-    if isinstance(given, str) or not isinstance(given, (Iterable, int, np.integer)):
-        raise ValueError(f"{name} must be an integer or several, not {given!r:.60}")
-    numbers = list(given) if isinstance(given, Iterable) else [given]
+    numbers = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     if not numbers:
         raise ValueError(f"{name} is empty; give budgets of model evaluations, such as (5, 8, 10)")
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < least:
-            raise ValueError(f"{name} must be an integer of at least {least}, not {number!r:.60}")
-    return sorted({int(number) for number in numbers})
+    return sorted({integer(name, number, 1, 1_000_000) for number in numbers})

@@ -13,7 +13,7 @@ from ..solvers.arrays import Array
 from ..solvers.program import Program
 from .compare_plan import Candidate
 from .discrepancies import energy_distance
-from .estimates import per_sample_rms
+from .estimates import sample_errors, summary
 from .metrics import sliced_w2
 
 if TYPE_CHECKING:
@@ -130,16 +130,13 @@ class Comparison:
         return "\n".join(verdict(self, n) for n in (self.budgets if nfe is None else (nfe,)))
 
     def plot(self, path: str | Path | None = None) -> "Figure":
-        """A figure, saved if there is a path: errors against evaluations, each solver on its best grid; of a single
-        budget the errors of all rows. ValueError if there are stochastic solvers alone."""
-        from .comparison_plot import draw
+        """A figure, saved if there is a path: errors against evaluations, each solver on its best grid. ValueError if
+        there are stochastic solvers alone."""
+        from .plots import comparison, saved
 
         if not self.rows:
             raise ValueError("there is no solver without noise to draw; .laws has the others")
-        figure = draw(self)
-        if path is not None:
-            figure.savefig(path, dpi=150)
-        return figure
+        return saved(comparison(self), path)
 
     def __str__(self) -> str:
         from .comparison_words import told
@@ -152,13 +149,11 @@ class Comparison:
 def on_path(candidate: Candidate, made: torch.Tensor, end: torch.Tensor, far: float) -> PathRow:
     """The row of the end states ``made``, (B, ...) float64, where ``end`` would be exact."""
     solver, grid, startup, nfe, program = candidate
-    errors = np.nan_to_num(per_sample_rms(made - end), nan=inf, posinf=inf)
-    with np.errstate(over="ignore"):
-        rms = float(np.sqrt(np.mean(errors**2)))
-    share = float(np.mean(errors > far))
-    note = _note(np.isinf(errors))
+    errors = sample_errors(made, end)
+    found, share = summary(errors), float(np.mean(errors > far))
     return PathRow(
-        solver, grid, startup, nfe, len(program), _median(errors), rms, share, note, errors, program
+        solver, grid, startup, nfe, len(program), found["median"], found["rms"], share, _note(np.isinf(errors)),
+        errors, program,
     )  # fmt: skip
 
 
@@ -188,12 +183,6 @@ def beats(one: Array, other: Array) -> bool:
     less, more = int((one < other).sum()), int((one > other).sum())
     n = less + more
     return less > more and sum(comb(n, k) for k in range(less, n + 1)) / 2**n <= LUCK / 2
-
-
-def _median(errors: Array) -> float:
-    """Without NaN where the two in the middle are infinite."""
-    middle = np.sort(errors)[[(len(errors) - 1) // 2, len(errors) // 2]]
-    return float(middle[0] if middle[0] == middle[1] else middle.mean())
 
 
 def _note(bad: Sequence[bool] | np.ndarray[Any, Any]) -> str:

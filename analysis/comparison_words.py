@@ -16,12 +16,13 @@ def told(found: Comparison) -> str:
     shape = " x ".join(map(str, said.event_shape))
     laws = f" ({said.law_samples} of stochastic solvers)" if found.laws else ""
     tuned = f" Tables are tuned on {said.tuned} other noises." if said.tuned else ""
+    kind = "order 5" if said.reference_cost else "exact"
     head = [
         said.denoiser,
         f"{said.samples} samples of {shape}{laws}, t = {said.t_start:.6g} to {said.t_end:.6g}, seed {said.seed}; "
         f"spread of the ends {said.spread:.2g}.",
-        f"Reference: order 5, good to {short(said.error)}. Cost: {said.reference_cost:,} evaluations of a sample for "
-        f"it and {said.cost:,} for the rows.{tuned}",
+        f"Reference: {kind}, good to {short(said.error)}. Cost: {said.reference_cost:,} evaluations of a sample for it "
+        f"and {said.cost:,} for the rows.{tuned}",
     ]
     lines = list(chain(*(wrap(line, WIDTH, subsequent_indent="  ") for line in head)))
     for nfe in found.budgets:

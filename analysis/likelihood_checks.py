@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..solvers.call import integer
 from ..solvers.denoiser import Denoiser
 from ..solvers.grids import end_time
 from ..solvers.planners.checks import choice
@@ -22,8 +23,8 @@ FAR = 20.0  # of the mean square of a latent, in deviations of that of pure nois
 def check_numbers(method: Any, steps: Any, probes: Any) -> None:
     choice("method", method, METHODS)
     for name, number, low in (("steps", steps, 1), ("probes", probes, LEAST[method])):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < low):
-            raise ValueError(f"{name} must be a whole number of at least {low}, not {number!r}")
+        if number is not None:
+            integer(name, number, low, 1_000_000)
 
 
 def span(den: Denoiser, t_start: Any, t_end: Any, solver: Any) -> tuple[float, float]:

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..solvers.arrays import Array
 from .problem import parameter, spectrum
 
 
@@ -71,27 +70,6 @@ def kl_gaussian(m1: Any, S1: Any, m2: Any, S2: Any) -> float:
     return float((excess - torch.log1p(excess)).sum() + shift.square().sum()) / 2
 
 
-def w2_fitted(x: torch.Tensor, y: torch.Tensor) -> float:
-    """The 2-Wasserstein distance between the Gaussians fitted to two samples, not squared.
-
-    x: (N, ...), y: (M, ...), float64, of one event shape; N, M >= 2. The covariances (unbiased) stay in the
-    form of centred samples, so events larger than N and M cost no more than N M each. For any laws of these
-    means and covariances it bounds their distance from below (Gelbrich 1990).
-    """
-    (m1, a), (m2, b) = _factor(x), _factor(y)
-    width = max(a.shape[1], b.shape[1])
-    a, b = (torch.nn.functional.pad(f, (0, width - f.shape[1])) for f in (a, b))
-    return float(torch.sqrt((m2 - m1).square().sum() + _procrustes(a, b).square().sum()))
-
-
-def _factor(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean (D,), and A (D, min(N, D)) with A A^T the covariance."""
-    flat = x.reshape(len(x), -1)
-    mean = flat.mean(0)
-    a = (flat - mean) / (len(flat) - 1) ** 0.5
-    return mean, (torch.linalg.qr(a, mode="r").R if a.shape[0] > a.shape[1] else a).mT
-
-
 def _procrustes(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """a - b U for the orthogonal U that makes it smallest."""
     u, _, vt = torch.linalg.svd(b.mT @ a)
@@ -110,7 +88,17 @@ def sliced_w2(x: Any, y: Any, *, projections: int = 256, seed: int = 0) -> float
     a, b = (z.numpy() for z in samples(x, y))
     if projections < 1:
         raise ValueError(f"projections must be at least 1, not {projections}")
-    return slices_w2(*(slices(z, projections, seed) for z in (a, b)))
+    if a.shape[1] > 1:  # events of one element have one direction
+        directions = np.random.default_rng(seed).standard_normal((a.shape[1], projections))
+        directions /= np.linalg.norm(directions, axis=0)
+        a, b = a @ directions, b @ directions
+    a, b = np.sort(np.ascontiguousarray(a.T)), np.sort(np.ascontiguousarray(b.T))
+    n, m = a.shape[1], b.shape[1]
+    # Both quantile functions are constant between neighbouring cuts, counted in units of 1 / (n m).
+    cuts = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
+    mass = np.diff(cuts, prepend=0) / (n * m)
+    gap = a[:, (cuts - 1) // m] - b[:, (cuts - 1) // n]
+    return float(np.sqrt((gap**2 @ mass).mean()))
 
 
 def samples(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,28 +111,6 @@ def samples(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
         shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise ValueError(f"x and y must be samples (N, ...), (M, ...) of one event shape, not {shapes}")
     return a.reshape(len(a), -1), b.reshape(len(b), -1)
-
-
-def slices(x: Array, projections: int, seed: int) -> Array:
-    """Samples (N, ...) along directions drawn uniformly with ``seed``: (projections, N), or (1, N) for events of
-    one element, which have one direction."""
-    flat = x.reshape(len(x), -1)
-    if flat.shape[1] == 1:
-        return flat.T
-    directions = np.random.default_rng(seed).standard_normal((flat.shape[1], projections))
-    directions /= np.linalg.norm(directions, axis=0)
-    return np.ascontiguousarray((flat @ directions).T)
-
-
-def slices_w2(a: Array, b: Array) -> float:
-    """The root mean over rows of the squared W2 between the samples a (P, N) and b (P, M)."""
-    a, b = np.sort(a), np.sort(b)
-    n, m = a.shape[1], b.shape[1]
-    # Both quantile functions are constant between neighbouring cuts, counted in units of 1 / (n m).
-    cuts = np.union1d(m * np.arange(1, n + 1), n * np.arange(1, m + 1))
-    mass = np.diff(cuts, prepend=0) / (n * m)
-    gap = a[:, (cuts - 1) // m] - b[:, (cuts - 1) // n]
-    return float(np.sqrt((gap**2 @ mass).mean()))
 
 
 def _pair(m1: Any, S1: Any, m2: Any, S2: Any) -> _Pair:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..solvers.arrays import Array
+from ..solvers.call import integer
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.grids import lam_window
@@ -15,8 +16,7 @@ from ..solvers.planning import Layout
 from ..solvers.program import Program, check_elements
 from ..solvers.schedules.base import Schedule, check_schedule
 from .moments import propagate
-from .problem import parameter
-from .rounding import positive
+from .rounding import weighted
 
 BEGINNINGS = ("logsnr", "karras", "time", "arctan", "beta")
 DESCENTS = 2  # from how many of them
@@ -80,7 +80,11 @@ def optimal_grid(
     """
     check_request(nfe, schedule)
     method = find_solver(solver)
-    stds, weights = _spectrum(stds, weights)
+    stds, weights = weighted(stds, weights)
+    if len(stds) > MODES:
+        groups = np.array_split(np.argsort(stds), MODES)
+        means = np.array([np.sqrt((stds[group] ** 2).mean()) for group in groups])
+        stds, weights = means, np.array([weights[group].sum() for group in groups])
 
     def residuals(program: Program) -> Array:
         first, last = ((schedule.alpha(t) * stds, schedule.sigma(t)) for t in (program.grid[0], program.grid[-1]))
@@ -96,8 +100,7 @@ def optimal_grid(
 def check_request(nfe: Any, schedule: Any) -> None:
     """TypeError for a schedule that is none, ValueError for a budget that no search is made for."""
     check_schedule(schedule)
-    if isinstance(nfe, bool) or not isinstance(nfe, (int, np.integer)) or not 1 <= nfe <= LONGEST:
-        raise ValueError(f"nfe must be an integer from 1 to {LONGEST}, not {nfe!r}")
+    integer("nfe", nfe, 1, LONGEST)
 
 
 def searched(method: Solver, nfe: int, schedule: Schedule, residuals: Residuals, **layout: Any) -> OptimalGrid:
@@ -148,15 +151,3 @@ def _room(sch: Schedule, times: Array) -> tuple[float, float]:
     if last is not None and sch.sigma(ends[1]) == 0 and ends[0] > last:
         ends[1] = last
     return lam_window(sch, ends)
-
-
-def _spectrum(stds: Any, weights: Any) -> tuple[Array, Array]:
-    stds = positive("stds", stds)
-    weights = np.ones_like(stds) if weights is None else parameter("weights", weights).numpy()
-    if weights.shape != stds.shape or (weights < 0).any() or not weights.any():
-        raise ValueError(f"weights must be {len(stds)} nonnegative numbers, one per std, not all 0")
-    if len(stds) > MODES:
-        groups = np.array_split(np.argsort(stds), MODES)
-        means = np.array([np.sqrt((stds[group] ** 2).mean()) for group in groups])
-        stds, weights = means, np.array([weights[group].sum() for group in groups])
-    return stds, weights

@@ -74,12 +74,9 @@ class Convergence:
     def plot(self, path: str | Path | None = None) -> "Figure":
         """A figure of the errors against the evaluations, beside the slope of the declared order; saved if there is a
         path, in the format of its suffix."""
-        from .orders_plot import draw
+        from .plots import convergence, saved
 
-        figure = draw(self)
-        if path is not None:
-            figure.savefig(path, dpi=150)
-        return figure
+        return saved(convergence(self), path)
 
 
 def two_gaussians() -> GaussianMixture:

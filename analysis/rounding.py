@@ -130,6 +130,15 @@ def positive(name: str, values: Any) -> Array:
     return array
 
 
+def weighted(stds: Any, weights: Any) -> tuple[Array, Array]:
+    """Standard deviations (N,), and how often each counts, by default the same. Raises ValueError unless they are."""
+    stds = positive("stds", stds)
+    weights = np.ones_like(stds) if weights is None else parameter("weights", weights).numpy()
+    if weights.shape != stds.shape or (weights < 0).any() or not weights.any():
+        raise ValueError(f"weights must be {len(stds)} nonnegative numbers, one per std, not all 0")
+    return stds, weights
+
+
 def _fifty_digits(program: Program, data: Gaussian, sch: Schedule, x: torch.Tensor) -> Array:
     """The end states, an array of Decimals like x."""
     with localcontext() as context:

@@ -55,20 +55,10 @@ class Stability:
 
     def plot(self, path: str | Path) -> None:
         """Save a map of growth / exact, in the format of the path's suffix, with the border of stability."""
-        from matplotlib.figure import Figure
+        from .plots import saved
+        from .plots import stability as drawn
 
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        ax = figure.subplots()
-        ratio = np.log10(np.maximum(self.growth / self.exact, 1e-3))
-        image = ax.pcolormesh(self.modes, self.steps, ratio, cmap="RdBu_r", vmin=-2, vmax=2, rasterized=True)
-        if self.growth.min() < 1 < self.growth.max():
-            ax.contour(self.modes, self.steps, self.growth, levels=[1.0], colors="black")
-        bar = figure.colorbar(image, label="growth / exact growth")
-        bar.set_ticks(ticks=[-2, -1, 0, 1, 2], labels=["0.01", "0.1", "1", "10", "100"])
-        ax.set_title(f"{self.solver}: growth per step (line: border of stability)")
-        ax.set_xlabel("mode: lam + log(standard deviation)")
-        ax.set_ylabel("step in lam")
-        figure.savefig(path)
+        saved(drawn(self), path)
 
 
 def stability(solver: str | Solver, *, steps: Any = None, modes: Any = None) -> Stability:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
+from ..solvers.call import integer
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.grids import GRIDS
@@ -23,8 +24,7 @@ from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions
 from .moments import propagate
-from .problem import parameter
-from .rounding import execute, positive
+from .rounding import execute, positive, weighted
 
 SAMPLES = 32  # draws per mode behind an error measured in a dtype
 MAX_NFE = 100  # where the search for a target gives up unless nfe= says otherwise
@@ -52,17 +52,10 @@ class Transfer:
 
     def plot(self, path: str | Path) -> None:
         """Save a plot of the relative error, in the format of the path's suffix."""
-        from matplotlib.figure import Figure
+        from .plots import saved
+        from .plots import transfer as drawn
 
-        figure = Figure(figsize=(6, 4), layout="constrained")
-        ax = figure.subplots()
-        ax.loglog(self.stds, np.where(self.error > 0, self.error, np.nan))
-        precision = "" if self.dtype is None else f", {str(self.dtype).removeprefix('torch.')}"
-        ax.set_title(f"{self.program.name}, {len(self.program)} model evaluations{precision}")
-        ax.set_xlabel("standard deviation of the data")
-        ax.set_ylabel("relative error")
-        ax.grid(alpha=0.3)
-        figure.savefig(path)
+        saved(drawn(self), path)
 
 
 @dataclass(frozen=True)
@@ -148,13 +141,12 @@ def rank(
     Solvers that are other names for the same numbers are listed once. Raises ValueError for a spectrum or
     weights that are not one, for nfe or best < 1, and if neither nfe nor target is given.
     """
-    stds = positive("stds", stds)
-    weights = _weights(weights, stds)
+    stds, weights = weighted(stds, weights)
     if nfe is None and target is None:
         raise ValueError("give nfe (a budget), target (a relative error), or both")
     for name, value in (("nfe", nfe), ("best", best)):
-        if value is not None and (not isinstance(value, (int, np.integer)) or value < 1):
-            raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+        if value is not None:
+            integer(name, value, 1, 1_000_000)
     if target is not None and not target > 0:
         raise ValueError(f"target must be positive, not {target}")
 
@@ -223,14 +215,3 @@ def _reaching(
         else:
             missed, above = middle, e
     return found
-
-
-def _weights(weights: Any, stds: Array) -> Array:
-    if weights is None:
-        return np.ones_like(stds)
-    array: Array = parameter("weights", weights).numpy()
-    if array.shape != stds.shape or (array < 0).any() or not array.any():
-        raise ValueError(
-            f"weights must be {len(stds)} nonnegative numbers, one per std, not all 0, not {array.tolist()}"
-        )
-    return array

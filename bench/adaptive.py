@@ -9,10 +9,8 @@ from ..analysis.gaussian import Gaussian
 from ..analysis.mixture import GaussianMixture
 from ..analysis.orders import two_gaussians
 from ..solvers.denoiser import Denoiser
-from ..solvers.heads import Level, from_pair
 from ..solvers.noise import start
 from ..solvers.sampling import solve
-from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, FlowMatching, VPLinear
 from .problems import digits
 
@@ -40,24 +38,13 @@ def problems() -> Iterator[Exact]:
     }
     for sch in (VPLinear(), EDM(), FlowMatching()):
         for name, problem in data.items():
-            den = _velocity(problem, sch)
+            den = problem.denoiser(sch, "velocity")  # which is known at both ends of every schedule
             x = start(sch, (SAMPLES, *problem.event_shape), seed=0, dtype=torch.float64)
             end = solve(den, x, solver="dopri8", rtol=EXACT, atol=EXACT).x
             yield Exact(f"{name}, {type(sch).__name__}", den, x, end)
     known = digits()
     x = known.start(SAMPLES, 0)
     yield Exact("digits, VPLinear", known.precise, x, known.exact(x))
-
-
-def _velocity(problem: Any, sch: Schedule) -> Denoiser:
-    """The exact velocity, which is known at both ends of every schedule."""
-
-    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        pair = problem.posterior(x, sch.alpha(t), sch.sigma(t))
-        weights = from_pair("velocity", Level.at(sch, t))
-        return sum(w.reshape(-1, *[1] * (x.dim() - 1)) * part for w, part in zip(weights, pair, strict=True))
-
-    return Denoiser(model, sch, "velocity")
 
 
 def row(exact: Exact, solver: str, tol: float) -> tuple[float, float]:

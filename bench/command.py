@@ -1,12 +1,13 @@
-"""How commands end: the user's mistakes and interrupts in one line, not in a traceback."""
+"""How commands end, mistakes and interrupts in one line and not in a traceback; and how tables are printed."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 
 @contextmanager
@@ -34,3 +35,16 @@ def run_command(function: Callable[..., None], *, stopped: str = "stopped") -> N
     decorated: Any = interruptible(stopped)(function)
     app.command()(decorated)
     run_app(app)
+
+
+def show_table(heads: Sequence[str], rows: Iterable[Sequence[str]], told: str = "", *, left: int = 1) -> None:
+    """Print a table, all columns but the first ones to the right, and a line about it."""
+    table = Table(*heads, box=None)
+    for column in table.columns[left:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(table)
+    if told:
+        console.print(told)

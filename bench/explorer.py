@@ -4,12 +4,9 @@ Altair writes the chart, vl-convert the JavaScript that draws it, so the page lo
 them the page has its tables and its static plots.
 """
 
-import csv
-import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from ..analysis.compare_plan import OWN
@@ -26,17 +23,10 @@ BEST = "best of all"
 # Draws every chart of the page from the specification beside it; as SVG, whose text takes the colours of the page.
 START = """for (const place of document.querySelectorAll(".chart"))
   vegaEmbed(place, JSON.parse(place.nextElementSibling.textContent), {renderer: "svg", actions: false});"""
-HEIGHT = 400
-# What a point says of itself; to the pointer it is known as the datum of the area that it is the nearest point of.
-FIELDS = {"solver": "solver", "start": "start", "family": "family", "grid": "grid", "NFE": "nfe", "NFE spent": "used"}
-POINT = "(datum.datum || datum)"
-VALUES = {label: f"{POINT}.{field}" for label, field in FIELDS.items()} | {"error": f"format({POINT}.error, '.2g')"}
-TOLD = "{" + ", ".join(f"'{label}': {value}" for label, value in VALUES.items()) + "}"
-SPOKEN = " + '; ".join(f"{label}: ' + {value}" for label, value in VALUES.items())
 HIDE = "click to hide a family, or to show it again"
 EXACT = ("exact", "low", "high")  # what is known of exact samples
-WORST = 3.0  # the data has a spread of about 1: larger errors are all the same, and drawn at the edge
-INK, SOFT = "currentColor", "#88888850"  # of text and lines, light and dark
+WORST = {"path": 3.0, "law": 1e9}  # the data has a spread of about 1: larger errors are drawn at the edge
+INK, SOFT, GREEN = "currentColor", "#88888850", "#4d8c72"  # of text and lines, light and dark; of exact samples
 
 
 def available() -> bool:
@@ -54,13 +44,7 @@ def script() -> str:
 
 
 def specification(groups: Groups, compared: Compared) -> str:
-    """The chart as JSON, of these rows."""
-    text = json.dumps(chart(groups, compared).to_dict(), separators=(",", ":"))
-    return text.replace("</", "<\\/")
-
-
-def chart(groups: Groups, compared: Compared) -> "alt.LayerChart":
-    """Error against NFE: a line for every solver and start, a colour for every family."""
+    """The chart as JSON: error against NFE, a line for every solver and start, a colour for every family."""
     import altair as alt
 
     rows = [row for _, group in groups for row in group if row.case.nfe is not None]
@@ -70,35 +54,53 @@ def chart(groups: Groups, compared: Compared) -> "alt.LayerChart":
         name="shown", fields=["family"], bind="legend", toggle="true", clear=False, empty=False,
         value=[{"family": title} for title in present],
     )  # fmt: skip
-    base = _rows(groups, compared).transform_filter(shown)
-    base = base.transform_aggregate(row="argmin(error)", groupby=["line", "family", "start", "nfe"])
-    worst = WORST if compared == "path" else 1e9
-    parts = {name: f"datum.row.{name}" for name in ("error", "grid", "used", "solver")}
-    base = base.transform_calculate(**parts, height=f"min(datum.row.error, {worst})")
+    hover = alt.selection_point(fields=["line"], on="pointerover", clear="pointerout", empty=False)
     ticks = [m * 10.0**k for k in range(-12, 4) for m in ((1, 3) if compared == "path" else (1, 2, 5))]
-    base = base.encode(
-        x=alt.X("nfe:Q", title="NFE: model evaluations per sample")
-        .scale(type="log", domain=[0.95 * nfes[0], 1.05 * nfes[-1]], nice=False)
-        .axis(values=nfes, format="d", grid=False),
-        y=alt.Y("height:Q", title=None).scale(type="log").axis(values=ticks, format="~g"),
+    stroke = dict(symbolType="stroke", symbolStrokeWidth=4)
+    legend = alt.Legend(
+        title=HIDE, titleLimit=400, orient="bottom", columns=alt.ExprRef("width < 480 ? 2 : 5"), **stroke
     )
-    colour = alt.Color("family:N", title="family").scale(domain=present, scheme="tableau10")
-    lines, *marks = _marks(base, colour)
-    layers = [*_exact(groups, compared), lines.add_params(*_controls(groups, compared, rows), shown), *marks]
-    return _dressed(alt.layer(*layers))
+    base = _chosen(groups, compared).transform_filter(shown).encode(
+        x=alt.X("nfe:Q").scale(type="log", domain=[0.95 * nfes[0], 1.05 * nfes[-1]], nice=False)
+        .axis(values=nfes, format="d", grid=False, title="NFE: model evaluations per sample"),
+        y=alt.Y("height:Q").scale(type="log").axis(values=ticks, format="~g", title=None),
+        color=alt.Color("family:N", legend=legend).scale(domain=present, scheme="tableau10"),
+        detail="line:N",
+    )  # fmt: skip
+    lines = base.mark_line().encode(
+        strokeDash=alt.StrokeDash("start:N", legend=None).scale(domain=["ramp", "single-step"], range=[[1, 0], [5, 3]]),
+        opacity=alt.when(hover).then(alt.value(1.0)).otherwise(alt.value(0.55)),
+        size=alt.when(hover).then(alt.value(4)).otherwise(alt.value(1.4)),
+    )
+    told = [alt.Tooltip(f"{name}:N") for name in ("solver", "start", "family", "grid")]
+    told += [alt.Tooltip("nfe:Q", title="NFE"), alt.Tooltip("used:Q", title="NFE spent")]
+    points = base.mark_point(filled=True, size=28, opacity=0.9).encode(
+        tooltip=[*told, alt.Tooltip("error:Q", format=".2g")]
+    )
+    layers = [lines.add_params(*_controls(groups, compared, rows), shown), points.add_params(hover)]
+    return _dressed(alt.layer(*_exact(groups, compared), *layers)).to_json(indent=None).replace("</", "<\\/")
 
 
-def _rows(groups: Groups, compared: Compared) -> "alt.Chart":
-    """Those that the controls choose."""
+def _chosen(groups: Groups, compared: Compared) -> "alt.Chart":
+    """The best of the rows that the controls choose, for each line at each budget."""
     import altair as alt
 
+    values = [
+        {"problem": name, "family": family_of(row.case.solver).title, "line": str(line_of(row)), "nfe": row.case.nfe,
+         "solver": row.case.solver, "start": row.case.startup, "grid": row.case.grid, "used": row.nfe_used}
+        | {metric: value for metric in METRICS[compared] if (value := row.statistics[metric]) < float("inf")}
+        for name, group in groups for row in group if row.case.nfe is not None
+    ]  # fmt: skip
+    parts = {name: f"datum.row.{name}" for name in ("error", "grid", "used", "solver")}
     return (
-        alt.Chart(alt.InlineData(values=_csv(groups, compared), format=alt.CsvDataFormat(type="csv")))
+        alt.Chart(alt.InlineData(values=values))
         .transform_filter("datum.problem == problem")
         .transform_calculate(error="datum[metric]")
         .transform_filter("isValid(datum.error) && datum.error > 0")
         .transform_filter(f"grid == '{BEST}' || datum.grid == grid || datum.grid == '{OWN}'")
         .transform_filter("find == '' || indexof(datum.line, lower(find)) >= 0")
+        .transform_aggregate(row="argmin(error)", groupby=["line", "family", "start", "nfe"])
+        .transform_calculate(**parts, height=f"min(datum.row.error, {WORST[compared]})")
     )
 
 
@@ -121,44 +123,13 @@ def _controls(groups: Groups, compared: Compared, rows: Sequence[Row]) -> list[A
     ]
 
 
-def _marks(base: "alt.Chart", colour: "alt.Color") -> list[Any]:
-    """Lines, points that tell what they are, and the name of the line that the pointer is near."""
-    import altair as alt
-
-    hover = alt.selection_point(
-        name="hover", fields=["line"], on="pointerover", clear="pointerout", nearest=True, empty=False
-    )
-    columns = alt.ExprRef("width < 480 ? 2 : 5")
-    stroke = dict(symbolType="stroke", symbolStrokeWidth=4)
-    legend = alt.Legend(title=HIDE, titleLimit=400, orient="bottom", columns=columns, **stroke)
-    dashes = alt.StrokeDash("start:N", legend=None).scale(domain=["ramp", "single-step"], range=[[1, 0], [5, 3]])
-    lines = base.mark_line().encode(
-        color=colour.legend(legend),
-        detail="line:N",
-        strokeDash=dashes,
-        opacity=alt.when(hover).then(alt.value(1.0)).otherwise(alt.value(0.55)),
-        size=alt.when(hover).then(alt.value(4)).otherwise(alt.value(1.4)),
-    )
-    points = base.mark_point(filled=True, size=28, opacity=0.9).encode(
-        color=colour.legend(legend), tooltip=alt.value(alt.expr(TOLD)), description=alt.value(alt.expr(f"'{SPOKEN}"))
-    )
-    last = [alt.SortField("nfe", order="descending")]
-    names = (
-        base.transform_window(rank="rank()", groupby=["line"], sort=last)
-        .transform_filter("datum.rank == 1")
-        .mark_text(align="right", dy=-10, fontWeight="bold", fontSize=13, color=INK)
-        .encode(text="line:N", opacity=alt.when(hover).then(alt.value(1)).otherwise(alt.value(0)))
-    )
-    return [lines, points.add_params(hover), names]
-
-
 def _dressed(chart: "alt.LayerChart") -> "alt.LayerChart":
     """As wide as the page, in its colours."""
     import altair as alt
 
     plain = dict(labelColor=INK, titleColor=INK, labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
     return (
-        chart.properties(width="container", height=HEIGHT)
+        chart.properties(width="container", height=400)
         .properties(autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
         .configure(background="transparent", font="system-ui, sans-serif")
         .configure_view(stroke=None)
@@ -179,24 +150,6 @@ def _exact(groups: Groups, compared: Compared) -> list[Any]:
         for metric in METRICS[compared]
     ]
     base = alt.Chart(alt.InlineData(values=levels)).transform_filter("datum.problem == problem && datum.of == metric")
-    band = base.mark_rect(color="#4d8c72", opacity=0.25).encode(y="low:Q", y2="high:Q")
-    line = base.mark_rule(color="#4d8c72").encode(
-        y="exact:Q", tooltip=[alt.Tooltip(f"{end}:Q", format=".2g") for end in EXACT]
-    )
-    return [band, line]
-
-
-def _csv(groups: Groups, compared: Compared) -> str:
-    """The rows with fixed steps; an empty cell where a run diverged."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    metrics = METRICS[compared]
-    writer.writerow(["problem", "family", "line", "solver", "start", "grid", "nfe", "used", *metrics])
-    for name, group in groups:
-        for row in group:
-            case, family = row.case, family_of(row.case.solver).title
-            values = [f"{v:.3g}" if (v := row.statistics[m]) < float("inf") else "" for m in metrics]
-            if case.nfe is not None:
-                line = [line_of(row), case.solver, case.startup, case.grid, case.nfe, row.nfe_used]
-                writer.writerow([name, family, *line, *values])
-    return text.getvalue()
+    told = [alt.Tooltip(f"{end}:Q", format=".2g") for end in EXACT]
+    band = base.mark_rect(color=GREEN, opacity=0.25).encode(y="low:Q", y2="high:Q")
+    return [band, base.mark_rule(color=GREEN).encode(y="exact:Q", tooltip=told)]

@@ -12,10 +12,10 @@ import typer
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 from torch.nn.functional import pad
 
-from ..analysis.stability import Stability, stability
+from ..analysis.plots import COLOURS, growth_bar, growth_map, mark_budgets
+from ..analysis.stability import stability
 from ..analysis.transfer import Transfer, transfer
 from ..solvers.denoiser import Denoiser
 from ..solvers.noise import randn, start
@@ -23,7 +23,6 @@ from ..solvers.sampling import sample, solve
 from ..solvers.schedules.formulas import VPLinear
 from .command import run_command
 from .digits_net import PREDICTION, SCHEDULE, load_digits_net
-from .plots import COLOURS
 
 STDS = np.geomspace(1e-3, 10.0, 81)
 SOLVERS = ("ddim", "heun", "deis-3", "dpmpp-2m", "dpmpp-3m", "dpmpp-3s")
@@ -76,9 +75,7 @@ def work_precision_figure() -> Figure:
         runs = [solve(den, x, solver=name, nfe=nfe) for nfe in BUDGETS]
         errors = [float((run.x - exact).flatten(1).square().mean(1).sqrt().median()) for run in runs]
         ax.loglog([run.nfe for run in runs], errors, marker=marker, color=colour, label=label, linewidth=1.6)
-    ax.xaxis.set_major_locator(FixedLocator(BUDGETS))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:.0f}"))
+    mark_budgets(ax, BUDGETS)
     ax.set_xlabel("model evaluations", fontsize=11)
     ax.set_ylabel("median error", fontsize=11)
     ax.grid(alpha=0.25)
@@ -140,22 +137,14 @@ def stability_figure() -> Figure:
     figure = Figure(figsize=(8.4, 5.2), layout="constrained")
     axes = figure.subplots(2, len(MAPS) // 2, sharex=True, sharey=True)
     for ax, name in zip(axes.flat, MAPS, strict=True):
-        image = draw_map(ax, stability(name, steps=np.linspace(0.1, 8.0, 80), modes=np.linspace(-4.0, 4.0, 121)))
+        found = stability(name, steps=np.linspace(0.1, 8.0, 80), modes=np.linspace(-4.0, 4.0, 121))
+        image = growth_map(ax, found)
+        ax.set_title(name, loc="left", fontsize=10)
     for ax in axes[:, 0]:
         ax.set_ylabel("step in lam")
     figure.supxlabel("mode: lam + log(standard deviation); 0: as much signal as noise", fontsize=10)
-    bar = figure.colorbar(image, ax=axes, label="growth of a mode in a step, times the exact growth", shrink=0.8)
-    bar.set_ticks(ticks=[-2, -1, 0, 1, 2], labels=["0.01", "0.1", "1", "10", "100"])
+    growth_bar(figure, image, axes)
     return figure
-
-
-def draw_map(ax: Axes, found: Stability) -> Any:
-    ratio = np.log10(np.maximum(found.growth / found.exact, 1e-3))
-    image = ax.contourf(found.modes, found.steps, ratio, np.arange(-2.0625, 2.1, 0.125), cmap="RdBu_r", extend="both")
-    if found.growth.max() > 1 + 1e-6:
-        ax.contour(found.modes, found.steps, found.growth, levels=[1.0 + 1e-6], colors="black", linewidths=1.2)
-    ax.set_title(found.solver, loc="left", fontsize=10)
-    return image
 
 
 def main(out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("docs/figures")) -> None:

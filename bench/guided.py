@@ -14,15 +14,13 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from ..solvers.denoiser import Denoiser
 from ..solvers.guidance import Guidance
 from ..solvers.sampling import sample
 from ..solvers.schedules.formulas import VPLinear
-from .command import run_command
+from .command import run_command, show_table
 from .overhead import bytes_per_step
 
 SHAPE, HEAD, SCALE = (4, 16, 128, 128), "eps", 3.0
@@ -82,16 +80,13 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of every way.")] = 60,
 ) -> None:
     """Time outside the model of a guided step by that of a step without guidance, at 4x16x128x128 in fp32."""
-    table = Table("solver", "without, us a step", *WAYS[1:], "passes", box=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    rows = []
     for name in solvers or SOLVERS:
         plain, *others = step_microseconds(name, SHAPE, steps, rounds).values()
         ratios = [*(other / plain for other in others), passes(name, steps)]
-        table.add_row(name, f"{plain:.0f}", *(f"{ratio:.2f}" for ratio in ratios))
-    console = Console()
-    console.print(table)
-    console.print(f"{torch.get_num_threads()} threads, {steps} steps, {rounds} runs of each", highlight=False)
+        rows.append((name, f"{plain:.0f}", *(f"{ratio:.2f}" for ratio in ratios)))
+    heads = ("solver", "without, us a step", *WAYS[1:], "passes")
+    show_table(heads, rows, f"{torch.get_num_threads()} threads, {steps} steps, {rounds} runs of each")
 
 
 if __name__ == "__main__":

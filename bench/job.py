@@ -9,9 +9,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..analysis.compare_plan import brings_grid
-from ..analysis.work_precision import least_nfe
-from ..solvers.catalogue import solver
 from . import explorer
 from .problems import BenchProblem, load_problem
 from .ranks import leads, on_first, shared
@@ -20,7 +17,7 @@ from .report import Section, check_page, write_report
 from .results import Case, Results, Row
 from .sheets import take_pictures
 from .tables import FIRST, WORDS, Board, adaptive_lines, legend, terminal_table
-from .work_precision import Plan, cases, check_plan, left_out, measure
+from .work_precision import Plan, cases, check_plan, measure
 
 CSV = "results.csv"
 PAGE = "index.html"
@@ -47,24 +44,24 @@ def run_bench(
     check_plan(plan)
     chosen = [load_problem(problem) if isinstance(problem, str) else problem for problem in problems]
     planned = [cases(problem, plan) for problem in chosen]
-    again = frozenset(chain.from_iterable(planned)) if fresh else ()
+    again = frozenset(chain.from_iterable(wanted for wanted, _ in planned)) if fresh else ()
     results = on_first(lambda: _opened(out, again))
     console = console if leads() else Console(quiet=True)
     for note in results.notes:
         console.print(note, style="yellow", highlight=False, soft_wrap=True)
     sections = []
     with _one_thread(), _progress(console) as progress:
-        task = progress.add_task("", total=sum(map(len, planned)))
+        task = progress.add_task("", total=sum(len(wanted) for wanted, _ in planned))
 
         def tick(what: str, done: int = 0) -> None:
             progress.update(task, description=what, advance=done)
 
-        for problem, wanted in zip(chosen, planned, strict=True):
+        for problem, (wanted, notes) in zip(chosen, planned, strict=True):
             for _, group in groupby(wanted, key=lambda case: case.compared):
                 sections.append(_measure_all(problem, list(group), results, out / CACHE, tick))
                 _show(sections[-1], console)
-            for name, least in left_out(plan, wanted, problem.denoiser.schedule).items():
-                console.print(f"-: {name} {_why(name, least)}", style="dim", highlight=False)
+            for note in notes:
+                console.print(f"-: {note}", style="dim", highlight=False, soft_wrap=True)
     if leads():
         write_report(out / PAGE, sections, command, CSV)
     if not explorer.available():
@@ -129,19 +126,11 @@ def _show(section: Section, console: Console) -> None:
         console.print(title, style="bold", highlight=False)
         console.print(terminal_table(board))
         console.print(legend(board), style="dim", highlight=False)
-        for line in board.lines_with_gaps():
-            least = least_nfe(solver(line.solver), section.problem.denoiser.schedule, startup=line.startup)
-            console.print(f"-: {line} {_why(line.solver, least)}", style="dim", highlight=False)
     if board.adaptive:
         console.print("Adaptive steps, error at the NFE it took:")
     for told in adaptive_lines(board):
         console.print(f" {told}", highlight=False)
     console.print()
-
-
-def _why(name: str, least: int) -> str:
-    """Why a solver has no row at some budget."""
-    return "has no table there" if brings_grid(solver(name)) else f"needs at least {least}"
 
 
 def _progress(console: Console) -> Progress:

@@ -16,9 +16,7 @@ import numba
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from ..kernels import Updates
 from ..solvers.catalogue import solver, solver_names
@@ -28,7 +26,7 @@ from ..solvers.lower import lower
 from ..solvers.sampling import sample
 from ..solvers.schedules.formulas import VPLinear
 from .clock import LARGE, SMALL, best_of
-from .command import run_command
+from .command import run_command, show_table
 
 MORE = 6  # times as many steps, for the slope
 
@@ -122,16 +120,13 @@ def main(
     # A machine that others use is slow for seconds on end: passes far apart find each row a quiet moment.
     passes = [[measure(*row, steps) for row in rows] for _ in track(range(rounds), "passes")]
     columns = "1x4x64x64: us a run", "+ us a step", "8x16x128x128: us a step", "ratio to triad"
-    table = Table("solver", "head", *columns, box=None)
-    for column in table.columns[2:]:
-        column.justify = "right"
+    cells = []
     for (name, head), found in zip(rows, zip(*passes, strict=True), strict=True):
         best = Times(*(min(times) for times in zip(*found, strict=True)))
         (run, step), large = run_and_step(name, best, steps), best.large / calls_of(name, steps)
-        table.add_row(name, head, f"{run:.0f}", f"{step:.1f}", f"{large:.0f}", f"{large / best.triad:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(f"{torch.get_num_threads()} threads, {steps} steps, fastest of {rounds} passes", highlight=False)
+        cells.append((name, head, f"{run:.0f}", f"{step:.1f}", f"{large:.0f}", f"{large / best.triad:.2f}"))
+    told = f"{torch.get_num_threads()} threads, {steps} steps, fastest of {rounds} passes"
+    show_table(("solver", "head", *columns), cells, told, left=2)
 
 
 if __name__ == "__main__":

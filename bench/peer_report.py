@@ -1,4 +1,4 @@
-"""The command that compares errors with peers, and its table, plot and page."""
+"""The command that compares errors with peers, and its table and page."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -6,20 +6,20 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from .peer_accuracy import FAR, OURS, PEER_GRIDS, cases, load_task, measure
-from .peer_rows import Row, Rows
+from .peer_accuracy import PEER_GRIDS, SAMPLES, cases, measure, version_of
 from .peer_samplers import PACKAGES, missing
 from .problems import FOR_PEERS, PROBLEMS, load_problem
+from .references import FAR, load_reference
+from .results import OURS, Results, Row
 from .work_precision import NFES
 
 AUTO = "auto"
 MARK = "<!-- what follows is written by `python -m logsnr.bench.peers accuracy --page` -->"
-Best = dict[int, Row]  # by budget
+Best = dict[int | None, Row]  # by budget
 
 
 def accuracy(
@@ -28,13 +28,13 @@ def accuracy(
     package: Annotated[list[str] | None, typer.Option(help="By default all that are installed.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Solvers, by the beginning of their names.")] = None,
     grid: Annotated[list[str] | None, typer.Option(help="Of peers; by default all.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the CSV, the plot and the exact ends.")] = Path("report/peers"),
+    out: Annotated[Path, typer.Option(help="Folder of the CSV and the exact ends.")] = Path("report/peers"),
     page: Annotated[Path | None, typer.Option(help="A Markdown page whose tables are to be replaced.")] = None,
     known: Annotated[bool, typer.Option("--known", help="Measure nothing, and tell what the CSV has.")] = False,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Errors at equal numbers of evaluations: every solver on every grid, each side's best."""
-    console, nfes, rows = Console(), tuple(nfe or NFES), Rows(out / "peers.csv")
+    console, nfes, rows = Console(), tuple(nfe or NFES), Results(out / "peers.csv", version=version_of)
     problems = [load_problem(name) for name in problem or (*PROBLEMS, *FOR_PEERS)]
     packages = []
     for name in package or (OURS, *PACKAGES):
@@ -44,21 +44,23 @@ def accuracy(
             packages.append(name)
     found: dict[str, list[Row]] = {}
     for this in problems:
-        task = load_task(this, seed, out / "ends")
-        planned = [entry for name in packages for entry in cases(task, name, nfes, grid or PEER_GRIDS, seed)]
+        reference = load_reference(this, "path", SAMPLES.get(this.name, 1000), seed, out / "ends")
+        planned = [entry for name in packages for entry in cases(this, name, nfes, grid or PEER_GRIDS, seed)]
         wanted = "" if not only else tuple(only)
         chosen = [entry for entry in planned if not known and entry[0].solver.startswith(wanted)]
         for case, method in track(chosen, description=this.name, console=console):
-            if rows.get(case) is None and (row := measure(task, case, method)):
+            if rows.get(case) is None and (row := measure(this, case, reference, method)):
                 rows.add(row)
         kept = [row for case, _ in planned if (row := rows.get(case))]
         found[this.name] = kept
         console.print(_table(this.name, kept, nfes))
-    plot = out / "peers.png"
-    _plot(found, nfes).savefig(plot, dpi=120, bbox_inches="tight")
-    console.print(f"{rows.path} has every row; {plot}")
+    console.print(f"{rows.path} has every row")
     if page:
         write_page(page, found, nfes)
+
+
+def median(row: Row) -> float:
+    return row.statistics["median"]
 
 
 def best_of(rows: Iterable[Row], *, package: str | None = None, auto: bool = False) -> Best:
@@ -69,7 +71,7 @@ def best_of(rows: Iterable[Row], *, package: str | None = None, auto: bool = Fal
         mine = row.case.package == OURS
         if (row.case.package == package if package else not mine) and (row.case.solver == AUTO) == auto:
             other = best.get(row.case.nfe)
-            if other is None or row.median < other.median:
+            if other is None or median(row) < median(other):
                 best[row.case.nfe] = row
     return best
 
@@ -81,40 +83,25 @@ def lines(rows: Sequence[Row]) -> Iterator[tuple[str, Best]]:
             yield label, best
 
 
-def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, dict[int, float]]]:
+def ratios(rows: Sequence[Row]) -> Iterator[tuple[str, dict[int | None, float]]]:
     """The medians of auto and of the best named solver, by that of the best peer."""
     peers = best_of(rows)
     for label, auto in ((AUTO, True), ("best named", False)):
         ours = best_of(rows, package=OURS, auto=auto)
-        if common := {nfe: row.median / peers[nfe].median for nfe, row in ours.items() if nfe in peers}:
+        if common := {nfe: median(row) / median(peers[nfe]) for nfe, row in ours.items() if nfe in peers}:
             yield label, common
 
 
 def _table(name: str, rows: Sequence[Row], nfes: Sequence[int]) -> Table:
     table = Table(name, *map(str, nfes), title="median error; solver and grid", box=None)
     for label, best in lines(rows):
-        table.add_row(label, *(f"{best[n].median:.2e}" if n in best else "" for n in nfes))
+        table.add_row(label, *(f"{median(best[n]):.2e}" if n in best else "" for n in nfes))
         table.add_row(
             "", *(f"{best[n].case.solver}, {best[n].case.grid}" if n in best else "" for n in nfes), style="dim"
         )
     for label, found in ratios(rows):
         table.add_row(f"{label} / best peer", *(f"{found[n]:.2f}" if n in found else "" for n in nfes), style="bold")
     return table
-
-
-def _plot(found: dict[str, list[Row]], nfes: Sequence[int]) -> Figure:
-    figure = Figure(figsize=(12, 3.6 * -(-len(found) // 3)))
-    for k, (name, rows) in enumerate(found.items(), start=1):
-        ax = figure.add_subplot(-(-len(found) // 3), min(3, len(found)), k)
-        for label, best in lines(rows):
-            ax.plot(list(best), [row.median for row in best.values()], marker="o", ms=3, label=label)
-        ax.set(xscale="log", yscale="log", title=name, xticks=nfes, xticklabels=nfes)
-        ax.minorticks_off()
-    figure.axes[0].legend()
-    figure.supxlabel("NFE: model evaluations per sample")
-    figure.supylabel("median error, each library's best solver and grid")
-    figure.tight_layout()
-    return figure
 
 
 def write_page(path: Path, found: dict[str, list[Row]], nfes: Sequence[int]) -> None:
@@ -125,7 +112,7 @@ def write_page(path: Path, found: dict[str, list[Row]], nfes: Sequence[int]) -> 
 
 def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]:
     found = {name: rows for name, rows in found.items() if rows}
-    versions = sorted({f"{row.case.package} {row.case.version}" for rows in found.values() for row in rows})
+    versions = sorted({f"{row.case.package} {row.versions}" for rows in found.values() for row in rows})
     yield f"Versions: {', '.join(versions)} (of logsnr, a fingerprint of the code).\n"
     yield "## Ratios: median error by that of the best peer\n"
     yield _markdown_head(("problem", "ours"), nfes)
@@ -139,7 +126,7 @@ def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]
     for name, rows in found.items():
         row = rows[0]
         yield f"\n## {name}\n\n{row.case.samples} noises, seed {row.case.seed}; "
-        yield f"error of the exact ends {row.reference_error:.0e}."
+        yield f"error of the exact ends {row.statistics['reference_error']:.0e}."
         yield f"In each cell: median, RMS, share of errors above {FAR} of the data's spread; solver, grid.\n"
         yield _markdown_head(("",), nfes)
         for label, best in lines(rows):
@@ -148,13 +135,14 @@ def _sections(found: dict[str, list[Row]], nfes: Sequence[int]) -> Iterator[str]
         yield _markdown_head(("library", "solver"), nfes)
         for key in dict.fromkeys((row.case.package, row.case.solver) for row in rows):
             own = [row for row in rows if (row.case.package, row.case.solver) == key]
-            medians = [min((row.median for row in own if row.case.nfe == n), default=np.nan) for n in nfes]
+            medians = [min((median(row) for row in own if row.case.nfe == n), default=np.nan) for n in nfes]
             yield _markdown_row(key, ["" if np.isnan(x) else f"{x:.2e}" for x in medians])
         yield "\n</details>"
 
 
 def _cell(row: Row) -> str:
-    return f"{row.median:.2e}, {row.rms:.1e}, {100 * row.far:.0f} %<br>{row.case.solver}, {row.case.grid}"
+    said = row.statistics
+    return f"{said['median']:.2e}, {said['rms']:.1e}, {100 * said['far']:.0f} %<br>{row.case.solver}, {row.case.grid}"
 
 
 def _markdown_head(labels: Sequence[str], nfes: Sequence[int]) -> str:

@@ -21,6 +21,8 @@ from unittest.mock import MagicMock
 
 import torch
 
+from .work_precision import Counted
+
 Model = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Loop = Callable[..., torch.Tensor]
 
@@ -56,17 +58,6 @@ def largest_within(sampler: Sampler, nfe: int) -> int | None:
         if counted.samples <= nfe:
             return steps
     return None
-
-
-class Counted:
-    """A model that counts the samples which it is asked about: two of them in one call are two."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.samples = model, 0
-
-    def __call__(self, x: torch.Tensor, t: torch.Tensor) -> Any:
-        self.samples += len(x)
-        return self.model(x, t)
 
 
 def missing(package: str) -> str | None:

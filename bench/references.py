@@ -13,15 +13,17 @@ import numpy as np
 import torch
 
 from ..analysis.discrepancies import energy_distance, mmd
-from ..analysis.estimates import Estimate, median, p90, per_sample_rms, rms
+from ..analysis.estimates import Estimate, sample_errors, summary
 from ..analysis.metrics import sliced_w2
+from ..solvers.provenance import fingerprint as model_of
 from ..solvers.sampling import solve
 from .problems import BenchProblem
-from .results import Compared, versions
+from .results import Compared, fingerprint
 
 CHECKED = 4  # samples on which a reference is checked
 CHECK_TOL = 1e-10
 REPLICAS = 40  # sets of exact samples behind a sampling error
+FAR = 0.1  # of the data's spread: samples with larger errors are counted
 TAIL = 0.05  # of them on each side of its band
 DISTANCES = {"sliced_w2": sliced_w2, "energy_distance": energy_distance, "mmd": mmd}
 
@@ -47,9 +49,9 @@ class PathReference(Reference):
     error: float
 
     def statistics(self, end: torch.Tensor) -> dict[str, float]:
-        errors = per_sample_rms(end - self.answer)
-        found = {"median": median(errors), "rms": rms(errors), "p90": p90(errors)}
-        return {name: estimate.value for name, estimate in found.items()} | {"reference_error": self.error}
+        errors = sample_errors(end, self.answer)
+        spread = float(self.answer.flatten(1).std(0).square().mean().sqrt())
+        return summary(errors) | {"far": float((errors > FAR * spread).mean()), "reference_error": self.error}
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class LawReference(Reference):
 def load_reference(problem: BenchProblem, compared: Compared, samples: int, seed: int, cache: Path) -> Reference:
     """The reference, with what is dear of it from the folder `cache`, or computed and put there."""
     start = problem.start(samples, seed)
-    told = f"{problem.name} {problem.summary} {problem.precise.schedule} {versions()}".encode()
+    code = fingerprint("logsnr.analysis", *["logsnr.solvers"] * (problem.solved is not None))
+    told = f"{problem.name} {problem.summary} {model_of(problem.precise)} {code}".encode()
     key = hashlib.sha256(told + start.numpy().tobytes()).hexdigest()[:16]
     path = cache / f"{problem.name}-{compared}-{key}.npz"
     if compared == "law":
@@ -99,7 +102,7 @@ def _exact_ends(problem: BenchProblem, start: torch.Tensor) -> dict[str, np.ndar
     end = problem.exact(start)
     first = slice(min(CHECKED, len(start)))
     check = solve(problem.precise, start[first], solver="dopri8", rtol=CHECK_TOL, atol=CHECK_TOL)
-    return {"end": end.numpy(), "error": per_sample_rms(check.x - end[first]).max()}
+    return {"end": end.numpy(), "error": sample_errors(check.x, end[first]).max()}
 
 
 def _exact_distances(problem: BenchProblem, samples: int) -> dict[str, np.ndarray]:

@@ -11,12 +11,11 @@ from string import Template
 from ..solvers.catalogue import solver, solver_names
 from . import explorer
 from .conclusion import conclusion
-from .plots import error_panels, law_panels
+from .plots import error_plot
 from .problems import BenchProblem
 from .results import LAW, PATH, Compared, Row, versions
 from .sheets import Pictures, gallery
-from .tables import FIRST, WORDS, Board, Line, adaptive_lines, exact_line, short
-from .tables_html import error_table, overhead
+from .tables import FIRST, WORDS, Board, Line, adaptive_lines, error_table, exact_line, short
 
 MARK = b"<title>logsnr: NFE against error</title>"  # in every page
 BY: dict[Compared, str] = {"path": "sample by sample", "law": "in law"}
@@ -102,18 +101,15 @@ def _section(number: int, section: Section) -> str:
 
 def _paths(section: Section) -> list[str]:
     rows, board = section.rows, Board.of(section.rows)
-    first, *more = error_panels(board) or [""]
     return [
         f"<p>{escape(section.problem.summary)}. {_conditions(section)} "
         f"The reference is off by {short(rows[0].statistics['reference_error'])}.</p>",
-        f'<div class="panels lead">{first}</div>',
-        f'<details><summary>Every family</summary><p class="note">Grey: all solvers. The adaptive ones have axes of '
-        f'their own.</p><div class="panels">{"".join(more)}</div></details>' * bool(more),
+        f'<div class="panels">{error_plot(board)}</div>',
+        '<p class="note">Coloured: the best of each family; grey: all solvers.</p>' * bool(board.nfes),
         "<h3>Median error</h3>",
         error_table(board),
         _adaptive(board),
         *(_folded(Board.of(rows, name)) for name in PATH[1:]),
-        overhead(rows, board),
     ]
 
 
@@ -129,9 +125,9 @@ def _laws(section: Section) -> list[str]:
     return [
         f"<p>{escape(problem.summary)}. {_conditions(section)} They are compared with {escape(law.target_told)}.</p>",
         f"<p>{_nearest(boards[0])}.</p>",
-        f'<div class="panels">{"".join(law_panels(boards))}</div>',
+        f'<div class="panels">{"".join(map(error_plot, boards))}</div>',
         f'<p class="note">Green: the sampling error, what as many samples of a perfect sampler have ({law.draw_told}), '
-        "median and 90 % in the middle. Black: deterministic solvers; grey: all others.</p>",
+        "median and 90 % in the middle. Coloured: the nearest; grey: all others.</p>",
         f"<h3>{_capital(WORDS[LAW[0]])}</h3>",
         error_table(boards[0]),
         *_exact(boards[0]),

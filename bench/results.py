@@ -4,30 +4,31 @@ import csv
 import hashlib
 import os
 import shutil
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
-from itertools import chain, count
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 from ..solvers.planners.multistep import Startup
 
+OURS = "logsnr"
 Compared = Literal["path", "law"]  # each sample with the exact end of its path, or all with samples of the exact law
 PATH = ("median", "rms", "p90")
 LAW = ("sliced_w2", "energy_distance", "mmd")
 STATISTICS: dict[Compared, tuple[str, ...]] = {
-    "path": (*PATH, "reference_error"),
+    "path": (*PATH, "far", "reference_error"),
     "law": tuple(f"{name}{end}" for name in LAW for end in ("", "_exact", "_low", "_high")),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure: a solver on a problem, at a budget `nfe` or, if adaptive, at a tolerance `rtol`, and what
-    its samples are compared with."""
+    """One thing to measure: a solver of a package on a problem, at a budget `nfe` or, if adaptive, at a tolerance
+    `rtol`, and what its samples are compared with."""
 
     problem: str
     solver: str
@@ -38,6 +39,7 @@ class Case:
     samples: int
     seed: int
     compared: Compared = "path"
+    package: str = OURS
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,16 @@ class Row:
     nfe_used: model evaluations per sample; an adaptive solver's are those of its one batch.
     statistics: by name, those that `STATISTICS` has for what was compared. Of paths:
       median, rms, p90: over the samples, of each sample's root-mean-square error against the reference.
+      far: the share of samples with an error above a tenth of the data's spread.
       reference_error: how far off the reference itself is, the largest over the samples.
     Of laws:
       sliced_w2, energy_distance, mmd: from the generated samples to the problem's target.
       the same with _exact, _low, _high: of as many samples of a perfect sampler, the median and 90 % in the middle.
-    overhead_us_per_step: time outside the model per model call, microseconds; seconds: the whole solve.
     """
 
     case: Case
     nfe_used: int
     statistics: dict[str, float]
-    overhead_us_per_step: float
-    seconds: float
     versions: str
 
     def record(self) -> dict[str, object]:
@@ -68,58 +68,41 @@ class Row:
 
     @classmethod
     def parse(cls, record: dict[str, str]) -> "Row":
-        """The inverse of `record`. Raises KeyError, TypeError or ValueError on a torn or foreign record."""
-        case = Case(
-            problem=record["problem"],
-            solver=record["solver"],
-            startup=cast(Startup, record["startup"]),
-            grid=record["grid"],
-            nfe=int(record["nfe"]) if record["nfe"] else None,
-            rtol=float(record["rtol"]) if record["rtol"] else None,
-            samples=int(record["samples"]),
-            seed=int(record["seed"]),
-            compared=cast(Compared, record["compared"]),
-        )
+        """The inverse of `record`. Raises KeyError or ValueError on a torn or foreign record."""
+        kinds: dict[str, Any] = {"nfe": int, "rtol": float, "samples": int, "seed": int}
+        case: dict[str, Any] = {f.name: record[f.name] or None for f in fields(Case)}
+        case |= {name: kind(case[name]) for name, kind in kinds.items() if case[name] is not None}
+        statistics = {name: float(record[name]) for name in STATISTICS[case["compared"]]}
         if not record["versions"]:
             raise ValueError("the record is torn")
-        return cls(
-            case=case,
-            nfe_used=int(record["nfe_used"]),
-            statistics={name: float(record[name]) for name in STATISTICS[case.compared]},
-            overhead_us_per_step=float(record["overhead_us_per_step"]),
-            seconds=float(record["seconds"]),
-            versions=record["versions"],
-        )
+        return cls(Case(**case), int(record["nfe_used"]), statistics, record["versions"])
 
 
-COLUMNS = (
-    "problem", "solver", "startup", "grid", "nfe", "rtol", "compared", "nfe_used",
-    *STATISTICS["path"], *STATISTICS["law"], "overhead_us_per_step", "seconds", "samples", "seed", "versions",
-)  # fmt: skip
+COLUMNS = (*(f.name for f in fields(Case)), "nfe_used", *STATISTICS["path"], *STATISTICS["law"], "versions")
 
 
 class Results:
-    """The CSV at `path`. Its rows of these versions of the code and of torch are used, but for the cases ``drop``,
-    which opening takes out; rows of other versions stay in it.
+    """The CSV at `path`. Its rows of the same versions are used, but for the cases ``drop``, which opening takes out;
+    rows of other versions stay in it. version: of a package.
 
     notes: what was found that a user should know. Lines that are no rows are left out, and the file as it was is kept
     beside it. Raises ValueError for a file without a single line that this bench could have written.
     """
 
-    def __init__(self, path: Path, *, drop: Collection[Case] = ()) -> None:
-        self.path, self.versions, self.notes = path, versions(), list[str]()
+    def __init__(self, path: Path, *, drop: Collection[Case] = (), version: Callable[[str], str] | None = None) -> None:
+        version = version or (lambda package: versions())
+        self.path, self.notes = path, list[str]()
         rows, damaged = _load(path) if path.exists() else ([], [])
+        path.parent.mkdir(parents=True, exist_ok=True)
         if damaged:
-            aside = _unused(path.with_suffix(".damaged.csv"))
+            aside = tempfile.mkstemp(".csv", f"{path.stem}.damaged-", path.parent)[1]
             shutil.copyfile(path, aside)
             told = ", ".join(map(str, damaged[:5])) + " ..." * (len(damaged) > 5)
-            self.notes.append(f"{path}: no row in line {told}, which is left out; {aside.name} is the file as it was")
-        others = [row for row in rows if row.versions != self.versions]
+            self.notes.append(f"{path}: no row in line {told}, left out; {Path(aside).name} is the file as it was")
+        others = [row for row in rows if row.versions != version(row.case.package)]
         if others:
-            told = ", ".join(sorted({_changed(row.versions, self.versions) for row in others}))
-            self.notes.append(f"{path}: {len(others)} rows of other versions ({told}) stay in it and are not used")
-        self._rows = {row.case: row for row in rows if row.versions == self.versions and row.case not in drop}
-        path.parent.mkdir(parents=True, exist_ok=True)
+            self.notes.append(f"{path}: {len(others)} rows of other versions stay in it and are not used")
+        self._rows = {row.case: row for row in rows if row not in others and row.case not in drop}
         whole = path.with_name(f".{path.name}.tmp")  # replaced in one move: a stop in between loses no rows
         with whole.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -154,19 +137,6 @@ def _load(path: Path) -> tuple[list[Row], list[int]]:
             "move it away, or give another folder"
         )
     return rows, damaged
-
-
-def _unused(path: Path) -> Path:
-    """The path, or where that is taken the same with a number."""
-    numbered = (path.with_stem(f"{path.stem}-{n}") for n in count(2))
-    return next(p for p in chain([path], numbered) if not p.exists())
-
-
-def _changed(theirs: str, mine: str) -> str:
-    """The parts of a line of `versions` that differ: torch 2.9.0."""
-    words = theirs.replace("(", "").replace(")", "").split()
-    parts = [f"{name} {number}" for name, number in zip(words[::2], words[1::2], strict=False)]
-    return " ".join(part for part in parts if part not in mine.replace("(", "").replace(")", "")) or theirs
 
 
 @cache

@@ -92,10 +92,6 @@ class Board:
             return {(line_of(row), nfe) for nfe in self.nfes for row in [self.winner(nfe)]}
         return {at for at, row in self.best.items() if self.error(row) <= self.exact.high}
 
-    def lines_with_gaps(self) -> list[Line]:
-        """The lines that cannot meet every budget."""
-        return [line for line in self.lines if any((line, nfe) not in self.best for nfe in self.nfes)]
-
 
 def line_of(row: Row) -> Line:
     return Line(row.case.solver, row.case.startup)
@@ -126,6 +122,21 @@ def _cell(board: Board, row: Row | None, marked: bool) -> Text:
         return Text("-" + "  " * (len(board.grids) > 1), style="dim")
     number = (short(board.error(row)), "bold green" if marked else "")
     return Text.assemble(number, (f" {row.case.grid[0]}" * (len(board.grids) > 1), "dim"))
+
+
+def error_table(board: Board) -> str:
+    """The same in HTML; nothing if all solvers are adaptive."""
+    good, head = board.good(), "".join(f"<th>{nfe}</th>" for nfe in board.nfes)
+
+    def cell(line: Line, nfe: int) -> str:
+        if (row := board.best.get((line, nfe))) is None:
+            return "<td>-</td>"
+        best = ' class="best"' if (line, nfe) in good else ""
+        spent = f' title="{row.nfe_used} evaluations"' if row.nfe_used != nfe else ""
+        return f"<td{best}{spent}>{short(board.error(row))} <small>{row.case.grid[0]}</small></td>"
+
+    rows = "".join(f"<tr><td>{line}</td>{''.join(cell(line, nfe) for nfe in board.nfes)}</tr>" for line in board.lines)
+    return f'<div class="wide"><table><tr><th>NFE</th>{head}</tr>{rows}</table></div>' * bool(board.nfes)
 
 
 def legend(board: Board) -> str:

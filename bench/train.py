@@ -1,8 +1,6 @@
 """Trains the networks of `digits_net` and `photos_net` from scratch: `python -m logsnr.bench.train digits --out PATH`.
 
-Five to ten minutes on two cores for the digits, some twenty for the photographs. An interrupted run goes on from its
-last checkpoint when started again, and ends with the weights it would have ended with: every step seeds its own
-randomness.
+Five to ten minutes on two cores for the digits, some twenty for the photographs.
 """
 
 import math
@@ -13,7 +11,7 @@ from typing import Annotated, NamedTuple
 import torch
 import typer
 from rich import print
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 from rich.table import Table
 from safetensors.torch import save
 from torch import Tensor
@@ -28,10 +26,8 @@ LEARNING_RATE = 2e-3
 WARMUP = 100
 EMA = 0.999
 SPREAD = 1.25
-CHECKPOINT_EVERY = 250
 LOOKED_AT = 2000  # images that the report is about
 REPORT_LAMS = (-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0)
-PARTS = ("net", "average", "optimiser")
 
 
 class Data(NamedTuple):
@@ -89,75 +85,28 @@ def draw_times(count: int, centre: float = 0.0, least: float = 0.0) -> Tensor:
     return SCHEDULE.time(lam).clamp(least, SCHEDULE.t_start).float()
 
 
-class Run:
-    """A training run at some step: the network, its moving average and the optimiser."""
-
-    def __init__(self, data: Data, *, steps: int) -> None:
-        torch.manual_seed(0)
-        self.step, self.steps = 0, steps
-        self.images, self.batch, self.times = data.seen(), data.batch, (data.centre, data.least)
-        self.net, self.average = data.net(), data.net().requires_grad_(False).eval()
-        self.average.load_state_dict(self.net.state_dict())
-        self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
-
-    def advance(self) -> float:
-        """One AdamW step on a random batch and one of the moving average; returns the loss before them."""
-        torch.manual_seed(self.step)
-        warm = min(1.0, (self.step + 1) / WARMUP)
-        for group in self.optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * warm * (1 + math.cos(math.pi * self.step / self.steps)) / 2
-        x0 = self.images[torch.randint(len(self.images), (self.batch,))]
-        loss = v_loss(self.net, x0, draw_times(self.batch, *self.times), torch.randn_like(x0)).mean()
-        self.optimiser.zero_grad()
+def train(data: Data, steps: int) -> UNet:
+    """The averaged network after so many steps of AdamW; every step seeds its own randomness."""
+    torch.manual_seed(0)
+    images, net, average = data.seen(), data.net(), data.net().requires_grad_(False).eval()
+    average.load_state_dict(net.state_dict())
+    optimiser = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
+    for step in track(range(steps), "training"):
+        torch.manual_seed(step)
+        warm = min(1.0, (step + 1) / WARMUP)
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * warm * (1 + math.cos(math.pi * step / steps)) / 2
+        x0 = images[torch.randint(len(images), (data.batch,))]
+        loss = v_loss(net, x0, draw_times(data.batch, data.centre, data.least), torch.randn_like(x0)).mean()
+        optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimiser.step()
-        # A young average should not remember the untrained weights.
-        decay = min(EMA, (1 + self.step) / (10 + self.step))
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimiser.step()
+        decay = min(EMA, (1 + step) / (10 + step))  # a young average should not remember the untrained weights
         with torch.no_grad():
-            for mean, weight in zip(self.average.parameters(), self.net.parameters(), strict=True):
+            for mean, weight in zip(average.parameters(), net.parameters(), strict=True):
                 mean.lerp_(weight, 1 - decay)
-        self.step += 1
-        return loss.item()
-
-    def save(self, path: Path) -> None:
-        """Writes beside `path` and renames, so that an interruption cannot leave half a file."""
-        parts = {name: getattr(self, name).state_dict() for name in PARTS}
-        unfinished = path.with_suffix(".part")
-        torch.save({"step": self.step, "steps": self.steps, **parts}, unfinished)
-        unfinished.replace(path)
-
-    def load(self, path: Path) -> None:
-        """Goes on from a checkpoint. Raises ValueError if that is of a run of another length."""
-        state = torch.load(path, weights_only=True)
-        if state["steps"] != self.steps:
-            raise ValueError(
-                f"checkpoint {path} is of a run of {state['steps']} steps, not {self.steps}: delete it to start anew"
-            )
-        self.step = state["step"]
-        for name in PARTS:
-            getattr(self, name).load_state_dict(state[name])
-
-
-def train(data: Data, *, checkpoint: Path, steps: int) -> UNet:
-    """The averaged network after `steps` steps on the training images, resumed from `checkpoint` if there.
-
-    Raises ValueError if the checkpoint is of a run of another length.
-    """
-    run = Run(data, steps=steps)
-    if checkpoint.exists():
-        run.load(checkpoint)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}")) as progress:
-        task = progress.add_task("training", total=steps, completed=run.step, loss=math.nan)
-        smoothed = math.nan
-        while run.step < steps:
-            loss = run.advance()
-            smoothed = loss if math.isnan(smoothed) else 0.99 * smoothed + 0.01 * loss
-            progress.update(task, advance=1, loss=smoothed)
-            if run.step % CHECKPOINT_EVERY == 0:
-                run.save(checkpoint)
-    return run.average
+    return average
 
 
 @torch.no_grad()
@@ -178,23 +127,19 @@ def main(
     out: Annotated[Path, typer.Option(help="where to write the weights (.safetensors)")],
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps")] = None,
 ) -> None:
-    """Trains a network, writes its weights and reports how good they are.
-
-    An interrupted run is resumed from OUT with the suffix .ckpt, which is deleted at the end.
-    """
+    """Trains a network, writes its weights and reports how good they are."""
     if name not in DATA:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(DATA)}", param_hint="DATA")
     if not out.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
-    data, checkpoint = DATA[name], out.with_suffix(".ckpt")
-    net = train(data, checkpoint=checkpoint, steps=steps or data.steps)
+    data = DATA[name]
+    net = train(data, steps or data.steps)
     model = f"{type(net).__module__}.{type(net).__name__}"
     metadata = {"model": f"{model}, predicts v on {SCHEDULE}", "data": data.told}
     out.write_bytes(save(net.state_dict(), metadata=metadata))
-    checkpoint.unlink(missing_ok=True)
     print(f"wrote {out}")
     report(net, data)
 
 
 if __name__ == "__main__":
-    run_command(main, stopped="stopped; the same command goes on from the last checkpoint")
+    run_command(main)

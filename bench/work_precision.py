@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, get_args
 
 import torch
 
-from ..analysis.compare_plan import OWN, brings_grid, is_fitted
-from ..analysis.timing import timed_solve
-from ..analysis.work_precision import least_nfe
+from ..analysis.compare_plan import OWN, brings_grid, distinct, is_fitted
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.grids import GRIDS, KINDS, grid
 from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import Startup
 from ..solvers.planning import plan_program
+from ..solvers.run import NonFiniteError
+from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
 from .problems import BenchProblem
 from .references import Reference
@@ -48,26 +49,13 @@ class Plan:
 
 def default_solvers() -> list[str]:
     """Every deterministic solver, and of those with equal numbers the first."""
-    return [name for name in distinct(solver_names()) if not solver(name).stochastic]
-
-
-def distinct(names: Iterable[str]) -> list[str]:
-    """The names, each once, and of solvers with equal numbers the first."""
-    chosen: list[str] = []
-    for name in dict.fromkeys(names):
-        if not set(solver(name).equals) & set(chosen):
-            chosen.append(name)
-    return chosen
+    return [method.name for method in distinct(map(solver, solver_names())) if not method.stochastic]
 
 
 def check_plan(plan: Plan) -> None:
     """Raise ValueError for numbers that are not positive or too large, and unknown grids and solvers."""
-    numbers = {
-        "nfe": plan.nfes,
-        "rtol": plan.rtols,
-        "samples": () if plan.samples is None else (plan.samples,),
-    }
-    for name, values in numbers.items():
+    samples = () if plan.samples is None else (plan.samples,)
+    for name, values in {"nfe": plan.nfes, "rtol": plan.rtols, "samples": samples}.items():
         for value in values:
             if not value > 0:
                 raise ValueError(f"{name} = {value} must be positive")
@@ -80,65 +68,51 @@ def check_plan(plan: Plan) -> None:
         raise ValueError(f"seed = {plan.seed} must be from 0 to 2^64 - 1")
     if ALL in plan.solvers and len(plan.solvers) > 1:
         raise ValueError(f"solvers = {ALL!r} leaves none to be named beside it")
-    for name in _named(plan):
-        solver(name)
+    _named(plan)
 
 
-def cases(problem: BenchProblem, plan: Plan) -> list[Case]:
-    """The cases that `plan` asks of this problem and that are possible; ValueError if none is."""
-    sch, named = problem.denoiser.schedule, _named(plan)
+def cases(problem: BenchProblem, plan: Plan) -> tuple[list[Case], list[str]]:
+    """The cases that `plan` asks of this problem and that are possible, and a note on each solver that misses budgets.
+    ValueError if nothing is possible."""
+    sch, named, notes = problem.denoiser.schedule, _named(plan), dict[str, None]()
     fixed = Case(problem.name, "", "ramp", "", None, None, plan.samples or problem.samples, plan.seed)
-    found = []
-    for method in map(solver, named or problem.solvers or [*default_solvers(), *FITTED]):
+    found = list[Case]()
+
+    def add(this: Case, layouts: Iterable[tuple[Startup, str]]) -> None:
+        """The case in every layout at every budget that it is possible at."""
+        method = solver(this.solver)
+        for startup, kind in layouts:
+            if kind == OWN:
+                allowed = [n for n in plan.nfes if is_fitted(method.planner, plan_program(method, sch, nfe=n))]
+                why = "has no table there"
+            else:
+                least = len(plan_program(method, sch, steps=1, startup=startup, grid=kind))
+                allowed, why = [n for n in plan.nfes if n >= least], f"needs at least {least}"
+            found.extend(replace(this, startup=startup, grid=kind, nfe=n) for n in allowed)
+            if missed := [str(n) for n in plan.nfes if n not in allowed]:
+                notes[f"no row of {method.name} at {', '.join(missed)}: it {why}"] = None
+
+    for method in named or map(solver, problem.solvers or (*default_solvers(), *FITTED)):
         this = replace(fixed, solver=method.name)
         if brings_grid(method):
-            found += _fitted(this, plan.nfes, sch)
+            add(this, [("ramp", OWN)])
         elif not method.stochastic:
-            found += _fixed_steps(this, plan.grids or GRIDS, startups(method, sch), plan.nfes, sch)
-        if method.adaptive:
-            found += [replace(this, grid="adaptive", rtol=rtol) for rtol in plan.rtols]
+            add(this, product(startups(method, sch), plan.grids or GRIDS))
+            found += [replace(this, grid="adaptive", rtol=rtol) for rtol in plan.rtols if method.adaptive]
     fixed = replace(fixed, samples=plan.samples or problem.law.samples, compared="law")
-    for method in map(solver, _compared_in_law(named) if named or not problem.law.default else LAW_SOLVERS):
-        this = replace(fixed, solver=method.name)
-        found += _fixed_steps(this, plan.grids or LAW_GRIDS, ("ramp",), plan.nfes, sch)
+    noisy = any(method.stochastic for method in named)
+    laws = [method.name for method in named if noisy and method.planner and not brings_grid(method)]
+    for name in LAW_SOLVERS if problem.law.default and not named else laws:
+        add(replace(fixed, solver=name), product(["ramp"], plan.grids or LAW_GRIDS))
     if not found:
-        told = ", ".join(f"{name} {least_nfe(solver(name), sch)}" for name in named)
-        raise ValueError(f"nfe = {plan.nfes} is too little; the least possible is: {told}")
-    return found
+        raise ValueError(f"there is nothing to measure: {'; '.join(notes)}")
+    return found, list(notes)
 
 
-def left_out(plan: Plan, planned: Iterable[Case], sch: Schedule) -> dict[str, int]:
-    """The solvers named that fit no budget, and how many evaluations they need."""
-    there = {case.solver for case in planned}
-    return {name: least_nfe(solver(name), sch) for name in _named(plan) if name not in there and solver(name).planner}
-
-
-def _named(plan: Plan) -> list[str]:
-    every = [*distinct(solver_names()), *FITTED]
-    return every if plan.solvers == (ALL,) else list(dict.fromkeys(plan.solvers))
-
-
-def _compared_in_law(named: Iterable[str]) -> list[str]:
-    """The named solvers with fixed steps if one of them is stochastic, else none."""
-    methods = [solver(name) for name in named]
-    stochastic = any(method.stochastic for method in methods)
-    return [method.name for method in methods if method.planner and stochastic and not brings_grid(method)]
-
-
-def _fixed_steps(
-    this: Case, grids: Iterable[str], starts: Iterable[Startup], nfes: Iterable[int], sch: Schedule
-) -> list[Case]:
-    """The case on every grid, with every start-up, at every budget of at least one step."""
-    forms = [replace(this, startup=startup, grid=kind) for startup in starts for kind in grids]
-    least = {form: least_nfe(solver(form.solver), sch, startup=form.startup, grid=form.grid) for form in forms}
-    return [replace(form, nfe=nfe) for form in forms for nfe in nfes if nfe >= least[form]]
-
-
-def _fitted(this: Case, nfes: Iterable[int], sch: Schedule) -> list[Case]:
-    """The case at every budget that there is a table for."""
-    programs = {nfe: plan_program(this.solver, sch, nfe=nfe) for nfe in nfes}
-    planner = solver(this.solver).planner
-    return [replace(this, grid=OWN, nfe=n) for n, p in programs.items() if is_fitted(planner, p)]
+def _named(plan: Plan) -> list[Solver]:
+    if plan.solvers == (ALL,):
+        return distinct(map(solver, [*solver_names(), *FITTED]))
+    return [solver(name) for name in dict.fromkeys(plan.solvers)]
 
 
 def startups(method: Solver, sch: Schedule) -> tuple[Startup, ...]:
@@ -150,19 +124,31 @@ def startups(method: Solver, sch: Schedule) -> tuple[Startup, ...]:
     return ("ramp",) if ramp == single else ("ramp", "single-step")
 
 
-def measure(problem: BenchProblem, case: Case, reference: Reference) -> tuple[Row, torch.Tensor]:
-    """The row, and the end states, float64. A solver that diverges or gives up has infinite errors or distances and the
-    evaluations it spent."""
-    run = timed_solve(problem.denoiser, reference.start.to(problem.dtype), **options(case))
-    row = Row(
-        case=case,
-        nfe_used=run.nfe,
-        statistics=reference.statistics(run.end),
-        overhead_us_per_step=1e6 * run.outside / run.nfe,
-        seconds=run.seconds,
-        versions=versions(),
-    )
-    return row, run.end
+class Counted:
+    """A model that counts its calls, and the samples which it is asked about: two of them in one call are two."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.calls, self.samples = model, 0, 0
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, **conditions: Any) -> Any:
+        self.calls += 1
+        self.samples += len(x)
+        return self.model(x, t, **conditions)
+
+
+def measure(
+    problem: BenchProblem, case: Case, reference: Reference, method: Solver | None = None
+) -> tuple[Row, torch.Tensor]:
+    """The row, and the end states, float64; of ``method``, if the case has no name for `solve`. A solver that diverges
+    or gives up has infinite errors or distances and the evaluations it spent."""
+    x, counted = reference.start.to(problem.dtype), Counted(problem.denoiser.model)
+    given = options(case) | ({} if method is None else {"solver": method})
+    failures = (NonFiniteError,) if case.rtol is None else (NonFiniteError, RuntimeError)
+    try:
+        end = solve(problem.denoiser.like(counted, x), x, **given).x.double()
+    except failures:  # a RuntimeError: a tolerance out of the dtype's reach
+        end = torch.full_like(x, torch.inf, dtype=torch.float64)
+    return Row(case, counted.calls, reference.statistics(end), versions()), end
 
 
 def options(case: Case) -> dict[str, Any]:

@@ -42,4 +42,4 @@ def rows(out):
 
 def row(solver="ddim", nfe=4, median=1.0, grid="logsnr", startup="ramp", rms=1.0):
     case = replace(CASE, solver=solver, nfe=nfe, grid=grid, startup=startup)
-    return Row(case, nfe, dict(median=median, rms=rms, p90=1.0, reference_error=1e-12), 1.0, 1.0, "here")
+    return Row(case, nfe, dict(median=median, rms=rms, p90=1.0, far=0.0, reference_error=1e-12), "here")

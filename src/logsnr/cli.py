@@ -74,8 +74,7 @@ def bench(
     --denoiser net.py:den --shape 3 32 32 measures your own network, against a fine solve of it; without --solvers that
     is eight quick ones. `logsnr.analysis.compare` does the same in Python.
 
-    Several processes share the work and find the same: torchrun --nproc-per-node 4 -m logsnr.cli bench. Times are then
-    those of processes that run side by side.
+    Several processes share the work and find the same: torchrun --nproc-per-node 4 -m logsnr.cli bench.
     """
     from .bench.job import run_bench
     from .bench.problems import PROBLEMS

@@ -50,5 +50,5 @@ def test_bad_requests() -> None:
     for wrong in ("1", True, float("nan")):
         with pytest.raises(ValueError, match=r"power = .* must be a number"):
             A.bound_grid("ddim", 6, VP, power=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="nfe must be an integer"):
+    with pytest.raises(ValueError, match="nfe must be a whole number"):
         A.bound_grid("ddim", 0, VP)

@@ -174,7 +174,7 @@ def test_the_pictures(found: A.Comparison, tmp_path: Path) -> None:
         (dict(event_shape=(2,), solvers="rk4", nfe=3), "there is nothing to compare: no row of rk4 at 3 evaluations"),
         (dict(event_shape=(2,), grids="karas"), "did you mean 'karras'"),
         (dict(event_shape=(2,), startups="warm"), "startup"),
-        (dict(event_shape=(2,), nfe=0), "nfe must be an integer of at least 1, not 0"),
+        (dict(event_shape=(2,), nfe=0), "nfe must be a whole number from 1 to 1000000, not 0"),
         (dict(event_shape=(2,), nfe=()), "nfe is empty"),
         (dict(event_shape=(2,), samples=2), "samples"),
         (dict(event_shape=(2,), tuned=8), "tuned, a number of noises,"),

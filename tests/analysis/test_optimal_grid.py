@@ -88,8 +88,8 @@ def test_many_modes_are_summed_up() -> None:
     [
         (([], "ddim", 4, VP), "stds"),
         (([1.0, -1.0], "ddim", 4, VP), "stds"),
-        (([1.0], "ddim", 0, VP), "nfe must be an integer from 1 to 100, not 0"),
-        (([1.0], "ddim", 4.0, VP), "nfe must be an integer"),
+        (([1.0], "ddim", 0, VP), "nfe must be a whole number from 1 to 100, not 0"),
+        (([1.0], "ddim", 4.0, VP), "nfe must be a whole number"),
         (([1.0], "ddim", 101, VP), "not 101"),
         (([1.0], "heun", 1, VP), "nfe = 1 is impossible"),
         (([1.0], "bosh3", 8, VP), "chooses its own steps"),
@@ -113,7 +113,7 @@ def mixture() -> A.GaussianMixture:
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp-2m", "deis-3"])
 def test_steps_between_candidates_are_the_solvers(sch: logsnr.Schedule, head: str, solver: str) -> None:
     """A search among as many candidates as steps has one path: the state that it reaches is the solver's own."""
-    from logsnr.analysis.trajectory_grid import _global, _Search
+    from logsnr.analysis.trajectory_grid import _path, _Search
 
     den = mixture().denoiser(sch, head)
     x = logsnr.start(sch, (5, 3), seed=0, dtype=torch.float64)
@@ -127,12 +127,12 @@ def test_steps_between_candidates_are_the_solvers(sch: logsnr.Schedule, head: st
             reached.append(x)
             return super().pair(x, i)
 
-    assert _global(Watched(den, logsnr.solver(solver), times, run.trajectory), 5) == (0, 1, 2, 3, 4, 5)
+    assert _path(Watched(den, logsnr.solver(solver), times, run.trajectory), 5) == (0, 1, 2, 3, 4, 5)
     torch.testing.assert_close(torch.stack(reached), run.trajectory[:-1], rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("solver", ["ddim", "deis-3"])
-def test_the_global_search_beats_the_names(solver: str) -> None:
+def test_the_search_beats_the_names(solver: str) -> None:
     """On the samples of the search, and on others against the exact ends."""
     den = mixture().denoiser(EDM)
     x, y = (logsnr.start(EDM, (64, 3), seed=seed, dtype=torch.float64) for seed in (0, 1))
@@ -146,33 +146,12 @@ def test_the_global_search_beats_the_names(solver: str) -> None:
     assert median(solver=found.program) < min(median(solver=solver, nfe=6, grid=g) for g in ("logsnr", "karras"))
 
 
-def test_the_local_search_is_the_shortest_path() -> None:
-    """Against all paths, for the sum of the errors of single DDIM steps."""
-    from itertools import combinations, pairwise
-
-    den = mixture().denoiser(EDM)
-    x = logsnr.start(EDM, (16, 3), seed=0, dtype=torch.float64)
-    times = logsnr.grid(EDM, 7)
-    states = logsnr.solve(den, x, solver="deis-3", grid=times, trajectory=True).trajectory
-    assert states is not None
-
-    def cost(i: int, j: int) -> float:
-        far = logsnr.sample(den, states[i], solver="ddim", grid=times[[i, j]]) - states[j]
-        return float(far.square().mean(1).sqrt().mean())
-
-    paths = [(0, *inner, 7) for inner in combinations(range(1, 7), 2)]
-    best = min(paths, key=lambda path: sum(cost(i, j) for i, j in pairwise(path)))
-    found = A.trajectory_grid(den, x, "dpmpp-2m", 3, objective="local", candidates=7)
-    np.testing.assert_allclose(found.times, times[list(best)])
-
-
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
         (("heun", 4), {}, "heun must take one evaluation a step"),
         (("ddpm", 4), {}, "and add no noise"),
         (("ddim", 9), {"candidates": 8}, "candidates = 8 are too few for 9 steps"),
-        (("ddim", 4), {"objective": "oss"}, "objective"),
         (("ddim", 0), {}, "nfe must be"),
     ],
 )

@@ -163,8 +163,8 @@ def test_more_budget_than_the_default_search() -> None:
         ({"nfe": 5, "solvers": ["bosh3"]}, "chooses its own steps"),
         ({"nfe": 5, "grids": ["log"]}, "grid = 'log' is neither an array of times nor a known name"),
         ({"nfe": 5, "t_end": 2.0}, "is outside the times"),
-        ({"nfe": 5, "best": 0}, "best must be an integer of at least 1, not 0"),
-        ({"nfe": 0}, "nfe must be an integer of at least 1, not 0"),
+        ({"nfe": 5, "best": 0}, "best must be a whole number from 1 to 1000000, not 0"),
+        ({"nfe": 0}, "nfe must be a whole number from 1 to 1000000, not 0"),
     ],
 )
 def test_bad_questions_are_refused(options: dict[str, object], message: str) -> None:

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from logsnr.bench import peer_accuracy, peer_samplers
-from logsnr.bench.peer_accuracy import OURS, PEER_GRIDS, Task, cases, load_task, measure, sigmas
+from logsnr.bench import peer_accuracy, peer_samplers, peer_time
+from logsnr.bench.peer_accuracy import PEER_GRIDS, cases, measure, sigmas
 from logsnr.bench.peer_report import MARK, best_of, ratios, write_page
-from logsnr.bench.peer_rows import Case, Row, Rows
-from logsnr.bench.peer_samplers import PACKAGES, Counted, Sampler, largest_within, missing
-from logsnr.bench.problems import load_problem
+from logsnr.bench.peer_samplers import PACKAGES, Sampler, largest_within, missing
+from logsnr.bench.problems import BenchProblem, load_problem
+from logsnr.bench.references import Reference, load_reference
+from logsnr.bench.results import OURS, Case, Results, Row
+from logsnr.bench.work_precision import Counted
 
 MEAN, VARIANCE, FIRST, LAST = 0.7, 0.25, 14.6, 0.03
 
@@ -35,14 +37,19 @@ TWICE = Sampler("nobody", "euler", euler)
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+def task(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchProblem, Reference]:
     """Of the mixture on the line."""
-    return load_task(load_problem("mixture"), 0, tmp_path_factory.mktemp("ends"))
+    problem = load_problem("mixture")
+    return problem, load_reference(problem, "path", 1000, 0, tmp_path_factory.mktemp("ends"))
+
+
+def case_of(package: str, solver: str, nfe: int, grid: str = "logsnr") -> Case:
+    return Case("mixture", solver, "ramp", grid, nfe, None, 1000, 0, package=package)
 
 
 def row(package: str, solver: str, nfe: int, median: float) -> Row:
-    case = Case("mixture", package, "1", solver, "logsnr", nfe, 4, 0)
-    return Row(case, float(nfe), median, 2 * median, 0.0, 1e-12)
+    found = {"median": median, "rms": 2 * median, "p90": 2 * median, "far": 0.0, "reference_error": 1e-12}
+    return Row(case_of(package, solver, nfe), nfe, found, "1")
 
 
 def test_two_samples_in_one_call_are_two() -> None:
@@ -74,49 +81,49 @@ def test_peers_solve_the_equation(package: str) -> None:
         assert errors[1] < min(0.5 * errors[0], 0.15), (sampler.name, errors)
 
 
-def test_grids_of_peers(task: Task) -> None:
+def test_grids_of_peers(task: tuple[BenchProblem, Reference]) -> None:
     """They have the ends of the problem, fall, and are uniform in what they should be."""
-    sch = task.problem.denoiser.schedule
+    sch = task[0].denoiser.schedule
     for kind in PEER_GRIDS:
-        levels = sigmas(task, kind, 10)
+        levels = sigmas(sch, kind, 10)
         assert (np.diff(levels) < 0).all()
         np.testing.assert_allclose(levels[[0, -1]], np.exp([-sch.half_logsnr(t) for t in (sch.t_start, sch.t_end)]))
-    times = np.asarray(sch.time(-np.log(sigmas(task, "vp", 10))))
+    times = np.asarray(sch.time(-np.log(sigmas(sch, "vp", 10))))
     np.testing.assert_allclose(np.diff(times), np.diff(times)[0], rtol=1e-8)
 
 
-def test_a_peer_and_ours_agree(task: Task) -> None:
+def test_a_peer_and_ours_agree(task: tuple[BenchProblem, Reference]) -> None:
     """Euler in the coordinates x / alpha, called twice a step, is this library's DDIM with half the evaluations."""
-    case, method = next(
-        entry for entry in cases(task, OURS, (5,), (), 0) if (entry[0].solver, entry[0].grid) == ("ddim", "logsnr")
-    )
-    ddim = measure(task, case, method)
-    other = measure(task, Case("mixture", "nobody", "1", "euler", "exponential", 10, len(task.start), 0), TWICE)
+    problem, reference = task
+    found = cases(problem, OURS, (5,), (), 0)
+    case, method = next(entry for entry in found if (entry[0].solver, entry[0].grid) == ("ddim", "logsnr"))
+    ddim = measure(problem, case, reference, method)
+    other = peer_accuracy._measure_peer(problem, case_of("nobody", "euler", 10, "exponential"), reference, TWICE)
     assert other
     assert ddim
-    assert (other.evaluations, ddim.evaluations) == (10, 5)
-    np.testing.assert_allclose(other.median, ddim.median, rtol=1e-9)
+    assert (other.nfe_used, ddim.nfe_used) == (10, 5)
+    np.testing.assert_allclose(other.statistics["median"], ddim.statistics["median"], rtol=1e-9)
 
 
-def test_what_diverges_is_infinitely_far(task: Task) -> None:
+def test_what_diverges_is_infinitely_far(task: tuple[BenchProblem, Reference]) -> None:
     """And so are all its samples."""
     wild = Sampler("nobody", "wild", lambda model, x, sigmas: model(x, sigmas[0]) * float("nan"))
-    found = measure(task, Case("mixture", "nobody", "1", "wild", "vp", 4, len(task.start), 0), wild)
+    found = peer_accuracy._measure_peer(task[0], case_of("nobody", "wild", 4, "vp"), task[1], wild)
     assert found
-    assert (found.median, found.rms, found.far) == (np.inf, np.inf, 1.0)
+    assert [found.statistics[name] for name in ("median", "rms", "far")] == [np.inf, np.inf, 1.0]
 
 
 def test_rows_are_kept(tmp_path: Path) -> None:
-    """A second run finds what the first one wrote, and passes over a torn line."""
+    """A second run finds what the first one wrote of this version, and passes over a torn line."""
     path = tmp_path / "peers.csv"
-    rows = Rows(path)
+    rows = Results(path, version=lambda package: "1")
     first, second = row(OURS, "ddim", 5, 0.25), row("azula", "DDIM, twice", 5, 0.5)
     rows.add(first)
     rows.add(second)
     with path.open("a") as file:
         file.write("mixture,azula,1")
-    assert list(Rows(path)) == [first, second]
-    assert Rows(path).get(first.case) == first
+    again = Results(path, version={OURS: "2", "azula": "1"}.__getitem__)
+    assert [again.get(each.case) for each in (first, second)] == [None, second]
 
 
 def test_ratios_and_page(tmp_path: Path) -> None:
@@ -138,3 +145,12 @@ def test_a_package_that_is_not_there() -> None:
     """Is left out with its reason."""
     assert missing("no-such-library")
     assert peer_accuracy.version_of(OURS)
+
+
+def test_a_step_takes_time() -> None:
+    """Of a free model; a library that is not there is named with its reason."""
+    assert peer_time.per_step(peer_time.SCHEMES["ddim"]["logsnr"], peer_time.SMALL, 3) > 0
+    for scheme, loops in peer_time.SCHEMES.items():
+        for package, make in loops.items():
+            if missing(package) is None:
+                assert peer_time.per_step(make, peer_time.SMALL, 3) > 0, (scheme, package)

@@ -9,7 +9,7 @@ import pytest
 from bench_runs import CASE, PLAN, bench, references, row, rows
 
 from logsnr.bench import job
-from logsnr.bench.results import Results
+from logsnr.bench.results import Results, versions
 from logsnr.bench.work_precision import measure
 
 
@@ -51,7 +51,7 @@ def test_rows_of_other_versions_stay_and_are_not_used(report, tmp_path):
     text = (report[0] / "results.csv").read_text()
     (tmp_path / "results.csv").write_text(text.replace("torch ", "torch 0."))
     said = bench(tmp_path)
-    assert re.search(r"12 rows of other versions \(torch 0\.\S+\) stay in it and are not used", " ".join(said.split()))
+    assert re.search(r"12 rows of other versions stay in it and are not used", " ".join(said.split()))
     assert len(rows(tmp_path)) == 24
     assert [row["versions"] for row in rows(tmp_path)].count(rows(report[0])[0]["versions"]) == 12
 
@@ -104,11 +104,12 @@ def test_a_damaged_csv_is_told_and_kept_aside(how, report, tmp_path):
     """One line says where the damage is; the file as it was is kept, never over another, and other rows are used."""
     text, path = (report[0] / "results.csv").read_text(), tmp_path / "results.csv"
     number = 1 if how == "the head" else 4
-    for aside in ("results.damaged.csv", "results.damaged-2.csv"):
+    for count in (1, 2):
         path.write_text(damaged(text, how))
         results = Results(path)
-        assert results.notes == [f"{path}: no row in line {number}, which is left out; {aside} is the file as it was"]
-        assert (tmp_path / aside).read_text() == damaged(text, how)
+        kept = list(tmp_path.glob("results.damaged-*.csv"))
+        assert re.fullmatch(rf".*: no row in line {number}, left out; .* is the file as it was", results.notes[0])
+        assert [aside.read_text() for aside in kept] == count * [damaged(text, how)]
         assert len(results._rows) == 12 - (how != "the head")
     assert not Results(path).notes
 
@@ -132,8 +133,7 @@ def test_files_of_others_are_not_overwritten(name, tmp_path):
 
 def test_a_row_survives_the_csv(tmp_path):
     """A row read back equals the row written, an adaptive one too."""
-    versions = Results(tmp_path / "results.csv").versions
-    written = [replace(row(), versions=versions), replace(row(), versions=versions)]
+    written = [replace(row(), versions=versions()), replace(row(), versions=versions())]
     written[1] = replace(written[1], case=replace(CASE, nfe=None, rtol=1e-3, grid="adaptive"))
     written[1].statistics["median"] = np.pi
     results = Results(tmp_path / "results.csv")

@@ -1,14 +1,14 @@
-"""Random settings end in a finite answer or in a clear refusal; `python -m logsnr.bench.settings` tries more."""
+"""Random settings end in a finite answer or in a clear refusal; `python tests/random_settings.py` tries more."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import random_settings as settings
 import torch
 import typer
 from typer.testing import CliRunner
 
-from logsnr.bench import settings
 from logsnr.solvers.finite import NonFiniteError
 from logsnr.solvers.solution import Solution
 

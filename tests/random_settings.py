@@ -1,10 +1,10 @@
 """Random settings: any solver, schedule, head, dtype, grid and executor together, with a bounded model.
 
-    python -m logsnr.bench.settings --count 10000
+    python tests/random_settings.py --count 10000
 
 A run must end in a finite answer of the right shape and dtype, or in a ValueError or TypeError that names an argument
 before the first call of the model, or, if its result leaves fp16, in the advice to take fp32. Anything else is a fault,
-printed with the number that makes the setting again: `python -m logsnr.bench.settings --first 1234 --count 1`. Where
+printed with the number that makes the setting again: `python tests/random_settings.py --first 1234 --count 1`. Where
 the process itself dies, the number is the last that was shown.
 """
 
@@ -19,21 +19,21 @@ import torch
 import typer
 from rich.console import Console
 
-from ..solvers.catalogue import solver, solver_names
-from ..solvers.denoiser import Denoiser
-from ..solvers.finite import NonFiniteError
-from ..solvers.grids import GRIDS
-from ..solvers.guidance import Guidance
-from ..solvers.heads import HEADS
-from ..solvers.noise import start
-from ..solvers.parallel.settings import Picard, Rounds
-from ..solvers.planners.wiener import Wiener
-from ..solvers.program import Program
-from ..solvers.sampling import solve
-from ..solvers.schedules.base import Schedule
-from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
-from ..solvers.schedules.tabulated import Discrete
-from .command import run_command
+from logsnr.bench.command import run_command
+from logsnr.solvers.catalogue import solver, solver_names
+from logsnr.solvers.denoiser import Denoiser
+from logsnr.solvers.finite import NonFiniteError
+from logsnr.solvers.grids import GRIDS
+from logsnr.solvers.guidance import Guidance
+from logsnr.solvers.heads import HEADS
+from logsnr.solvers.noise import start
+from logsnr.solvers.parallel.settings import Picard, Rounds
+from logsnr.solvers.planners.wiener import Wiener
+from logsnr.solvers.program import Program
+from logsnr.solvers.sampling import solve
+from logsnr.solvers.schedules.base import Schedule
+from logsnr.solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
+from logsnr.solvers.schedules.tabulated import Discrete
 
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SHAPES = ((1, 1), (2, 3), (1, 4, 8, 8), (3, 5), (2, 1, 7), (4, 2, 3, 3, 2), (0, 3))
