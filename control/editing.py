@@ -1,6 +1,5 @@
 """Edit data with a denoiser: noise and solve again (SDEdit), and fill in what a mask leaves open."""
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -14,14 +13,13 @@ from ..solvers.catalogue import solver as find_solver
 from ..solvers.conditions import column
 from ..solvers.denoiser import Denoiser
 from ..solvers.grids import end_time
-from ..solvers.guides import At, Guide, made
 from ..solvers.lower import PURE
 from ..solvers.noise import Seed, drawn_seed, randn, seeds_of
 from ..solvers.planners.checks import choice
 from ..solvers.program import NoiseKey, Program
 from ..solvers.sampling import solve
-from ..solvers.signatures import arguments
 from ..solvers.solution import Solution
+from .masked import Filled, Known
 
 KNOWN = 1 << 16  # the stream of the noise on known data
 
@@ -37,7 +35,7 @@ def sdedit(
 ) -> Solution:
     """Noise the data x0 up to a time and solve from there: ``alpha x0 + sigma xi`` (Meng et al. 2022, SDEdit).
 
-    x0:       (B, ...), floating.
+    x0:       (B, ...), floating or complex.
     strength: how far to go, in (0, 1], a share of the schedule's time from its clean end to its noisy one: a number or
               a tensor (B,), one per sample. Or  t_start: that time itself. More changes more; for Gaussian data of
               variance c the result keeps ``c alpha^2 / (c alpha^2 + sigma^2)`` of where x0 was in distance squared.
@@ -60,7 +58,7 @@ def sdedit(
         raise ValueError(f"t_start must be a number or have shape ({len(x0)},), not {tuple(times.shape)}")
     seed = _seed(seed, options)
     wide = x0.to(den.state_dtype(x0))
-    xi = randn(x0.shape, seed=seed, sample_ids=options.get("sample_ids"), device=x0.device).to(wide.dtype)
+    xi = randn(x0.shape, seed=seed, sample_ids=options.get("sample_ids"), dtype=wide.dtype, device=x0.device)
     alpha, sigma = (_scale(f(times), wide) for f in (sch.alpha, sch.sigma))
     return solve(den, (alpha * wide + sigma * xi).to(x0.dtype), t_start=times, **_seeded(seed, options))
 
@@ -77,7 +75,8 @@ def inpaint(
 ) -> Solution:
     """A sample that is ``known`` where ``mask`` says so, in one call, with every solver and executor.
 
-    known:  (B, ...), floating. What it holds elsewhere does not matter, where the mask is of booleans.
+    known:  (B, ...), floating, or complex for "x0". What it holds elsewhere does not matter, where the mask is of
+            booleans.
     mask:   booleans, or floating numbers from 0 to 1, that broadcast to the shape of ``known``: True, or 1, is known.
     x:      the start, like ``known``: by default noise of this ``seed``, which is also that of stochastic solvers.
     method: "x0", the default: the model's x0 is taken for ``mask known + (1 - mask) x0``. Then the known part obeys the
@@ -96,18 +95,20 @@ def inpaint(
     """
     _check(den, known, "known")
     choice("method", method, ("x0", "replace"))
-    keep = _Known(known, mask)
+    keep = Known(known, mask)
     seed = _seed(seed, options)
     x = _start(den, keep, seed, options) if x is None else x
-    check_state(x)
+    check_state(x, complex_too=known.is_complex())
     if x.shape != known.shape:
         raise ValueError(f"x must have the shape of known, {tuple(known.shape)}, not {tuple(x.shape)}")
+    if x.is_complex() != known.is_complex():
+        raise ValueError(f"x and known must both be complex, not {x.dtype} and {known.dtype}")
     if method == "x0":
         other = copy(den)
-        other.map_x0 = _Filled(keep, den.map_x0)
+        other.map_x0 = Filled(keep, den.map_x0)
         found = solve(other, x, **_seeded(seed, options))
     else:
-        _check_replaces(options)
+        _check_replaces(options, known)
         seeds = seeds_of(len(x), x.device, seed, options.get("sample_ids"))
 
         def noised(t: float, state: torch.Tensor) -> torch.Tensor:
@@ -124,73 +125,7 @@ def inpaint(
     return replace(found, x=end)
 
 
-class _Known:
-    """Known data and a mask of theirs."""
-
-    def __init__(self, known: torch.Tensor, mask: torch.Tensor) -> None:
-        if not isinstance(mask, torch.Tensor):
-            raise TypeError(f"mask must be a torch tensor, not {type(mask).__name__}")
-        if mask.dtype != torch.bool and not mask.is_floating_point():
-            raise TypeError(f"mask must be of booleans, or of floating numbers from 0 to 1, not {mask.dtype}")
-        shape = known.shape
-        if mask.ndim > len(shape) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
-            raise ValueError(f"mask of shape {tuple(mask.shape)} does not broadcast to that of known, {tuple(shape)}")
-        mask = mask.to(known.device)
-        if mask.dtype != torch.bool and not bool(((mask >= 0) & (mask <= 1)).all()):
-            raise ValueError("mask must be of numbers from 0 to 1, or of booleans: True, or 1, is known")
-        self.mask = mask.expand(shape)
-        one = self.mask if mask.dtype == torch.bool else self.mask > 0
-        self.data = torch.where(one, known.detach(), 0)  # what is not known may be anything
-        if not bool(self.data.isfinite().all()):
-            raise ValueError("known holds infinities or NaNs where the mask says that it is known")
-
-    def blend(self, x: torch.Tensor, data: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        mask = self.mask if mask is None else mask
-        if mask.dtype == torch.bool:
-            return torch.where(mask, data.to(x), x)
-        return mask.to(x) * data.to(x) + (1 - mask.to(x)) * x
-
-    def put(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` with the data where they are known for certain."""
-        return torch.where(self.mask == 1, self.data.to(x), x)
-
-    def replaced(self, noised: Callable[..., torch.Tensor], after: Any) -> Callable[..., Any]:
-        """A callback that replaces the state, before another."""
-
-        def three(node: int, t: float, state: torch.Tensor) -> Any:
-            return self.blend(state, noised(t, state))
-
-        def both(node: int, t: float, state: torch.Tensor, *x0: torch.Tensor) -> Any:
-            state.copy_(three(node, t, state))  # in place, as the other may stop the run
-            return after(node, t, state, *x0)
-
-        def four(node: int, t: float, state: torch.Tensor, x0: torch.Tensor) -> Any:
-            return both(node, t, state, x0)
-
-        if after is None or not callable(after):
-            return three
-        return four if arguments(after) >= 4 else lambda node, t, state: both(node, t, state)
-
-
-class _Filled(Guide):
-    """Known data in the place of what a model makes of them, after another map."""
-
-    def __init__(self, known: _Known, before: Any) -> None:
-        self.known, self.before = known, before
-        self.gradients = bool(getattr(before, "gradients", False))
-
-    def guide(self, x0: torch.Tensor, x: torch.Tensor, at: At) -> torch.Tensor:
-        if self.before is not None:
-            x0 = made(self.before, x0, x, at)
-        mask, data = at.rows([self.known.mask, self.known.data])
-        return self.known.blend(x0, data, mask)
-
-    def check(self, x: torch.Tensor) -> None:
-        if isinstance(self.before, Guide):
-            self.before.check(x)
-
-
-def _start(den: Denoiser, keep: _Known, seed: Seed, options: dict[str, Any]) -> torch.Tensor:
+def _start(den: Denoiser, keep: Known, seed: Seed, options: dict[str, Any]) -> torch.Tensor:
     """Noise, and in it what is known."""
     sch, like = den.schedule, keep.data
     first: Any = options.get("t_start")
@@ -204,13 +139,15 @@ def _start(den: Denoiser, keep: _Known, seed: Seed, options: dict[str, Any]) -> 
     alpha, sigma = float(sch.alpha(t)), float(sch.sigma(t))
     if alpha > PURE * sigma:
         raise ValueError(f"t_start = {t:.6g} is not pure noise: give x, or a later t_start")
-    xi = randn(like.shape, seed=seed, sample_ids=options.get("sample_ids"), device=like.device)
     wide = like.to(torch.promote_types(like.dtype, torch.float32))
-    return (alpha * wide + sigma * xi.to(wide)).to(like.dtype)
+    xi = randn(like.shape, seed=seed, sample_ids=options.get("sample_ids"), dtype=wide.dtype, device=like.device)
+    return (alpha * wide + sigma * xi).to(like.dtype)
 
 
-def _check_replaces(options: dict[str, Any]) -> None:
+def _check_replaces(options: dict[str, Any], known: torch.Tensor) -> None:
     given = [name for name in ("parallel", "rtol", "atol") if options.get(name) is not None]
+    if known.is_complex():
+        raise ValueError(f"method = 'replace' is for real states, and known is {known.dtype}; method = 'x0' takes both")
     told = isinstance(options.get("t_start"), torch.Tensor) and options["t_start"].ndim > 0
     unplanned = all(options.get(name) is None for name in ("steps", "nfe", "grid", "sigmas", "lams"))
     solver = options.get("solver", "auto")
@@ -224,7 +161,7 @@ def _check_replaces(options: dict[str, Any]) -> None:
 def _check(den: Any, x: Any, name: str) -> None:
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
-    check_state(x, name)
+    check_state(x, name, complex_too=True)
 
 
 def _shares(strength: Any, batch: int) -> Any:

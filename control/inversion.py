@@ -79,7 +79,7 @@ def invert(
 ) -> Inversion:
     """The noise that the PF-ODE makes of the data x0, and what leads back.
 
-    x0:      (B, ...), floating: clean data, the state at the clean end of the schedule.
+    x0:      (B, ...), floating or complex: clean data, the state at the clean end of the schedule.
     solver:  a `Reversible`, the default, whose way back is the inverse of the way there, in exact arithmetic at any
              number of steps: in fp32 a few roundings are left. It needs both states of the inversion. Or any solver
              without noise that takes fixed steps, whose way back is another discretisation: the distance is of the size
@@ -93,7 +93,7 @@ def invert(
     Raises ValueError or TypeError, before the first call, for arguments that do not fit, solvers with noise, and those
     that choose their own steps.
     """
-    check_state(x0, "x0")
+    check_state(x0, "x0", complex_too=True)
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
     flag("round_trip", round_trip)
@@ -116,8 +116,9 @@ def invert(
     partner = kept[0] if exact else None
     made = Inversion(den, method, found.x, partner, grid, found.nfe, found.rounds, x0.dtype, startup)
     if round_trip:
-        apart = made.decode(**run).x.double() - x0.double()
-        flat = apart.reshape(len(x0), -1) if x0.numel() else start.new_zeros(len(x0), 1)
+        wide = torch.promote_types(x0.dtype, torch.float64)
+        apart = (made.decode(**run).x.to(wide) - x0.to(wide)).abs()
+        flat = apart.reshape(len(x0), -1) if x0.numel() else apart.new_zeros(len(x0), 1)
         made = replace(made, error=flat.square().mean(1).sqrt().cpu())
     return made
 

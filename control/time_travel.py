@@ -9,6 +9,7 @@ import numpy as np
 from ..solvers.arrays import Array
 from ..solvers.call import STATE, Call, NoiseKey
 from ..solvers.catalogue import solver as find_solver
+from ..solvers.known import KnownStart
 from ..solvers.planners.checks import count
 from ..solvers.planners.gauge import Nodes
 from ..solvers.program import Program, check_elements
@@ -34,7 +35,8 @@ class TimeTravel:
     startup:  of multistep solvers, see `logsnr.solve`.
 
     Costs ``repeats`` times the evaluations of the steps in the interval. A node counts as reached at its last visit.
-    Raises ValueError for numbers out of range, for adaptive solvers, and for those whose programs are in a basis.
+    Raises ValueError for numbers out of range, for adaptive solvers, for those whose programs are in a basis, and for
+    those with known calls, to be left out of the whole: ``logsnr.solver(TimeTravel("ddim")).with_known(...)``.
     """
 
     solver: Any = "ddim"
@@ -57,6 +59,11 @@ class TimeTravel:
             object.__setattr__(self, "interval", (low, high))
         if self.solver.planner is None:
             raise ValueError(f"{self.solver.name} chooses its own steps: time travel repeats steps of a grid")
+        if isinstance(self.solver.planner, KnownStart):
+            raise ValueError(
+                f"{self.solver.name} leaves out the first calls of a run, not of each pass of it: repeat the solver, "
+                "and leave out calls of all that, logsnr.solver(TimeTravel(solver)).with_known(gaussian, calls)"
+            )
 
     @property
     def global_order(self) -> int:

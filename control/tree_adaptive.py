@@ -148,3 +148,14 @@ def check_adaptive(methods: Mapping[Path, Any], **fixed: Any) -> Solver:
             raise ValueError(f"{name} = {value} does not go with an adaptive run of {first.name}; give rtol and atol")
     method: Solver = first
     return method
+
+
+def check_path(grids: Mapping[Path, Any]) -> None:
+    """ValueError for grids that have a name or are functions: an adaptive run has no steps to lay out on them."""
+    for path, grid in grids.items():
+        if callable(grid) or (isinstance(grid, str) and grid != "logsnr"):
+            raise ValueError(
+                f"grid of {named(path)!r} is {grid!r:.60}, but adaptive runs of trees go from start to end on a "
+                "straight line in the half-log-SNRs of all leaves; for another path give every leaf an array of times "
+                "along it, as logsnr.grid(schedule, 16, 'time') makes, which are then joined by such lines"
+            )

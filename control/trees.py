@@ -21,7 +21,7 @@ from ..solvers.planning import Layout, layout_key
 from ..solvers.program import Program
 from ..solvers.sampling import is_adaptive
 from ..solvers.solution import Solution
-from .tree_adaptive import AdaptiveTree, check_adaptive
+from .tree_adaptive import AdaptiveTree, check_adaptive, check_path
 from .tree_leaf import Leaf, PlannedLeaf, ask, within
 from .tree_parallel import solve_in_parallel
 from .tree_shapes import Path, each, leaves, matched, named, rebuilt
@@ -116,7 +116,8 @@ def solve_tree(
     parallel: a `Picard`, without ranks: a sample moves on when all of its leaves have converged. rtol, atol, or a
     solver without a number of steps: an embedded pair ("dpm-23", "adams-34") that all leaves take together. Their
     states are then on a straight line in the half-log-SNRs of all leaves, from each time of ``grid`` to the next, or
-    from start to end: the model must know them so. The worst leaf decides on a step, sample by sample.
+    from start to end: the model must know them so. For other paths, as one time for all leaves, give arrays of times
+    along them. The worst leaf decides on a step, sample by sample.
     """
     states = _checked(den, x, parallel, grad)
     given = {"solver": solver, "grid": grid, "t_start": t_start, "t_end": t_end}
@@ -132,6 +133,7 @@ def solve_tree(
     with torch.set_grad_enabled(grad):
         if free or rtol is not None or atol is not None:
             method = check_adaptive(methods, steps=steps, nfe=nfe, parallel=parallel)
+            check_path(options["grid"])
             leaves_of = {path: Leaf(den.leaves[path], state) for path, state in states.items()}
             times = {p: Layout(*layouts[p]).span(one.den.schedule) for p, one in leaves_of.items()}
             return _adaptive(AdaptiveTree(den, x, leaves_of, method, times, (rtol, atol)), trajectory)

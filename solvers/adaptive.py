@@ -52,6 +52,7 @@ def adaptive_solution(
         "parallel": parallel,
         "checkpoint": checkpoint,
         "t_start": starts,
+        "grid": None if layout.grid in (None, "logsnr") or not isinstance(layout.grid, str) else repr(layout.grid),
     }
     for name, value in fixed.items():
         if value is not None:

@@ -103,7 +103,7 @@ class Asking:
             c, numbers = self._kept(check_output(first, x)), calls.numpy()
             scales = self.scales[numbers] if self.scales.ndim < 2 else self.scales[numbers, samples.numpy()]
             some = torch.from_numpy(np.flatnonzero([self.needs[n][0] for n in numbers]))
-            answer = c
+            answer = c.to(torch.promote_types(c.dtype, torch.float32))  # as a guided answer is
             if len(some):
                 _check(x, version)
                 at = some.to(x.device)
@@ -111,7 +111,7 @@ class Asking:
                 u = check_output((self.guidance.model or den.model)(x[at], timesteps[at], **others), x[at])
                 self._look(first, u)
                 w = self.guidance.weight(scales[some.numpy()], samples[some], c)
-                answer = c.index_copy(0, at, self.guidance.combined(u, c[at], w).to(c.dtype))
+                answer = answer.index_copy(0, at, self.guidance.combined(u, c[at], w))
         return answer
 
     def estimate(self, seen: torch.Tensor, answer: Any, n: int) -> torch.Tensor:

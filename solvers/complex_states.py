@@ -57,19 +57,24 @@ def of_parts(den: Any, x: torch.Tensor) -> Any:
     dtype = den.dtype(x.real)
     if dtype not in REAL.values():
         raise ValueError(f"the model is in {dtype}, and there are no complex numbers of that: x must be real for it")
-    if isinstance(den.map_x0, Guide) or wants_gradients(den.map_x0):
-        raise ValueError(
-            f"map_x0 is a {type(den.map_x0).__name__}, and guides are for real states; for complex x give a function "
-            "map_x0(x0, x, t) of complex tensors without gradients, or torch.view_as_real(x) and a model of these"
-        )
     other = copy(den)
     other.model, other._dtype, other.spread = Parts(den.model), dtype, SPREAD
     if den.guidance is not None and den.guidance.model is not None:
         other.guidance = replace(den.guidance, model=Parts(den.guidance.model))
-    if den.map_x0 is not None:
-        mapped = den.map_x0
-        other.map_x0 = lambda x0, x, t: to_parts(mapped(from_parts(x0), from_parts(x), t), "what map_x0 returns")
+    other.map_x0 = map_of_parts(den.map_x0)
     return other
+
+
+def map_of_parts(mapped: Any) -> Any:
+    """A map of complex x0 as one of parts; ValueError for guides that are written for real states."""
+    if mapped is None or hasattr(mapped, "of_parts"):
+        return mapped and mapped.of_parts()
+    if isinstance(mapped, Guide) or wants_gradients(mapped):
+        raise ValueError(
+            f"map_x0 is a {type(mapped).__name__}, and guides are for real states; for complex x give a function "
+            "map_x0(x0, x, t) of complex tensors without gradients, or torch.view_as_real(x) and a model of these"
+        )
+    return lambda x0, x, t: to_parts(mapped(from_parts(x0), from_parts(x), t), "what map_x0 returns")
 
 
 def run_of_parts(den: Any, x: torch.Tensor, callback: Any, noise: Any) -> tuple[Any, torch.Tensor, Any, Any]:

@@ -134,8 +134,10 @@ class Guidance:
     def combined(
         self, u: torch.Tensor, c: torch.Tensor, w: torch.Tensor | float, memory: dict[str, torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """The guided answer of two answers (B, ...); w: a number, or (B, 1, ...). memory: of a run, at first empty, for
-        rules that go from call to call."""
+        """The guided answer of two answers (B, ...), in fp32 at least; w: a number, or (B, 1, ...). memory: of a run,
+        at first empty, for rules that go from call to call."""
+        wide = torch.promote_types(c.dtype, torch.float32)
+        u, c = u.to(wide), c.to(wide)
         if c.ndim == 1:  # rules reduce over a sample's axes, and no axes at all are all of them to torch
             w = w[:, None] if isinstance(w, torch.Tensor) and w.ndim else w
             return self.combined(u[:, None], c[:, None], w, memory)[:, 0]

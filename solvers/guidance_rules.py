@@ -20,6 +20,12 @@ def _guided(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
     return u + w * (c - u)
 
 
+def _plain(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
+    """A sample of scale 1 has the bits that it has alone, where nobody asks for u."""
+    guided = _guided(u, c, w)
+    return torch.where(w == 1, c, guided) if isinstance(w, torch.Tensor) and not w.requires_grad else guided
+
+
 def _rescaled(u: torch.Tensor, c: torch.Tensor, w: Any, rescale: float = 0.7) -> torch.Tensor:
     """The guided answer with the standard deviation of the conditional one, in part (Lin et al. 2024, 3.4); one that
     has none, as a single element, stays."""
@@ -84,7 +90,7 @@ COLUMNS: dict[str, Callable[[float], Weights]] = {
     "cfg++": lambda w: Weights((1 - w, w), (1.0, 0.0)),
 }
 RULES: dict[str, Callable[..., torch.Tensor]] = {
-    "cfg": _guided,
+    "cfg": _plain,
     "rescale": _rescaled,
     "zero-star": _zero_star,
     "apg": _projected,

@@ -1,9 +1,10 @@
 """Those who watch a run: progress bars, trajectories, callbacks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from .answers import written
@@ -107,11 +108,13 @@ def called(
         new = callback(node, t, state, x0) if wants_x0 else callback(node, t, state)
     except StopSampling as stop:
         stopped = stop
+    if isinstance(new, (np.ndarray, Mapping, list, tuple)):
+        raise TypeError(f"the callback returned {type(new).__name__} at node {node}: a new state is a tensor")
     new = new if isinstance(new, torch.Tensor) and new is not state else None
-    if new is not None and (new.shape != state.shape or new.device != state.device or new.is_complex()):
+    if new is not None and not (new.shape == state.shape and new.device == state.device and new.is_floating_point()):
         raise ValueError(
-            f"the callback returned {tuple(new.shape)} on {new.device} at node {node}; a new state must have the shape "
-            f"{tuple(state.shape)} on {state.device}"
+            f"the callback returned {tuple(new.shape)}, {new.dtype}, on {new.device} at node {node}; a new state must "
+            f"have the shape {tuple(state.shape)} and be floating, as {state.dtype}, on {state.device}"
         )
     if not changes and (new is not None or written(state) != version):
         raise ValueError(

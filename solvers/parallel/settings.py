@@ -29,7 +29,8 @@ class Picard:
                 of Gaussian data distances grow as states do, so that a change is worth the same wherever it happens,
                 and the answer is about as far from the sequential one, most often less. With 0 a node is accepted
                 when it no longer changes at all: bit for bit the sequential answer, in at most as many rounds as
-                there are calls, of models whose answers for a sample do not depend on the batch.
+                there are calls, of models whose answers for a sample do not depend on the batch. To rounding where
+                guidance is columns of the sequential program: "cfg" with one scale for all, without gradients to it.
     accelerate: "secant": each node's model is followed along the line of its last two values; None: x0 is frozen.
     init:       what nodes that nothing is known of are taken to be: "straight", on the line on which (x0, eps) stay
                 what they are at the last node that is known, to which noise is added; or "constant", that node.

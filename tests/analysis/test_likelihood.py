@@ -1,6 +1,7 @@
 """Log-likelihoods along the flow, against densities that are known."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ GAUSSIAN_1D = analysis.Gaussian(-1.0, 1.0)
 X = GAUSSIAN.sample_at(SCH, SCH.t_end, 64, generator=torch.Generator().manual_seed(0))
 
 
-def normal(x: torch.Tensor, t: float) -> torch.Tensor:
+def normal(x: torch.Tensor, t: float, sch: logsnr.Schedule = SCH) -> torch.Tensor:
     """The exact log-density of the marginal at t."""
-    alpha, sigma = float(SCH.alpha(t)), float(SCH.sigma(t))
+    alpha, sigma = float(sch.alpha(t)), float(sch.sigma(t))
     spread = torch.from_numpy(alpha**2 * VARIANCE + sigma**2)
     return (-0.5 * (x - alpha * torch.from_numpy(MEAN)) ** 2 / spread - 0.5 * (2 * math.pi * spread).log()).sum(1)
 
@@ -37,6 +38,14 @@ def test_gaussians(prediction: str, steps: int, tol: float) -> None:
     assert found.nfe == 4 * steps
     bits = found.bits_per_dimension(7.0)
     torch.testing.assert_close(bits, 7 - found.value / (3 * math.log(2)))
+
+
+def test_states_that_grow_with_the_noise() -> None:
+    """The flow is that of x / R on every schedule: steps in x itself are off by 1e-5 here, in pure noise alone."""
+    sch = logsnr.EDM()
+    x = GAUSSIAN.sample_at(sch, sch.t_end, 8, generator=torch.Generator().manual_seed(0))
+    found = analysis.log_likelihood(GAUSSIAN.denoiser(sch), x, prior=lambda z: normal(z, sch.t_start, sch))
+    torch.testing.assert_close(found.value, normal(x, sch.t_end, sch), rtol=0, atol=1e-6)
 
 
 def test_mixtures() -> None:
@@ -88,6 +97,22 @@ def test_probes_tell_their_error(problem: str) -> None:
         assert abs(float(off.mean())) < 3 * float(off.std()) / math.sqrt(300)  # without bias
         spread.append(float(off.std()))
     assert spread[1] < 0.8 * spread[0]
+
+
+def test_intervals_of_skew_estimates() -> None:
+    """Where one direction has all of the divergence, estimates by probes are as skew as chi squared of one degree:
+    Student's interval alone covers 90 %."""
+    size = 8
+    data = analysis.Gaussian(np.zeros(size), 0.01 * np.eye(size) + 1)
+    x = data.sample_at(SCH, SCH.t_end, 600, generator=SEEDED.manual_seed(3))
+    den, inside = data.denoiser(SCH, "x0"), []
+    exact = analysis.log_likelihood(den, x, steps=4).value
+    found = analysis.log_likelihood(den, x, method="hutchinson", steps=4, probes=24)
+    for one in (found, replace(found, skewness=0.0)):
+        low, high = one.interval(0.95)
+        inside.append(float(((low <= exact) & (exact <= high)).double().mean()))
+    assert abs(inside[0] - 0.95) < 0.02
+    assert inside[1] < 0.92
 
 
 def flat(x: torch.Tensor) -> torch.Tensor:
@@ -186,6 +211,8 @@ def test_bad_input() -> None:
         analysis.log_likelihood(blind, X, steps=1)
     with pytest.raises(ValueError, match="level must be between 0 and 1"):
         analysis.log_likelihood(den, X, steps=1).interval(1.0)
+    with pytest.raises(ValueError, match="x holds infinities or NaNs"):
+        analysis.log_likelihood(den, X / 0, steps=1, prior=flat)
 
 
 def test_odd_states() -> None:

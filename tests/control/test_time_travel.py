@@ -178,6 +178,20 @@ def test_learned_variance_is_not_that_of_jumps(v: float) -> None:
     torch.testing.assert_close(found, end(lambda x, t: torch.sin(x), (1 + v) / 2), rtol=1e-5, atol=1e-5)
 
 
+GAUSSIAN = logsnr.Wiener(0.3, 0.5)
+
+
+def test_known_calls_are_left_out_of_the_whole() -> None:
+    """All visits of the first step, whose answers the Gaussian gives exactly here."""
+    sch = logsnr.EDM()
+    den, x = Gaussian(0.3, 0.5).denoiser(sch), logsnr.start(sch, (2, 3), seed=0, dtype=torch.float64)
+    solver = logsnr.solver(TimeTravel("ddim", repeats=3))
+    both = solver, solver.with_known(GAUSSIAN, 3)
+    asked, known = (logsnr.solve(den, x, solver=one, steps=5, seed=1) for one in both)
+    assert (asked.nfe, known.nfe) == (15, 12)
+    torch.testing.assert_close(known.x, asked.x, rtol=1e-12, atol=1e-12)
+
+
 def test_what_is_refused() -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"repeats": 0}, "repeats = 0 must be"),
@@ -186,6 +200,7 @@ def test_what_is_refused() -> None:
         ({"interval": 3}, "interval = 3 must be"),
         ({"solver": "dopri8"}, "dopri8 chooses its own steps"),
         ({"solver": "nonsense"}, "nonsense"),
+        ({"solver": logsnr.solver("ddim").with_known(GAUSSIAN)}, "ddim-known leaves out the first calls of a run"),
     ]
     for options, message in wrong:
         with pytest.raises(ValueError, match=message):

@@ -145,6 +145,27 @@ def test_adaptive_runs_have_gradients_and_stops() -> None:
         solve_tree(DEN, X, solver="dpm-12", rtol=1e-2, grid=times | {"b": [torch.tensor([0.95, 0.1])]})
 
 
+def test_adaptive_runs_on_another_path() -> None:
+    """Of one time for both leaves: by arrays of times along it; names of grids are none."""
+
+    def clean(x: Any, t: Any) -> Any:
+        return {"a": torch.sin(x["a"] + x["b"][:, :1]), "b": torch.cos(x["b"] - x["a"][:, :2])}
+
+    schedules = {"a": VP, "b": FLOW}
+    den, ends = TreeDenoiser(clean, schedules, "x0"), {"t_start": 0.95, "t_end": 0.02}
+    x = {"a": X["a"].double(), "b": X["b"][0].double()}
+    times = {name: logsnr.grid(sch, 64, "time", **ends) for name, sch in schedules.items()}
+    fine = sample_tree(den, x, solver="res-3s", grid=times)["a"]
+    errors = [
+        float((solve_tree(den, x, solver="dpm-23", rtol=1e-2, atol=1e-2, grid=grid).x["a"] - fine).abs().max())
+        for grid in ({name: t[::stride] for name, t in times.items()} for stride in (64, 4))
+    ]
+    assert errors[1] < 1e-2 < errors[0]
+    for grid in ("time", lambda share: share):
+        with pytest.raises(ValueError, match=r"grid of 'a' is .*, but adaptive runs of trees go .* on a straight line"):
+            solve_tree(den, x, solver="dpm-23", grid=grid)
+
+
 def test_a_leaf_that_stops_being_finite_is_named() -> None:
     def broken(x: Any, t: Any, y: torch.Tensor) -> Any:
         bad = torch.where(torch.arange(len(t["a"])) == 1, torch.nan, 1.0)[:, None]

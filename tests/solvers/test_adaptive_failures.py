@@ -19,6 +19,7 @@ F64 = torch.float64
     [
         ({"steps": 5}, "steps = 5 does not go with an adaptive run of adams-23; give rtol and atol"),
         ({"nfe": 5}, "nfe = 5 does not go with"),
+        ({"grid": "time"}, "grid = 'time' does not go with"),
         ({"parallel": logsnr.Picard()}, "parallel = Picard.* does not go with"),
         ({"callback": lambda n, t, x, x0: None}, "no x0 estimate for a callback; let it take"),
         ({"rtol": 0.0}, "rtol must be positive, not 0.0"),

@@ -1,5 +1,7 @@
 """Callbacks: one contract. They may change the state, and what cannot go on from there refuses at once."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -49,6 +51,21 @@ def test_gradients_pass_through_a_changed_state() -> None:
 
 
 @pytest.mark.parametrize(
+    ("made", "error", "message"),
+    [
+        (lambda z: z[:1], ValueError, r"callback returned \(1, 3, 4\), .* must have the shape \(2, 3, 4\)"),
+        (lambda z: z.int(), ValueError, r"torch\.int32, on cpu at node 1; a new state must .* be floating"),
+        (lambda z: z + 0j, ValueError, r"torch\.complex64, .* be floating, as torch\.float32"),
+        (lambda z: {"latents": z}, TypeError, "the callback returned dict at node 1: a new state is a tensor"),
+        (lambda z: z.numpy(), TypeError, "the callback returned ndarray at node 1"),
+    ],
+)
+def test_what_is_no_state(made: Callable, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        logsnr.sample(DEN, X.float(), solver="ddim", steps=2, callback=lambda node, t, state: made(state))
+
+
+@pytest.mark.parametrize(
     "options",
     [{"parallel": logsnr.Picard()}, {"solver": "dopri5"}, {"solver": "edm-churn", "steps": 18}],
     ids=["parallel", "adaptive", "churn"],
@@ -72,11 +89,6 @@ def test_adaptive_runs_refuse_a_fourth_argument_at_once() -> None:
     with pytest.raises(ValueError, match="adaptive runs have no x0 estimate"):
         logsnr.sample(den, X, solver="dopri5", callback=lambda node, t, state, x0: None)
     assert not called
-
-
-def test_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"callback returned \(1, 3, 4\) .* at node 1"):
-        logsnr.sample(DEN, X, steps=3, callback=lambda node, t, state: state[:1])
 
 
 @pytest.mark.parametrize("head", ["eps", "x0", "v", "velocity"])

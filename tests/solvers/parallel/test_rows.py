@@ -1,6 +1,7 @@
 """What a parallel run asks of the model: rows of samples times calls; and states of any size."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,29 @@ def test_conditions_that_do_not_follow_are_named() -> None:
     with pytest.raises(RuntimeError) as found:
         logsnr.sample(den, X, steps=5, parallel=logsnr.Picard())
     assert any("10 rows, samples times calls of the window" in note for note in found.value.__notes__)
+
+
+def labelled_elements(x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return labelled(torch.tanh(0.7 * x), t.to(x.dtype), labels.to(x.dtype))
+
+
+@pytest.mark.parametrize("kind", ["cfg", "apg", "zero-star"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_scale_for_each_sample_keeps_the_bits(dtype: torch.dtype, kind: str) -> None:
+    """Answers of half precision are put together in fp32, in every executor, and stay so. A sample of scale 1 or 0 is
+    as it is alone, where the model is asked once."""
+    x, scales, labels = logsnr.randn((4, 3, 4), seed=1), torch.tensor([3.0, 1.0, 0.0, -0.7]), torch.arange(4.0)
+
+    def run(rows: slice, **options: Any) -> torch.Tensor:
+        guidance = logsnr.Guidance(scales[rows], uncond={"labels": -labels[rows]}, kind=kind)
+        given = {"labels": labels[rows]}
+        den = logsnr.Denoiser(labelled_elements, SCH, "eps", dtype=dtype, conditions=given, guidance=guidance)
+        ids = range(rows.start, rows.stop)
+        return logsnr.sample(den, x[rows], solver="sde-dpmpp-2m", steps=6, seed=3, sample_ids=ids, **options)
+
+    whole = run(slice(0, 4))
+    assert torch.equal(run(slice(0, 4), parallel=logsnr.Picard(tol=0.0, window=4)), whole)
+    assert torch.equal(torch.cat([run(slice(n, n + 1)) for n in range(4)]), whole)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-20, 1.0, 1e19, 1e25, 1e30])
