@@ -8,11 +8,13 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -q -c constraints.txt
-WHEEL := build/wheel
-# The environment has setuptools, as torch needs it: with --no-build-isolation pip does not fetch it for every wheel.
+# Python compiles what it imports, and keeps it, whatever the environment says of that: pip would compile all 12,000
+# files, most of which nothing imports.
+export PYTHONDONTWRITEBYTECODE :=
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile -c constraints.txt
+UNPACKED := build/unpacked
 
-.PHONY: bench test test-all lint types format docs dist install clean
+.PHONY: bench test test-all lint types format docs dist install clean $(UNPACKED)
 
 bench: $(VENV)/.ready
 	$(BIN)/logsnr bench --out report $(ARGS)
@@ -27,23 +29,23 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The types of the installed package, not of the tree: the folders become logsnr.* only once installed.
-types: $(VENV)/.ready-dev
+# What is installed, not the tree: the folders become logsnr.* only once installed. The environment has setuptools, as
+# torch needs it, so that pip need not fetch it to build.
+$(UNPACKED): $(VENV)/.ready
 	rm -rf build
-	$(BIN)/python -m pip --disable-pip-version-check wheel -q --no-deps --no-build-isolation -w $(WHEEL) .
-	$(PIP) --no-deps --target $(WHEEL)/unpacked $(WHEEL)/*.whl
-	cd $(WHEEL)/unpacked && PYTHONPATH=. $(abspath $(BIN))/python -m logsnr.cli solvers >/dev/null
-	cd $(WHEEL)/unpacked && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p logsnr
+	$(PIP) --no-deps --no-build-isolation --target $@ .
+
+types: $(VENV)/.ready-dev $(UNPACKED)
+	cd $(UNPACKED) && PYTHONPATH=. $(abspath $(BIN))/python -m logsnr.cli solvers >/dev/null
+	cd $(UNPACKED) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p logsnr
 
 format: $(VENV)/.ready-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The site, into site/, without a warning; ARGS=serve shows it instead. The reference is read from the installed tree,
-# where the folders are logsnr.*; nothing is imported.
-docs: $(VENV)/.ready-docs
-	rm -rf build/docs
-	$(PIP) --no-deps --no-build-isolation --target build/docs .
+# The site, into site/, without a warning; ARGS=serve shows it instead. The reference is read from what is installed;
+# nothing is imported.
+docs: $(VENV)/.ready-docs $(UNPACKED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs $(or $(ARGS),build --strict --quiet)
 
 # The wheel and the source archive, in dist/, and what a release must pass.

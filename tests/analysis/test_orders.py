@@ -24,7 +24,7 @@ FIXED = list(  # of equal planners the first name
         if (solver := logsnr.solver(name)).planner and not solver.stochastic
     }.values()
 )[::-1]
-LONG = {4: 1000, 5: 2000, "dpm-4m": 2000}  # evaluations for slopes to settle, by order or name; else 400
+LONG = {3: 400, 4: 1000, 5: 1000, "dpm-4m": 2000}  # evaluations for slopes to settle, by order or name; else 200
 # One step of these has another order than the whole: the weights of iPNDM are right where steps change little, which
 # they do not there; the last step of dpm-fast is of first order; a corrector comes with the next step.
 ONE_STEP = {"ipndm-2": 2, "ipndm-3": 2, "ipndm-4": 2, "pndm": 2, "dpm-fast": 2}
@@ -35,7 +35,7 @@ def test_declared_order(name: str) -> None:
     """The measured order is the declared one within 0.1, on a nonlinear problem and a non-uniform grid."""
     declared = logsnr.solver(name).order
     problem = WIDE if name == "unipc-4" else MIXTURE
-    measured = convergence_order(name, problem, SCH, max_nfe=LONG.get(name, LONG.get(declared, 400)))
+    measured = convergence_order(name, problem, SCH, max_nfe=LONG.get(name, LONG.get(declared, 200)))
     assert measured.order == pytest.approx(measured.declared, abs=0.1), measured
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from logsnr.bench import job
+from logsnr.bench import explorer, job, references
 from logsnr.bench.work_precision import measure
 from logsnr.cli import main
 
@@ -25,5 +25,7 @@ def counted(*given: Any) -> Any:
 
 
 job.measure = counted  # type: ignore[assignment]
+references.REPLICAS = 4
+explorer.available = lambda: False  # a page without curves
 sys.argv = ["logsnr", "bench", "--out", out, *args]
 main()

@@ -3,14 +3,17 @@
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from torch import distributed
 from typer.testing import CliRunner
 
+from logsnr.bench import explorer, references
 from logsnr.cli import app
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
@@ -28,14 +31,15 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def alone(out: Path) -> str:
     """What one process prints."""
-    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["bench", *ASKED, "--out", str(out)])
+    with patch.object(references, "REPLICAS", 4), patch.object(explorer, "available", lambda: False):  # as in SCRIPT
+        result = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["bench", *ASKED, "--out", str(out)])
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def launched(case: str, out: Path) -> subprocess.CompletedProcess[str]:
-    """Two ranks."""
-    out.mkdir()
+def launched(case: str, out: Path, one: Path) -> subprocess.CompletedProcess[str]:
+    """Two ranks, with the references that one process has made."""
+    shutil.copytree(one / "cache", out / "cache")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
     env = {**os.environ, "COLUMNS": "80"}
     return subprocess.run([*command, case, str(out), *ASKED], env=env, capture_output=True, text=True, timeout=150)
@@ -51,7 +55,7 @@ def test_ranks_share_the_bench(one: tuple[Path, str], tmp_path: Path) -> None:
     """Two ranks measure half each; the CSV is that of one process, and so are what is printed, once, and the sheets of
     digits."""
     out = tmp_path / "two"
-    ranks = launched("right", out)
+    ranks = launched("right", out, one[0])
     assert ranks.returncode == 0, ranks.stderr
     assert rows(out) == rows(one[0])
     assert [int((out / rank).read_text()) for rank in "01"] == [5, 4]  # 3 path by path, 6 in law
@@ -65,7 +69,7 @@ def test_ranks_share_the_bench(one: tuple[Path, str], tmp_path: Path) -> None:
 def test_a_rank_that_fails(one: tuple[Path, str], tmp_path: Path) -> None:
     """An error on one rank ends all with its words; what was measured is kept, and the next run goes on from it."""
     out = tmp_path / "two"
-    ranks = launched("fails", out)
+    ranks = launched("fails", out, one[0])
     assert ranks.returncode != 0
     assert "rank 1 failed: ArithmeticError('made to fail')" in ranks.stderr
     assert rows(out) == rows(one[0])[:4]  # of the path's three, and the first rank's of those in law

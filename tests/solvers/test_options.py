@@ -88,7 +88,7 @@ def test_budgets_are_kept(name: str) -> None:
 ANY = [logsnr.EDM(), logsnr.VE(), logsnr.FlowMatching(), logsnr.VPLinear()]
 
 
-@pytest.mark.parametrize(("name", "sch"), sampled(STOCHASTIC, ANY, every=2))
+@pytest.mark.parametrize(("name", "sch"), sampled(STOCHASTIC, ANY, every=4))
 def test_every_grid_has_a_plan(name: str, sch: logsnr.Schedule) -> None:
     """From one step on, on grids of every kind and from every start, coefficients are finite and noises disjoint."""
     for k, (steps, kind) in enumerate(product((1, 2, 3, 20), GRIDS)):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from parallel_runs import exact, model, start
+from sampled import sampled
 
 import logsnr
 from logsnr.kernels import Seeds
@@ -34,7 +35,7 @@ def run(solver: Any, **options: Any) -> torch.Tensor:
     return logsnr.sample(DEN, X, solver=solver, seed=3, **options)
 
 
-@pytest.mark.parametrize("name", PLANNED)
+@pytest.mark.parametrize("name", sampled(PLANNED, every=2))
 def test_a_program_runs_as_its_name_does(name: str) -> None:
     """The program of a named solver, itself or from JSON, has the bits of the run by name: also in windows of calls,
     along a path, and at every node of a trajectory."""

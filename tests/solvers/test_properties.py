@@ -221,8 +221,7 @@ def test_the_property_finds_a_planner_that_forgets_the_ends(monkeypatch: pytest.
         all_hold()
 
 
-@pytest.mark.parametrize("startup", ["ramp", "single-step"])
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize(("name", "startup"), sampled(FIXED, ["ramp", "single-step"], every=2))
 def test_whole_flow_in_one_and_two_steps(name: str, startup: str) -> None:
     """From alpha = 0 to sigma = 0 one step ends in E[x0]; two DDIM steps in E[x0] + c / (1 + c) eps, c the variance."""
     sch, data = logsnr.FlowMatching(), logsnr.analysis.Gaussian(MEAN, STD**2)

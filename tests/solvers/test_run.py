@@ -51,7 +51,7 @@ def weights(low: Lowered, prediction: str, sch: Schedule) -> tuple[np.ndarray, n
     return slots[0][0], slots[0][1:]
 
 
-CASES = sampled(FIXED, PREDICTIONS, ["ramp", "single-step"], ["torch", "cpu"], every=5)
+CASES = sampled(FIXED, PREDICTIONS, ["ramp", "single-step"], ["torch", "cpu"], every=7)
 INTERPRETED = [  # Triton takes its time
     pytest.param(name, "eps", "single-step", "triton", marks=interpreted) for name in ("dpmpp-2m", "deis-3", "rk4")
 ]

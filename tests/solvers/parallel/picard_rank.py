@@ -1,4 +1,5 @@
-"""One rank of a parallel run: ``python picard_rank.py RANK RANKS STORE CASE`` leaves STORE.RANK.pt, or ends in error.
+"""One rank of a parallel run: ``python picard_rank.py RANK RANKS STORE CASE`` leaves STORE.RANK.pt, also of a
+batch that the ranks share, or ends in error.
 
 CASE: what the last rank does: "right", "other" (starts elsewhere), "dies" or "hangs" in its third call.
 """
@@ -9,6 +10,7 @@ import time
 from datetime import timedelta
 
 import torch
+from batch_rank import shared
 from torch import distributed
 
 import logsnr
@@ -36,9 +38,10 @@ def main(rank: int, ranks: int, store: str, case: str) -> None:
     how = logsnr.Picard(window=7, tol=1e-4, ranks=True)
     try:
         found = logsnr.solve(den, x, solver="sde-dpmpp-2m", steps=20, seed=5, parallel=how)
+        batch = shared(rank)
     finally:
         distributed.destroy_process_group()  # or gloo's threads may let go of tensors when Python is gone, and abort
-    torch.save((found.x, found.rounds, found.nfe, sizes), f"{store}.{rank}.pt")
+    torch.save((found.x, found.rounds, found.nfe, sizes, batch), f"{store}.{rank}.pt")
 
 
 if __name__ == "__main__":

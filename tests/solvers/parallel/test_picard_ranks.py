@@ -4,9 +4,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from batch_rank import SAMPLES, SOLVERS, draw
 from torch import distributed
 
 import logsnr
@@ -32,14 +34,27 @@ def run(ranks: int, case: str, folder: Path) -> list[tuple[int, str]]:
             process.communicate()
 
 
-def test_ranks_share_the_nodes(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    """What the first of two ranks leaves."""
+    folder = tmp_path_factory.mktemp("ranks")
+    assert all(status == 0 for status, _ in run(2, "right", folder))
+    return torch.load(folder / "store.0.pt")  # type: ignore[no-any-return]
+
+
+def test_a_shared_batch_has_the_bits_of_one_process(right: tuple[Any, ...]) -> None:
+    """What two ranks draw, each its own ids, is what one process draws, to the last bit."""
+    for solver, found in zip(SOLVERS, right[-1], strict=True):
+        assert torch.equal(found, draw(range(SAMPLES), solver)), solver
+
+
+def test_ranks_share_the_nodes(right: tuple[Any, ...]) -> None:
     """Two ranks end with the bits of a run in one process, in the same rounds, each with half of the nodes."""
     x = torch.linspace(-2, 3, 30).reshape(3, 10)
     den = logsnr.Denoiser(lambda x, t: x / (1 + x * x) - 0.3 * t.reshape(-1, 1), logsnr.VPLinear(), "eps")
     given = {"solver": "sde-dpmpp-2m", "steps": 20, "seed": 5}
     alone = logsnr.solve(den, x, parallel=logsnr.Picard(window=7, tol=1e-4), **given)  # type: ignore[arg-type]
-    assert all(status == 0 for status, _ in run(2, "right", tmp_path))
-    found, rounds, nfe, sizes = torch.load(tmp_path / "store.0.pt")
+    found, rounds, nfe, sizes, _ = right
     assert torch.equal(found, alone.x)
     assert (rounds, nfe) == (alone.rounds, alone.nfe)
     assert len(sizes) == rounds

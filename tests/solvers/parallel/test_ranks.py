@@ -8,28 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from batch_rank import SAMPLES, SOLVERS, draw
+from batch_rank import SAMPLES, draw
 from torch import distributed
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")
-SCRIPT = Path(__file__).with_name("batch_rank.py")
 EXAMPLE = Path(__file__).parents[3] / "examples" / "parallel_ranks.py"
-
-
-def test_a_shared_batch_has_the_bits_of_one_process(tmp_path: Path) -> None:
-    """What two ranks draw, each its own ids, is what one process draws, to the last bit."""
-    store = str(tmp_path / "store")
-    started = [subprocess.Popen([sys.executable, str(SCRIPT), str(rank), store]) for rank in range(2)]
-    try:
-        assert [process.wait(120) for process in started] == [0] * 2
-    finally:
-        for process in started:
-            process.kill()
-            process.wait()
-    found = torch.load(tmp_path / "store.pt")
-    for k, solver in enumerate(SOLVERS):
-        alone = draw(range(SAMPLES), solver)
-        assert torch.equal(found[k], alone), solver
 
 
 def test_ids_are_what_makes_the_noise_that_of_one_process() -> None:
