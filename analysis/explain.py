@@ -10,10 +10,12 @@ import numpy as np
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver_names
 from ..solvers.catalogue import solver as find_solver
+from ..solvers.grids import grid as make_grid
 from ..solvers.interpret import carry_out
 from ..solvers.planners.multistep import Startup
 from ..solvers.program import ONE, STATE, Program, check_elements
 from ..solvers.schedules.base import Schedule
+from ..solvers.schedules.formulas import VPLinear
 from .stability import LONGEST, SETTLED, stability, stable_step
 
 MAX_STEPS = 1000  # which take a quarter of a minute and fill a thousand lines
@@ -60,11 +62,27 @@ class Explanation:
         return told if self.growth <= 1 + SETTLED else f"{told}: modes grow up to {self.growth:.3g} times in each such"
 
 
-def explain(name: str | Solver, sch: Schedule, grid: Array, *, startup: Startup = "ramp") -> Explanation:
-    """Plan ``name`` on ``grid`` and say what came out. Raises ValueError for more than 1000 steps, and what
-    `Solver.program` raises."""
+def explain(
+    name: str | Solver,
+    sch: Schedule | None = None,
+    grid: Array | str = "logsnr",
+    *,
+    steps: int | None = None,
+    startup: Startup = "ramp",
+) -> Explanation:
+    """Plan ``name`` on a schedule and a grid, and say what came out.
+
+    sch:  `VPLinear` if none. grid: times (n + 1,), or a name of `grid_names` with its number of ``steps``, 5 if none.
+
+    Raises ValueError for more than 1000 steps, for ``steps`` beside times, and what `Solver.program` raises.
+    """
+    sch, method = sch or VPLinear(), find_solver(name)
+    if isinstance(grid, str):
+        check_length(steps := 5 if steps is None else steps)
+        grid = make_grid(sch, steps, grid)
+    elif steps is not None:
+        raise ValueError(f"steps = {steps} is for grids by their name; this one has {len(grid) - 1}")
     check_length(len(grid) - 1)
-    method = find_solver(name)
     program = method.program(sch, grid, startup=startup)
     check_elements(program)
     mine = affine_map(program, sch)

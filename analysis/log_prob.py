@@ -28,7 +28,7 @@ from ..solvers.call import STATE, NoiseKey
 from ..solvers.complex_states import REAL, from_parts, of_parts, to_parts
 from ..solvers.denoiser import Denoiser
 from ..solvers.execution import checked_answers
-from ..solvers.lower import Lowered, lower_guided
+from ..solvers.lower import Lowered, lower
 from ..solvers.planning import check_event, check_times
 from ..solvers.program import Program
 from ..solvers.run import timesteps
@@ -82,7 +82,8 @@ def log_prob(den: Denoiser, trajectory: torch.Tensor, program: Program, *, check
         return replace(parts, mean=from_parts(parts.mean))
     rule = den.guidance.rule if den.guidance else None
     rule = rule if rule and rule.columns and den.map_x0 is None else None
-    lowered = lower_guided(program, den.schedule, den.answers, torch.float64, torch.float64, rule, den.spread)
+    wide = torch.float64
+    lowered = lower(program, den.schedule, den.answers, state=wide, model=wide, rule=rule, spread=den.spread)
     states, x = in_float64(trajectory), trajectory[0]
     asking = den.asking(lowered.times, len(x), columns=lowered.guided, ordered=not checkpoint)
     told = timesteps(lowered, den, x)

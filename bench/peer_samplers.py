@@ -141,7 +141,7 @@ def _fast(model: Model, x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     return k_diffusion_sampling().sample_dpm_fast(model, x, *ends, len(sigmas) - 1, disable=True)
 
 
-def _azula(model: Model, x: torch.Tensor, sigmas: torch.Tensor, *, name: str, **options: Any) -> torch.Tensor:
+def azula_loop(model: Model, x: torch.Tensor, sigmas: torch.Tensor, *, name: str, **options: Any) -> torch.Tensor:
     """Its steps are uniform in the schedule's time, so the schedule is a list of levels."""
     azula, steps = importlib.import_module("azula"), len(sigmas) - 1
 
@@ -224,9 +224,9 @@ def _of_k_diffusion() -> list[Sampler]:
 def _of_azula() -> list[Sampler]:
     multistep = [(kind, p) for kind in ("zAB", "vAB", "zEAB", "xEAB") for p in (2, 3, 4)]
     return [
-        Sampler("azula", "DDIM", _azula, {"name": "DDIMSampler"}),
-        *(Sampler("azula", f"{kind} {p}", _azula, {"name": f"{kind}Sampler", "order": p}) for kind, p in multistep),
-        *(Sampler("azula", f"REAB {p}", _azula, {"name": "REABSampler", "order": p}) for p in (1, 3)),
+        Sampler("azula", "DDIM", azula_loop, {"name": "DDIMSampler"}),
+        *(Sampler("azula", f"{kind} {p}", azula_loop, {"name": f"{kind}Sampler", "order": p}) for kind, p in multistep),
+        *(Sampler("azula", f"REAB {p}", azula_loop, {"name": "REABSampler", "order": p}) for p in (1, 3)),
     ]
 
 

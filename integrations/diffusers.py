@@ -83,6 +83,11 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
         invert_sigmas: bool = False,
         use_flow_sigmas: bool = False,
         flow_shift: float = 1.0,
+        clip_sample: bool = False,
+        clip_sample_range: float = 1.0,
+        thresholding: bool = False,
+        dynamic_thresholding_ratio: float = 0.995,
+        sample_max_value: float = 1.0,
         solver: str | Program = "dpmpp-2m",
         solver_options: Mapping[str, Any] | None = None,
         compat: bool | str = False,
@@ -124,8 +129,6 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept_setup"}
-
-    # The run of the thread.
 
     @property
     def _run(self) -> Run:
@@ -186,9 +189,8 @@ class LogSNRScheduler(SchedulerMixin, ConfigMixin):
         """The standard deviation to start from: 1, but in the frame "ve" as EulerDiscreteScheduler has it."""
         setup = self._setup
         if setup.edm:
-            return float(
-                ((self.config.sigma_max**2 + 1) / (self.config.sigma_max**2 + self.config.sigma_data**2)) ** 0.5
-            )
+            most, unit = self.config.sigma_max, self.config.sigma_data
+            return float(((most**2 + 1) / (most**2 + unit**2)) ** 0.5)
         if not setup.ve or setup.table is None:
             return 1.0
         largest = float(setup.table[-1]) if self._plan is None else self._plan.levels[0]

@@ -27,7 +27,7 @@ def with_own_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     defaults: of our scheduler, which are not written down, so that configs come back as they went.
     """
     config = dict(config)
-    edm = config.get("sigma_data") is not None and not any(key in config for key in TABLE)
+    edm = config.get("sigma_data") is not None and not (is_flow(config) or any(key in config for key in TABLE))
     own = {key: config[key] for key in (*TABLE, "beta_end", "snr_shift_scale", *(EDM if edm else ())) if key in config}
     if edm and "timestep_type" not in config:  # StableAudio's alone has no algorithm_type but a solver_type
         own["timestep_type"] = "cosine" if MARKS.keys().isdisjoint(config) and "solver_type" in config else "continuous"

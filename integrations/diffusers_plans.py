@@ -78,6 +78,7 @@ class Setup:
                 f"prediction_type = {config.prediction_type!r} is of a table of betas, but shift, use_dynamic_shifting "
                 "and use_flow_sigmas are of flow models: prediction_type='flow_prediction'"
             )
+        self.bounds = bool(config.thresholding or config.clip_sample)
         self.planned = "x0" if self.head == "x0" else "eps"  # as if v said no more: sigma = 0 is not to be asked
         self.ve = config.frame == "ve" and not self.flow
         self.edm = config.sigma_data is not None

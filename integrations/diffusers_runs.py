@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..solvers.answers import estimate
 from ..solvers.execution import Stepper
 from ..solvers.noise import drawn_seed
 from .diffusers_plans import Plan, Setup
@@ -52,7 +53,8 @@ class Run:
         if program.learned and (self.setup.ve or self.setup.edm):
             raise ValueError("variance = 'learned' is of models with a table of betas, in the frame 'vp'")
         seed = self._seed(generator) if program.noises else None
-        self.stepper = Stepper(program, self.plan.schedule, self.setup.head, sample, seed=seed, x0=False)
+        head = "x0" if self.setup.bounds else self.setup.head
+        self.stepper = Stepper(program, self.plan.schedule, head, sample, seed=seed, x0=False)
         return self.stepper
 
     def _seed(self, generator: Any) -> int | list[int] | None:
@@ -77,13 +79,20 @@ class Run:
             answer = answer.to(stepper.x.dtype) * math.hypot(1.0, stepper.t)
         if setup.sign < 0:
             answer = -answer
-        x = stepper.step(answer)
+        x = stepper.step(self._bounded(stepper, answer) if setup.bounds else answer)
         if setup.edm and stepper.done:  # back from data of standard deviation 1
             x = x * (setup.config.sigma_data * math.hypot(1.0, self.plan.nodes[-1]))
         out = x.to(sample.dtype, copy=True)
         self.index = (self.index or 0) + 1
         self.returned, self.version = out, _version(out)
         return out
+
+    def _bounded(self, stepper: Stepper, answer: torch.Tensor) -> torch.Tensor:
+        """The x0 that the config bounds, and behind it a learned variance that is wanted."""
+        unit = self.setup.config.sigma_data if self.setup.edm else 1.0
+        x0 = estimate(self.setup.head, self.plan.schedule, stepper.t, stepper.x, answer)
+        x0 = bounded(self.setup.config, unit * x0) / unit
+        return torch.cat([x0, answer[:, x0.shape[1] :].to(x0.dtype)], dim=1) if stepper.program.learned else x0
 
     def _check_order(self, timestep: Any) -> None:
         """ValueError for another timestep than the next, where looking at it does not stop a GPU."""
@@ -114,6 +123,16 @@ class Local(threading.local):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Local, ()
+
+
+def bounded(config: Any, x0: torch.Tensor) -> torch.Tensor:
+    """x0 within clip_sample_range; or, by thresholding, divided by a quantile of its size, by sample, which counts
+    between 1 and sample_max_value (Saharia et al. 2022, 2.3)."""
+    if not config.thresholding:
+        return x0.clamp(-config.clip_sample_range, config.clip_sample_range)
+    size = torch.quantile(x0.abs().flatten(1), config.dynamic_thresholding_ratio, dim=1)
+    size = size.clamp(min=1).clamp(max=config.sample_max_value).reshape(-1, *[1] * (x0.dim() - 1))
+    return x0.clamp(-size, size) / size
 
 
 def _version(x: torch.Tensor) -> int | float:

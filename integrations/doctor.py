@@ -4,6 +4,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -11,13 +12,16 @@ import numpy as np
 
 from ..solvers.catalogue import solver
 from .doctor_faults import FAULTS
+from .doctor_names import CFG_PP
 from .doctor_orders import Choice, Measured
-from .doctor_subjects import Subject, parse, same
+from .doctor_subjects import parse
+from .doctor_types import Subject, same
 
 KINDS = ("solver", "order", "nan", "precision", "last step", "known fault", "instead")
 SEVERITIES = ("good", "note", "warning", "danger")
 LOST = 0.4  # of an order, and it is gone
 MATTERS = 0.1  # of the error: what adds less is not to be worried about
+LOWERED = ("DPMSolverMultistep", "DEISMultistep", "UniPCMultistep", "SASolver")  # whose last steps are of lower order
 FAR = 0.05  # sigma that is left at the end, above which noise is seen
 
 
@@ -50,7 +54,10 @@ def _rises(subject: Subject) -> bool:
 
 def what_it_is(subject: Subject, measured: Measured) -> Iterator[Finding]:
     levels, method = subject.levels(), subject.shipped
-    yield Finding("solver", "note", f"{subject.name} is {method.name} here: {method.summary or subject.right.summary}.")
+    summary = re.sub(r"; \w+=$", "", method.summary or subject.right.summary)  # the option that it has is no news here
+    yield Finding("solver", "note", f"{subject.name} is {method.name} here: {summary}.")
+    if CFG_PP in subject.name:
+        yield Finding("solver", "note", "CFG++ is another guidance, by the same steps: they are measured without it.")
     name = "sigma" if subject.flow else "sigma / alpha"
     yield Finding(
         "solver",
@@ -121,12 +128,13 @@ def _order(order: float) -> str:
 
 def final_orders(subject: Subject, measured: Measured) -> Iterator[Finding]:
     """lower_order_final is of diffusers' formulas, not of the program here, so that it is told."""
-    on = subject.config.get("lower_order_final")
-    if on and subject.shipped.order > 2:
+    always = subject.name.startswith(LOWERED[2:])
+    on = subject.config.get("lower_order_final", subject.name.startswith(LOWERED))
+    if on and subject.shipped.order > 2 and (always or subject.steps < 15 or subject.levels()[-1] == 0):
         yield Finding(
-            "order", "warning", "lower_order_final ends every run with a step of order 2 and one of order 1"
-            f"{'' if subject.steps < 15 else ', here from under 15 steps on or where the last sigma is 0'}: "
-            "the whole is then of order 2 at most.",
+            "order", "warning", f"lower_order_final ends {'every run' if always else 'runs of fewer than 15 steps'}"
+            f"{'' if always else ', and those to sigma = 0,'} with a step of order 2 and one of order 1: the whole is "
+            "then of order 2 at most.",
         )  # fmt: skip
 
 

@@ -42,6 +42,10 @@ def _deis(config: Config) -> tuple[str, bool | str]:
     return ("ddim" if order == 1 else f"dpm-{min(order, 3)}m"), False
 
 
+def _sa(config: Config) -> tuple[str, bool | str]:
+    return f"sa-{min(int(config.predictor_order or 2), 4)}", False
+
+
 KINDS = {
     "DDIM": Kind("ddim", spacing="leading"), "DDPM": Kind("ddpm", spacing="leading"),
     "PNDM": Kind("pndm", spacing="leading"), "EulerDiscrete": Kind("ddim", "ve"),
@@ -49,7 +53,7 @@ KINDS = {
     "KDPM2Discrete": Kind("dpm-2", "ve"), "KDPM2AncestralDiscrete": Kind("dpm2-a", "ve"),
     "LMSDiscrete": Kind("lms-4", "ve"), "DPMSolverMultistep": Kind(_multistep),
     "DPMSolverSinglestep": Kind("dpmpp-2s"), "DEISMultistep": Kind(_deis, end="sigma_min"),
-    "UniPCMultistep": Kind(_unipc), "SASolver": Kind("sa-2", end="sigma_min"),
+    "UniPCMultistep": Kind(_unipc), "SASolver": Kind(_sa, end="sigma_min"),
     "DPMSolverSDE": Kind("sde-dpmpp-2s", "ve"),
     "FlowMatchEulerDiscrete": Kind("euler"), "FlowMatchHeunDiscrete": Kind("heun"),
     "EDMEuler": Kind("ddim"), "EDMDPMSolverMultistep": Kind(_multistep),
@@ -60,6 +64,5 @@ DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear",
     "prediction_type": "epsilon", "lambda_min_clipped": -math.inf,
     "timestep_type": "discrete", "steps_offset": 0, "shift": 1.0, "flow_shift": 1.0, "time_shift_type": "exponential",
-    "invert_sigmas": False, "sigma_schedule": "karras", "rho": 7.0, "max_shift": 1.15, "algorithm_type": "dpmsolver++",
-    "solver_order": 2,
+    "invert_sigmas": False, "sigma_schedule": "karras", "rho": 7.0, "max_shift": 1.15, "solver_order": 2,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .doctor_subjects import Subject
+from .doctor_types import Subject
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,14 @@ FAULTS = (
     Fault(
         _class("dpm++2mv2"), "warning", "dpm++2mv2 takes the mean of two steps for the length of one: order 1 where "
         "steps differ. dpmpp-2m has order 2.",
+    ),
+    Fault(
+        _class("sd.cpp ipndm_v"), "warning", "ipndm_v of stable-diffusion.cpp has the weights of equal steps at orders "
+        "3 and 4, as ipndm has: order 2 where steps differ. lms-4 has the right ones.",
+    ),
+    Fault(
+        lambda s: s.own is not None and s.own.name.startswith("REAB"), "warning", "REABSampler of azula multiplies its "
+        "integral by sqrt(alpha_t^2 + sigma_s^2), a step from s to t; it should be sigma_t: order 1 at any order.",
     ),
     Fault(
         _class("DEISMultistep", "SASolver"), "warning", "Its coefficients are computed in fp32 from fp32 sigmas and "

@@ -3,13 +3,15 @@
 All take Solver's arguments; those in sigma are for alpha = 1, x = x0 + sigma eps.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from ..solvers.arrays import Array
 from ..solvers.call import NoiseKey
+from ..solvers.catalogue import solver
+from ..solvers.planners.multistep import Adams
 from ..solvers.program import STATE, Call, Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.solver import Solver
@@ -95,14 +97,50 @@ class WrongSign:
         return Program("sde-dpmsolver++ 3", 1, tuple(grid.tolist()), tuple(calls))
 
 
-# By name: the solver here of which that is a faulty form, whose it is, and the form.
-FORMULAS = {
-    "heunpp2": (
+@dataclass(frozen=True)
+class MixedTimes:
+    """REABSampler of azula: exponential Adams of v in lam, whose integral over a step from s to t is multiplied by
+    sqrt(alpha_t^2 + sigma_s^2) where it should be sqrt(alpha_t^2 + sigma_t^2): order 1 at any ``order``."""
+
+    order: int
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        program = Adams("v", self.order, "lam").plan(schedule, grid)
+        alpha, sigma = np.asarray(schedule.alpha(grid)), np.asarray(schedule.sigma(grid))
+        factors = np.hypot(alpha[1:], sigma[:-1]) / np.hypot(alpha[1:], sigma[1:])
+        calls = []
+        for call, factor in zip(program.calls, factors, strict=True):
+            matrix, kept = call.matrix.copy(), 2 + call.reads.index(STATE)
+            matrix[call.writes.index(STATE), np.arange(matrix.shape[1]) != kept] *= factor
+            calls.append(replace(call, matrix=matrix))
+        return replace(program, name=f"REAB {self.order}", order=1, calls=tuple(calls))
+
+
+def mixed_times(order: int) -> tuple[Solver, Solver]:
+    """The right formula of REAB and the one that it has."""
+    right = solver("adams", gauge="v", variable="lam", order=order)
+    return right, Solver(f"REAB {order}", "exponential Adams of v with one wrong time", MixedTimes(order), order=1)
+
+
+class Formula(NamedTuple):
+    """solver: the one here whose name it has. library: whose it is."""
+
+    solver: str
+    library: str
+    form: Solver
+
+
+SDCPP = "stable-diffusion.cpp"
+FORMULAS = {  # by name
+    "heunpp2": Formula(
         "heun-rho", "ComfyUI", Solver("heunpp2", "Heun's method with weights by sigma", WeightedHeun(), order=1),
     ),
-    "dpm++2mv2": (
-        "dpmpp-2m", "stable-diffusion.cpp",
-        Solver("dpm++2mv2", "DPM-Solver++(2M) with a mean of two steps", AveragedSteps(), order=1),
+    "dpm++2mv2": Formula(
+        "dpmpp-2m", SDCPP, Solver("dpm++2mv2", "DPM-Solver++(2M) with a mean of two steps", AveragedSteps(), order=1),
+    ),
+    # Its second step alone knows of steps that differ.
+    "sd.cpp ipndm_v": Formula(
+        "deis-rho-4", SDCPP, replace(solver("ipndm-4"), name="ipndm_v", summary="Adams' weights of equal steps"),
     ),
 }  # fmt: skip
 WRONG_SIGN = Solver("sde-dpmsolver++ 3", "SDE-DPM-Solver++(3M) with one wrong sign", WrongSign(), order=1)

@@ -22,9 +22,9 @@ from ..solvers.planning import plan_program
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import EDM
-from .doctor_subjects import Subject
+from .doctor_types import Subject
 
-SAMPLES, FINEST = 64, 256  # paths; steps of the finest grid
+SAMPLES, FINEST, MOST = 64, 256, 1000  # paths; steps of the finest grid, and of a table
 NAMED = ("dpmpp-2m", "dpm-3m", "dpmpp-3m", "unipc-2", "unipc-3")
 NOISY = ("sde-dpmpp-2m", "sde-dpmpp-3m", "er-sde-3", "euler-a")
 GRIDS = ("logsnr", "karras", "arctan")
@@ -94,7 +94,7 @@ class Measured:
 
         ways: list[tuple[str, Solver, Nodes, str]] = []
         if subject.right.order > subject.shipped.order:
-            ways.append((f"{subject.solver}, the formula as it should be", subject.right, warped, "single-step"))
+            ways.append((f"{subject.right.name}, the formula as it should be", subject.right, warped, "single-step"))
         ways.append(("its formula, exact start, smooth grid", subject.shipped, warped, "single-step"))
         if hasattr(subject.shipped.planner, "startup") and subject.shipped.order > 2:
             ways.append(("+ its own start, lower orders first", subject.shipped, warped, "ramp"))
@@ -164,6 +164,9 @@ class Measured:
         """What else takes as many evaluations from the same start to the same end, by error; the first is auto unless
         the subject adds noise."""
         nfe, (sch, times) = len(self.program), self.subject.nodes()
+        if isinstance(sch, EDM):  # down to the least level that there is, which few steps may not reach
+            most = self.subject.levels(MOST)
+            sch = EDM(min(sch.sigma_min, float(most[most > 0][-1])), sch.sigma_max)
         ends = {"t_start": float(times[0]), "t_end": float(times[-1])}
         ways: list[tuple[str, str | None]] = [] if self.stochastic else [("auto", None)]
         ways += [(name, grid) for name in (NOISY if self.stochastic else NAMED) for grid in GRIDS]

@@ -5,84 +5,24 @@ level is sigma / alpha, of flow models sigma; ``lay(n)`` has n + 1 of them, repe
 """
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import COMPAT, Solver, solver, solver_names
-from ..solvers.grids import grid as make_grid
-from ..solvers.grids import grid_names
 from ..solvers.names import nearest
-from ..solvers.names_elsewhere import ELSEWHERE, GRIDS_ELSEWHERE, known_elsewhere
-from ..solvers.schedules.base import Schedule
-from ..solvers.schedules.formulas import Trigonometric
-from ..solvers.schedules.straight import EDM, FlowMatching
 from .diffusers_configs import CONVENTION, HEADS, MARKS, TABLE, is_flow
 from .diffusers_grids import SPREADS, edm_grid, flow_grid, level_at, spread_of, table_grid
-from .diffusers_tables import discrete, levels_of, table_of
+from .diffusers_tables import levels_of, table_of
 from .doctor_classes import DEFAULTS, KINDS, Config
-from .doctor_formulas import FORMULAS, WRONG_SIGN
+from .doctor_formulas import WRONG_SIGN
+from .doctor_names import STABLE_DIFFUSION, of_names, of_sigmas
+from .doctor_types import Subject
 
-STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-SAME = 1e-6  # relative: of levels in fp32
+__all__ = ["STABLE_DIFFUSION", "Subject", "of_config", "of_names", "of_sigmas", "parse"]
 FILE = "scheduler_config.json"
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """name, library: whose it is. solver, compat: what that is here. grid: in words. lay: levels by the number of
-    steps. asked: by the number of steps, the levels that the model is told, (n,), where those are not the same. head:
-    what the model returns. flow: whether levels are of x = (1 - sigma) x0 + sigma eps. config: of a scheduler. own: the
-    formula, where no solver here has it."""
-
-    name: str
-    library: str
-    solver: str
-    compat: bool | str
-    grid: str
-    lay: Callable[[int], Array]
-    steps: int
-    asked: Callable[[int], Array] | None = None
-    head: str = "eps"
-    flow: bool = False
-    config: Mapping[str, Any] = field(default_factory=dict)
-    own: Solver | None = None
-
-    @property
-    def shipped(self) -> Solver:
-        """The formula that the library has."""
-        return self.own or solver(self.solver, compat=self.compat)
-
-    @property
-    def right(self) -> Solver:
-        """The formula that the name stands for."""
-        return solver(self.solver)
-
-    def levels(self, steps: int | None = None) -> Array:
-        return self.lay(self.steps if steps is None else steps)
-
-    def nodes(self, steps: int | None = None) -> tuple[Schedule, Array]:
-        """A schedule and the times of the levels on it, without repeats."""
-        levels = self.levels(steps)
-        levels = levels[np.append(np.logical_not(same(levels)), True)]
-        if self.flow:
-            return FlowMatching(), levels
-        if math.isinf(levels[0]):
-            return Trigonometric(), np.arctan(levels)
-        small = float(levels[levels > 0][-1])
-        return EDM(min(small, float(levels[0]) / 2), float(levels[0])), levels
-
-
-def same(levels: Array) -> Array:
-    """Where a level is the next one, up to rounding."""
-    return np.asarray(levels[:-1] - levels[1:] <= SAME * levels[1:])
 
 
 def parse(text: str = "", *, sigmas: str = "", scheduler: str = "", steps: int = 20) -> Subject:
@@ -141,7 +81,7 @@ def of_config(config: Mapping[str, Any], steps: int = 20) -> Subject:
 def _settings(config: Config, called: str) -> str:
     if "DPMSolverM" not in called and "UniPC" not in called:
         return ""
-    kind = f"{config.algorithm_type} " * ("DPM" in called)
+    kind = f"{config.algorithm_type or 'dpmsolver++'} " * ("DPM" in called)
     form = config.solver_type or ("midpoint" if "DPM" in called else "bh2")
     return f" ({kind}{form}, order {config.solver_order})"
 
@@ -162,80 +102,3 @@ def _laid(config: Config, flow: bool, edm: bool) -> tuple[Callable[[int], Array]
         return level_at(table, np.clip(both(n)[0], 0, len(table) - 1))
 
     return lambda n: both(n)[1], asked if spread_of(config) in SPREADS else None
-
-
-def of_names(text: str, scheduler: str = "", steps: int = 20) -> Subject:
-    """The subject of a sampler of ComfyUI, A1111 or logsnr, and a grid, on Stable Diffusion's table."""
-    first, *rest = text.split()
-    own: Solver | None = None
-    if first.lower() in FORMULAS:
-        kind = " ".join(rest).lower() or None
-        name, library, own = FORMULAS[first.lower()]
-    else:
-        name, kind, library = _sampler(f"{text} {scheduler}".strip())
-    word = scheduler.lower() or (kind or "normal")
-    here = GRIDS_ELSEWHERE.get(word.replace(" ", "_"), word)
-    if here not in grid_names():
-        raise ValueError(f"scheduler = {scheduler!r} is unknown{nearest(word, {*GRIDS_ELSEWHERE, *grid_names()})}")
-    sch = discrete(table_of(STABLE_DIFFUSION))
-
-    def lay(n: int) -> Array:
-        times = make_grid(sch, n, here)
-        return np.asarray(np.asarray(sch.sigma(times)) / np.asarray(sch.alpha(times)))
-
-    words = here if word == here else f"{word}, {here} here"
-    compat = False if own else _published(name, text, library)
-    return Subject(text, library, name, compat, words, lay, steps, own=own)
-
-
-def _sampler(text: str) -> tuple[str, str | None, str]:
-    """The solver here, the grid that the text names, and whose name it is. ValueError with the nearest names."""
-    words = text.split()
-    own = next((n for n in (len(words), len(words) - 1) if n and "-".join(words[:n]).lower() in solver_names()), None)
-    if own:
-        known = any(words[0] in names for names in ELSEWHERE["ComfyUI"].values())
-        grid = "-".join(words[own:]).lower() or None
-        return "-".join(words[:own]).lower(), grid, "ComfyUI" if known else "logsnr"
-    name, kind = known_elsewhere(text)
-    if name is None:
-        names = [
-            *chain.from_iterable(chain.from_iterable(by.values()) for by in ELSEWHERE.values()),
-            *FORMULAS,
-            *solver_names(),
-        ]
-        low = {n.lower(): n for n in names}
-        told = nearest(words[0].lower() if "_" in text else text.lower(), low)
-        raise ValueError(f"{text!r} is neither a file nor a sampler that is known{told}")
-    return name, kind, "ComfyUI" if "_" in text or text.islower() else "A1111"
-
-
-def _published(name: str, text: str, library: str) -> bool | str:
-    """Which formula k-diffusion, ComfyUI and A1111 have under the name."""
-    if library == "logsnr" or name not in COMPAT or "heun" in text.lower() or "res_" in text:
-        return False
-    return ("bh2" if "bh2" in text else "bh1") if name.startswith("unipc") else True
-
-
-def of_sigmas(text: str, sigmas: str | Sequence[float]) -> Subject:
-    """The subject of a sampler on a list of sigmas. For other numbers of steps the list is filled in, in log sigma."""
-    try:
-        parts = sigmas.replace(",", " ").split() if isinstance(sigmas, str) else sigmas
-        levels = np.array([float(part) for part in parts])
-    except (TypeError, ValueError):
-        raise ValueError(f'sigmas must be numbers, as "14.6, 7, 2, 0.5, 0", not {sigmas!r:.60}') from None
-    if len(levels) < 2 or not np.isfinite(levels).all() or (levels < 0).any() or (np.diff(levels) > 0).any():
-        raise ValueError(f"sigmas must be two or more finite numbers that decrease, not {levels.tolist()!s:.80}")
-    if not levels[-2] > 0:
-        raise ValueError("sigmas must end before or at 0, which may stand once, at the end")
-    named = of_names(text, "normal")
-    words = f"a list from {levels[0]:.6g} to {levels[-1]:.6g}"
-    return replace(named, grid=words, lay=partial(_filled, levels), steps=len(levels) - 1)
-
-
-def _filled(levels: Array, n: int) -> Array:
-    if n == len(levels) - 1:
-        return levels
-    positive, ends = levels[levels > 0], levels[levels == 0]
-    parts = np.linspace(0, 1, len(positive))
-    fine = np.exp(np.interp(np.linspace(0, 1, n + 1 - len(ends)), parts, np.log(positive)))
-    return np.append(fine, ends)

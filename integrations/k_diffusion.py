@@ -26,8 +26,13 @@ from ..solvers.schedules.straight import EDM, FlowMatching
 
 Sampler = Callable[..., torch.Tensor]
 
-PUBLISHED = {"dpmpp_2m": True}  # whose weights k-diffusion and ComfyUI simplify
+# The formulas that k-diffusion and ComfyUI have under these names, where others here have them, see `solver`.
+PUBLISHED: dict[str, bool | str] = {
+    "dpmpp_2m": True, "dpmpp_2m_sde": True, "dpmpp_3m_sde": True, "uni_pc": "bh1", "uni_pc_bh2": "bh2",
+}  # fmt: skip
+SOLVER_TYPES = {"midpoint": True, "heun": False}  # as k-diffusion calls the two of dpmpp_2m_sde
 PREFIX = "logsnr_"  # of the names in ComfyUI's lists
+NOISE, CHURN = ("noise_sampler", "s_noise", "seed"), ("s_churn", "s_tmin", "s_tmax")
 ENDS = 1e-4  # relative difference of sigmas that are the same
 
 
@@ -38,7 +43,8 @@ def sampler(name: str | Solver | Program, *, space: str = "sigma", **fixed: Any)
              grid is run between the ends of ``sigmas``.
     space:   of flow models, x = (1 - sigma) x0 + sigma eps: "sigma" solves dx/dsigma = (x - x0) / sigma as ComfyUI
              does, "logsnr" in their own half-log-SNR. Solvers that add noise do the latter, as only there it is right.
-    options: of the solver (``eta``, ``compat``, ...), and s_noise, noise_sampler(sigma, sigma_next) and seed.
+    options: of the solver (``eta``, ...), ``compat`` as of `logsnr.solver`, solver_type of "dpmpp_2m_sde", and s_noise,
+             noise_sampler(sigma, sigma_next) and seed.
 
     The state is fp32 at least. Noise comes from noise_sampler, else from ``seed``, else from ``extra_args["seed"]``,
     else from torch's own numbers, as with s_noise. callback gets {"x", "i", "sigma", "sigma_hat", "denoised"} once per
@@ -47,7 +53,7 @@ def sampler(name: str | Solver | Program, *, space: str = "sigma", **fixed: Any)
     """
     if space not in ("sigma", "logsnr"):
         raise ValueError(f"space = {space!r} must be 'sigma' or 'logsnr'")
-    known = _named(name) if isinstance(name, str) else name
+    _method(name, fixed)  # refuses names and options before there is a model
 
     def sample(
         model: Any,
@@ -59,14 +65,14 @@ def sampler(name: str | Solver | Program, *, space: str = "sigma", **fixed: Any)
         **options: Any,
     ) -> torch.Tensor:
         del disable  # there is no bar: ComfyUI's callback has its own
-        return _sample(known, space, model, x, sigmas, extra_args or {}, callback, {**fixed, **options})
+        return _sample(name, space, model, x, sigmas, extra_args or {}, callback, {**fixed, **options})
 
     sample.__name__ = sample.__qualname__ = f"sample_{_attribute(name)}"
     return sample
 
 
 def _sample(
-    known: Solver | Program,
+    name: str | Solver | Program,
     space: str,
     model: Any,
     x: torch.Tensor,
@@ -79,13 +85,11 @@ def _sample(
     levels = _levels(sigmas)
     if len(levels) < 2:
         return x
-    noise_options = {name: options.pop(name, None) for name in ("noise_sampler", "s_noise", "seed")}
-    _check_churn(options)
-    method = known if isinstance(known, Program) else solver(known, **options)
+    method, noise = _method(name, options)
     noisy = isinstance(method, Solver) and method.stochastic
     sch = _schedule(levels, is_flow(model) and (space == "logsnr" or noisy))
     program = _program(method, sch, levels)
-    stepper = Stepper(program, sch, "x0", x, dtype=x.dtype, x0=False, **_noise(program, noise_options, extra))
+    stepper = Stepper(program, sch, "x0", x, dtype=x.dtype, x0=False, **_noise(program, noise, extra))
     ones, begins = x.new_ones(x.shape[0]), True
     with torch.no_grad():
         while not stepper.done:
@@ -137,9 +141,10 @@ def _noise(program: Program, given: dict[str, Any], extra: dict[str, Any]) -> di
     """Where the noise of a program comes from, as `Stepper` takes it."""
     if not program.noises:
         return {}
-    make, scale = given["noise_sampler"], 1.0 if given["s_noise"] is None else float(given["s_noise"])
+    make, scale, seed = (given.get(name) for name in NOISE)
+    scale = 1.0 if scale is None else float(scale)
     if make is None and scale == 1:
-        return {"seed": extra.get("seed") if given["seed"] is None else given["seed"]}
+        return {"seed": extra.get("seed") if seed is None else seed}
     if make is not None and not callable(make):
         raise TypeError(f"noise_sampler must be a callable noise_sampler(sigma, sigma_next), not {type(make).__name__}")
 
@@ -151,10 +156,27 @@ def _noise(program: Program, given: dict[str, Any], extra: dict[str, Any]) -> di
     return {"noise": noise}
 
 
-def _check_churn(options: dict[str, Any]) -> None:
-    churn = {name: options.pop(name) for name in ("s_churn", "s_tmin", "s_tmax") if name in options}
-    if churn.get("s_churn"):
-        raise ValueError(f"s_churn = {churn['s_churn']!r}: solver 'edm-churn' puts noise back, with Heun's steps")
+def _method(name: str | Solver | Program, options: dict[str, Any]) -> tuple[Solver | Program, dict[str, Any]]:
+    """What ``name`` means with its options, and those that are left, of noise. ValueError for what does not fit."""
+    options = dict(options)
+    own = not isinstance(name, str) or name in solver_names()
+    here: Any = name if own else _comfy_names().get(str(name)) or str(name).replace("_", "-")
+    found = None if isinstance(here, Program) else solver(here)
+    noise = {k: options.pop(k) for k in (*NOISE, *CHURN) if k in options and (not found or k not in found.options)}
+    if noise.get("s_churn"):
+        raise ValueError(f"s_churn = {noise['s_churn']!r}: solver 'edm-churn' puts noise back, with Heun's steps")
+    if found is None:
+        if options:
+            raise ValueError(f"{', '.join(options)}: a program has no options, they are in its numbers")
+        return here, noise
+    if found.name == "sde-dpmpp-2m" and "solver_type" in options:
+        kind = options.pop("solver_type")
+        if kind not in SOLVER_TYPES:
+            raise ValueError(f"solver_type = {kind!r} is not one of {', '.join(map(repr, SOLVER_TYPES))}")
+        options["compat"] = SOLVER_TYPES[kind]
+    elif not own and name in PUBLISHED:
+        options.setdefault("compat", PUBLISHED[str(name)])
+    return solver(here, **options), noise
 
 
 def is_flow(model: Any) -> bool:
@@ -169,13 +191,6 @@ def is_flow(model: Any) -> bool:
 
 def _comfy_names() -> dict[str, str]:
     return {other: name for name, others in ELSEWHERE["ComfyUI"].items() for other in others}
-
-
-def _named(name: str) -> Solver:
-    if name in solver_names():
-        return solver(name)
-    elsewhere = _comfy_names().get(name) or name.replace("_", "-")
-    return solver(elsewhere, compat=PUBLISHED.get(name, False)) if name in PUBLISHED else solver(elsewhere)
 
 
 def _attribute(name: Any) -> str:

@@ -43,9 +43,10 @@ def from_diffusers(net: Any, config: Any, *, shape: Any = None, **options: Any) 
     if "snr" in values and "sampling_eps" in values:
         ends = {name: values[name] for name in ("sigma_min", "sigma_max")}
         return score_sde(_named(net), "ve", **ends, shape=shape, **options)
-    if is_flow(values):
+    table = "beta_start" in values or "trained_betas" in values
+    if is_flow(values) and (not table or "shift" in values or values.get("use_flow_sigmas")):
         return _flow(net, values, shape, options)
-    if "beta_start" in values or "trained_betas" in values:
+    if table:
         return _table(net, values, shape, options)
     if "sigma_data" in values and "clip_denoised" not in values:
         return _edm(net, values, shape, options)

@@ -1,11 +1,12 @@
-"""What the kinds of registers share: the memory of their tensors, and the flags of their calls."""
+"""What registers are, and what their kinds share: the memory of their tensors, and the flags of their calls."""
 
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from .updates import STATE, Updates
+from .updates import STATE, Seeds, Updates
 
 
 def first_true(flags: torch.Tensor) -> int | None:
@@ -21,13 +22,48 @@ def by_sample(x: torch.Tensor) -> bool:
     return x.numel() > 0 and (len(x) == 1 or x.stride(0) == x.numel() // len(x))
 
 
-class Owned:
-    """The tensors of slots, like ``x``, None for other slots, and their memory, whatever models and observers do to
-    them. A twin lies behind its slot: ``pairs`` are the batches of both, (2B, ...)."""
+class Registers(ABC):
+    """``slots[k]`` is the current tensor of slot k."""
 
-    def __init__(self, updates: Updates, x: torch.Tensor, slots: Iterable[int]) -> None:
-        self.updates = updates
+    def __init__(self, updates: Updates, seeds: Seeds | None) -> None:
+        self.updates, self.seeds = updates, seeds
         self.slots: list[Any] = [None] * len(updates.dtypes)
+
+    def step(self, n: int, output: Any) -> int:
+        """Carry out call n if the model's output is an ordinary tensor laid out like the state: one compiled
+        call. Returns 0, 1 if the output was not finite, or -1 if nothing was done and `update` is needed."""
+        return -1
+
+    @abstractmethod
+    def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
+        """Carry out call n for any outputs of the state's shape; 1 if one is known not to be finite, else 0.
+        ``noises``: what a call adds, where no seeds say it; else empty."""
+
+    @abstractmethod
+    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
+        """Go on from another state, or another stage that the next call sees."""
+
+    def both(self, x: torch.Tensor) -> torch.Tensor | None:
+        """The slot ``x`` twice over, as one batch (2B, ...), where memory has that."""
+        return None
+
+    def result(self) -> torch.Tensor:
+        """The state at the end, which nothing will write to any more."""
+        state: torch.Tensor = self.slots[STATE]
+        return state
+
+    def first_bad(self) -> int | None:
+        """At the end: the first call whose output was not finite, if any, and if nobody could say so at once. Nobody
+        can know under vmap, under torch.compile and while a CUDA graph is captured, where no value can be looked at."""
+        return None
+
+
+class Owned(Registers):
+    """Memory that is a run's own: slots like ``x``, None for others, whatever models and observers do to them. A twin
+    lies behind its slot: ``pairs`` are the batches of both, (2B, ...)."""
+
+    def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None, slots: Iterable[int]) -> None:
+        super().__init__(updates, seeds)
         self.pairs = dict[int, torch.Tensor]()
         for k in slots:
             dtype, twin = updates.dtypes[k], updates.twins.get(k)
@@ -41,11 +77,10 @@ class Owned:
         self.addresses = [0 if slot is None else slot.data_ptr() for slot in self.slots]
 
     def both(self, x: torch.Tensor) -> torch.Tensor | None:
-        """The pair of the slot that ``x`` is, as another tensor each time: a model may give it other memory."""
+        # another tensor each time: a model may give it other memory
         return next((pair.detach() for k, pair in self.pairs.items() if self.slots[k] is x), None)
 
-    def replace(self, x: torch.Tensor, slot: int) -> None:
-        """Write ``x`` to a slot, to that of the cast that the model reads, and to their twins."""
+    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
         self.restore()
         cast, twins = self.updates.cast, self.updates.twins
         for k in dict.fromkeys([slot] if cast is None else [slot, cast]):
@@ -56,7 +91,6 @@ class Owned:
                 twin.copy_(target)
 
     def result(self) -> torch.Tensor:
-        """The state, with memory of its own."""
         state: torch.Tensor = self.slots[STATE]
         return state.clone() if STATE in self.pairs else state
 

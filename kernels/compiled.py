@@ -1,7 +1,9 @@
 """Functions compiled by numba when they are first asked for, and kept on disk for the next process."""
 
 import os
+import stat
 import threading
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +13,6 @@ import numba
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from .kept import Kept, trusted
 from .pool import Loop
 
 SIGNATURE = "int64(int64, int64, int64, int64)"
@@ -45,7 +46,7 @@ def _compile(function: Callable[..., Any]) -> Loop:
         folder = Path(loop._cache.cache_path)
         if not trusted(folder, Path(function.__code__.co_filename)):
             raise PermissionError(folder)
-        loop._cache._cache_file = Kept(folder, function, stamp())
+        loop._cache._cache_file._source_stamp = stamp()  # of all files: numba looks at one
         loop.compile(SIGNATURE)
     except Exception:
         loop = numba.njit(SIGNATURE, nogil=True)(function)
@@ -73,3 +74,32 @@ def unfit() -> str | None:
     if triple.startswith(("x86_64", "i686")) and "+f16c" not in features:
         return "numba compiles for a processor without F16C, which has no instructions that convert fp16"
     return None
+
+
+@cache
+def trusted(folder: Path, source: Path) -> bool:
+    """Whether code can be loaded from ``folder``, as loading runs it; warns where not.
+
+    It must be the user's, root's, or of whoever has written the source, and not everybody may write to it or rename it;
+    above the source they could change that just as well.
+    """
+    if not hasattr(os, "getuid"):  # Windows, where the folders are the user's
+        return True
+    folder, source = folder.resolve(), source.resolve()
+    owner, above = folder.stat().st_uid, [path for path in folder.parents if path not in source.parents]
+    open_to_all = [path for path in (folder, *above) if _open_to_all(path, sticky=path != folder)]
+    if not open_to_all and owner in (os.getuid(), 0, source.stat().st_uid):
+        return True
+    why = f"everybody may write to {open_to_all[0]}" if open_to_all else f"it belongs to user {owner}"
+    warnings.warn(
+        f"compiled code is not kept in {folder}, as {why}; every process compiles its own (seconds). Take that right "
+        "away, or set NUMBA_CACHE_DIR to a folder of your own",
+        stacklevel=2,
+    )
+    return False
+
+
+def _open_to_all(path: Path, *, sticky: bool) -> bool:
+    """Whether everybody may write there; where it is ``sticky``, as /tmp is, not to what is another's."""
+    mode = path.stat().st_mode
+    return bool(mode & stat.S_IWOTH) and not (sticky and mode & stat.S_ISVTX)

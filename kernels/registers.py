@@ -7,43 +7,15 @@ differentiated, transformed, traced and run on any device.
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, Protocol
 
 import torch
 
 from .backends import choose
-from .buffers import by_sample, first_true
+from .buffers import Registers, by_sample, first_true
 from .combine import combine
 from .normals import Noise
 from .tensors import cpu_refuses, dense, triton_refuses, vmapped
 from .updates import STATE, Seeds, Updates
-
-
-class Registers(Protocol):
-    """``slots[k]`` is the current tensor of slot k."""
-
-    slots: list[torch.Tensor]
-
-    def step(self, n: int, output: Any) -> int:
-        """Carry out call n if the model's output is an ordinary tensor laid out like the state: one compiled
-        call. Returns 0, 1 if the output was not finite, or -1 if nothing was done and `update` is needed."""
-
-    def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
-        """Carry out call n for any outputs of the state's shape; 1 if one is known not to be finite, else 0.
-        ``noises``: what a call adds, where no seeds say it; else empty."""
-
-    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
-        """Go on from another state, or another stage that the next call sees."""
-
-    def both(self, x: torch.Tensor) -> torch.Tensor | None:
-        """The slot ``x`` twice over, as one batch (2B, ...), where memory has that."""
-
-    def result(self) -> torch.Tensor:
-        """The state at the end, which nothing will write to any more."""
-
-    def first_bad(self) -> int | None:
-        """At the end: the first call whose output was not finite, if any. Nobody can know under vmap, under
-        torch.compile and while a CUDA graph is captured, where no value can be looked at."""
 
 
 def registers(
@@ -82,10 +54,9 @@ def registers(
     return TritonRegisters(updates, x, seeds)
 
 
-class TorchRegisters:
+class TorchRegisters(Registers):
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
-        self.updates, self.seeds = updates, seeds
-        self.slots: list[Any] = [None] * len(updates.dtypes)
+        super().__init__(updates, seeds)
         self.slots[0] = x.to(updates.dtypes[0], copy=True)  # models may work in place on what they are given
         if updates.cast is not None:
             self.slots[updates.cast] = x.to(updates.dtypes[updates.cast])
@@ -98,9 +69,6 @@ class TorchRegisters:
         other = copy(self)
         other.slots, other.flags = [*self.slots], [*self.flags]
         return other
-
-    def step(self, n: int, output: Any) -> int:
-        return -1
 
     def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
         call = self.updates.calls[n]
@@ -116,13 +84,6 @@ class TorchRegisters:
         self.slots[slot] = x.to(self.updates.dtypes[slot], copy=True)
         if self.updates.cast is not None:
             self.slots[self.updates.cast] = x.to(self.updates.dtypes[self.updates.cast])
-
-    def both(self, x: torch.Tensor) -> torch.Tensor | None:
-        return None
-
-    def result(self) -> torch.Tensor:
-        state: torch.Tensor = self.slots[STATE]
-        return state
 
     def first_bad(self) -> int | None:
         return None if torch.compiler.is_compiling() or vmapped() else first_true(torch.stack(self.flags))

@@ -26,23 +26,21 @@ class Calls(NamedTuple):
     kept: list[Any]
 
 
-class CpuRegisters:
+class CpuRegisters(Owned):
     """A run's *frame* holds the addresses of its slots, then of a call's model outputs and noises, then what loops that
     count by sample need: see `combine_cpu.prepare`."""
 
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
-        self.updates, self.seeds, slots = updates, seeds, updates.dtypes
-        self.outputs = len(slots)  # where the frame holds the model outputs
+        super().__init__(updates, x, seeds, updates.seen)
+        self.outputs = len(updates.dtypes)  # where the frame holds the model outputs
         self.noises = self.outputs + updates.models
         self.samples = self.noises + updates.noises
-        self.owned = Owned(updates, x, updates.seen)
-        self.slots: list[Any] = self.owned.slots
         for k in updates.begun:  # copies, as models may work in place on what they are given
             # Not by torch: its threads do not survive a fork, and spin for 10 ms after they have worked.
             copy(x, self.slots[k])
         state = self.slots[STATE]
         self.count, self.shape, self.event = state.numel(), state.shape, state.shape[1:]
-        self.frame = array("q", self.owned.addresses)
+        self.frame = array("q", self.addresses)
         # Slots that nobody sees are parts of one block of memory.
         stride = -(-self.count // 16) * 16  # whole cache lines
         self.block = torch.empty(len(updates.hidden) * stride, dtype=state.dtype, device=state.device)
@@ -84,7 +82,7 @@ class CpuRegisters:
 
     def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
         dtype, calls = outputs[0].dtype, self.calls
-        self.owned.restore()
+        self.restore()
         if calls is None or calls.output is not dtype:
             calls = self.calls = self._prepared(dtype)
         for j, output in enumerate(outputs):
@@ -117,15 +115,3 @@ class CpuRegisters:
     def _place(self, word: int, tensor: torch.Tensor, dtype: torch.dtype) -> None:
         """Write the address of ``tensor`` to the frame."""
         self.frame[word] = self.scratch.alike(word, tensor, dtype, plain(tensor)).data_ptr()
-
-    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
-        self.owned.replace(x, slot)
-
-    def both(self, x: torch.Tensor) -> torch.Tensor | None:
-        return self.owned.both(x)
-
-    def result(self) -> torch.Tensor:
-        return self.owned.result()
-
-    def first_bad(self) -> int | None:
-        return None  # `step` and `update` have said so at once

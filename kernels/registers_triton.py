@@ -5,7 +5,6 @@ has warmed it up.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -17,11 +16,9 @@ from .updates import STATE, Seeds, Updates
 APART = 16  # flags lie 16 bytes apart: Triton compiles for pointers that are multiples of 16, and for others
 
 
-class TritonRegisters:
+class TritonRegisters(Owned):
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
-        self.updates, self.seeds = updates, seeds
-        self.owned = Owned(updates, x, range(len(updates.dtypes)))
-        self.slots: list[Any] = self.owned.slots
+        super().__init__(updates, x, seeds, range(len(updates.dtypes)))
         for k in updates.begun:  # copies, as models may work in place on what they are given
             self.slots[k].copy_(x)
         if updates.one is not None:
@@ -29,11 +26,8 @@ class TritonRegisters:
         self.scratch = Scratch(self.slots[STATE])
         self.flags = torch.zeros(len(updates.calls), APART, dtype=torch.bool, device=x.device)
 
-    def step(self, n: int, output: Any) -> int:
-        return -1
-
     def update(self, n: int, outputs: Sequence[torch.Tensor], noises: Sequence[torch.Tensor]) -> int:
-        self.owned.restore()
+        self.restore()
         updates, state, call = self.updates, self.slots[STATE], self.updates.calls[n]
         dtype, device = outputs[0].dtype, state.device.type
         columns = call.noises if self.seeds is not None else ()
@@ -48,15 +42,6 @@ class TritonRegisters:
             launch, inputs, [self.slots[k] for k in call.writes], self.flags[n], *(self.seeds or () if columns else ())
         )
         return 0  # the flag is not read here: the GPU would have to stop
-
-    def replace(self, x: torch.Tensor, slot: int = STATE) -> None:
-        self.owned.replace(x, slot)
-
-    def both(self, x: torch.Tensor) -> torch.Tensor | None:
-        return self.owned.both(x)
-
-    def result(self) -> torch.Tensor:
-        return self.owned.result()
 
     def first_bad(self) -> int | None:
         return first_true(self.flags)

@@ -10,6 +10,7 @@ import torch
 
 from .adaptive_control import Control
 from .adaptive_run import Driven, drive
+from .arguments import How
 from .arrays import Array
 from .blackbox import blackbox_solution
 from .catalogue import Solver
@@ -22,7 +23,7 @@ from .planning import Layout
 from .schedules.base import Schedule
 from .signatures import takes_x0
 from .solution import Solution
-from .watching import Bar, Callback, StopSampling, called
+from .watching import Bar, StopSampling, called
 
 Count = Callable[[int], object]
 
@@ -37,26 +38,22 @@ def adaptive_solution(
     layout: Layout,
     rtol: float | None,
     atol: float | None,
-    parallel: object,
-    bar: Bar,
-    callback: Callback | None,
-    trajectory: bool,
-    keep: bool = False,
-    checkpoint: int | None = None,
-    starts: object = None,
+    how: How,
+    starts: object,
 ) -> Solution:
     """An adaptive run from ``x``; ValueError, before the first call, for arguments that go with fixed steps only."""
     fixed = {
         "steps": layout.steps,
         "nfe": layout.nfe,
-        "parallel": parallel,
-        "checkpoint": checkpoint,
+        "parallel": how.parallel,
+        "checkpoint": how.checkpoint,
         "t_start": starts,
         "grid": None if layout.grid in (None, "logsnr") or not isinstance(layout.grid, str) else repr(layout.grid),
     }
     for name, value in fixed.items():
         if value is not None:
             raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
+    callback = how.callback
     if callback and takes_x0(callback):
         raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
     times = layout.span(den.schedule)
@@ -65,7 +62,8 @@ def adaptive_solution(
     rtol, atol = (TOLERANCE[pair] if tol is None else tol for tol in (rtol, atol))
     check_tolerances(den.state_dtype(x), rtol=rtol, atol=atol)
     run = pair_solution if pair else blackbox_solution
-    found = run(den, x, method, times, rtol, atol, bar.show, keep)
+    with Bar(how.progress, f"{method.name}, evaluations", None) as bar:
+        found = run(den, x, method, times, rtol, atol, bar.show, how.keep)
     states = found.trajectory
     for node in range(1, len(times)):
         if callback is None or states is None:
@@ -76,7 +74,7 @@ def adaptive_solution(
             states = states[: node + 1]
             found = replace(found, x=states[node], times=times[: node + 1], stopped=True)
             break
-    return replace(found, trajectory=states.to(x.dtype) if trajectory and states is not None else None)
+    return replace(found, trajectory=states.to(x.dtype) if how.trajectory and states is not None else None)
 
 
 def pair_solution(

@@ -7,11 +7,10 @@ import numpy as np
 import torch
 
 from .adaptive_control import Control
-from .answers import convert
+from .answers import weights_at
 from .arrays import Array, Indices, Mask
 from .denoiser import Denoiser
 from .finite import not_finite
-from .heads import Level, network_rate
 from .planners.gauge import Nodes
 from .planners.pairs import LONGEST, Pair, Row
 
@@ -97,9 +96,7 @@ class Run:
         active, den = self.active, self.den
         self.calls += 1
         self.nfe += active * den.evaluations(self.asked)
-        a, b = convert(den.answers, self.pair.gauge, Level.at(den.schedule, self.asked))
-        b = network_rate(den.answers, den.schedule) * b
-        weights = np.column_stack(np.broadcast_arrays(a, b, self.asked)[:2])
+        weights = np.column_stack(weights_at(den.answers, self.pair.gauge, den.schedule, self.asked))
         value = self._combined([self.seen, answer.to(self.x.dtype)], weights)
         self._check(value, answer, active)
         slot = np.array([self.pair.slot(i) for i in range(self.pair.stages)])[self.stage]

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..kernels import STATE_DTYPES, transformed
+from .arrays import Array
 from .heads import Level, from_pair, network_rate, to_pair
 from .schedules.base import Schedule
 
@@ -19,6 +20,15 @@ def convert(prediction: str, head: str, level: Level) -> tuple[Any, Any]:
     (p, q), (x0, eps) = from_pair(head, level), to_pair(prediction, level)
     parts = [(w, pair) for w, pair in ((p, x0), (q, eps)) if not (isinstance(w, float) and w == 0)]
     return sum(w * pair[0] for w, pair in parts), sum(w * pair[1] for w, pair in parts)
+
+
+def weights_at(prediction: str, head: str, sch: Schedule, times: Any) -> tuple[Array, Array]:
+    """``(a, b)``, float64 like ``times``, with ``head = a x + b answer`` of what a network returns, on its own clock;
+    infinite or NaN where that does not say it."""
+    times = np.asarray(times, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = (np.broadcast_to(c, times.shape) for c in convert(prediction, head, Level.at(sch, times)))
+        return a, network_rate(prediction, sch) * b
 
 
 def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
@@ -60,10 +70,9 @@ def learned_variance(output: Any, x: torch.Tensor) -> torch.Tensor:
 
 def estimate(prediction: str, sch: Schedule, t: float, seen: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:
     """E[x0] at time t, of what the model has seen and its answer; infinite or NaN where the head does not say."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        a, b = (float(c) for c in convert(prediction, "x0", Level.at(sch, np.asarray(t))))
+    a, b = (float(c) for c in weights_at(prediction, "x0", sch, t))
     wide = torch.promote_types(seen.dtype, torch.float32)
-    return a * seen.to(wide) + network_rate(prediction, sch) * b * check_output(answer, seen).to(wide)
+    return a * seen.to(wide) + b * check_output(answer, seen).to(wide)
 
 
 def check_state(x: torch.Tensor, name: str = "x", *, complex_too: bool = False) -> None:
@@ -89,6 +98,12 @@ def written(x: torch.Tensor) -> int:
     """How often torch has written to ``x``: by this a model that works in place is noticed, except under transforms and
     for tensors made in inference mode, which do not count."""
     return 0 if transformed() or x.is_inference() else x._version
+
+
+def check_unwritten(x: torch.Tensor, version: int) -> None:
+    """ValueError where a model has written to what is still needed, since ``written`` was ``version``."""
+    if written(x) != version:
+        raise ValueError(CHANGED)
 
 
 def alike(now: torch.Tensor, before: torch.Tensor) -> bool:

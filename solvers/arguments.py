@@ -1,6 +1,7 @@
-"""The checks of a run's arguments that need no plan."""
+"""What a run is given beside its plan, and the checks that need none."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,6 +11,18 @@ from .guides import check_map
 from .lower import Lowered
 from .parallel.settings import Picard, Rounds
 from .planners.checks import choice, count
+
+
+class How(NamedTuple):
+    """What `solve` is to do beside its steps: its arguments of these names. keep: whether ``on_nan`` is "keep"."""
+
+    parallel: Any
+    progress: bool
+    callback: Callable[..., Any] | None
+    trajectory: bool
+    grad: bool
+    checkpoint: int | None
+    keep: bool
 
 
 def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, checkpoint: Any, **flags: Any) -> None:

@@ -2,35 +2,23 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from ..kernels import transformed
-from .answers import CHANGED, check_output, convert, estimate, learned_variance, written
+from .answers import check_output, check_unwritten, estimate, learned_variance, weights_at, written
 from .arrays import Array
 from .conditions import Conditions, check_rows, column, joined, joins, rows_of
-from .guidance import Guidance
-from .guides import At, MapX0, applied, check_recorded, recording
-from .heads import Level, network_rate
+from .guidance import Rule
+from .guides import At, applied, check_recorded, recording
 from .schedules.base import Schedule
 
+if TYPE_CHECKING:
+    from .denoiser import Denoiser
+
 Ask = Callable[[torch.Tensor, torch.Tensor], Any]
-
-
-class Asked(Protocol):
-    """What is asked: a `Denoiser`."""
-
-    model: Callable[..., Any]
-    schedule: Schedule
-    prediction: str
-    conditions: Conditions
-    guidance: Guidance | None
-    map_x0: MapX0 | None
-
-    @property
-    def answers(self) -> str: ...
 
 
 class Asking:
@@ -46,7 +34,7 @@ class Asking:
 
     def __init__(
         self,
-        den: Asked,
+        den: "Denoiser",
         times: Any,
         batch: int | None,
         *,
@@ -67,7 +55,7 @@ class Asking:
             if not columns:
                 self.guidance.rule.check_answer()
             self.guidance.check_order(ordered)
-            self.scales, self.needs = self.guidance.rule.asks(den.schedule, times)
+            self.scales, self.numbers, self.needs = _scales(self.guidance.rule, den.schedule, times)
             if batch is not None:
                 check_rows("uncond", self.guidance.other({}), batch)
                 if self.scales.ndim > 1 and self.scales.shape[1] != batch:
@@ -105,7 +93,7 @@ class Asking:
             some = torch.from_numpy(np.flatnonzero([self.needs[n][0] for n in numbers]))
             answer = c.to(torch.promote_types(c.dtype, torch.float32))  # as a guided answer is
             if len(some):
-                _check(x, version)
+                check_unwritten(x, version)
                 at = some.to(x.device)
                 others = rows_of(self.guidance.other(den.conditions), samples[some])
                 u = check_output((self.guidance.model or den.model)(x[at], timesteps[at], **others), x[at])
@@ -138,18 +126,31 @@ class Asking:
         if self.doubled[n]:
             kept, twice = self.both(x), torch.cat([timesteps, timesteps])
             doubled = torch.cat([x, x]) if kept is None else kept
-            u, c = check_output(self._asked(model, doubled, twice, self._joined()), doubled).chunk(2)
+            u, c = self._both(doubled, twice).chunk(2)
             self.variance = None if self.variance is None else self.variance[len(x) :]
         else:
             version = written(x)
             first = check_output(other(x, timesteps, **others), x)  # whose variance, if it has any, does not count
-            _check(x, version)
+            check_unwritten(x, version)
             u = self._kept(first)
             c = check_output(self._asked(model, x, timesteps, given), x)
             self._look(first, c)
         if self.columns:
             return u, c
-        return self.guidance.combined(u, c, self.guidance.weight(self.scales[n], None, c), self.memory)
+        return self.guidance.combined(u, c, self.guidance.weight(self.numbers[n], None, c), self.memory)
+
+    def _both(self, doubled: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """Both answers in one; errors say that there are more rows than samples."""
+        try:
+            return check_output(self._asked(self.den.model, doubled, timesteps, self._joined()), doubled)
+        except Exception as error:
+            if not torch.compiler.is_compiling():
+                error.add_note(
+                    f"guidance has given the model {len(doubled)} rows, both answers of {len(doubled) // 2} samples: "
+                    "conditions that it has caught in a closure do not follow; give them as Denoiser(..., "
+                    "conditions={name: tensor}), or ask for the answers in two calls, Guidance(..., batched=False)"
+                )
+            raise
 
     def _kept(self, first: torch.Tensor) -> torch.Tensor:
         """The first of two answers, with memory of its own where the second may be written to the same."""
@@ -182,26 +183,31 @@ class Asking:
         with recording(map_x0, x, timesteps) as (seen, told):
             version = written(seen)
             answer = check_output(ask(seen.to(x.dtype), told), x)
-            _check(seen, version)
+            check_unwritten(seen, version)
             check_recorded(map_x0, answer)
             a, b = (column(c[calls], x).to(wide) for c in self.to_x0)
             x0 = a * seen.to(wide) + b * answer.to(wide)
             new = applied(map_x0, x0, seen, At(self.den.schedule, times, x0, samples, recorded))
+        shape = getattr(new, "shape", None)
+        if shape != x.shape:
+            got = type(new).__name__ if shape is None else tuple(shape)
+            raise ValueError(f"map_x0 must return a tensor of the shape of x0, {tuple(x.shape)}, not {got}")
         return check_output(new, x)
 
 
-def _check(x: torch.Tensor, version: int) -> None:
-    """ValueError where a model has written to what is still needed, though it may be a copy of the state."""
-    if written(x) != version:
-        raise ValueError(CHANGED)
+def _scales(rule: Rule, sch: Schedule, times: Any) -> tuple[Array, list[Any], list[tuple[bool, bool]]]:
+    """`Rule.asks`, the scales as numbers too, which torch.compile takes for constants."""
+    scales, needs = rule.asks(sch, times)
+    return scales, scales.tolist(), needs
 
 
-def x0_map(den: Asked, times: Any) -> tuple[Array, Array]:
+setattr(_scales, "_dynamo_marked_constant", True)  # noqa: B010  as in `plans`
+
+
+def x0_map(den: "Denoiser", times: Any) -> tuple[Array, Array]:
     """(a, b), each like ``times``: x0 as ``a x + b answer``; ValueError where the head does not say it."""
-    times = np.asarray(times, dtype=np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        a, b = (np.broadcast_to(c, times.shape) for c in convert(den.prediction, "x0", Level.at(den.schedule, times)))
-    if not (np.isfinite(a) & np.isfinite(b)).all():
-        t = float(times[~(np.isfinite(a) & np.isfinite(b))][0])
+    a, b = weights_at(den.prediction, "x0", den.schedule, times)
+    if not (told := np.isfinite(a) & np.isfinite(b)).all():
+        t = float(np.asarray(times)[~told][0])
         raise ValueError(f"map_x0: prediction = {den.prediction!r} does not determine x0 at t = {t:.6g}")
-    return a, network_rate(den.prediction, den.schedule) * b
+    return a, b

@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .answers import convert
+from .answers import weights_at
 from .arrays import Array
 from .catalogue import Solver
 from .denoiser import Denoiser
 from .finite import not_finite
-from .heads import Level
 from .solution import Solution
 
 
@@ -75,9 +74,7 @@ def adaptive_solve(
 
     state = x.to(den.state_dtype(x))
     for t in times[[0, -1]].tolist():
-        with np.errstate(divide="ignore", invalid="ignore"):
-            a, b = convert(den.answers, "velocity", Level.at(den.schedule, np.asarray(t)))
-        if not np.isfinite([a, b]).all():
+        if not np.isfinite(weights_at(den.answers, "velocity", den.schedule, t)).all():
             raise ValueError(
                 f"prediction = {den.answers!r} does not determine dx/dt at t = {t:.6g}, where alpha = "
                 f"{den.schedule.alpha(t):.6g} and sigma = {den.schedule.sigma(t):.6g}; give t_start or t_end inside"

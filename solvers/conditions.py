@@ -83,6 +83,9 @@ def tensors(tree: Any) -> list[torch.Tensor]:
 
 def column(values: Any, like: torch.Tensor) -> torch.Tensor:
     """(N,) as (N, 1, ...), to go with rows like ``like``."""
-    given = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
+    if isinstance(values, list):  # as torch.compile has it
+        given = torch.tensor(values, dtype=torch.float64, device="cpu")
+    else:
+        given = torch.from_numpy(np.array(values, dtype=np.float64, order="C"))
     kind = torch.promote_types(like.dtype, torch.float32)
     return given.to(kind).to(like.device).reshape(-1, *[1] * (like.ndim - 1))

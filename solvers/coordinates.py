@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from .answers import CHANGED, alike, check_output, written
+from .answers import alike, check_output, check_unwritten, written
 from .asking import Asking
 from .bases import Basis
 from .denoiser import Denoiser
@@ -53,8 +53,7 @@ class _Asking(Asking):
         samples = samples.to(self.shown(samples))
         version = written(samples)
         answer = ask(samples)
-        if written(samples) != version:
-            raise ValueError(CHANGED)
+        check_unwritten(samples, version)
         if isinstance(answer, (tuple, list)):
             return tuple(self._coordinates(a, samples, x) for a in answer)
         return self._coordinates(answer, samples, x)

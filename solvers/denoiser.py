@@ -9,7 +9,7 @@ import torch
 
 from ..kernels import STATE_DTYPES
 from ..kernels.devices import float64_device
-from .answers import CHANGED, check_output, check_state, convert, written
+from .answers import check_output, check_state, check_unwritten, convert, written
 from .asking import Asking
 from .complex_states import from_parts, of_parts, to_parts
 from .conditions import check_conditions
@@ -193,8 +193,7 @@ class Denoiser:
             rows = torch.arange(len(x))
             asking = self.asking([] if plain else times.detach().cpu().numpy(), len(x) if samples is None else None)
             answer = asking.rows(x, timesteps, rows, rows if samples is None else samples)
-        if written(x) != version:
-            raise ValueError(CHANGED)
+        check_unwritten(x, version)
         return check_output(answer, x)
 
 

@@ -12,14 +12,14 @@ from .call import STATE, NoiseKey
 from .complex_states import REAL, SPREAD, from_parts, noise_of_parts, to_parts
 from .finite import not_finite
 from .heads import HEADS
-from .lower import Lowered, lower_guided
+from .lower import Lowered, lower
 from .names import head_hint
 from .noise import Addressed, NoiseFunction, Seed, noise_source
 from .planning import check_event, check_times
 from .program import Program
 from .schedules.base import Schedule, check_schedule
 
-_lowered = lru_cache(maxsize=256)(lower_guided)  # planning takes longer than many a step
+_lowered = lru_cache(maxsize=256)(lower)  # planning takes longer than many a step
 
 
 class Execution:
@@ -136,7 +136,7 @@ class Stepper(Execution):
         check_event(program.event, x)
         state = torch.promote_types(torch.promote_types(x.dtype, dtype or x.dtype), torch.float32)
         spread = SPREAD if self.parts else 1.0
-        lowered = _lowered(program, schedule, prediction, state, dtype or state, spread=spread)
+        lowered = _lowered(program, schedule, prediction, state=state, model=dtype or state, spread=spread)
         source = noise_source(program, schedule, x, seed, sample_ids, None, brownian, noise)
         with torch.no_grad():
             super().__init__(lowered, x, source)

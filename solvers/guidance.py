@@ -53,7 +53,13 @@ class Rule:
         """(n,), or (n, B): the scale at each lam, 1 outside the interval. ValueError unless all are finite."""
         given: Any = self.scale(lam) if callable(self.scale) else self.scale
         shape = (len(lam), len(self.scale)) if isinstance(self.scale, tuple) else (len(lam),)
-        values = np.array(np.broadcast_to(np.asarray(given, dtype=np.float64), shape))
+        try:
+            values = np.array(np.broadcast_to(np.asarray(given, dtype=np.float64), shape))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"guidance: scale as a function of lam must return a number for each of the {len(lam)} given, not "
+                f"{given!r:.60}"
+            ) from None
         if not np.isfinite(values).all():
             raise ValueError("guidance: the scale must be finite at every lam of the grid")
         values[~self.inside(lam)] = 1.0
@@ -120,9 +126,9 @@ class Guidance:
         if self.model is not None and not callable(self.model):
             raise TypeError(f"guidance: model must be a callable, not {type(self.model).__name__}")
         object.__setattr__(self, "uncond", check_conditions("uncond", self.uncond))
-        known = {"rescale": {"rescale"}, "apg": {"eta", "threshold", "momentum"}}.get(self.kind, set())
-        if unknown := sorted(self.options.keys() - known):
-            raise ValueError(f"guidance: options of {self.kind!r} are {sorted(known)}, not {unknown}")
+        if not isinstance(self.batched, bool):
+            raise TypeError(f"guidance: batched must be True or False, not {self.batched!r:.60}")
+        _check_options(self.kind, self.options)
         learned = isinstance(self.scale, torch.Tensor) and self.scale.requires_grad
         rule = Rule(self.kind, _scale(self.scale), _interval(self.interval), learned)
         if (isinstance(rule.scale, tuple) or learned) and self.kind not in RULES:
@@ -159,11 +165,23 @@ class Guidance:
             w = self.scale if samples is None or not self.scale.ndim else self.scale[samples.to(self.scale.device)]
             w = w.to(like.device, torch.promote_types(like.dtype, torch.float32))
             return w.reshape(-1, *[1] * (like.ndim - 1)) if w.ndim else w
-        return column(scales, like) if np.ndim(scales) else float(scales)
+        return column(scales, like) if isinstance(scales, (list, np.ndarray)) else float(scales)
 
     def other(self, conditions: Conditions) -> Conditions:
         """The conditions of the unconditional answer."""
         return {**conditions, **(self.uncond or {})}
+
+
+def _check_options(kind: str, options: Any) -> None:
+    if not isinstance(options, Mapping):
+        raise TypeError(f"guidance: options must be a dictionary of numbers, not {options!r:.60}")
+    known = {"rescale": {"rescale"}, "apg": {"eta", "threshold", "momentum"}}.get(kind, set())
+    if unknown := sorted(map(str, options.keys() - known)):
+        raise ValueError(f"guidance: options of {kind!r} are {sorted(known)}, not {unknown}")
+    for name, value in options.items():
+        if not isinstance(value, (int, float)) or not np.isfinite(value) or (name == "threshold" and value < 0):
+            least = " of at least 0" if name == "threshold" else ""
+            raise ValueError(f"guidance: {name} must be a finite number{least}, not {value!r:.60}")
 
 
 def _scale(given: Any) -> float | tuple[float, ...] | Callable[[Array], Array]:

@@ -1,9 +1,7 @@
 """From a program to what a network and a state dtype make of it: head conversion as columns of the matrix."""
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +26,7 @@ class Lowered:
     program: the table; entry n of ``updates`` is what its call n does with memory. pure_noise: sigma at the start of
     a run from the noisy end of a schedule, where there is hardly anything else; else 0. timesteps: (n, 1), the
     times as the model wants to be told them, where that depends on nothing else. guided: whether columns combine two
-    answers. learned: whether the network says how much noise is added. local: what one thread's runs share, see
-    `run.timesteps`.
+    answers. learned: whether the network says how much noise is added.
 
     Computed, by call: asks, whether the model is asked; times, when: of a call that does not ask, that of the next
     which does, as not every model can be told its own.
@@ -43,7 +40,6 @@ class Lowered:
     learned: bool = False
     asks: tuple[bool, ...] = field(init=False)
     times: tuple[float, ...] = field(init=False)
-    local: threading.local = field(default_factory=threading.local, init=False)
 
     def __post_init__(self) -> None:
         times = [call.t for call in self.program]
@@ -60,14 +56,13 @@ def lower(
     *,
     state: torch.dtype,
     model: torch.dtype,
-    weights: Sequence[Weights] | None = None,
+    rule: Rule | None = None,
     spread: float = 1.0,
     coordinates: bool = False,
 ) -> Lowered:
     """Replace the columns (x0, eps) by columns of a network that returns head ``prediction``.
 
-    weights: by call, of the tensors that the network returns, whose weighted sum the head is (guidance); by default it
-    returns one.
+    rule: of a guidance whose weights are columns of the program: the head is then a sum of what the network returns.
     spread: the standard deviation of the elements of eps, see `complex_states`.
     coordinates: whether the states of the run are those of the program's basis, if it has one.
     state, model: dtypes. Where they differ, one more output row casts the next model input in the same pass.
@@ -76,9 +71,12 @@ def lower(
     """
     if not coordinates:
         check_elements(program)
-    times = np.array([call.t for call in program])
+    times, given = np.array([call.t for call in program]), [ALONE] * len(program.calls)
+    if rule is not None:
+        given = [rule.weights(w) for w in rule.scales(np.asarray(sch.half_logsnr(times)))]
+        if rule.splits:
+            program = replace(program, calls=tuple(_split(call, sch) for call in program))
     pairs = _pairs(prediction, sch, times)
-    given = weights or [ALONE] * len(times)
     weights = [w if call.asks else ALONE for call, w in zip(program, given, strict=True)]
     calls = [_spread(call, spread) for call in program] if spread != 1 else program.calls
     calls = [_convert(*one, prediction, sch) for one in zip(calls, pairs, weights, strict=True)]
@@ -101,29 +99,8 @@ def lower(
     level = Level.at(sch, program.grid[0])
     pure = program.grid[0] >= sch.t_start and level.alpha <= PURE * level.sigma
     sigma = float(level.sigma) if pure else 0.0
-    return Lowered(program, Updates(updates, tuple(dtypes), cast, one), sigma, learned=program.learned)
-
-
-def lower_guided(
-    program: Program,
-    sch: Schedule,
-    prediction: str,
-    state: torch.dtype,
-    model: torch.dtype,
-    rule: Rule | None = None,
-    spread: float = 1.0,
-    coordinates: bool = False,
-) -> Lowered:
-    """`lower` of a program for one network. rule: of a guidance whose weights are columns of the program."""
-    weights = None
-    if rule is not None:
-        lam = np.asarray(sch.half_logsnr(np.array([call.t for call in program])))
-        weights = [rule.weights(w) for w in rule.scales(lam)]
-        if rule.splits:
-            program = replace(program, calls=tuple(_split(call, sch) for call in program))
-    options: dict[str, Any] = {"weights": weights, "spread": spread, "coordinates": coordinates}
-    lowered = lower(program, sch, prediction, state=state, model=model, **options)
-    return replace(lowered, guided=rule is not None)
+    memory = Updates(updates, tuple(dtypes), cast, one)
+    return Lowered(program, memory, sigma, guided=rule is not None, learned=program.learned)
 
 
 def _split(call: Call, sch: Schedule) -> Call:

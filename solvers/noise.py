@@ -167,7 +167,11 @@ def noise_source(
         return _Asked(noise, program)
     if seed is None:  # from torch's own numbers, so that torch.manual_seed decides
         seed = drawn_seed(generator)
-    seeds = seeds_of(x.shape[0], x.device, seed, sample_ids)
+    return addressed(program, sch, seeds_of(x.shape[0], x.device, seed, sample_ids), brownian)
+
+
+def addressed(program: Program, sch: Schedule, seeds: Seeds, brownian: bool) -> Seeds | NoiseFunction:
+    """The source of the noise that ``seeds`` say; ValueError for a path that a program does not go along."""
     if not brownian:
         return seeds
     if backwards := [key for key in program.noises if key.stream == 0 and key.s < key.t]:
@@ -175,7 +179,8 @@ def noise_source(
             f"brownian = True goes with noise from s to t < s, and {backwards[0]} goes back to more noise: write "
             f"noise({backwards[0].t:.6g}, {backwards[0].s:.6g}), or give it another stream than 0"
         )
-    return _Path(BrownianNoise(sch, program.eta or Window(1.0), seeds))
+    path, others = BrownianNoise(sch, program.eta or Window(1.0), seeds), Addressed(seeds)
+    return lambda key, like: path(key, like) if key.stream == 0 else others(key, like)
 
 
 class Addressed:
@@ -186,16 +191,6 @@ class Addressed:
 
     def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
         return standard_normals(Noise(*self.seeds, (key.address,)), 0, like)
-
-
-class _Path:
-    """Brownian increments for stream 0, addressed normals for all other streams."""
-
-    def __init__(self, path: BrownianNoise) -> None:
-        self.path, self.others = path, Addressed(path.seeds)
-
-    def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
-        return self.path(key, like) if key.stream == 0 else self.others(key, like)
 
 
 class _Asked:

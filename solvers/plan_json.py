@@ -18,7 +18,7 @@ COND, UNCOND = "cond", "uncond"
 def write_plan(program: Any, den: "Denoiser") -> str:
     """``program`` lowered to the answers of ``den``'s network, in float64. ValueError for what no column can be."""
     from .denoiser import Denoiser, time_map
-    from .lower import lower_guided
+    from .lower import lower
 
     if not isinstance(den, Denoiser):
         raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
@@ -35,7 +35,7 @@ def write_plan(program: Any, den: "Denoiser") -> str:
             "write the plan of the denoiser without guidance, and let the server guide"
         )
     wide = torch.float64
-    lowered = lower_guided(program, den.schedule, den.prediction, wide, wide, rule)
+    lowered = lower(program, den.schedule, den.prediction, state=wide, model=wide, rule=rule)
     times = np.array(lowered.times)
     told = time_map(den.time, den.schedule)(torch.from_numpy(times)).tolist()
     needs = rule.asks(den.schedule, times)[1] if rule else [(False, True)] * len(times)

@@ -10,7 +10,7 @@ from ..kernels import transformed
 from .catalogue import Solver
 from .denoiser import Denoiser, as_timesteps, time_map
 from .guidance import Rule
-from .lower import Lowered, lower_guided
+from .lower import Lowered, lower
 from .planners.gauge import Gauge
 from .planning import Layout, check_event, specialised
 from .program import Program
@@ -91,7 +91,9 @@ def _planned(
         method = suited_to(method, event, guided)
     program = Layout(*layout).program(method, sch, prediction)
     shown = model if program.basis is None else state  # the model is shown what is made of the coordinates
-    lowered = lower_guided(program, sch, prediction, state, shown, rule, spread, coordinates)
+    lowered = lower(
+        program, sch, prediction, state=state, model=shown, rule=rule, spread=spread, coordinates=coordinates
+    )
     if time is None:  # a callable of the user's: asked at every run
         return lowered
     with torch.inference_mode(False):  # for runs outside it too

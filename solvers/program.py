@@ -219,17 +219,19 @@ class Program:
     @classmethod
     def from_json(cls, text: str) -> "Program":
         """The program that `to_json` has written. Raises ValueError, and nothing else, for any other text."""
-        fields = read_program(text)
-        calls = []
-        for n, call in enumerate(fields.pop("calls")):
-            try:
-                calls.append(Call(**call))
-            except ValueError as error:
-                raise ValueError(f"this is not a program: call {n}: {error}") from None
         try:
-            return cls(calls=tuple(calls), **fields)
+            fields = read_program(text)
+            calls = tuple(_read_call(n, call) for n, call in enumerate(fields.pop("calls")))
+            return cls(calls=calls, **fields)
         except ValueError as error:
             raise ValueError(f"this is not a program: {error}") from None
+
+
+def _read_call(n: int, fields: dict[str, Any]) -> Call:
+    try:
+        return Call(**fields)
+    except ValueError as error:
+        raise ValueError(f"call {n}: {error}") from None
 
 
 def check_elements(program: Program) -> None:

@@ -3,8 +3,8 @@
 import json
 from typing import Any
 
-from .bases import Basis, basis_from_json
-from .planners.stochasticity import Stochasticity, eta_from_json, eta_to_json
+from .bases import basis_from_json
+from .planners.stochasticity import eta_from_json, eta_to_json
 
 VERSION = 1
 PROGRAM = ("version", "name", "order", "grid", "notes", "eta", "calls")
@@ -38,13 +38,11 @@ def read_program(text: str) -> dict[str, Any]:
     What the fields hold is checked where programs and calls are made.
     """
     if not isinstance(text, (str, bytes)):
-        raise ValueError(f"a program's JSON must be a string, not {type(text).__name__}")
+        raise ValueError(f"its JSON must be a string, not {type(text).__name__}")
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_number)
     except RecursionError:
-        raise ValueError("this is not a program: it is nested too deeply") from None
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(f"this is not a program: {error}") from None
+        raise ValueError("it is nested too deeply") from None
     version = data.get("version") if isinstance(data, dict) else None
     if isinstance(data, dict) and "head" in data:
         raise ValueError("this is a plan of a network's answers, for other servers; logsnr reads what to_json() writes")
@@ -52,38 +50,24 @@ def read_program(text: str) -> dict[str, Any]:
         raise ValueError(f"this program has version {version}; this logsnr reads versions up to {VERSION}")
     _fields(data, PROGRAM, "a program", OPTIONAL)
     if version != VERSION or type(version) is not int:
-        raise ValueError(f"this is not a program: version must be {VERSION}, not {version!r:.60}")
+        raise ValueError(f"version must be {VERSION}, not {version!r:.60}")
     if not isinstance(data["calls"], list):
-        raise ValueError("this is not a program: calls must be a list")
+        raise ValueError("calls must be a list")
     for n, call in enumerate(data["calls"]):
         _fields(call, CALL, f"call {n}", OPTIONAL_IN_CALL)
     del data["version"]
-    data["eta"] = _eta(data["eta"])
+    data["eta"] = eta_from_json(data["eta"])
     if "basis" in data:
-        data["basis"] = _basis(data["basis"])
+        data["basis"] = basis_from_json(data["basis"])
     return data
 
 
 def _fields(data: Any, names: tuple[str, ...], what: str, optional: tuple[str, ...] = ()) -> None:
     if not isinstance(data, dict):
-        raise ValueError(f"this is not a program: {what} must be an object, not {data!r:.60}")
+        raise ValueError(f"{what} must be an object, not {data!r:.60}")
     for found, wanted, wrong in ((data.keys(), names + optional, "unknown"), (names, data.keys(), "missing")):
         if others := [name for name in found if name not in wanted]:
-            raise ValueError(f"this is not a program: {what} has {wrong} fields: {', '.join(others)!s:.100}")
-
-
-def _eta(value: Any) -> Stochasticity | None:
-    try:
-        return eta_from_json(value)
-    except ValueError as error:
-        raise ValueError(f"this is not a program: {error}") from None
-
-
-def _basis(value: Any) -> Basis | None:
-    try:
-        return basis_from_json(value)
-    except ValueError as error:
-        raise ValueError(f"this is not a program: {error}") from None
+            raise ValueError(f"{what} has {wrong} fields: {', '.join(others)!s:.100}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

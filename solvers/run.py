@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from ..kernels import Seeds, transformed
-from .answers import CHANGED, alike
+from .answers import CHANGED
 from .call import STATE
 from .denoiser import Denoiser
 from .execution import Execution
@@ -30,9 +30,7 @@ class Observe(Protocol):
         estimate of the clean data at the call before, if it is wanted."""
 
 
-KEPT_TIMES = 1 << 18  # numbers that a thread keeps for a plan
-# Calls of a model's first run of a plan, after which a few elements are compared: torch counts no writes by .data.
-LOOKED_AT, FEW = 2, 1024
+KEPT_TIMES = 1 << 18  # numbers that a run holds at once
 
 
 def run(
@@ -64,17 +62,14 @@ def run(
     execution = Execution(lowered, x, noise, functional=functional, keep=keep, twice=asking.doubled)
     ask, cost, asking.both = asking.call, asking.cost, execution.memory.both
     casts, nfe, watched = lowered.updates.cast, 0, not transformed()
-    looked_at = _unknown_calls(lowered, den.model) if watched else 0
     for n, (call, row) in enumerate(zip(lowered.updates.calls, rows, strict=True)):
         reached, x0 = observe is not None and row.node is not None, None
         if lowered.asks[n]:
             seen = execution.x
             version = writes(seen) if watched else 0
-            some = _some(seen) if watched and n < looked_at else None
-            before = None if some is None else some.clone()
             answer = ask(seen, told[n], n)
             nfe += cost[n]
-            if watched and call.at != casts and (writes(seen) != version or _differ(some, before)):
+            if watched and call.at != casts and writes(seen) != version:
                 raise ValueError(f"call {n + 1} of {total}, t = {row.t:.6g}: {CHANGED}")
             x0 = asking.estimate(seen, answer, n) if observe and reached and observe.wants_x0 else None
             execution.advance(answer, asking.variance)
@@ -99,22 +94,6 @@ def writes(x: torch.Tensor) -> int:
     return 0 if x.is_inference() else x._version
 
 
-def _unknown_calls(lowered: Lowered, model: Any) -> int:
-    """How many calls to look at: none if a run of this plan in this thread has looked at the model before."""
-    known = getattr(lowered.local, "model", None) == id(model)
-    lowered.local.model = id(model)
-    return 0 if known else LOOKED_AT
-
-
-def _some(seen: torch.Tensor) -> torch.Tensor | None:
-    """A view of a few elements of what the model sees, on the CPU: a GPU would have to stop."""
-    return seen.detach().view(-1)[:FEW] if seen.is_cpu and seen.is_contiguous() else None
-
-
-def _differ(now: torch.Tensor | None, before: torch.Tensor | None) -> bool:
-    return now is not None and before is not None and not alike(now, before)
-
-
 def shown(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: torch.Tensor | None) -> None:
     """Show the state that call n has reached, and take over what has become of it."""
     state, program = execution.memory.slots[STATE], lowered.program
@@ -133,11 +112,7 @@ def shown(observe: Observe, lowered: Lowered, execution: Execution, n: int, x0: 
 
 
 def timesteps(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torch.Tensor]:
-    """What the model is told at each call: one tensor (B,) per call.
-
-    Making the views costs more than a step, so a thread keeps them from run to run, as long as they are small; their
-    values are written afresh if a model has changed them in place.
-    """
+    """What the model is told at each call: one tensor (B,) per call, which a model may write to."""
     told, batch = lowered.timesteps, x.shape[0]
     if told is None:
         times = torch.tensor(lowered.times, dtype=torch.float64, device="cpu")
@@ -145,18 +120,7 @@ def timesteps(lowered: Lowered, den: Denoiser, x: torch.Tensor) -> Sequence[torc
     told = told.to(x.device)
     if told.numel() * batch > KEPT_TIMES:
         return LazyRows(told, batch)
-    if lowered.timesteps is None or transformed() or torch.is_grad_enabled():  # gradients keep the times they used
-        return told.repeat(1, batch).unbind(0)
-    local, shape = lowered.local, (batch, x.device)
-    if getattr(local, "shape", None) != shape:
-        with torch.inference_mode(False):  # else a later run outside inference mode could not write to them
-            local.rows = told.repeat(1, batch)
-            local.views, local.shape, local.version = local.rows.unbind(0), shape, local.rows._version
-    if local.rows._version != local.version:
-        local.rows.copy_(told)
-        local.version = local.rows._version
-    views: Sequence[torch.Tensor] = local.views
-    return views
+    return told.repeat(1, batch).unbind(0)
 
 
 class LazyRows(Sequence[torch.Tensor]):

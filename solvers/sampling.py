@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .adaptive import adaptive_solution
-from .arguments import check_arguments, check_together
+from .arguments import How, check_arguments, check_together
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .checkpointing import run_in_groups
@@ -119,71 +119,79 @@ def solve(
     nobody can look at them.
     """
     method = _method(solver, options)
-    check_arguments(
-        den, x, parallel, callback, on_nan, checkpoint, trajectory=trajectory, progress=progress, brownian=brownian,
-        grad=grad,
-    )  # fmt: skip
+    flags = {"trajectory": trajectory, "progress": progress, "brownian": brownian, "grad": grad}
+    check_arguments(den, x, parallel, callback, on_nan, checkpoint, **flags)
     if parts := x.is_complex():
         den, x, callback, noise = run_of_parts(den, x, callback, noise)
-    each = start_times(t_start, x)
-    t_start = each[0] if each else t_start
-    fields = layout_key(steps, nfe, grid, t_start, t_end, startup, grid_options, sigmas, lams, shift)
-    layout, keep = laid_out(*fields), on_nan == "keep"
+    each, keep = start_times(t_start, x), on_nan == "keep"
+    fields = layout_key(
+        steps, nfe, grid, each[0] if each else t_start, t_end, startup, grid_options, sigmas, lams, shift
+    )
+    how = How(parallel, progress, callback, trajectory, grad, checkpoint, keep)
+    layout = laid_out(*fields)
     if isinstance(method, Solver) and is_adaptive(method, layout, rtol, atol):
-        with recording(x, grad), Bar(progress, f"{method.name}, evaluations", None) as bar:
-            watched = bar, callback, trajectory, keep, checkpoint, each
-            found = adaptive_solution(den, x, method, layout, rtol, atol, parallel, *watched)
-            return finished(found, x, keep, parts)
+        with recording(x, grad):
+            return finished(adaptive_solution(den, x, method, layout, rtol, atol, how, each), x, keep, parts)
     if rtol is not None or atol is not None:
         raise ValueError(f"rtol and atol are for adaptive solvers; {method.name} takes fixed steps")
-    at = fields[:3], fields[4:]
+    found = _with_fixed_steps(method, den, x, fields, each, (seed, sample_ids, generator, brownian, noise), how)
+    with recording(x, grad):
+        return finished(found, x, keep, parts)
+
+
+def _with_fixed_steps(
+    method: Solver | Program, den: Denoiser, x: torch.Tensor, fields: Any, each: Any, sources: Any, how: How
+) -> Solution:
+    """Plan and run. fields: of the `Layout`; each: the starts of the samples, if they have their own; sources: of the
+    noise, as for `noise_source`."""
     planned = partial(lowered_for, method, den, x, coordinates=True)
-    starts = Starts.planned(each, lambda t: planned((*at[0], t, *at[1]), False)) if each else None
-    lowered = starts.plans[0] if starts else planned(fields, parallel is None)
-    program, begun, observer = lowered.program, x, None
-    check_together(lowered, parallel, starts, checkpoint)
-    _warn(lowered, den, x, len(starts.plans) if starts else 1)
-    sources = seed, sample_ids, generator, brownian, noise
+    starts = Starts.planned(each, lambda t: planned((*fields[:3], t, *fields[4:]), False)) if each else None
+    lowered = starts.plans[0] if starts else planned(fields, how.parallel is None)
+    program = lowered.program
+    check_together(lowered, how.parallel, starts, how.checkpoint)
+    if lowered.pure_noise and not (starts and len(starts.plans) > 1):
+        warn_of_spread(x, program, lowered.pure_noise, den.spread)
+    if program.provenance:
+        warn_of_another(program, den)
     source: Any = starts.noises(den, x, *sources) if starts else noise_source(program, den.schedule, x, *sources)
-    with recording(x, grad), Bar(progress, program.name, program.steps) as bar:
+    with recording(x, how.grad), Bar(how.progress, program.name, program.steps) as bar:
+        begun, callback, observer = x, how.callback, None
         if program.basis is not None:
             den, x, callback = in_coordinates(program.basis, den, x, callback)
-        if trajectory or progress or callback:
-            start = x if trajectory else None
-            observer = Observer(program, den.state_dtype(x), start, bar, callback, parallel is None)
-        watched_so: dict[str, Any] = {"observe": observer, "keep": keep}
-        if parallel:
-            found = EXECUTORS[type(parallel)](starts or lowered, den, x, parallel, noise=source, **watched_so)
-        elif starts:
-            end, made = run_each(starts, den, x, source, functional=grad, **watched_so)
-            found = Solution(end, made, made, starts.grids)
-        else:
-            carry = partial(run, functional=grad)
-            if checkpoint and not torch.is_inference_mode_enabled():  # where nothing is recorded
-                carry = partial(run_in_groups, size=checkpoint)
-            end, made = carry(lowered, den, x, noise=source, **watched_so)
-            rounds = made
-            if den.guidance and den.guidance.batched:
-                rounds = observer.calls(program) if observer else len(program)
-            found = Solution(end, made, rounds, program.times, program=program)
+        if how.trajectory or how.progress or callback:
+            start = x if how.trajectory else None
+            observer = Observer(program, den.state_dtype(x), start, bar, callback, how.parallel is None)
+        found = _carried_out(starts or lowered, den, x, source, observer, how)
         found = observer.seen(found, x.dtype) if observer else found
-        if program.basis is not None:
-            found = out_of_coordinates(program.basis, found, begun)
-        return finished(found, begun, keep, parts)
+        return found if program.basis is None else out_of_coordinates(program.basis, found, begun)
+
+
+def _carried_out(
+    plan: Lowered | Starts, den: Denoiser, x: torch.Tensor, source: Any, observer: Observer | None, how: How
+) -> Solution:
+    """By the executor that is asked for."""
+    watched: dict[str, Any] = {"observe": observer, "keep": how.keep}
+    if how.parallel:
+        parallel: Solution = EXECUTORS[type(how.parallel)](plan, den, x, how.parallel, noise=source, **watched)
+        return parallel
+    if isinstance(plan, Starts):
+        end, made = run_each(plan, den, x, source, functional=how.grad, **watched)
+        return Solution(end, made, made, plan.grids)
+    program = plan.program
+    if how.checkpoint and not torch.is_inference_mode_enabled():  # where nothing is recorded
+        end, made = run_in_groups(plan, den, x, how.checkpoint, noise=source, **watched)
+    else:
+        end, made = run(plan, den, x, noise=source, functional=how.grad, **watched)
+    rounds = made
+    if den.guidance and den.guidance.batched:
+        rounds = observer.calls(program) if observer else sum(plan.asks)
+    return Solution(end, made, rounds, program.times, program=program)
 
 
 @takes_what(solve)
 def sample(den: Denoiser, x: torch.Tensor, **options: Any) -> torch.Tensor:
     """The end of the trajectory from ``x``: ``solve(den, x, **options).x``. The options are those of `solve`."""
     return solve(den, x, **options).x
-
-
-def _warn(lowered: Lowered, den: Denoiser, x: torch.Tensor, plans: int) -> None:
-    """Warnings about what a run of this plan, and others, starts from, and about whom its table was fitted to."""
-    if lowered.pure_noise and plans == 1:
-        warn_of_spread(x, lowered.program, lowered.pure_noise, den.spread)
-    if lowered.program.provenance:
-        warn_of_another(lowered.program, den)
 
 
 def _method(solver: Any, options: dict[str, Any]) -> Solver | Program:

@@ -71,12 +71,6 @@ class Solver:
         """Whether it adds noise."""
         return bool(getattr(self.planner, "stochastic", False))
 
-    @property
-    def ode_order(self) -> int:
-        """The order without noise, where an eta of 0 switches that off; else 0."""
-        planner: Any = self.planner
-        return int(replace(planner, eta=0.0).global_order) if self.stochastic and hasattr(planner, "eta") else 0
-
     def program(
         self, sch: Schedule, grid: Any, *, startup: str | None = None, prediction: str | None = None
     ) -> Program:

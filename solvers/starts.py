@@ -22,7 +22,7 @@ from .denoiser import Denoiser
 from .execution import Execution
 from .finite import NonFiniteError
 from .lower import Lowered
-from .noise import NoiseFunction, Seed, drawn_seed, noise_source, seeds_of
+from .noise import NoiseFunction, Seed, addressed, drawn_seed, noise_source, seeds_of
 from .run import Observe, writes
 
 
@@ -107,15 +107,11 @@ class Starts:
             raise ValueError("give one of seed and generator, not seed and generator")
         if seed is None:
             seed = drawn_seed(generator)
-        columns = (column.tolist() for column in seeds_of(len(x), torch.device("cpu"), seed, sample_ids))
-        numbers, ids = (np.array(column, dtype=object) for column in columns)
+        seeds = zip(*map(self.rows, seeds_of(len(x), x.device, seed, sample_ids)), strict=True)
         return [
-            noise_source(
-                one.program, den.schedule, x[mine.to(x.device)], [n % (1 << 64) for n in numbers[mine.numpy()]],
-                ids[mine.numpy()].tolist(), None, brownian, None,
-            )
-            for one, mine in zip(self.plans, self.samples, strict=True)
-        ]  # fmt: skip
+            addressed(one.program, den.schedule, Seeds(*mine), brownian)
+            for one, mine in zip(self.plans, seeds, strict=True)
+        ]
 
 
 def start_times(t_start: Any, x: torch.Tensor) -> list[float] | None:

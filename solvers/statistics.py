@@ -25,7 +25,7 @@ from .arrays import Array
 from .denoiser import Denoiser
 from .grids import WINDOW
 from .planners.curves import Curve, chebyshev_nodes, integrals
-from .planners.gauge import Gauge, Nodes, chunks
+from .planners.gauge import Nodes, OdeGauge, chunks
 from .planners.quadrature import rule
 from .planners.stochasticity import NONE, Stochasticity
 from .recognise import check_fingerprint, check_levels, levels
@@ -37,7 +37,7 @@ SLACK = 1e-6  # by which times may leave the span: a rounding to float32
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics(Gauge):
+class Statistics(OdeGauge):
     """Statistics of a denoiser, made by `logsnr.calibrate`; ``logsnr.solver("dpm-v3-3", statistics=...)`` runs on them.
 
     l, s, f:     float64 (K, *event), at the K `nodes` of ``span``; numbers and arrays that broadcast to it are taken.
@@ -46,7 +46,7 @@ class Statistics(Gauge):
     fingerprint: what the denoiser answers to fixed noise; empty for statistics that go with any.
     points:      how many points of data they are means of.
 
-    A gauge of the ODE: there is no eta. Raises ValueError for arrays that do not fit, that hold less than 2 nodes or
+    Raises ValueError for arrays that do not fit, that hold less than 2 nodes or
     numbers that are not finite.
     """
 
@@ -68,8 +68,7 @@ class Statistics(Gauge):
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        if self.eta:
-            raise ValueError(f"statistics make a gauge of the ODE: eta must be 0, not {self.eta!r:.60}")
+        super().__post_init__()
         try:
             tables = np.broadcast_arrays(*(np.asarray(part, dtype=np.float64) for part in (self.l, self.s, self.f)))
         except (TypeError, ValueError):
@@ -187,18 +186,8 @@ class Statistics(Gauge):
             result[n] = self._wide(-t.alpha[n] * span[n]) * np.tensordot(values, w, (1, 0))
         return result
 
-    def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
-        return np.zeros((len(t.t), *self.event))
-
     def leap(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
-        return np.stack(np.broadcast_arrays(self._wide(t.alpha), self._wide(t.sigma), np.zeros(self.event)), axis=1) * [
-            [1.0],
-            [1.0],
-            [0.0],
-        ]
-
-    def _wide(self, values: Array) -> Array:
-        return np.reshape(values, (*np.shape(values), *[1] * len(self.event)))
+        return np.stack(np.broadcast_arrays(self._wide(t.alpha), self._wide(t.sigma), np.zeros(self.event)), axis=1)
 
     def _inside(self, lam: Array) -> None:
         low, high = self.span

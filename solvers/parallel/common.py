@@ -93,7 +93,8 @@ def asked(
 ) -> Any:
     """The model's answer; errors say that there are more rows than samples."""
     try:
-        return asking.rows(nodes, timesteps, calls, samples)
+        answer = asking.rows(nodes, timesteps, calls, samples)
+        return check_output(answer, nodes) if isinstance(answer, torch.Tensor) else answer
     except Exception as error:
         error.add_note(
             f"a parallel run has given the model {len(nodes)} rows, samples times calls of the window: conditions "

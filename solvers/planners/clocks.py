@@ -8,21 +8,15 @@ import numpy as np
 
 from ..arrays import Array, Mask
 from ..schedules.base import Schedule
-from .gauge import Gauge, Nodes, Variable
+from .gauge import Nodes, OdeGauge, Variable
 
 
 @dataclass(frozen=True)
-class ClockGauge(Gauge):
-    """A gauge whose path is its clock, between finite ends: N is integrated as it is. For the ODE only."""
+class ClockGauge(OdeGauge):
+    """A gauge whose path is its clock, between finite ends: N is integrated as it is."""
 
     spread: float = 1.0  # c: alpha and x0 are counted as c alpha and x0 / c, for data of this spread
     own: ClassVar[Variable] = "clock"
-
-    def __post_init__(self) -> None:
-        if self.eta:
-            raise ValueError(
-                "the gauges 'v' and 'straight' are for the ODE, without eta; take 'x0' or 'eps' with noise"
-            )
 
     @abstractmethod
     def lam(self, path: Array) -> Array:
@@ -37,9 +31,6 @@ class ClockGauge(Gauge):
 
     def ratio(self, s: Nodes, t: Nodes) -> Array:
         return self.scale(t) / self.scale(s)
-
-    def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
-        return np.zeros_like(t.t)
 
     def times(self, sch: Schedule, path: Array) -> Array:
         return np.asarray(sch.time(self.lam(path)))

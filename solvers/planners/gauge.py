@@ -160,6 +160,23 @@ class Gauge(ABC):
         return sums.reshape(*values.shape[:2], *self.event)
 
 
+@dataclass(frozen=True)
+class OdeGauge(Gauge):
+    """A gauge of the ODE alone. Raises ValueError for an eta."""
+
+    def __post_init__(self) -> None:
+        if self.eta:
+            told = f"{type(self).__name__} is a gauge of the ODE: eta must be 0, not {self.eta!r:.60}"
+            raise ValueError(f"{told}; take 'x0' or 'eps' with noise")
+
+    def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
+        return np.zeros((len(t.t), *self.event))
+
+    def _wide(self, values: Array) -> Array:
+        """To go with coefficients by element."""
+        return np.reshape(values, (*np.shape(values), *[1] * len(self.event)))
+
+
 def chunks(steps: int, numbers: int) -> list[slice]:
     """Steps that are planned at once, if each needs so many ``numbers``: those of all elements at all points of all
     steps would be too many."""

@@ -12,11 +12,12 @@ points integrate the exponential kernels over a step of `LONGEST` to the last bi
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ...kernels.sums import by_halves
 from ..arrays import Array, Indices
 from .checks import choice, count
 from .gauges import GAUGES, Nodes
@@ -38,41 +39,33 @@ class Row(NamedTuple):
 class Pair(ABC):
     """The interface of pairs.
 
-    gauge: "x0" or "eps", the head that is interpolated. A step makes ``stages`` calls, the first at its start, and its
-    call i writes slot ``slot(i)`` of ``slots``. Where ``carries``, the last value of an accepted step, in the last
-    slot, serves as the first of the next one, and older ones move on: slot j holds the value of j steps before.
+    gauge: "x0" or "eps", the head that is interpolated. global_order: of the better result. evaluations: calls per
+    accepted step. A step makes ``stages`` calls, the first at its start, and its call i writes slot ``slot(i)`` of
+    ``slots``. Where ``carries``, the last value of an accepted step, in the last slot, serves as the first of the next
+    one, and older ones move on: slot j holds the value of j steps before.
     """
 
     gauge: str = "eps"
+    global_order: int = field(init=False, repr=False)
+    evaluations: int = field(init=False, repr=False)
+    stages: int = field(init=False, repr=False)
+    slots: int = field(init=False, repr=False)
     carries = False
 
     def __post_init__(self) -> None:
         choice("gauge", self.gauge, ("x0", "eps"))
 
-    @property
+    def _counted(self, *numbers: int) -> None:
+        for name, number in zip(("global_order", "evaluations", "stages", "slots"), numbers, strict=True):
+            object.__setattr__(self, name, number)
+
     @abstractmethod
-    def global_order(self) -> int:
-        """Of the better result."""
-
-    @property
-    @abstractmethod
-    def evaluations(self) -> int:
-        """Calls per accepted step."""
-
-    @property
-    @abstractmethod
-    def stages(self) -> int: ...
-
-    @property
-    def slots(self) -> int:
-        return self.stages
-
     def slot(self, stage: int) -> int:
-        return stage
+        """Where the value of a call goes."""
 
+    @abstractmethod
     def exponent(self, past: Past) -> Array:
         """(n,): k of the error h^k that a step is chosen by."""
-        return np.full(len(past), float(self.global_order))
 
     @abstractmethod
     def node(self, stage: int) -> float:
@@ -97,15 +90,8 @@ class Pair(ABC):
         x, w = rule(1.0)
         span = (t.lam - s.lam)[:, None]
         kernel = GAUGES[self.gauge].rate(span * (1 - x), t) * (span * w)
-        return _folded(kernel[:, None] * functions(span * x))
-
-
-def _folded(values: Array) -> Array:
-    """The sum over the last axis, whose length is a power of two, in an order that no shape changes."""
-    while values.shape[-1] > 1:
-        half = values.shape[-1] // 2
-        values = values[..., :half] + values[..., half:]
-    return values[..., 0]
+        sums: Array = by_halves(kernel[:, None] * functions(span * x))  # in an order that no shape changes
+        return sums
 
 
 @dataclass(frozen=True)
@@ -118,18 +104,13 @@ class RungeKuttaPair(Pair):
         super().__post_init__()
         if not isinstance(self.tableau, Tableau) or not self.tableau.embedded:
             raise ValueError(f"tableau must be a Tableau with an embedded row, not {self.tableau!r:.60}")
+        self._counted(self.tableau.order, *[self.tableau.stages] * 3)
 
-    @property
-    def global_order(self) -> int:
-        return self.tableau.order
+    def slot(self, stage: int) -> int:
+        return stage
 
-    @property
-    def evaluations(self) -> int:
-        return self.tableau.stages
-
-    @property
-    def stages(self) -> int:
-        return self.tableau.stages
+    def exponent(self, past: Past) -> Array:
+        return np.full(len(past), float(self.global_order))
 
     def node(self, stage: int) -> float:
         return float((0, *self.tableau.nodes)[stage])
@@ -174,22 +155,7 @@ class AdamsPair(Pair):
         super().__post_init__()
         if count("order", self.order, most=6) < 2:
             raise ValueError(f"order = {self.order} must be an integer from 2 to 6")
-
-    @property
-    def global_order(self) -> int:
-        return self.order
-
-    @property
-    def evaluations(self) -> int:
-        return 1
-
-    @property
-    def stages(self) -> int:
-        return 2
-
-    @property
-    def slots(self) -> int:
-        return self.order
+        self._counted(self.order, 1, 2, self.order)
 
     def slot(self, stage: int) -> int:
         return stage * (self.order - 1)

@@ -20,8 +20,9 @@ import torch
 
 from ..arrays import Array
 from ..bases import Basis, Principal, basis_of, check_broadcast, check_size, to_coordinates
+from ..levels import numbers
 from ..schedules.base import Schedule
-from .gauge import Gauge, Nodes
+from .gauge import Nodes, OdeGauge
 from .stochasticity import NONE, Stochasticity
 
 FEWEST = 2  # points that have a variance
@@ -29,7 +30,7 @@ SYMMETRIC = 1e-12  # of the largest entry: by which a covariance may be none
 
 
 @dataclass(frozen=True, eq=False)
-class Wiener(Gauge):
+class Wiener(OdeGauge):
     """The gauge of a Gaussian with independent coordinates; as a solver ``logsnr.solver("wiener-2", gaussian=...)``.
 
     mean, variance: numbers, arrays or tensors whose shapes broadcast to each other, of the shape of a sample or one
@@ -55,8 +56,7 @@ class Wiener(Gauge):
             mean, variance = (np.array(part) for part in np.broadcast_arrays(mean, variance))
         except ValueError:
             raise ValueError(f"mean of shape {mean.shape} and variance of shape {variance.shape} do not fit") from None
-        if self.eta:
-            raise ValueError(f"the Wiener gauge is that of the ODE: eta must be 0, not {self.eta!r:.60}")
+        super().__post_init__()
         basis = basis_of(self.basis, mean.ndim)
         if basis is not None:
             check_broadcast(basis, mean.shape)
@@ -187,9 +187,6 @@ class Wiener(Gauge):
             r_s, r_t = (np.hypot(np.sqrt(self.variance), self._wide(at.sigma / at.alpha)) for at in (s, t))
             return self._wide(t.alpha) * self.mean * self._fall(s, t) / (r_s * (r_s + r_t))
 
-    def std(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
-        return np.zeros((len(t.t), *self.event))
-
     def leap(self, sch: Schedule, s: Nodes, t: Nodes) -> Array:
         """The step of order 1 itself, which has a limit at sigma = 0. From alpha = 0, where eps - eps_W is 0 and x0
         their common mean, alpha_t x0 + R_t eps."""
@@ -199,9 +196,6 @@ class Wiener(Gauge):
             step[:, 2] += self.offset(s, t)
         limit = np.stack(np.broadcast_arrays(self._wide(t.alpha), self._spread(t), 0.0 * self.mean), axis=1)
         return np.where(self._wide(s.alpha)[:, None] > 0, step, limit)
-
-    def _wide(self, values: Array) -> Array:
-        return np.reshape(values, (*np.shape(values), *[1] * len(self.event)))
 
     def _spread(self, at: Nodes) -> Array:
         """R = sqrt(alpha^2 c + sigma^2), the standard deviation of the Gaussian's states."""
@@ -222,12 +216,7 @@ def _named(basis: Any, event: tuple[int, ...]) -> Basis | None:
 
 
 def _numbers(name: str, values: Any) -> Array:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().double().numpy()
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be numbers, not {values!r:.60}") from None
+    array = numbers(f"{name} must be numbers", values)
     if not np.isfinite(array).all():
         raise ValueError(f"{name} must be finite, but holds {array[~np.isfinite(array)].flat[0]}")
     return array

@@ -1,14 +1,11 @@
 """Tables of alpha^2 as users have them: their precision, and float32 tables of the usual betas made again."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from ..arrays import Array
-
-Betas = Callable[[float, float, int], Array]
 
 
 def as_table(alphas_cumprod: Any) -> Array:

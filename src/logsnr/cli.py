@@ -175,14 +175,9 @@ def explain(
     startup: Annotated[str, typer.Option(help="ramp or single-step.")] = "ramp",
 ) -> None:
     """Print a solver's table on VPLinear, its order and cost, and the solvers it equals."""
-    from .analysis.explain import check_length
     from .analysis.explain import explain as explained
-    from .solvers.grids import grid as make_grid
-    from .solvers.schedules.formulas import VPLinear
 
-    check_length(steps)
-    sch = VPLinear()
-    found = explained(name, sch, make_grid(sch, steps, grid), startup=cast(Startup, startup))
+    found = explained(name, grid=grid, steps=steps, startup=cast(Startup, startup))
     Console(highlight=False, soft_wrap=True).print(str(found), markup=False)
 
 

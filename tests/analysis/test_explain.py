@@ -24,6 +24,16 @@ def test_equalities_are_found_in_the_tables() -> None:
     assert explain("dpmpp-2m", SCH, logsnr.grid(SCH, 6)).equals == ()
 
 
+def test_steps_lay_a_grid_by_its_name() -> None:
+    sch = logsnr.VPLinear()
+    assert explain("ddim", steps=3) == explain("ddim", sch, logsnr.grid(sch, 3))
+    assert explain("ddim", sch, "karras").program.grid == tuple(logsnr.grid(sch, 5, "karras"))
+    with pytest.raises(ValueError, match="steps = 2 is for grids by their name; this one has 3"):
+        explain("ddim", sch, logsnr.grid(sch, 3), steps=2)
+    with pytest.raises(ValueError, match="at most 1000"):
+        explain("ddim", steps=10**7)
+
+
 def test_schedules_decide_what_is_equal() -> None:
     """Euler is DDIM where alpha and sigma are affine in t, and only there (book, Observation 9.2.1 corrected)."""
     for sch, equal in ((logsnr.EDM(), True), (logsnr.FlowMatching(), True), (SCH, False)):

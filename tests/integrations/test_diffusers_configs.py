@@ -50,6 +50,16 @@ def test_configs_come_back_from_all_classes(name: str, options: dict[str, Any]) 
     assert set(back["_use_default_values"]) == set(ours.config["_use_default_values"])
 
 
+@pytest.mark.parametrize(
+    "name", ["EDMEulerScheduler", "EDMDPMSolverMultistepScheduler", "FlowMatchHeunDiscreteScheduler"]
+)
+def test_flow_configs_come_back(name: str) -> None:
+    """Also where the class has a sigma_data, which is not the flow model's."""
+    ours = LogSNRScheduler(prediction_type="flow_prediction", shift=3.0)
+    back = LogSNRScheduler.from_config(getattr(D, name).from_config(ours.config).config).config
+    assert (back.prediction_type, back.shift, back.sigma_data) == ("flow_prediction", 3.0, None)
+
+
 def test_the_model_is_kept_where_defaults_describe_it() -> None:
     """diffusers drops all defaults of another class, even those of the table."""
     ours = LogSNRScheduler.from_config(D.LCMScheduler().config)

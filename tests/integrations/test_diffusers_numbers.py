@@ -153,9 +153,14 @@ def test_zero_terminal_snr_is_exact() -> None:
         LogSNRScheduler(**TABLE, rescale_betas_zero_snr=True, frame="ve")
 
 
-def test_a_learned_variance_is_that_of_ddpm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With our noise in the place of theirs."""
-    theirs = D.DDPMScheduler(variance_type="learned_range", clip_sample=False)
+CLIPPED = {"clip_sample": True, "clip_sample_range": 0.8}
+BOUNDS = {"thresholding": True, "dynamic_thresholding_ratio": 0.95, "sample_max_value": 1.5}
+
+
+@pytest.mark.parametrize("bounds", [{"clip_sample": False}, CLIPPED, {"clip_sample": True, **BOUNDS}])
+def test_a_learned_variance_is_that_of_ddpm(monkeypatch: pytest.MonkeyPatch, bounds: dict[str, Any]) -> None:
+    """With our noise in the place of theirs. The last bounds are those of DeepFloyd IF."""
+    theirs = D.DDPMScheduler(variance_type="learned_range", **bounds)
     ours = LogSNRScheduler.from_config(theirs.config, solver="ddpm", solver_options={"variance": "learned"}, seed=2)
     ours.set_timesteps(10)
     theirs.set_timesteps(10)
@@ -169,7 +174,32 @@ def test_a_learned_variance_is_that_of_ddpm(monkeypatch: pytest.MonkeyPatch) -> 
         for t in s.timesteps:
             x = s.step(torch.cat([network(x, t), torch.tanh(2 * x + 0.003 * t)], dim=1), t, x).prev_sample
         ends.append(x)
-    assert apart(*ends) < 2e-6
+    assert apart(*ends) < 2e-5  # their table is of fp32
+
+
+@pytest.mark.parametrize(
+    ("theirs", "options"),
+    [
+        (dpm(**BOUNDS), MIDPOINT),
+        (dpm(**BOUNDS, prediction_type="v_prediction", timestep_spacing="trailing"), MIDPOINT),
+        (D.UniPCMultistepScheduler(**TABLE, **BOUNDS), {"solver": "unipc-2", "compat": True}),
+        (D.EDMDPMSolverMultistepScheduler(**BOUNDS), MIDPOINT),
+    ],
+    ids=label,
+)
+def test_bounds_of_x0(theirs: Any, options: dict[str, Any]) -> None:
+    ends = [sampled(s) for s in (LogSNRScheduler.from_config(theirs.config, **options), theirs)]
+    assert apart(*ends) < 1e-5
+    free = LogSNRScheduler.from_config(theirs.config, **options, thresholding=False)
+    assert apart(sampled(free), ends[0]) > 1e-2
+
+
+def test_a_clipped_ddim() -> None:
+    """Its noise is that of the clipped x0: of theirs what use_clipped_model_output asks for."""
+    theirs = D.DDIMScheduler(**TABLE, **CLIPPED, timestep_spacing="trailing")
+    ours = LogSNRScheduler.from_config(theirs.config, solver="ddim")
+    theirs.set_timesteps(8)
+    assert apart(sampled(ours), loop(theirs, noise(), use_clipped_model_output=True)) < 1e-5
 
 
 def test_a_learned_variance_needs_one() -> None:

@@ -176,6 +176,13 @@ def test_bad_input() -> None:
         k_diffusion.sample_heun(model, X, SIGMAS, s_churn=1.0)
     with pytest.raises(ValueError, match="eta"):
         k_diffusion.sample_euler(model, X, SIGMAS, eta=1.0)
+    with pytest.raises(ValueError, match="eta = 2 is not an option of euler"):
+        k_diffusion.sampler("euler", eta=2)
+    with pytest.raises(ValueError, match="solver_type = 'x' is not one of 'midpoint', 'heun'"):
+        k_diffusion.sample_dpmpp_2m_sde(model, X, SIGMAS, solver_type="x")
+    program = logsnr.solver("ddim").program(logsnr.EDM(), [10.0, 1.0, 0.0])
+    with pytest.raises(ValueError, match="order: a program has no options"):
+        k_diffusion.sampler(program, order=3)
     with pytest.raises(TypeError, match="noise_sampler must be"):
         k_diffusion.sample_euler_ancestral(model, X, SIGMAS, noise_sampler=3)
 

@@ -206,6 +206,11 @@ BAD: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
         ValueError,
         "timestep_type = 'continuous'",
     ),
+    "a flow's head of a table": (
+        (C.edm_d, {**SD, "prediction_type": "flow_prediction"}),
+        ValueError,
+        "'flow_prediction' and betas disagree",
+    ),
     "v of a flow": ((C.edm_d, {**FLOW, "prediction_type": "v_prediction"}), ValueError, "and a flow config disagree"),
     "unknown betas": ((C.edm_d, {**SD, "beta_schedule": "sigmoid"}), ValueError, "beta_schedule = 'sigmoid'"),
 }

@@ -232,10 +232,19 @@ def test_bad_input() -> None:
         ({"scale": float("nan")}, "scale must be finite"),
         ({"scale": "x"}, "scale must be a number"),
         ({"options": {"eta": 1.0}}, "options of 'cfg'"),
+        ({"options": [1.0]}, "options must be a dictionary"),
+        ({"kind": "apg", "options": {"eta": "x"}}, "eta must be a finite number"),
+        ({"kind": "apg", "options": {"threshold": -1.0}}, "threshold must be a finite number of at least 0"),
+        ({"batched": "no"}, "batched must be True or False"),
         ({"kind": "cfg++", "scale": torch.ones(3)}, "one scale for all"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             logsnr.Guidance(**{"scale": 2.0, "uncond": {"y": Y0}} | wrong)  # type: ignore[arg-type]
+    for wrong in (lambda lam: np.ones(7), lambda lam: "a"):
+        with pytest.raises(ValueError, match="a function of lam must return a number for each of the 2"):
+            logsnr.sample(guided(wrong), X, steps=2, solver="ddim")
+    with pytest.raises(ValueError, match=r"map_x0 must return a tensor of the shape of x0, \(3, 5\), not \(1, 5\)"):
+        logsnr.sample(conditional(map_x0=lambda x0, x, t: x0[:1]), X, steps=2)
     with pytest.raises(ValueError, match="does not determine x0"):
         logsnr.sample(
             logsnr.Denoiser(network, logsnr.FlowMatching(), "eps", conditions={"y": Y}, map_x0=lambda a, b, c: a),

@@ -88,3 +88,17 @@ def test_conditions_that_one_call_cannot_have_both_are_asked_for_in_two() -> Non
         assert torch.equal(guided[True], guided[False])
         plain = logsnr.Denoiser(model, SCH, "v", conditions={"y": one})
         assert (guided[True] - logsnr.sample(plain, X, steps=3, solver="ddim")).abs().max() > 0.1
+
+
+def test_conditions_in_a_closure() -> None:
+    """What to do is said where the model meets more rows than it knows of."""
+    caught = Y[:, None, None]
+    for model in (lambda x, t, y: x * caught, lambda x, t, y: caught.expand_as(X)):
+        den = logsnr.Denoiser(model, SCH, "v", conditions={"y": Y}, guidance=logsnr.Guidance(2.0, uncond={"y": ZERO}))
+        with pytest.raises((RuntimeError, ValueError)) as told:
+            logsnr.sample(den, X, steps=2, solver="ddim")
+        assert "6 rows, both answers of 3 samples" in told.value.__notes__[0]
+        plain = logsnr.Denoiser(model, SCH, "v", conditions={"y": Y})
+        with pytest.raises((RuntimeError, ValueError)) as told:
+            logsnr.sample(plain, X, steps=4, solver="ddim", parallel=logsnr.Picard())
+        assert "a parallel run has given the model 12 rows" in told.value.__notes__[0]

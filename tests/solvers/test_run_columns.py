@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import logsnr
-from logsnr.solvers.guidance_rules import Weights
+from logsnr.solvers.guidance import Rule
 from logsnr.solvers.lower import lower
 from logsnr.solvers.program import Call, Program
 from logsnr.solvers.run import run
@@ -32,7 +32,7 @@ def test_guidance_columns(dtype: torch.dtype) -> None:
         y, z = two(x, t)
         return w * y.double() + (1 - w) * z.double()
 
-    guided = lower(program, SCH, "eps", state=F64, model=dtype, weights=[Weights((w, 1 - w), (w, 1 - w))] * 6)
+    guided = lower(program, SCH, "eps", state=F64, model=dtype, rule=Rule("cfg", 1 - w, None))
     plain = lower(program, SCH, "eps", state=F64, model=dtype)
     (found, nfe), (wanted, _) = (
         run(low, logsnr.Denoiser(model, SCH, dtype=dtype), x) for low, model in ((guided, two), (plain, mixed))

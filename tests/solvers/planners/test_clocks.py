@@ -86,5 +86,5 @@ def test_v_is_exact_on_unit_gaussian_data(order: int) -> None:
 
 
 def test_noise_is_refused() -> None:
-    with pytest.raises(ValueError, match="'v' and 'straight' are for the ODE"):
+    with pytest.raises(ValueError, match="Gauge is a gauge of the ODE"):
         as_gauge("straight").with_eta(logsnr.solvers.Window(1.0))

@@ -154,6 +154,16 @@ def test_pseudo_order_is_a_taylor_polynomial_of_divided_differences() -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4, 5)])
+def test_to_no_noise(shape: tuple[int, ...]) -> None:
+    """The last step is DDIM's, of statistics by element too: here N is eps."""
+    sch = logsnr.EDM()
+    den = logsnr.Denoiser(lambda x, t: 0.5 * x, sch, "x0")
+    x = logsnr.start(sch, (2, *(shape or (3,))), seed=0)
+    method = logsnr.solver("dpm-v3-2", statistics=logsnr.Statistics.constant_in_lam(sch, np.zeros(shape), -1.0, 0.0))
+    torch.testing.assert_close(*(logsnr.sample(den, x, solver=m, steps=5, t_end=0) for m in (method, "dpm-2m")))
+
+
 def test_curves() -> None:
     """Interpolation, integral and slope of an analytic function; constants to the last bit; constant outside."""
     span = (-5.0, 4.0)

@@ -143,7 +143,7 @@ def test_programs_and_gauges_are_values() -> None:
         (lambda: logsnr.Wiener(np.zeros(3), np.ones(4)), r"mean of shape \(3,\) and variance of shape \(4,\)"),
         (lambda: logsnr.Wiener(0.0, [-1.0]), "variance must not be negative, but holds -1"),
         (lambda: logsnr.Wiener(np.nan, 1.0), "mean must be finite, but holds nan"),
-        (lambda: logsnr.Wiener("data", 1.0), "mean must be numbers, not 'data'"),
+        (lambda: logsnr.Wiener("data", 1.0), "mean must be numbers, not data"),
         (lambda: logsnr.Wiener.from_data(np.zeros((1, 4))), r"at least 2 points, not of shape \(1, 4\)"),
         (lambda: logsnr.Wiener.from_data(np.zeros((9, 4)), basis="haar"), "must be 'pixel', 'dct', 'pca' or"),
         (lambda: logsnr.solver("wiener-2", gaussian=(0, 1)), r"gaussian must be a logsnr.Wiener, not \(0, 1\)"),
