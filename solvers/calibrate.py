@@ -10,7 +10,6 @@ y = x / alpha and w.
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from .denoiser import Denoiser, per_sample_times
 from .noise import randn
 from .planners.checks import count, flag
 from .planners.curves import Curve, Span, chebyshev_nodes
+from .products import Product, best_product
 from .recognise import fingerprint, levels
 from .statistics import Statistics, read_tensors, span_of
 from .watching import Bar
@@ -34,10 +34,6 @@ DENSITY = 12  # nodes for each unit of lam: a Gaussian's l, with poles i pi/2 fr
 TINY = 1e-8  # variance of F, in units of those of u and l y, that counts as none: s is 0 there
 SHARE = 0.05  # of a unit of lam, by which the times differ that networks of integer times are asked at
 MEANS = 9  # of l, u, y, uu, uy, yy, w, uw, yw
-AGREE = 0.1  # by which forward mode may differ from differences
-
-Function = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of x and times
-Product = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]  # f, (df/dx) v
 
 
 def calibrate(
@@ -191,24 +187,3 @@ def _tables(span: Span, lam: Array, means: Array) -> tuple[Array, Array, Array]:
     product = uw - da * uy + a * uu - a * (yw - da * yy + a * uy) - mean * (w - da * y + a * u)
     s = product / (np.maximum(variance, 0.0) + TINY * (uu + a * a * yy))
     return l, Curve(span, s).at(lam), f
-
-
-def best_product(f: Function, x: torch.Tensor, t: torch.Tensor, v: torch.Tensor, delta: float) -> Product:
-    """What gives (f, (df/dx) v) of (x, t, v), tried out on these. delta: the step of differences, in units of x."""
-
-    def differences(x: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        h = delta * (float(x.square().mean()) ** 0.5 or 1.0)
-        after, before = (f(x + sign * h * v, t) for sign in (1, -1))
-        return f(x, t), (after - before) / (2 * h)
-
-    def forward(x: torch.Tensor, t: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        both: Any = torch.func.jvp(lambda z: f(z, t), (x,), (v,))
-        return both[0], both[1]
-
-    wanted = differences(x, t, v)[1]
-    try:
-        found = forward(x, t, v)[1]
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
-        return differences
-    far = torch.linalg.vector_norm(found - wanted) > AGREE * torch.linalg.vector_norm(wanted)
-    return differences if bool(far) or not bool(torch.isfinite(found).all()) else forward
