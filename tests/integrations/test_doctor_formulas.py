@@ -22,6 +22,10 @@ KARRAS = {**MULTISTEP, "use_karras_sigmas": True}
 TO_SIGMA_MIN = {**KARRAS, "final_sigmas_type": "sigma_min"}
 
 
+def of_kind(findings: tuple[Finding, ...], kind: str) -> list[Finding]:
+    return [finding for finding in findings if finding.kind == kind]
+
+
 @pytest.mark.parametrize("name", FORMULAS)
 def test_faulty_formulas_have_a_lower_order(name: str) -> None:
     known, _, formula = FORMULAS[name]
