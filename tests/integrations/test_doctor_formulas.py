@@ -11,6 +11,7 @@ from logsnr.analysis import convergence_order, two_gaussians, weak_order
 from logsnr.integrations.doctor import (
     KINDS,
     SEVERITIES,
+    Finding,
     examine,
 )
 from logsnr.integrations.doctor_formulas import FORMULAS, WRONG_SIGN, mixed_times
