@@ -12,9 +12,10 @@ import torch
 from ..solvers.schedules.formulas import Trigonometric
 
 DIM, MOST = 24, 24  # directions and components
-COMPONENTS = {"broad": 8, "pair": 2, "image": 12, "photo": 12}  # if not all
+COMPONENTS = {"broad": 8, "uneven": 8, "pair": 2, "image": 12, "photo": 12}  # if not all
 SIZES = {"pair": (0.5, 8)}  # directions that are not empty, if not 8 to all
-LIKE = {"pair": "broad", "photo": "image"}
+LIKE = {"pair": "broad", "uneven": "broad", "photo": "image"}
+JITTER = {"uneven": 0.8, "broad": 0.35, "pair": 0.35, "image": 0.35, "photo": 0.35}  # of the spreads' logs, if not 0.05
 WAVES = 16  # of which an error of a network is made
 FAR = 10.0  # in lam: beyond it, errors stay as they are
 COARSE = 2  # directions of a photograph that have no contrast of their own: brightness, and where it is
@@ -26,7 +27,7 @@ class Kinds(NamedTuple):
     classifier-free guidance towards a class, from and to; consistent: whether tables have to be."""
 
     width: tuple[float, float]
-    names: tuple[str, ...] = ("broad", "cloud", "image", "low-rank")
+    names: tuple[str, ...] = ("broad", "cloud", "image", "uneven", "low-rank")
     error: float = 0.0
     scales: tuple[float, float] = (1.0, 1.0)
     consistent: bool = False
@@ -139,7 +140,7 @@ def _problem(
     inner = {"broad": uniform(0.1, 0.6), "cloud": uniform(0.01, 0.1), "image": uniform(0.1, 0.7), "low-rank": 0.08}[
         like
     ]
-    jitter = torch.exp(normal(MOST, DIM) * (0.35 if like in ("broad", "image") else 0.05))
+    jitter = torch.exp(normal(MOST, DIM) * JITTER.get(kind, 0.05))
     own = inner * (spectrum if kind != "low-rank" else spectrum.clamp(max=1.0)) * jitter
     odds = normal(MOST) * 0.5
     odds[few:] = -60.0

@@ -1,14 +1,17 @@
-"""Fit the universal tables: python -m logsnr.bench.universal [--nfe 8] [--span edm] [--family narrow]
+"""Fit the universal tables: python -m logsnr.bench.universal [--nfe 6] [--nfe 13-40] [--span edm] [--family narrow]
 
-Minutes a table; those that are there are kept unless --fresh is given.
+A number of evaluations has a table of its own; a range of them one set of numbers. Minutes each; what is there is kept
+unless --fresh is given.
 """
 
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,17 +19,20 @@ import typer
 
 from .._version import __version__
 from ..analysis.reference import reference_flow
-from ..solvers.planners.universal import FOLDER, SPANS, WIDTHS, file_name
-from ..solvers.tune_fit import Noises, fit, loss
+from ..solvers.planners.universal import FOLDER, GUIDED, RANGES, SPANS, WIDTHS, equal
+from ..solvers.tune_family import Shared, some_of
+from ..solvers.tune_fit import FLOOR, Noises, fit
 from ..solvers.tune_numbers import Numbers
 from ..solvers.tune_run import end_of
 from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
 
 PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
+FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
-TOL = 1e-7
+BUDGETS = "4", "5", "6", *(f"{least}-{most}" for least, most in RANGES)
+FLOORS = {4: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
 # Wide data are images, which networks know: their tables are fitted to networks' errors too, and are consistent.
 # Guidance between two classes of one component each bends the flow most: a third of the guided problems are such pairs.
 KINDS = {
@@ -44,44 +50,48 @@ class Part:
     noises: Noises
 
     @classmethod
-    def drawn(cls, count: int, kinds: Kinds, span: tuple[float, float], seed: int) -> "Part":
+    def drawn(cls, count: int, kinds: Kinds, span: tuple[float, float], seed: int, floor: float = FLOOR) -> "Part":
         family = Family(count, kinds, seed)
         times = [float(SCHEDULE.time(lam)) for lam in span]
         u = family.starts(ROWS, seed + 1)  # pure noise has the spread 1 on the unit circle at any level
         u = u * math.sin(times[0])
-        end = reference_flow(family, u, SCHEDULE, times[0], times[1], tol=TOL).x
-        return cls(family, Noises(u.reshape(-1, DIM), end.reshape(-1, DIM), 1.0))
+        end = reference_flow(family, u, SCHEDULE, times[0], times[1], tol=min(1e-7, floor / 100)).x
+        return cls(family, Noises(u.reshape(-1, DIM), end.reshape(-1, DIM), 1.0, floor))
+
+    def errors(self, numbers: Numbers, q: torch.Tensor) -> torch.Tensor:
+        """Of a table on these problems."""
+        field: Any = self.family.field(numbers.gauge)
+        return self.noises.errors(end_of(field, self.noises.u, numbers(q)))
 
 
-def start(span: tuple[float, float], kinds: Kinds, n: int) -> Numbers:
-    """What a fit starts from: an exponential Adams method in eps on equal steps; in x0 where an end is infinite, and
-    steps then begin where data of the widest direction still are noise."""
-    finite = bool(np.isfinite(span).all())
-    low, high = span if finite else np.clip(span, -1.5 - math.log(kinds.width[1]), 4.0).tolist()
-    lam = np.linspace(low, high, n + 1)
-    lam[[0, -1]] = span
-    order = 3 if n > (6 if kinds.scales[1] > 1 else 5) else 2
-    return Numbers("eps" if finite else "x0", order, lam, consistent=kinds.consistent)
+def start(span: str, kind: str, n: int, shared: bool) -> Numbers:
+    """What a fit starts from: an exponential Adams method on equal steps, in eps, or in x0 where an end is infinite."""
+    gauge, lam = "eps" if np.isfinite(SPANS[span]).all() else "x0", equal(span, kind, n)
+    if shared:
+        return Shared(gauge, 3, lam)
+    order = 3 if n > (6 if kind == GUIDED else 5) else 2
+    return Numbers(gauge, order, lam, consistent=KINDS[kind].consistent)
 
 
-def fitted(train: Part, test: Part, numbers: Numbers, iterations: int) -> tuple[torch.Tensor, dict[str, float]]:
-    """The numbers with the least mean log error on the problems that decide, and what is known of them."""
-    best, f = (math.inf, 0, torch.zeros(0)), train.family.field(numbers.gauge)
-    other = test.family.field(numbers.gauge)
-    start = 0.0
-    for k, state in enumerate(fit(f, [numbers], train.noises, forward=True, dtype=torch.float64)):  # type: ignore[arg-type]
-        errors = test.noises.errors(end_of(other, test.noises.u, numbers(state.q)))  # type: ignore[arg-type]
-        start = float(errors.median()) if k == 0 else start
-        if loss(errors) < best[0]:
-            best = loss(errors), k, state.q
-            found = {"held-out median": float(errors.median()), "held-out rms": float(errors.square().mean().sqrt())}
+def fitted(train: Part, test: Part, tables: Sequence[Numbers], iterations: int) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The numbers with the least mean log error on the problems that decide, and what is known of them: errors in the
+    mean over the tables."""
+    best, field = (math.inf, 0, torch.zeros(0)), train.family.field(tables[0].gauge)
+    for k, state in enumerate(fit(field, tables, train.noises, forward=True, dtype=torch.float64)):  # type: ignore[arg-type]
+        errors = torch.stack([test.errors(numbers, state.q) for numbers in tables])
+        medians, rms = errors.median(1).values.tolist(), errors.square().mean(1).sqrt().tolist()
+        if k == 0:
+            began = medians
+        if (found := test.noises.loss(errors)) < best[0]:
+            best = found, k, state.q
+            told = {"held-out median": medians, "held-out rms": rms}
         if k == iterations or k - best[1] >= PATIENCE:
             break
-    return best[2], found | {"start's median": start, "iterations": best[1]}
+    return best[2], told | {"start's median": began, "iterations": best[1]}
 
 
 def fit_tables(
-    nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
+    nfe: Annotated[list[str] | None, typer.Option(help=f"Budgets or ranges; {', '.join(BUDGETS)} if none.")] = None,
     span: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SPANS)}; all if none.")] = None,
     family: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(KINDS)}; all if none.")] = None,
     iterations: Annotated[int, typer.Option(min=1)] = 40,
@@ -90,30 +100,34 @@ def fit_tables(
 ) -> None:
     """Fit universal tables to random problems with exact denoisers."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in span or SPANS:
-        for kind in family or KINDS:
-            wanted = [n for n in nfe or (5, 6, 8, 10) if fresh or not (out / file_name(name, kind, n)).exists()]
-            if not wanted:
-                continue
-            train, test = (
-                Part.drawn(n, KINDS[kind], SPANS[name], s) for n, s in ((PROBLEMS, SEED), (HELD_OUT, OTHERS))
-            )
-            for n in wanted:
-                began = time.perf_counter()
-                numbers = start(SPANS[name], KINDS[kind], n)
-                q, told = fitted(train, test, numbers, iterations)
-                table = numbers.fitted(q)
-                data = {
-                    "version": 1, "span": name, "width": kind, "gauge": table.gauge,
-                    "order": numbers.order, "lam": table.lam.tolist(),
-                    "weights": [row[: i + 2].tolist() for i, row in enumerate(table.weights)],
-                    "provenance": {
-                        "made by": f"python -m logsnr.bench.universal, logsnr {__version__}",
-                        "family": KINDS[kind].told(PROBLEMS, ROWS, SEED) + f"; {HELD_OUT} others decide, seed {OTHERS}",
-                    } | told,
-                }  # fmt: skip
-                (out / file_name(name, kind, n)).write_text(json.dumps(data) + "\n")
-                print(f"{name} {kind} {n}: {told}, {time.perf_counter() - began:.0f} s", flush=True)
+    for name, kind, wanted in product(span or SPANS, family or KINDS, nfe or BUDGETS):
+        path = out / f"{name}-{kind}-{wanted}.json"
+        if path.exists() and not fresh:
+            continue
+        began = time.perf_counter()
+        data = fit_table(name, kind, *map(int, wanted.split("-")), iterations=iterations)
+        path.write_text(json.dumps(data) + "\n")
+        print(f"{name} {kind} {wanted}: {data['provenance']}, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iterations: int) -> dict[str, Any]:
+    """What a file holds: of a number of evaluations a table, of a range the numbers that its tables have in common."""
+    budgets = [least] if most is None else some_of(list(range(least, most + 1)))
+    count = PROBLEMS if most is None else FEWER
+    floor = FLOORS[max(n for n in FLOORS if n <= least)]
+    train, test = (Part.drawn(n, KINDS[kind], SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
+    tables = [start(span, kind, n, most is not None) for n in budgets]
+    q, told = fitted(train, test, tables, iterations)
+    provenance = {
+        "made by": f"python -m logsnr.bench.universal, logsnr {__version__}",
+        "family": KINDS[kind].told(count, ROWS, SEED) + f"; {HELD_OUT} others decide, seed {OTHERS}",
+    }
+    data = {"version": 1, "span": span, "width": kind, "gauge": tables[0].gauge, "order": tables[0].order}
+    if most is not None:
+        return data | {"budgets": budgets, "numbers": q.tolist(), "provenance": provenance | told}
+    table, told = tables[0].fitted(q), {key: value if key == "iterations" else value[0] for key, value in told.items()}
+    rows = [row[: i + 2].tolist() for i, row in enumerate(table.weights)]
+    return data | {"lam": table.lam.tolist(), "weights": rows, "provenance": provenance | told}
 
 
 if __name__ == "__main__":

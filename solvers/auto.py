@@ -18,13 +18,13 @@ from .auto_table import TABLE
 from .planners.clocks import ClockGauge
 from .planners.gauges import GAUGES
 from .planners.multistep import Adams
-from .planners.universal import NARROW, Universal, family
+from .planners.universal import NARROW, RANGES, Universal, family
 from .program import Program
 from .schedules.base import Schedule
 from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
-MOST = 12  # steps of universal tables: above, formulas catch up
+MOST = RANGES[-1][-1]  # steps of universal tables
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up
@@ -45,10 +45,10 @@ class Choice(NamedTuple):
 class Auto:
     """Chooses for a number of steps, each of one evaluation.
 
-    For few steps it takes a universal table, if there is one for the range, the number, the data's width and the model
-    (`Universal`, which has the options ``width`` and ``data_std``), and the grid is free. Else, by formula, what was
-    measured on the most alike range, for the next smaller number of steps in the table, or for wide data `_wide`; on a
-    grid that is given it chooses the method only.
+    Up to some forty steps it takes a universal table, if there is one for the range, the number, the data's width and
+    the model (`Universal`, which has the options ``width`` and ``data_std``), and the grid is free. Else, by formula,
+    what was measured on the most alike range, for the next smaller number of steps in the table, or for wide data
+    `_wide`; on a grid that is given it chooses the method only.
     """
 
     width: float | None = None
@@ -72,17 +72,17 @@ class Auto:
         if free and steps < BACK and schedule.half_logsnr(first) > schedule.half_logsnr(last):
             return _wide(True)._replace(steps=steps)
         found = self.formula(schedule, first, last, steps)
-        if not free or self.width is None or steps > MOST:
+        if not free or self.width is None:
             return found
         narrow = family(self.width / self.data_std) == NARROW
         least, why = math.ceil(ENOUGH * steps) if fewer and narrow else steps, list[str]()
-        for n in range(steps, least - 1, -1):
+        for n in range(min(steps, MOST), least - 1, -1):
             table = self.tables.found(schedule, first, last, n)
             if not isinstance(table, str):
                 name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {n} steps of its own"
                 return Choice(Solver(name, planner=self.tables), n)
             why.append(f"no universal table: {table}")
-        return found._replace(notes=(why[0],))
+        return found._replace(notes=tuple(why[:1]))
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
         """The exponential Adams method and the grid."""

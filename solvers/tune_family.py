@@ -15,23 +15,23 @@ USUAL = 8  # evaluations, where what goes with one over their number is 0
 
 
 class Shared(Numbers):
-    """Numbers that all budgets have in common.
+    """Numbers that all budgets have in common; their tables are consistent.
 
     q (size,) are coefficients of Legendre polynomials in the fraction of the run, each once as it is and once times
-    ``USUAL / n - 1``: of the logarithms of the steps, and of the corrections of the weights of the state and of the
-    newest `LAGS` answers, relative to that of the newest. lam: (n + 1,), as of `Numbers`. The size is that of all n.
+    ``USUAL / n - 1``: of the logarithms of the steps, and of the corrections of the weights of the `LAGS` answers
+    before the newest, in multiples of the newest one's weight. lam: (n + 1,), as of `Numbers`. The size is that of all
+    n.
     """
 
     def __init__(self, gauge: str, order: int, lam: Array) -> None:
-        super().__init__(gauge, order, lam)
-        rows, lag = self.rows.numpy(), (self.rows - self.columns).numpy() + 1  # of the state's weight: row + 1
-        newest = self.base.diagonal(1).abs()
-        state = self.columns == 0
-        self.basis *= (torch.where(state, 1.0, newest[self.rows]) / self.scale)[:, None, None]
+        super().__init__(gauge, order, lam, consistent=True)
+        lag = self.rows - self.columns + 1
+        few = lag <= LAGS
+        self.rows, self.columns, lag = self.rows[few], self.columns[few], lag[few].numpy()
+        self.scale = self.base.diagonal(1).abs()[self.rows]
         steps = _polynomials((np.arange(self.n) + 0.5) / self.n, 1, GRID, self.n)  # a constant changes no grid
-        within = _polynomials(np.arange(self.n) / (self.n - 1), 0, ROWS, self.n)[rows]
-        kinds = [state.numpy(), *((lag == k) & ~state.numpy() for k in range(LAGS))]
-        corrections = np.concatenate([within * kind[:, None] for kind in kinds], axis=1)
+        within = _polynomials(np.arange(self.n) / (self.n - 1), 0, ROWS, self.n)[self.rows.numpy()]
+        corrections = np.concatenate([within * (lag == k + 1)[:, None] for k in range(LAGS)], axis=1)
         logs = (steps - steps[-1])[:-1]  # the last one is what is left
         self.map = torch.block_diag(torch.from_numpy(logs), torch.from_numpy(corrections))
         self.size = self.map.shape[1]

@@ -1,25 +1,27 @@
 """Levenberg-Marquardt on the mean log error of the end states."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .tune_numbers import Numbers
 from .tune_run import Field, end_of, tangents_of
 
-FLOOR = 1e-4  # of the data's spread: errors below it count as none
+FLOOR = 1e-4  # of the data's spread
 TRIALS = 16  # of the damping, before a fit ends
 MEMORY = 1 << 28  # bytes of derivatives that are kept at once
 
 
 @dataclass(frozen=True)
 class Noises:
-    """Starts u and where they should end, (B, ...) float64 on the unit circle; unit: the data's spread."""
+    """Starts u and where they should end, (B, ...) float64 on the unit circle. unit: the data's spread. floor: errors
+    below it, in this unit, count as none."""
 
     u: torch.Tensor
     end: torch.Tensor
     unit: float
+    floor: float = FLOOR
 
     def __len__(self) -> int:
         return len(self.u)
@@ -29,10 +31,9 @@ class Noises:
         apart = (end - self.end).flatten(1).square().mean(1).sqrt() / self.unit
         return torch.nan_to_num(apart, nan=torch.inf, posinf=torch.inf)
 
-
-def loss(errors: torch.Tensor) -> float:
-    """The mean log error."""
-    return float(torch.log(errors + FLOOR).mean())
+    def loss(self, errors: torch.Tensor) -> float:
+        """The mean log error."""
+        return float(torch.log(errors + self.floor).mean())
 
 
 @dataclass
@@ -58,7 +59,7 @@ def fit(f: Field, tables: Sequence[Numbers], noises: Noises, *, forward: bool, d
 @torch.no_grad()
 def _loss(f: Field, tables: Sequence[Numbers], noises: Noises, q: torch.Tensor) -> float:
     ends = (end_of(f, noises.u, numbers(q).to(noises.u.device)) for numbers in tables)
-    return sum(loss(noises.errors(end)) for end in ends) / len(tables)
+    return sum(noises.loss(noises.errors(end)) for end in ends) / len(tables)
 
 
 @torch.no_grad()
@@ -88,9 +89,9 @@ def _normal(
     few = max(1, MEMORY // one)
     for u, end in zip(noises.u.split(few), noises.end.split(few), strict=True):
         found, moved = tangents_of(f, u, table, slopes, forward=forward, dtype=dtype)
-        part = Noises(u, end, noises.unit)
+        part = replace(noises, u=u, end=end)
         e = part.errors(found)
-        weight = (1 / (e * (e + FLOOR)).clamp_min(1e-12)).sqrt() / noises.unit
+        weight = (1 / (e * (e + noises.floor)).clamp_min(1e-12)).sqrt() / noises.unit
         weight = torch.where(torch.isfinite(moved.flatten(2)).all(2).all(0), weight, 0.0)
         shaped = weight.reshape(-1, *[1] * (u.dim() - 1))
         j, r = (moved * shaped).nan_to_num().flatten(1), ((found - end) * shaped).nan_to_num().flatten()

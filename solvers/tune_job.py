@@ -13,7 +13,7 @@ from .denoiser import Denoiser
 from .program import Program
 from .provenance import DENOISER, fingerprint
 from .tune_family import Shared
-from .tune_fit import Noises, fit, loss
+from .tune_fit import Noises, fit
 from .tune_numbers import Numbers
 from .tune_run import end_of, field, has_forward_mode
 from .tune_start import Start, best
@@ -53,7 +53,7 @@ class Fit:
         """Up to the iterate of this number, or where it ends: the errors of each."""
         for k, state in self.states:
             errors = torch.cat([self.errors(numbers, state.q) for numbers in self.tables])
-            if (found := loss(errors)) < self.best[0]:
+            if (found := self.test.loss(errors)) < self.best[0]:
                 self.best = found, k, state.q
             self.at = k
             yield errors

@@ -36,7 +36,8 @@ class Numbers:
     ``lam`` (n + 1,).
 
     together: how many calls are asked at once, see `known`. told: whether the lam that the model is told is free too,
-    of all calls but the first. follow: whether weights are computed anew on every grid, else once.
+    of all calls but the first. follow: whether weights are computed anew on every grid, else once. consistent: whether
+    the state keeps its weight and a row its sum, so that constant answers are kept.
     """
 
     def __init__(
@@ -61,12 +62,8 @@ class Numbers:
         self.frozen: torch.Tensor | None = None
         self.base = self._adams(torch.tensor(lam))
         self.frozen = None if follow else self.base
+        self.consistent = consistent
         self.scale = self.base.abs().clamp_min(LEAST)[self.rows, self.columns]
-        self.basis = torch.zeros(len(self.rows), self.n, self.n + 1, dtype=torch.float64)
-        each = torch.arange(len(self.rows))
-        self.basis[each, self.rows, self.columns] = self.scale
-        if consistent:
-            self.basis[each, self.rows, self.rows + 1] = -self.scale
 
     def weights(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """lam, told and weights as `Fitted` has them."""
@@ -76,7 +73,14 @@ class Numbers:
         lam = torch.cat([self.first, inner, self.last])
         corrections = q[self.grid : self.grid + len(self.rows)]
         moved = torch.cat([self.first, inner + q[self.size - self.told :]]) if self.told else lam[:-1]
-        return lam, moved, self._adams(lam) + torch.einsum("k,kij->ij", corrections, self.basis)
+        return lam, moved, self._adams(lam) + self._placed(self.scale * corrections)
+
+    def _placed(self, corrections: torch.Tensor) -> torch.Tensor:
+        """The corrections where they belong in (n, n + 1); a row's newest answer takes up what others add to a sum."""
+        places = self.rows * (self.n + 1) + self.columns
+        flat = corrections.new_zeros(self.n * (self.n + 1)).scatter_add(0, places, corrections)
+        placed = flat.reshape(self.n, self.n + 1)
+        return placed - torch.nn.functional.pad(torch.diag(placed.sum(1)), (1, 0)) if self.consistent else placed
 
     def __call__(self, q: torch.Tensor) -> Rows:
         lam, told, weights = self.weights(q)

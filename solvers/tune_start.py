@@ -14,7 +14,7 @@ from .grids import grid
 from .planners.checks import choice
 from .planners.multistep import Adams
 from .schedules.base import Schedule
-from .tune_fit import Noises, loss
+from .tune_fit import Noises
 from .tune_numbers import Numbers
 from .tune_run import end_of, field
 from .tune_table import GAUGES
@@ -98,7 +98,7 @@ def best(den: Denoiser, noises: Noises, candidates: list[tuple[Start, ...]]) -> 
     def score(start: Start) -> float:
         numbers = Numbers(start.gauge, start.order, start.lam, together=start.together)
         table = numbers(torch.zeros(numbers.size, dtype=torch.float64)).to(noises.u.device)
-        return loss(noises.errors(end_of(field(den, start.gauge), noises.u, table)))
+        return noises.loss(noises.errors(end_of(field(den, start.gauge), noises.u, table)))
 
     with torch.no_grad():
         scored = [(sum(map(score, starts)), starts) for starts in candidates]

@@ -47,18 +47,25 @@ class Fitted:
             told[0] = ends[0] if self.told is None or self.told[0] == self.lam[0] else told[0]
         alpha, sigma = np.asarray(sch.alpha(times)), np.asarray(sch.sigma(times))
         scale, unit = (sigma, alpha) if self.gauge == "x0" else (alpha, sigma)
-        pair = (1.0, 0.0) if self.gauge == "x0" else (0.0, 1.0)
+        pair, kept = (1.0, 0.0) if self.gauge == "x0" else (0.0, 1.0), self.kept
         calls = []
         for i in range(n):
             row = self.weights[i, : i + 2] * unit[i + 1]
             row[0] = self.weights[i, 0] * (scale[i + 1] / scale[i])
             state, *old, new = row
-            update = [pair[0] * new, pair[1] * new, state, *old]
-            store = [np.full_like(new, c) for c in (*pair, *[0.0] * (i + 1))]
-            reads, writes = (STATE, *range(1, i + 1)), (STATE, i + 1) if i < n - 1 else (STATE,)
+            update = [pair[0] * new, pair[1] * new, state, *old[max(i - kept, 0) :]]
+            store = [np.full_like(new, c) for c in (*pair, *[0.0] * (len(update) - 2))]
+            slots = [1 + j % kept for j in range(max(i - kept, 0), i)]
+            reads, writes = (STATE, *slots), (STATE, 1 + i % kept) if i < n - 1 else (STATE,)
             matrix = np.array([update, store][: len(writes)])
             calls.append(Call(float(told[i]), reads, writes, matrix, node=i + 1))
         return Program(name, 0, tuple(map(float, times)), tuple(calls), **fields)
+
+    @property
+    def kept(self) -> int:
+        """How many older answers a row may need."""
+        used = self.weights[:, 1:].reshape(len(self), len(self), -1).any(-1)
+        return max((i - j for i, j in np.argwhere(used)), default=0) or 1
 
     @property
     def defect(self) -> float:

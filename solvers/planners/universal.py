@@ -19,6 +19,7 @@ from ..arrays import Array
 from ..program import Program
 from ..provenance import WIDEST
 from ..schedules.base import Schedule
+from ..tune_family import Shared
 from ..tune_numbers import adams_weights
 from ..tune_table import Fitted
 from .checks import number
@@ -31,13 +32,14 @@ SPANS = {  # lam at the ends of what people run
     "sd0": (-math.log(14.6), math.inf),
     "flow": (-math.inf, math.inf),
 }
-# Standard deviations of the data's widest direction. Between two families the wider one serves: a table loses most on
-# data that are wider than its own.
+# Standard deviations of the widest directions of the data that tables are fitted to, and up to where they serve: a
+# table loses most on data that are wider than its own.
 WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0)}
+SERVED = {"narrow": 4.0, "wide": 30.0}
 NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has classifier-free guidance
 UNKNOWN = 10.0  # the width of data of which nothing is known
+RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
-BEYOND = 30.0  # the width where the wide tables end
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FOLDER = Path(__file__).parents[1] / "data" / "universal"
 
@@ -84,7 +86,7 @@ class Universal:
         low, high = (float(schedule.half_logsnr(t)) + shift for t in ends)
         table = moved(table, order, low, high)
         shifted = replace(table, lam=table.lam - shift)
-        wide = {WIDEST: min(self.data_std * WIDTHS.get(told["width"], WIDTHS[NARROW])[1], 1e6)}
+        wide = {WIDEST: min(self.data_std * SERVED.get(told["width"], SERVED[NARROW]), 1e6)}
         return shifted.program(schedule, "universal", ends=ends, provenance={**told, **wide})
 
     def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Table | str":
@@ -99,7 +101,7 @@ class Universal:
         wide = (self.width or UNKNOWN * self.data_std) / self.data_std
         kind = family(wide)
         if kind is None:
-            return f"a widest direction of {wide:.3g} is beyond {BEYOND:g}"
+            return f"a widest direction of {wide:.3g} is beyond {max(SERVED.values()):g}"
         if self.guided:
             if kind != NARROW:
                 return f"none was made for guided models of wide data (here {wide:.3g})"
@@ -110,7 +112,7 @@ class Universal:
 
 def family(width: float) -> str | None:
     """The family of tables for data of this width, if there is one."""
-    return next((kind for kind, (_, most) in WIDTHS.items() if width <= most), "wide" if width <= BEYOND else None)
+    return next((kind for kind, most in SERVED.items() if width <= most), None)
 
 
 def typical_width(event: tuple[int, ...]) -> float:
@@ -140,19 +142,37 @@ def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
     return Fitted(table.gauge, lam, after + corrections)
 
 
-def file_name(span: str, width: str, nfe: int) -> str:
-    return f"{span}-{width}-{nfe}.json"
+def equal(span: str, kind: str, n: int) -> Array:
+    """Equal steps in lam (n + 1,), what a fit begins with. Next to an infinite end they begin where data of the widest
+    direction still are noise."""
+    ends = np.array(SPANS[span])
+    low, high = (
+        ends if np.isfinite(ends).all() else np.clip(ends, -1.5 - math.log(WIDTHS.get(kind, WIDTHS[NARROW])[1]), 4)
+    )
+    lam = np.linspace(low, high, n + 1)
+    lam[[0, -1]] = ends
+    return lam
 
 
 @cache
-def load(span: str, width: str, nfe: int) -> Table | None:
+def load(span: str, kind: str, n: int) -> Table | None:
     """A table of the package, the order of the Adams method that it corrects, and its provenance; None if there is
-    none."""
-    path = resources.files("logsnr.solvers").joinpath("data", "universal", file_name(span, width, nfe))
-    if not path.is_file():
-        return None
-    data = json.loads(path.read_text())
-    weights = np.zeros((nfe, nfe + 1))
-    for i, row in enumerate(data["weights"]):
-        weights[i, : i + 2] = row
-    return Fitted(data["gauge"], np.array(data["lam"]), weights), data["order"], data["provenance"] | {"width": width}
+    none. A file holds the table of one number of evaluations, or the numbers that a range of them has in common."""
+    files = resources.files("logsnr.solvers").joinpath("data", "universal")
+    if (own := files.joinpath(f"{span}-{kind}-{n}.json")).is_file():
+        data = json.loads(own.read_text())
+        weights = np.zeros((n, n + 1))
+        for i, row in enumerate(data["weights"]):
+            weights[i, : i + 2] = row
+        table = Fitted(data["gauge"], np.array(data["lam"]), weights)
+    else:
+        shared = (files.joinpath(f"{span}-{kind}-{a}-{b}.json") for a, b in RANGES if a <= n <= b)
+        if (found := next((file for file in shared if file.is_file()), None)) is None:
+            return None
+        data = json.loads(found.read_text())
+        numbers = Shared(data["gauge"], data["order"], equal(span, kind, n))
+        table = numbers.fitted(torch.tensor(data["numbers"], dtype=torch.float64))
+        at = min(range(len(data["budgets"])), key=lambda k: abs(data["budgets"][k] - n))
+        told = {name: value[at] if isinstance(value, list) else value for name, value in data["provenance"].items()}
+        data["provenance"] = told | {"fitted to evaluations": ", ".join(map(str, data["budgets"]))}
+    return table, data["order"], data["provenance"] | {"width": kind}

@@ -47,11 +47,11 @@ def test_a_budget_is_used_up(sch: logsnr.Schedule, nfe: int) -> None:
 def test_it_is_the_default_and_the_method_that_it_names() -> None:
     """Without a solver; the same numbers as by its name and grid."""
     den, x = denoiser(logsnr.VPLinear()), torch.randn(4, 3, dtype=torch.float64)
-    found = logsnr.solve(den, x, nfe=30)
-    method, steps, grid, options, _ = Auto().choose(den.schedule, 1.0, 1e-3, 30)
+    found = logsnr.solve(den, x, nfe=60)
+    method, steps, grid, options, _ = Auto().choose(den.schedule, 1.0, 1e-3, 60)
     again = logsnr.solve(den, x, solver=method, steps=steps, grid=grid, grid_options=options)
     assert torch.equal(found.x, again.x)
-    assert torch.equal(found.x, logsnr.sample(den, x, solver="auto", steps=30))
+    assert torch.equal(found.x, logsnr.sample(den, x, solver="auto", steps=60))
     few = logsnr.solve(den, x, nfe=10)
     table = logsnr.solve(den, x, solver="universal", steps=10)
     assert few.program
@@ -78,8 +78,9 @@ def test_the_data_say_which_table_serves() -> None:
         assert wide.provenance["width"] == "wide"
     assert any("beyond 30" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)
-    assert "order=3, corrector=False) on karras()" in program(23, width=10.0).name
-    assert "order=3, corrector=True) on karras()" in program(24, width=10.0).name == program(24, width=1e3).name
+    assert "order=3, corrector=True) on karras()" in program(41, width=10.0).name == program(41, width=1e3).name
+    for steps, corrector in ((23, False), (24, True)):
+        assert f"order=3, corrector={corrector})" in Auto(10.0).formula(sch, 1.0, 1e-3, steps).solver.name
     guided = logsnr.Denoiser(
         lambda x, t, y: den.model(x, t) + y, sch, "x0", conditions={"y": torch.zeros(2, 1)},
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),

@@ -74,6 +74,22 @@ def test_weights_that_do_not_follow_the_grid_fail_the_bar() -> None:
         assert fitted_median(follow=False) < bar
 
 
+def test_adam_fails_the_bar() -> None:
+    """The same numbers by steps along the gradient, and more of them than Levenberg-Marquardt has iterations."""
+    lam = np.asarray(SCH.half_logsnr(logsnr.grid(SCH, 4)))
+    numbers, f = Numbers("eps", 2, lam), field(DEN, "eps")
+    noises, other = (Noises(noise(n, s), answers(n, s), 1.0) for n, s in ((96, 0), (200, 1)))
+    q = torch.zeros(numbers.size, dtype=torch.float64, requires_grad=True)
+    adam = torch.optim.Adam([q], lr=0.02)
+    for _ in range(10 * STEPS):
+        adam.zero_grad()
+        torch.log(noises.errors(end_of(f, noises.u, numbers(q))) + noises.floor).mean().backward()
+        adam.step()
+    found = other.errors(end_of(f, other.u, numbers(q.detach()))).median()
+    bar = FALL * median(Adams("eps", 2).plan(SCH, logsnr.grid(SCH, 4)))
+    assert bar < found < 10 * bar  # it does bring something
+
+
 def test_told_times_repair_a_network_that_misreads_them() -> None:
     """It takes every time for a tenth more than it is. That doubles the error of a table fitted to the right network;
     a table whose told times are fitted to the right ends has none of the loss."""

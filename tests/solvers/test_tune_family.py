@@ -66,19 +66,25 @@ def test_no_numbers_are_the_adams_method(gauge: str) -> None:
 
 
 def test_corrections_are_functions_of_the_fraction_of_the_run() -> None:
-    """At the first and the last step they are those of every budget, but for what goes with one over it, and that is
-    nothing at 8 evaluations."""
+    """At the last step they are those of every budget, but for what goes with one over it, and that is nothing at 8
+    evaluations."""
     maps = {n: Shared("x0", 2, np.linspace(-3.0, 4.0, n + 1)) for n in (5, 8, 15)}
-    rows = {}
-    for n, numbers in maps.items():
-        state = numbers.map[numbers.grid :][numbers.columns == 0]  # (n, size): of the state's weight at each step
-        rows[n] = state[[0, -1]]
-        assert state.shape[0] == n
+    rows = {n: numbers.map[-1] for n, numbers in maps.items()}  # of the answer before the newest
     kept, scaled = slice(10, 15), slice(15, 20)  # after the grid's 10: degrees 0 to 4, and those times 8 / n - 1
     for n in (5, 15):
-        torch.testing.assert_close(rows[n][:, kept], rows[8][:, kept])
-        torch.testing.assert_close(rows[n][:, scaled], (8 / n - 1) * rows[8][:, kept])
-    assert not rows[8][:, scaled].any()
+        torch.testing.assert_close(rows[n][kept], rows[8][kept])
+        torch.testing.assert_close(rows[n][scaled], (8 / n - 1) * rows[8][kept])
+    assert not rows[8][scaled].any()
+
+
+def test_tables_are_consistent_and_look_back_three_steps() -> None:
+    numbers = Shared("eps", 3, np.linspace(-2.9, 3.9, 11))
+    q = torch.linspace(-0.1, 0.1, numbers.size, dtype=F64)
+    table = numbers.fitted(q)
+    assert table.defect < 1e-12
+    np.testing.assert_array_equal(table.weights[:, 0], 1)
+    assert table.kept == 3
+    assert max(len(call.reads) for call in table.program(SCH, "shared").calls) == 1 + 3
 
 
 def test_some_of_many_budgets() -> None:
