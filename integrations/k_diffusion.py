@@ -4,7 +4,7 @@
 
 ``model(x, sigma * ones(B), **extra_args)`` is the denoised data, x = x0 + sigma eps; ``sigmas`` (n + 1,) decrease, and
 the last may be 0. ``sample_NAME`` exists for every solver here, with ``_`` for ``-``, and for the names of ComfyUI and
-k-diffusion, which mean the nearest solver here (`logsnr.solvers.names_elsewhere`).
+k-diffusion, which mean their formulas (`comfy_names`), or else the nearest solver here.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,13 @@ from ..solvers.arrays import Array
 from ..solvers.call import NoiseKey
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.execution import Stepper
-from ..solvers.names_elsewhere import ELSEWHERE
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import EDM, FlowMatching
+from .comfy_names import IN_SIGMA, MEANINGS, NEAREST, both_answers, is_flow, moved, noisy_window
 
 Sampler = Callable[..., torch.Tensor]
 
-# The formulas that k-diffusion and ComfyUI have under these names, where others here have them, see `solver`.
-PUBLISHED: dict[str, bool | str] = {
-    "dpmpp_2m": True, "dpmpp_2m_sde": True, "dpmpp_3m_sde": True, "uni_pc": "bh1", "uni_pc_bh2": "bh2",
-}  # fmt: skip
-SOLVER_TYPES = {"midpoint": True, "heun": False}  # as k-diffusion calls the two of dpmpp_2m_sde
 PREFIX = "logsnr_"  # of the names in ComfyUI's lists
 NOISE, CHURN = ("noise_sampler", "s_noise", "seed"), ("s_churn", "s_tmin", "s_tmax")
 ENDS = 1e-4  # relative difference of sigmas that are the same
@@ -85,16 +80,30 @@ def _sample(
     levels = _levels(sigmas)
     if len(levels) < 2:
         return x
+    means = MEANINGS.get(name) if isinstance(name, str) else None
     method, noise = _method(name, options)
-    noisy = isinstance(method, Solver) and method.stochastic
-    sch = _schedule(levels, is_flow(model) and (space == "logsnr" or noisy))
+    own = isinstance(method, Solver) and (method.stochastic or (means is not None and means.own))
+    flow = is_flow(model) and (space == "logsnr" or (own and name not in IN_SIGMA))
+    if means is not None:
+        levels = moved(levels, means, model, flow)
+        method, noise = _method(name, options, flow)
+    sch = _schedule(levels, flow)
+    if means is not None and means.window and "tau" not in options:
+        window = noisy_window(model, sch, levels)
+        method = method if window is None else _method(name, {**options, "tau": window})[0]
     program = _program(method, sch, levels)
     stepper = Stepper(program, sch, "x0", x, dtype=x.dtype, x0=False, **_noise(program, noise, extra))
-    ones, begins = x.new_ones(x.shape[0]), True
+    both = both_answers(model, extra) if means is not None and means.guided else None
+    ones, begins, other = x.new_ones(x.shape[0]), True, None
     with torch.no_grad():
         while not stepper.done:
             sigma = stepper.t
-            denoised = model(stepper.x, ones * sigma, **extra)
+            if both is not None and stepper.n % 2:  # the same state again, for the answer without guidance
+                denoised = other
+            elif both is not None:
+                denoised, other = both(stepper.x, ones * sigma)
+            else:
+                denoised = model(stepper.x, ones * sigma, **extra)
             if begins and callback is not None:
                 at = x.new_tensor(sigma)
                 told = {"x": stepper.x, "i": stepper.node, "sigma": at, "sigma_hat": at, "denoised": denoised}
@@ -156,11 +165,18 @@ def _noise(program: Program, given: dict[str, Any], extra: dict[str, Any]) -> di
     return {"noise": noise}
 
 
-def _method(name: str | Solver | Program, options: dict[str, Any]) -> tuple[Solver | Program, dict[str, Any]]:
+def _method(
+    name: str | Solver | Program, options: dict[str, Any], flow: bool = False
+) -> tuple[Solver | Program, dict[str, Any]]:
     """What ``name`` means with its options, and those that are left, of noise. ValueError for what does not fit."""
     options = dict(options)
     own = not isinstance(name, str) or name in solver_names()
-    here: Any = name if own else _comfy_names().get(str(name)) or str(name).replace("_", "-")
+    means = None if own or options.get("compat", True) is not True else MEANINGS.get(str(name))
+    if means is not None:
+        options.pop("compat", None)
+        means.options(options)
+    nearest = name if own else NEAREST.get(str(name)) or str(name).replace("_", "-")
+    here: Any = nearest if means is None else (means.flow if flow and means.flow else means.solver)
     found = None if isinstance(here, Program) else solver(here)
     noise = {k: options.pop(k) for k in (*NOISE, *CHURN) if k in options and (not found or k not in found.options)}
     if noise.get("s_churn"):
@@ -169,28 +185,7 @@ def _method(name: str | Solver | Program, options: dict[str, Any]) -> tuple[Solv
         if options:
             raise ValueError(f"{', '.join(options)}: a program has no options, they are in its numbers")
         return here, noise
-    if found.name == "sde-dpmpp-2m" and "solver_type" in options:
-        kind = options.pop("solver_type")
-        if kind not in SOLVER_TYPES:
-            raise ValueError(f"solver_type = {kind!r} is not one of {', '.join(map(repr, SOLVER_TYPES))}")
-        options["compat"] = SOLVER_TYPES[kind]
-    elif not own and name in PUBLISHED:
-        options.setdefault("compat", PUBLISHED[str(name)])
     return solver(here, **options), noise
-
-
-def is_flow(model: Any) -> bool:
-    """Whether a model of ComfyUI is one of x = (1 - sigma) x0 + sigma eps: its model_sampling has a base CONST."""
-    for _ in range(4):
-        sampling = getattr(model, "model_sampling", None)
-        if sampling is not None:
-            return any(base.__name__ == "CONST" for base in type(sampling).__mro__)
-        model = getattr(model, "inner_model", None)
-    return False
-
-
-def _comfy_names() -> dict[str, str]:
-    return {other: name for name, others in ELSEWHERE["ComfyUI"].items() for other in others}
 
 
 def _attribute(name: Any) -> str:
@@ -218,7 +213,7 @@ def sample_dpm_fast(
 def sample_function_names() -> list[str]:
     """All names for which ``sample_NAME`` exists, of solvers that take a list of sigmas."""
     own = [_attribute(name) for name in solver_names() if solver(name).planner is not None]
-    return sorted({*own, *_comfy_names()})
+    return sorted({*own, *NEAREST, *MEANINGS})
 
 
 def register_comfyui() -> list[str]:
@@ -251,5 +246,5 @@ def __getattr__(attribute: str) -> Sampler:
     name = attribute.removeprefix("sample_")
     if attribute != name and name in sample_function_names():
         own = {_attribute(known): known for known in solver_names()}
-        return sampler(own.get(name, name) if name not in _comfy_names() else name)
+        return sampler(own.get(name, name) if name not in NEAREST else name)
     raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -29,6 +29,9 @@ COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as 
     "sde-dpmpp-2m": {"midpoint": "simplified"},
     "sde-dpmpp-3m": {"published": "halved"},
     **{f"unipc-{p}": {"bh2": "bh2", "bh1": "bh1"} for p in (1, 2, 3, 4)},
+    **{f"deis-{p}": {"comfyui": "sum-in-time"} for p in (2, 3, 4)},
+    **{f"deis-rho-{p}": {"comfyui": "variable-steps"} for p in (3, 4)},
+    **{f"er-sde-{p}": {"comfyui": "sum-in-rho"} for p in (2, 3)},
 }
 
 
@@ -52,7 +55,8 @@ def solver(name: str | Solver | Planner, *, compat: bool | str = False, **option
              "sde-dpmpp-2m" the published simplification of the weights, for "dpmpp-3m" and "sde-dpmpp-3m" the second
              difference that is off by a factor 2 everywhere (order 2 instead of 3; "taylor" of the former begins with
              exact weights, as the authors' option of that name does), for "unipc-1" to "unipc-4" "bh2"
-             or "bh1". True is the first of several.
+             or "bh1"; "comfyui" of "deis-2" to "deis-4" and of "er-sde-2" and "er-sde-3" is the sum that ComfyUI has in
+             the place of an integral, of "deis-rho-3" and "deis-rho-4" its ipndm_v. True is the first of several.
     options: settings that the solver has, `Solver.options`, such as ``eta`` of the solvers of SDEs: a number >= 0, a
              function of lam (float64 arrays in, arrays out), or a `logsnr.solvers.Window`. Raises ValueError for
              options that it does not have and values that they cannot take.

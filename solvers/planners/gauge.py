@@ -184,6 +184,15 @@ def chunks(steps: int, numbers: int) -> list[slice]:
     return [slice(n, n + size) for n in range(0, steps, size)]
 
 
+def usable_history(u: Array, depth: int) -> Array:
+    """How many past values each step may interpolate: u is infinite only at the ends of a schedule."""
+    finite = np.isfinite(u)
+    count = np.zeros(len(u) - 1, dtype=int)
+    for n in range(1, len(u) - 1):
+        count[n] = min(count[n - 1] + 1, depth) if finite[n - 1] and finite[n] else 0
+    return count
+
+
 def table(rows: list[list[Any]], event: tuple[int, ...]) -> Array:
     """A call's matrix from rows of numbers and, where a gauge has an ``event``, arrays of that shape."""
     return np.array([[np.broadcast_to(entry, event) for entry in row] for row in rows] if event else rows)

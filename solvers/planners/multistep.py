@@ -17,7 +17,7 @@ from ..call import ONE, STATE, Call, NoiseKey
 from ..program import Program
 from ..schedules.base import Schedule
 from .checks import choice, count, flag
-from .gauge import table
+from .gauge import table, usable_history
 from .gauges import X0, Gauge, Nodes, Variable, as_gauge
 from .quadrature import lagrange, powers
 from .shipped import PSEUDO, SHIPPED, equal_weights, pseudo_weights, shipped_weights
@@ -26,6 +26,7 @@ from .stochasticity import NONE, Stochasticity, stochasticity
 from .tableaux import STARTERS, Tableau
 
 Startup = Literal["ramp", "single-step"]
+Closing = Literal["whole", "ramp", "ramp-both"]
 Steps = np.ndarray[Any, np.dtype[np.intp]]
 
 
@@ -55,6 +56,9 @@ class Adams:
                order 2), "bh1" and "bh2" (UniPC), "equal" (the weights of equal steps on any grid, iPNDM: order 2 where
                steps change smoothly, 1 where they do not). "pseudo" and "pseudo-corrector": the pseudo-order of
                DPM-Solver-v3, in both formulas or in the corrector, which has order 2 then if of more than two values.
+               "sum-in-time", "sum-in-rho", "variable-steps": ComfyUI's deis, er_sde and ipndm_v.
+    closing:   "whole", or "ramp": the last steps take no more values than there are steps left, which caps the global
+               order at 2 (``lower_order_final``); in "ramp-both" the corrector neither. DDIM's step to 0 is none.
 
     Raises ValueError, naming the field, for values that it cannot take.
     """
@@ -68,6 +72,7 @@ class Adams:
     moments: str = "exact"
     pece: bool = False
     starter: Tableau | None = None
+    closing: Closing = "whole"
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -77,12 +82,15 @@ class Adams:
         choice("variable", self.variable, get_args(Variable))
         flag("corrector", self.corrector)
         check_startup(self.startup)
+        choice("closing", self.closing, get_args(Closing))
         choice("moments", self.moments, ("exact", *SHIPPED, *PSEUDO))
         shipped = SHIPPED.get(self.moments)
         if shipped and shipped.values not in (None, self.order * (not self.corrector)):
             raise ValueError(
                 f"moments = {self.moments!r} is a formula of order {SHIPPED[self.moments].values} without corrector"
             )
+        if shipped and shipped.weights and (self.corrector or self.order > shipped.up_to):
+            raise ValueError(f"moments = {self.moments!r} is for at most {shipped.up_to} values and no corrector")
         flag("pece", self.pece)
         if self.pece and not self.corrector:
             raise ValueError("pece = True evaluates at corrected states: it needs corrector = True")
@@ -105,6 +113,7 @@ class Adams:
         most = SHIPPED[self.moments].most if self.moments in SHIPPED else 64
         if self.moments == "pseudo" or (self.moments in PSEUDO and self.corrector):
             most = 2
+        most = min(most, 2 if self.closing != "whole" else most)
         return weak(min(self.depth + 1, most), self.eta)
 
     @property
@@ -130,13 +139,15 @@ class _Table:
         self.u = gauge.variable(adams.variable, at)
         s, t = at[:-1], at[1:]
         self.ddim = gauge.breaks(sch, s, t)
-        past = np.minimum(_usable_history(self.u, self.depth), adams.order - 1)
+        past = np.minimum(usable_history(self.u, self.depth), adams.order - 1)
         self.staged = ~self.ddim & (past < adams.order - 1) & (adams.startup == "single-step")
         whole = ~self.ddim & ~self.staged
-        groups = [np.flatnonzero(whole & (past == k)) for k in range(adams.order)]
-        self.predicted = _joined(self._weights(steps, k) for k, steps in enumerate(groups))
-        corrected = (self._weights(steps, k + 1, ahead=1) for k, steps in enumerate(groups) if adams.corrector)
-        self.corrected = _joined(corrected)
+        left = np.cumsum(~self.ddim[::-1])[::-1] if adams.closing != "whole" else past + 2  # steps, with this one
+        after = np.minimum(past, left - 1) + 1 if adams.closing != "ramp-both" else np.minimum(past + 1, left - 1)
+        past = np.minimum(past, left - 1)
+        self.predicted = _joined(self._weights(np.flatnonzero(whole & (past == k)), k) for k in range(adams.order))
+        steps = [np.flatnonzero(whole & (after == k)) for k in range((adams.order + 1) * adams.corrector)]
+        self.corrected = _joined(self._weights(some, k, ahead=1) for k, some in enumerate(steps))
         self.columns = gauge.columns(sch, at.t)
         self.ratio, self.offset = gauge.ratio(s, t), gauge.offset(s, t)
         self.std = gauge.std(sch, s, t) if gauge.eta else np.zeros(len(s.t))
@@ -180,6 +191,7 @@ class _Table:
         noise = [self.std[n]] * len(noises)
         p, c = self.predicted[n], self.corrected[n]
         predicted, slots = 1 + self.depth, [self._slot(n - j) for j in range(len(p))]
+        c = _padded(c, len(p) + 1)
         update = [*(p[0] * self.columns[n]), self.ratio[n], *p[1:], *noise]
         store = [*self.columns[n]] + [0.0] * (len(update) - 2)
         corrected = [*(c[0] * self.columns[n + 1]), self.ratio[n], *c[1:], *noise]
@@ -196,7 +208,7 @@ class _Table:
         if self.adams.pece or n - 1 not in self.corrected:
             return w
         before = self.predicted[n - 1]
-        change = self.corrected[n - 1] - np.concatenate([np.zeros_like(before[:1]), before])
+        change = _padded(self.corrected[n - 1], len(before) + 1) - np.concatenate([np.zeros_like(before[:1]), before])
         size = max(len(w), len(change))
         return _padded(w, size) + self.ratio[n] * _padded(change, size)
 
@@ -209,6 +221,9 @@ class _Table:
         n + ahead."""
         if not len(steps):
             return {}
+        shipped = SHIPPED.get(self.adams.moments)
+        if past and shipped and shipped.weights:
+            return dict(zip(steps.tolist(), shipped.weights(self.gauge, self.at, steps, past), strict=True))
         u, s, t = self.u, self.at[steps], self.at[steps + 1]
         total = self.gauge.total(s, t)[:, None]
         if past:
@@ -233,15 +248,6 @@ class _Table:
         moments = gauge.integrate(adams.variable, self.sch, s, t, powers(length, past))
         kernel = gauge.rate(np.zeros((len(length), 1)), t)[:, 0] * (gauge.path(t) - gauge.path(s))
         return shipped_weights(change(moments, kernel), nodes / length[:, None])
-
-
-def _usable_history(u: Array, depth: int) -> Array:
-    """How many past values each step may interpolate: u is infinite only at the ends of a schedule."""
-    finite = np.isfinite(u)
-    count = np.zeros(len(u) - 1, dtype=int)
-    for n in range(1, len(u) - 1):
-        count[n] = min(count[n - 1] + 1, depth) if finite[n - 1] and finite[n] else 0
-    return count
 
 
 def _padded(weights: Array, size: int) -> Array:

@@ -15,6 +15,12 @@ from logsnr.integrations import k_diffusion  # noqa: E402
 pytestmark = pytest.mark.slow
 
 KINDS = ("EPS", "V_PREDICTION", "EDM", "FLOW")
+ODE = ("euler", "heun", "dpm_2", "dpmpp_2m", "lms", "ipndm", "ipndm_v", "deis", "heunpp2", "uni_pc", "uni_pc_bh2")
+CFG_PP = ("euler_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp", "gradient_estimation_cfg_pp")
+NOISY = (
+    "euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "er_sde", "seeds_2", "seeds_3", "sa_solver",
+    "sa_solver_pece", "euler_ancestral_cfg_pp", "res_multistep_ancestral", "dpmpp_2s_ancestral_cfg_pp",
+)  # fmt: skip
 
 
 class Network(torch.nn.Module):
@@ -46,7 +52,14 @@ def model(kind: str) -> Any:
     return model_patcher.ModelPatcher(base, cpu, cpu)
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "dpm_2", "dpmpp_2m", "lms"])
+def path(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    """Increments of one path over sigma, of standard deviation about 1."""
+    at = torch.linspace(0, 9, 2 * 4 * 64).reshape(2, 4, 8, 8)
+    ends = [torch.sin(3 * at + 4 * float(u) ** 0.5) for u in (s, t)]
+    return (ends[0] - ends[1]) / abs(float(s) - float(t)) ** 0.5
+
+
+@pytest.mark.parametrize("name", [*ODE, *CFG_PP, *NOISY])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_images_with_masks_and_guidance(kind: str, name: str) -> None:
     patcher = model(kind)
@@ -56,13 +69,23 @@ def test_the_same_images_with_masks_and_guidance(kind: str, name: str) -> None:
     sigmas = samplers.calculate_sigmas(patcher.model.model_sampling, "simple", 8)
     for levels, start, where in ((sigmas, 0 * latent, None), (sigmas, latent, mask), (sigmas[3:], latent, None)):
         ends, seen = [], []
-        for function in (samplers.ksampler(name), samplers.KSAMPLER(k_diffusion.sampler(name), {}, {})):
+        more: dict[str, Any] = {"noise_sampler": path} if name in NOISY else {}
+        theirs = samplers.ksampler(name, more) if more else samplers.sampler_object(name)
+        for function in (theirs, samplers.KSAMPLER(k_diffusion.sampler(name), more, {})):
             told: list[tuple[int, torch.Tensor]] = []
             watch = lambda i, x0, x, n, told=told: told.append((i, x0.clone()))  # noqa: E731
             given = {"noise_mask": where, "callback": watch, "disable_pbar": True, "seed": 3}
-            ends.append(sample.sample_custom(patcher, noise, 5.0, function, levels, positive, negative, start, **given))
+            ends.append(
+                sample.sample_custom(patcher, noise, 5.0, function, levels.clone(), positive, negative, start, **given)
+            )
             seen.append(told)
-        assert (ends[0] - ends[1]).abs().max() < 1e-5 * ends[0].abs().max()
+        if kind == "FLOW" and name.startswith("uni_pc"):
+            ends[0] *= 1 - 1e-3  # it writes its last sigma, 0.001, into the caller's list, who divides by 1 - sigma
+        rounding = 2e-4 if name.startswith("uni_pc") else 1e-5  # 1 - alpha^2 of UniPC loses digits in fp32 at the end
+        off = float((ends[0] - ends[1]).abs().max() / ends[0].abs().max())
+        assert off < rounding
+        if name in ("uni_pc", "uni_pc_bh2", "sa_solver_pece"):
+            continue  # these tell of other states of a step
         for (i, x0), (j, other) in zip(*seen, strict=True):
             assert i == j
             assert (x0 - other).abs().max() < 1e-4 * x0.abs().max()

@@ -132,7 +132,7 @@ def test_flow_models() -> None:
     den = logsnr.Denoiser(flow, logsnr.FlowMatching(), "x0")
     torch.testing.assert_close(ours, logsnr.sample(den, x, solver="dpmpp-2m", grid=sigmas.numpy()))
     assert not torch.allclose(ours, by_sigma)
-    noisy = k_diffusion.sample_euler_ancestral(flow, x, sigmas, seed=3)
+    noisy = k_diffusion.sampler("euler-a")(flow, x, sigmas, seed=3)
     torch.testing.assert_close(noisy, logsnr.sample(den, x, solver="euler-a", grid=sigmas.numpy(), seed=3))
     with pytest.raises(ValueError, match="at most 1"):
         k_diffusion.sampler("ddim", space="logsnr")(flow, x, [2.0, 1.0])
@@ -159,7 +159,8 @@ def test_dpm_fast() -> None:
 
 
 def test_all_names_run() -> None:
-    for name in set(k_diffusion.sample_function_names()) - {"dpm_fast"}:
+    names = {name for name in k_diffusion.sample_function_names() if not name.endswith("cfg_pp")} - {"dpm_fast"}
+    for name in names:
         end = getattr(k_diffusion, f"sample_{name}")(model, X[:2], SIGMAS[:4], None, None, True, seed=0)
         assert torch.isfinite(end).all(), name
 

@@ -38,9 +38,13 @@ def test_published_formulas() -> None:
         torch.testing.assert_close(found, x, rtol=1e-9, atol=1e-9)
         by_name = k_diffusion.sampler("dpmpp_2m_sde" if kind == "midpoint" else "dpmpp_2m_sde_heun")
         assert torch.equal(by_name(model, X, SIGMAS, noise_sampler=noise), found)
-    for name, compat in (("dpmpp_3m_sde", True), ("uni_pc", "bh1"), ("uni_pc_bh2", "bh2")):
-        here = k_diffusion.sampler({"dpmpp_3m_sde": "sde-dpmpp-3m"}.get(name, "unipc-3"), compat=compat)
-        other = k_diffusion.sampler(name, compat=False)
+    for name, own, compat in (
+        ("dpmpp_3m_sde", "sde-dpmpp-3m", True),
+        ("deis", "deis-3", "comfyui"),
+        ("er_sde", "er-sde-3", "comfyui"),
+        ("ipndm_v", "deis-rho-4", "comfyui"),
+    ):
+        here, other = k_diffusion.sampler(own, compat=compat), k_diffusion.sampler(name, compat=False)
         ends = [f(model, X, SIGMAS, noise_sampler=noise) for f in (k_diffusion.sampler(name), here, other)]
         assert torch.equal(ends[0], ends[1])
         assert not torch.allclose(ends[0], ends[2])
