@@ -101,7 +101,7 @@ def generated() -> dict[str, str]:
         pages[f"{name.lower()}.md"] = (ROOT / f"{name}.md").read_text().replace("](docs/", "](")
     cff = (ROOT / "CITATION.cff").read_text()
     pages["citation.md"] = f"# Citation\n\nCite the software as `CITATION.cff` says:\n\n```yaml\n{cff}```\n"
-    parts = ["# Examples", "Each is a file of `examples/`, and a test runs it."]
+    parts = ["# Examples", "Each is a file of `examples/`, and a test runs it. With pictures: [gallery](gallery.md)."]
     for path in sorted((ROOT / "examples").glob("*.py")):
         parts.append(f"## {path.name}\n\n```python\n{path.read_text()}```")
     return pages | {"examples.md": "\n\n".join(parts)}

@@ -92,3 +92,6 @@ def test_docstrings_become_lists() -> None:
 def test_pictures_are_small() -> None:
     for path in Path(DOCS / "figures").iterdir():
         assert path.stat().st_size < 150_000, path.name
+    sizes = [path.stat().st_size for path in (DOCS / "figures" / "gallery").iterdir()]
+    assert max(sizes) < 60_000
+    assert sum(sizes) < 400_000
