@@ -31,8 +31,8 @@ PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
-BUDGETS = "4", "5", "6", *(f"{least}-{most}" for least, most in RANGES)
-FLOORS = {4: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
+BUDGETS = "3", "4", "5", "6", *(f"{least}-{most}" for least, most in RANGES)
+FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
 # Wide data are images, which networks know: their tables are fitted to networks' errors too, and are consistent.
 # Guidance between two classes of one component each bends the flow most: a third of the guided problems are such pairs.
 KINDS = {

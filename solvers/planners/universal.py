@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 
 from ..arrays import Array
+from ..call import STATE, Call
 from ..program import Program
 from ..provenance import WIDEST
 from ..schedules.base import Schedule
@@ -29,9 +30,10 @@ SPANS = {  # lam at the ends of what people run
     "edm": (-math.log(80.0), -math.log(0.002)),
     "vp": (-math.log(152.0), -math.log(0.0105)),
     "sd": (-math.log(14.6), -math.log(0.03)),
-    "sd0": (-math.log(14.6), math.inf),
+    "zero": (-math.inf, -math.log(0.03)),
     "flow": (-math.inf, math.inf),
 }
+# Where a run goes on beyond the clean end, or beyond the last level that a network knows, its last evaluation is there.
 # Standard deviations of the widest directions of the data that tables are fitted to, and up to where they serve: a
 # table loses most on data that are wider than its own.
 WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0)}
@@ -42,6 +44,15 @@ RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their 
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FOLDER = Path(__file__).parents[1] / "data" / "universal"
+
+
+class Found(NamedTuple):
+    """A `Table`, and the time at which it ends. If that is not the last time, one evaluation is left for the rest."""
+
+    table: Fitted
+    order: int
+    told: dict[str, Any]
+    end: float
 
 
 @dataclass(frozen=True)
@@ -81,20 +92,30 @@ class Universal:
             finite = np.isfinite(np.asarray(schedule.half_logsnr(np.array(ends)))).all()
             gauge = "eps" if finite else "x0"
             return Adams(gauge, 2).plan(schedule, grid).renamed(f"adams-{gauge}-2", f"no universal table: {found}")
-        table, order, told = found
         shift = math.log(self.data_std)
-        low, high = (float(schedule.half_logsnr(t)) + shift for t in ends)
-        table = moved(table, order, low, high)
+        low, high = (float(schedule.half_logsnr(t)) + shift for t in (ends[0], found.end))
+        table = moved(found.table, found.order, low, high)
         shifted = replace(table, lam=table.lam - shift)
-        wide = {WIDEST: min(self.data_std * SERVED.get(told["width"], SERVED[NARROW]), 1e6)}
-        return shifted.program(schedule, "universal", ends=ends, provenance={**told, **wide})
+        told = {**found.told, WIDEST: min(self.data_std * SERVED.get(found.told["width"], SERVED[NARROW]), 1e6)}
+        program = shifted.program(schedule, "universal", ends=(ends[0], found.end), provenance=told)
+        return program if found.end == ends[1] else followed(program, schedule, ends[1])
 
-    def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Table | str":
+    def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Found | str":
         """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
-        low, high = (float(schedule.half_logsnr(t)) + math.log(self.data_std) for t in (first, last))
-        apart = {name: (_apart(low, a), _apart(high, b)) for name, (a, b) in SPANS.items()}
-        near = [name for name, (a, b) in apart.items() if a <= MOVED[0] and b <= MOVED[1]]
+        shift = math.log(self.data_std)
+        low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
+        cleanest = schedule.last_level
         told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
+        near = list[tuple[float, str, float]]()  # how far, the span, and where its table ends
+        for name, (a, b) in SPANS.items():
+            end = last
+            if cleanest is not None and last < cleanest < first:
+                end = cleanest
+            elif high == math.inf > b and low < b - shift:
+                end = float(schedule.time(b - shift))
+            apart = _apart(low, a), _apart(float(schedule.half_logsnr(end)) + shift, b)
+            if apart[0] <= MOVED[0] and apart[1] <= MOVED[1]:
+                near.append((apart[1] + apart[0] / 2 + (end != last), name, end))
         if not near:
             known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
             return f"sigma/alpha {told} is far from {known}"
@@ -106,8 +127,10 @@ class Universal:
             if kind != NARROW:
                 return f"none was made for guided models of wide data (here {wide:.3g})"
             kind = GUIDED
-        span = min(near, key=lambda name: apart[name][1] + apart[name][0] / 2)
-        return load(span, kind, n) or f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
+        _, span, end = min(near)
+        if (table := load(span, kind, n - (end != last))) is None:
+            return f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
+        return Found(*table, end)
 
 
 def family(width: float) -> str | None:
@@ -142,13 +165,20 @@ def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
     return Fitted(table.gauge, lam, after + corrections)
 
 
+def followed(program: Program, schedule: Schedule, end: float) -> Program:
+    """The program, and one step more to the time ``end``, DDIM's: networks know no level between."""
+    update = [float(schedule.alpha(end)), float(schedule.sigma(end)), 0.0]
+    step = Call(program.grid[-1], (STATE,), (STATE,), np.array([update]), node=len(program.grid))
+    return replace(program, grid=(*program.grid, end), calls=(*program.calls, step))
+
+
 def equal(span: str, kind: str, n: int) -> Array:
     """Equal steps in lam (n + 1,), what a fit begins with. Next to an infinite end they begin where data of the widest
-    direction still are noise."""
+    direction still are noise, and end where a last step of first order costs little: the more steps, the nearer."""
     ends = np.array(SPANS[span])
-    low, high = (
-        ends if np.isfinite(ends).all() else np.clip(ends, -1.5 - math.log(WIDTHS.get(kind, WIDTHS[NARROW])[1]), 4)
-    )
+    noise = -1.5 - math.log(WIDTHS.get(kind, WIDTHS[NARROW])[1])
+    clean = 4.0 if n <= RANGES[0][-1] else 8.0 - 32.0 / n
+    low, high = ends if np.isfinite(ends).all() else np.clip(ends, noise, clean)
     lam = np.linspace(low, high, n + 1)
     lam[[0, -1]] = ends
     return lam
