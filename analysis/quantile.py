@@ -20,7 +20,7 @@ def same_quantile(
     constant. To solve A_t - B_t = A_s - B_s =: H as log(A_t + max(-H, 0)) = log(B_t + max(H, 0)) cancels
     nothing, neither in the tails nor in the gaps between components, where F and 1 - F round to constants.
     """
-    from scipy.special import log_ndtr, logsumexp  # a quarter of a second, for those who need it
+    from scipy.special import log_ndtr  # a quarter of a second, for those who need it
 
     (m_s, r_s), (m, r) = source, target
     z_s = (x[:, None] - m_s) / r_s
@@ -29,7 +29,7 @@ def same_quantile(
         log_w = np.log(weights)
 
         def log_sums(terms: np.ndarray) -> list[np.ndarray]:
-            return [logsumexp(np.where(side, log_w + terms, -np.inf), axis=1) for side in (~below, below)]
+            return [np.logaddexp.reduce(np.where(side, log_w + terms, -np.inf), axis=1) for side in (~below, below)]
 
         a_s, b_s = log_sums(log_ndtr(-abs(z_s)))
         log_h = np.maximum(a_s, b_s) + np.log(-np.expm1(-abs(a_s - b_s)))

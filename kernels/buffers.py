@@ -1,7 +1,7 @@
 """What registers are, and what their kinds share: the memory of their tensors, and the flags of their calls."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,8 +49,7 @@ class Registers(ABC):
 
     def result(self) -> torch.Tensor:
         """The state at the end, which nothing will write to any more."""
-        state: torch.Tensor = self.slots[STATE]
-        return state
+        return self.slots[STATE]
 
     def first_bad(self) -> int | None:
         """At the end: the first call whose output was not finite, if any, and if nobody could say so at once. Nobody
@@ -59,22 +58,24 @@ class Registers(ABC):
 
 
 class Owned(Registers):
-    """Memory that is a run's own: slots like ``x``, None for others, whatever models and observers do to them. A twin
-    lies behind its slot: ``pairs`` are the batches of both, (2B, ...)."""
+    """Memory that is a run's own: slots like ``x``, whatever models and observers do to them. A twin lies behind its
+    slot: ``pairs`` are the batches of both, (2B, ...)."""
 
-    def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None, slots: Iterable[int]) -> None:
+    def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
         super().__init__(updates, seeds)
         self.pairs = dict[int, torch.Tensor]()
-        for k in slots:
-            dtype, twin = updates.dtypes[k], updates.twins.get(k)
+        for k, dtype in enumerate(updates.dtypes):
+            twin = updates.twins.get(k)
             if twin is not None:
                 shape, strides = (2 * len(x), *x.shape[1:]), (x.numel() // len(x), *x.stride()[1:])
                 pair = self.pairs[k] = torch.empty_strided(shape, strides, dtype=dtype, device=x.device)
                 self.slots[k], self.slots[twin] = pair[: len(x)], pair[len(x) :]
             elif self.slots[k] is None:
                 self.slots[k] = torch.empty_like(x, dtype=dtype)
-        self.memory = [None if slot is None else slot.detach() for slot in self.slots]
-        self.addresses = [0 if slot is None else slot.data_ptr() for slot in self.slots]
+        if updates.one is not None:
+            self.slots[updates.one].fill_(1.0)
+        self.memory = [slot.detach() for slot in self.slots]
+        self.addresses = [slot.data_ptr() for slot in self.slots]
 
     def both(self, x: torch.Tensor) -> torch.Tensor | None:
         # another tensor each time: a model may give it other memory
@@ -100,7 +101,7 @@ class Owned(Registers):
         Raises RuntimeError where their own is no longer there, or what is in them does not fit.
         """
         for slot, mine, address in zip(self.slots, self.memory, self.addresses, strict=True):
-            if slot is None or mine is None or slot.data_ptr() == address:
+            if slot.data_ptr() == address:
                 continue
             if mine.data_ptr() != address:
                 raise RuntimeError("the model or callback has freed or resized the memory of the state")

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, reduce
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from .backends import Backend, choose
 from .combine_op import traced
 from .normals import Noise, normals
+from .sums import weighted_sum
 from .table import ONE, Table, check_event, table
 from .tensors import STATE_DTYPES, accumulation_dtype, cpu_refuses, elements, functional, overlap, triton_refuses
 
@@ -133,10 +134,8 @@ def combine_reference(
         if prepared.by_element
         else prepared.rounded(wide, event).tolist()
     )
-    sums = []
-    for row, used in zip(weights, prepared.used(wide), strict=True):
-        products = [weight * term for weight, term, use in zip(row, columns, used, strict=True) if use]
-        sums.append(reduce(torch.add, products) if products else torch.zeros_like(terms[0]))
+    rows = zip(weights, prepared.used(wide), strict=True)
+    sums = [weighted_sum(row, columns, used) for row, used in rows]
     results = tuple(total.to(dtype) for total, dtype in zip(sums, dtypes, strict=True))
     bad = torch.zeros((), dtype=torch.bool, device=device)
     for term in terms[:checked]:

@@ -15,7 +15,7 @@ import triton.language as tl
 from .normals import Noise
 from .normals_triton import normals
 from .table import Table
-from .tensors import accumulation_dtype, elements, pieces
+from .tensors import accumulation_dtype, elements
 
 BLOCK = 1024  # two 128-bit accesses of fp32 per operand and thread
 WARPS = 4
@@ -123,7 +123,7 @@ def start(
     if not x.numel():
         return
     size = elements(x) if launch.by_sample else x.numel()
-    blocks = pieces(size, BLOCK) * (len(x) if launch.by_sample else 1)
+    blocks = -(-size // BLOCK) * (len(x) if launch.by_sample else 1)  # `triton.cdiv` takes as long as a launch
     others = (launch.table if given is None else given for given in (seeds, samples, launch.words))  # if not read
     combine_kernel[(blocks,)](
         tuple(inputs), tuple(outputs), launch.table, flag, *others, size, **launch.constants, num_warps=WARPS,

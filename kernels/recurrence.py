@@ -87,17 +87,12 @@ class Recurrence:
 
     def pattern(self, dtype: torch.dtype) -> Pattern:
         """(S, M + S + Z): NEVER, ALWAYS or SOMETIMES. A coefficient that ``dtype`` rounds to 0 is not used."""
-        return self._patterns[dtype is torch.float64]
+        return self.kept.made(("pattern", dtype), lambda: self._pattern(dtype))
 
-    @cached_property
-    def _patterns(self) -> tuple[Pattern, Pattern]:
-        narrow, wide = (_pattern(self.matrices.astype(kind) != 0) for kind in (np.float32, np.float64))
-        return narrow, wide
-
-
-def _pattern(used: np.ndarray) -> Pattern:
-    often = np.where(used.all(axis=0), ALWAYS, np.where(used.any(axis=0), SOMETIMES, NEVER))
-    return tuple(map(tuple, often.tolist()))
+    def _pattern(self, dtype: torch.dtype) -> Pattern:
+        used = self.matrices.astype(np.float64 if dtype is torch.float64 else np.float32) != 0
+        often = np.where(used.all(axis=0), ALWAYS, np.where(used.any(axis=0), SOMETIMES, NEVER))
+        return tuple(map(tuple, often.tolist()))
 
 
 def recurrence(calls: Updates | Sequence[Update]) -> Recurrence:

@@ -31,7 +31,7 @@ class CpuRegisters(Owned):
     count by sample need: see `combine_cpu.prepare`."""
 
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
-        super().__init__(updates, x, seeds, updates.seen)
+        super().__init__(updates, x, seeds)
         self.outputs = len(updates.dtypes)  # where the frame holds the model outputs
         self.noises = self.outputs + updates.models
         self.samples = self.noises + updates.noises
@@ -41,13 +41,6 @@ class CpuRegisters(Owned):
         state = self.slots[STATE]
         self.count, self.shape, self.event = state.numel(), state.shape, state.shape[1:]
         self.frame = array("q", self.addresses)
-        # Slots that nobody sees are parts of one block of memory.
-        stride = -(-self.count // 16) * 16  # whole cache lines
-        self.block = torch.empty(len(updates.hidden) * stride, dtype=state.dtype, device=state.device)
-        for i, k in enumerate(updates.hidden):
-            self.frame[k] = self.block.data_ptr() + i * stride * state.element_size()
-            if k == updates.one:
-                self.block[i * stride : (i + 1) * stride].fill_(1.0)
         words = (0, 0) if seeds is None else (seeds.seeds.data_ptr(), seeds.samples.data_ptr())
         self.frame.extend([*[0] * (self.samples - self.outputs), max(prod(self.event), 1), *words])
         self.address = self.frame.buffer_info()[0]
@@ -60,9 +53,10 @@ class CpuRegisters(Owned):
             if self.count * max(sizes) >= THREADED_BYTES:
                 self.dtype = None  # several threads may be worth it
             # Where the tensor is that the model has seen, and where it should be.
-            where = {k: (self.slots[k].data_ptr, self.frame[k]) for k in updates.seen}
+            seen = {STATE, *(call.at for call in updates.calls)}
+            where = {k: (self.slots[k].data_ptr, self.frame[k]) for k in seen}
             self.where = [where[call.at] for call in updates.calls]
-            self.state = None if updates.seen == (STATE,) else where[STATE]
+            self.state = None if len(seen) == 1 else where[STATE]
         self.scratch = Scratch(state)
 
     def step(self, n: int, output: Any) -> int:

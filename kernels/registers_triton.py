@@ -18,11 +18,9 @@ APART = 16  # flags lie 16 bytes apart: Triton compiles for pointers that are mu
 
 class TritonRegisters(Owned):
     def __init__(self, updates: Updates, x: torch.Tensor, seeds: Seeds | None) -> None:
-        super().__init__(updates, x, seeds, range(len(updates.dtypes)))
+        super().__init__(updates, x, seeds)
         for k in updates.begun:  # copies, as models may work in place on what they are given
             self.slots[k].copy_(x)
-        if updates.one is not None:
-            self.slots[updates.one].fill_(1.0)
         self.scratch = Scratch(self.slots[STATE])
         self.flags = torch.zeros(len(updates.calls), APART, dtype=torch.bool, device=x.device)
 

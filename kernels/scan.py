@@ -151,13 +151,9 @@ def _call(
     answers = [x[k].to(wide) if follow is None else x[k].to(wide) + follow for x in outputs]
     terms = [*answers, *slots, *(x[k].to(wide) for x in noises)]
     matrix = recurrence.matrices[first + k]
-    if not recurrence.by_element:
-        return tuple(weighted_sum(row, terms) for row in numbers(matrix, wide))
-    table = recurrence.table(wide, slots[0].device)[first + k]
-    return tuple(
-        weighted_sum([c if use else 0.0 for c, use in zip(row, columns, strict=True)], terms)
-        for row, columns in zip(table, used_columns(matrix, wide), strict=True)
-    )
+    table = recurrence.table(wide, slots[0].device)[first + k] if recurrence.by_element else numbers(matrix, wide)
+    rows = zip(table, used_columns(matrix, wide), strict=True)
+    return tuple(weighted_sum(row, terms, used) for row, used in rows)
 
 
 def _compiled(

@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 
 from .recurrence import ALWAYS, NEVER, Recurrence
-from .tensors import pieces
 
 PARTS = 128  # sums of squared changes that are added side by side
 
@@ -35,7 +34,7 @@ def scan_triton(
     """Writes the new nodes to ``out`` and returns their change (W, B); without nodes writes the slots instead."""
     window, batch, count = len(outputs[0]), start.shape[1], prod(start.shape[2:])
     size = block(recurrence.slots, start.dtype)
-    blocks = pieces(count, size)
+    blocks = -(-count // size)
     partial = torch.empty((window, batch, blocks), dtype=torch.float64, device=start.device)
     change = torch.zeros((window, batch), dtype=torch.float64, device=start.device)
     if not batch * count:

@@ -4,7 +4,7 @@ In every chunk of a sample element i goes to strand i mod 16, in order; then the
 are added by halves. Compiled CPU code and torch take these sums to the same bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -22,9 +22,9 @@ def numbers(values: Any, wide: torch.dtype) -> Any:
     return np.asarray(values, dtype=np.float64 if wide is torch.float64 else np.float32).tolist()
 
 
-def weighted_sum(weights: Sequence[float | torch.Tensor], terms: Sequence[torch.Tensor]) -> torch.Tensor:
-    """``sum_j w_j x_j`` as `combine` takes it: from left to right, without the terms whose weight is the number 0."""
-    products = [w * x for w, x in zip(weights, terms, strict=True) if isinstance(w, torch.Tensor) or w]
+def weighted_sum(weights: Iterable[Any], terms: Sequence[torch.Tensor], used: Iterable[bool]) -> torch.Tensor:
+    """``sum_j w_j x_j`` over the terms that are ``used``, from left to right."""
+    products = [w * x for w, x, use in zip(weights, terms, used, strict=True) if use]
     return reduce(torch.add, products) if products else torch.zeros_like(terms[0])
 
 

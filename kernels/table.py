@@ -44,10 +44,7 @@ class Table:
     def rounded(self, wide: torch.dtype, event: Sequence[int]) -> np.ndarray:
         """In the dtype in which sums are taken: (R, K), or (R, K, elements of the event); contiguous."""
         event, kind = (*event,) if self.by_element else (), np.float64 if wide is torch.float64 else np.float32
-        found: np.ndarray = self.kept.made(
-            (wide, event), lambda: np.array(_by_element(self.coefs, event), dtype=kind, order="C")
-        )
-        return found
+        return self.kept.made((wide, event), lambda: np.array(_by_element(self.coefs, event), dtype=kind, order="C"))
 
     def used(self, wide: torch.dtype) -> tuple[tuple[bool, ...], ...]:
         """By output, which columns enter its sum: those with a coefficient other than 0 in the dtype ``wide``."""
@@ -71,13 +68,8 @@ def table(coefs: Any) -> Table:
     """``coefs``, a tensor, an array or a `Table`, as a table: the same one for the same few numbers."""
     if isinstance(coefs, Table):
         return coefs
-    array = float64(coefs)
+    array = np.asarray(coefs.detach().cpu() if isinstance(coefs, torch.Tensor) else coefs, dtype=np.float64)
     return _table(array.shape, array.tobytes()) if array.ndim == 2 else Table(array)
-
-
-def float64(numbers: Any) -> np.ndarray:
-    """An array of a tensor, an array or nested numbers."""
-    return np.asarray(numbers.detach().cpu() if isinstance(numbers, torch.Tensor) else numbers, dtype=np.float64)
 
 
 @lru_cache(maxsize=1024)

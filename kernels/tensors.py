@@ -126,11 +126,6 @@ def dense(x: torch.Tensor) -> bool:
     return True
 
 
-def pieces(count: int, size: int) -> int:
-    """How many of ``size`` hold ``count``; `triton.cdiv` takes as long as a launch."""
-    return -(-count // size)
-
-
 def elements(x: torch.Tensor) -> int:
     """In one sample of a batch (B, ...)."""
     return prod(x.shape[1:])

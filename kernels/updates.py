@@ -73,8 +73,7 @@ class Updates:
     def doubled(self, twice: tuple[bool, ...]) -> "Updates":
         """The same for a model that sees its slot ``twice`` over, as one batch, at the calls that are marked: such
         slots have a *twin*, behind them in memory, and whoever writes the one writes the other in the same pass."""
-        found: Updates = self.kept.made(("doubled", twice), lambda: self._doubled(twice))
-        return found
+        return self.kept.made(("doubled", twice), lambda: self._doubled(twice))
 
     def _doubled(self, twice: tuple[bool, ...]) -> "Updates":
         slots = sorted({call.at for call, two in zip(self.calls, twice, strict=True) if two})
@@ -88,20 +87,10 @@ class Updates:
         return replace(self, calls=tuple(calls[::-1]), dtypes=dtypes, twins=twins)
 
     @cached_property
-    def seen(self) -> tuple[int, ...]:
-        """The slots that a model or an observer sees: the state, the cast, and what calls evaluate the model at."""
-        return tuple(sorted({*self.begun, *(call.at for call in self.calls), *self.twins.values()}))
-
-    @cached_property
     def begun(self) -> tuple[int, ...]:
         """The slots that begin as copies of x: the state, the cast, and their twins."""
         first = [STATE] if self.cast is None else [STATE, self.cast]
         return *first, *(self.twins[k] for k in first if k in self.twins)
-
-    @cached_property
-    def hidden(self) -> tuple[int, ...]:
-        """The others."""
-        return tuple(k for k in range(len(self.dtypes)) if k not in self.seen)
 
     @cached_property
     def models(self) -> int:

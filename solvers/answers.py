@@ -31,6 +31,16 @@ def weights_at(prediction: str, head: str, sch: Schedule, times: Any) -> tuple[A
         return a, network_rate(prediction, sch) * b
 
 
+def pairs_at(prediction: str, sch: Schedule, times: Array) -> Array:
+    """(n, 2, 2): x0 and eps as combinations of (x, answer) of what a network returns at each of the times (n,);
+    infinite or NaN where that does not say it."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        (a, b), (c, d) = to_pair(prediction, Level.at(sch, times))
+    rate = network_rate(prediction, sch)
+    flat = np.broadcast_arrays(a, rate * b, c, rate * d, times)[:4]
+    return np.stack(flat, axis=-1).reshape(-1, 2, 2)
+
+
 def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
     """The model's answer for ``x``, less a learned variance; ValueError if it is not a tensor like x."""
     if not isinstance(output, torch.Tensor):
@@ -54,6 +64,14 @@ def check_output(output: Any, x: torch.Tensor) -> torch.Tensor:
     )
 
 
+def check_answers(answer: Any, x: torch.Tensor, models: int) -> tuple[torch.Tensor, ...]:
+    """As many tensors as ``models`` says, each as of `check_output`."""
+    answers = answer if models > 1 else (answer,)
+    if len(answers) != models:
+        raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
+    return tuple(check_output(a, x) for a in answers)
+
+
 def learned_variance(output: Any, x: torch.Tensor) -> torch.Tensor:
     """v, from -1 to 1 between the logarithms of two variances: the second half of the answer for ``x``; ValueError if
     there is none."""
@@ -64,8 +82,7 @@ def learned_variance(output: Any, x: torch.Tensor) -> torch.Tensor:
             f"variance = 'learned' needs a network that returns twice the channels in dimension 1, not {got} for x of "
             f"shape {tuple(x.shape)}; take variance='beta' or 'beta-tilde'"
         )
-    v: torch.Tensor = output[:, x.shape[1] :]
-    return v
+    return output[:, x.shape[1] :]
 
 
 def estimate(prediction: str, sch: Schedule, t: float, seen: torch.Tensor, answer: torch.Tensor) -> torch.Tensor:

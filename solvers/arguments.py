@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .answers import check_state
-from .denoiser import Denoiser
+from .denoiser import check_denoiser
 from .guides import check_map
 from .lower import Lowered
 from .parallel.settings import Picard, Rounds
@@ -27,8 +27,7 @@ class How(NamedTuple):
 
 def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any, checkpoint: Any, **flags: Any) -> None:
     """Raise TypeError or ValueError for a denoiser, a start and helpers that are none or do not fit."""
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     check_state(x, complex_too=True)
     if isinstance(den.model, torch.nn.Module):
         parameter = next(den.model.parameters(), x)

@@ -140,9 +140,13 @@ class Asking:
         return self.guidance.combined(u, c, self.guidance.weight(self.numbers[n], None, c), self.memory)
 
     def _both(self, doubled: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """Both answers in one; errors say that there are more rows than samples."""
+        """Both answers in one; errors say that there are more rows than samples. The conditions are put together when
+        they are first wanted: gradients keep their order."""
+        assert self.guidance is not None
         try:
-            return check_output(self._asked(self.den.model, doubled, timesteps, self._joined()), doubled)
+            if self.together is None:
+                self.together = joined([self.guidance.other(self.den.conditions), self.den.conditions])
+            return check_output(self._asked(self.den.model, doubled, timesteps, self.together), doubled)
         except Exception as error:
             if not torch.compiler.is_compiling():
                 error.add_note(
@@ -165,13 +169,6 @@ class Asking:
             return (False,) * len(self.times)
         one = joins([guidance.other(self.den.conditions), self.den.conditions])
         return tuple(one and all(need) for need in self.needs)
-
-    def _joined(self) -> Conditions:
-        """The conditions of a doubled batch, put together when they are first wanted: gradients keep their order."""
-        if self.together is None:
-            assert self.guidance is not None
-            self.together = joined([self.guidance.other(self.den.conditions), self.den.conditions])
-        return self.together
 
     def _mapped(
         self, ask: Ask, x: torch.Tensor, timesteps: torch.Tensor, calls: Array, samples: torch.Tensor | None = None

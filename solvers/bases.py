@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .arrays import Array
+from .values import Value
 
 CLOSE = 1e-10  # to which the matrix of a basis must be orthogonal
 LARGEST = 1 << 14  # elements of samples with a matrix of their own: it has 2 GiB
@@ -83,7 +84,7 @@ class DCT(Basis):
 
 
 @dataclass(frozen=True, eq=False)
-class Principal(Basis):
+class Principal(Value, Basis):
     """The coordinates of an orthogonal ``matrix`` (n, n), float64, of samples of the shape ``event`` with n elements:
     row k is the direction of coordinate k, both in the order of memory.
 
@@ -124,19 +125,9 @@ class Principal(Basis):
     def __repr__(self) -> str:
         return f"Principal{self.event}"
 
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Principal) and self._key == other._key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
     @cached_property
-    def _key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[Any, ...]:
         return self.event, self.matrix.tobytes()
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self._key)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._turned(x, self._matrix(x).mT)
@@ -155,8 +146,7 @@ class Principal(Basis):
         key = x.dtype, x.device
         if key not in self._kept:
             self._kept[key] = _on(self.matrix, x)
-        kept: torch.Tensor = self._kept[key]
-        return kept
+        return self._kept[key]
 
     def _turned(self, x: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         flat = x.reshape(len(x), 1, len(matrix))

@@ -19,7 +19,7 @@ import torch
 from .answers import check_state
 from .arrays import Array
 from .complex_states import of_parts, to_parts
-from .denoiser import Denoiser, per_sample_times
+from .denoiser import Denoiser, check_denoiser, per_sample_times
 from .noise import randn
 from .planners.checks import count, flag
 from .planners.curves import Curve, Span, chebyshev_nodes
@@ -86,8 +86,7 @@ def calibrate(
 
 
 def _check(den: Any, x0: Any, nodes: Any, batch: Any, progress: Any) -> None:
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     check_state(x0, "x0", complex_too=True)
     if len(x0) < FEWEST:
         raise ValueError(f"x0 has {len(x0)} points; statistics need at least {FEWEST} to be worth anything")

@@ -158,12 +158,10 @@ class Call:
         return self.t, self.at, self.reads, self.writes, self.noises, self.node, self.learned, *numbers
 
 
-def prune(calls: Iterable[Call], last: frozenset[int] = frozenset({STATE})) -> list[Call]:
-    """Drop rows that nothing reads later and columns that are zero: planners need not care, kernels gain.
-
-    ``last`` are the slots wanted after the final call; the state is wanted at every node too.
-    """
-    live, kept = set(last), []
+def prune(calls: Iterable[Call]) -> list[Call]:
+    """Drop rows that nothing reads later and columns that are zero: planners need not care, kernels gain. The state is
+    wanted at every node, and after the final call."""
+    live, kept = {STATE}, []
     for call in reversed(list(calls)):
         rows = [r for r, slot in enumerate(call.writes) if slot in live or (slot == STATE and call.node is not None)]
         if not rows:

@@ -141,8 +141,7 @@ class Denoiser:
             raise ValueError(f"{name!r} is not a head{nearest(name, HEADS)}")
         check_state(x, complex_too=True)
         if x.is_complex():
-            found: torch.Tensor = from_parts(of_parts(self, x).head(name, to_parts(x), t))
-            return found
+            return from_parts(of_parts(self, x).head(name, to_parts(x), t))
         times = per_sample_times(t, x)
         output = self.predict(x.to(self.dtype(x)), times)
         rate, answers = network_rate(self.answers, self.schedule), self.answers
@@ -150,7 +149,8 @@ class Denoiser:
             return rate * output.to(x.dtype)
         wide = torch.promote_types(x.dtype, torch.float32)
         a, b = convert(answers, name, Level.at(self.schedule, times))
-        a, b = (_column(c, x).to(x.device, wide) if isinstance(c, torch.Tensor) else c for c in (a, b))
+        shape = -1, *[1] * (x.dim() - 1)
+        a, b = (c.reshape(shape).to(x.device, wide) if isinstance(c, torch.Tensor) else c for c in (a, b))
         state, answer = x.to(wide), rate * output.to(wide)
         return (b * answer if isinstance(a, float) and a == 0 else a * state + b * answer).to(x.dtype)
 
@@ -197,16 +197,18 @@ class Denoiser:
         return check_output(answer, x)
 
 
+def check_denoiser(den: Any) -> None:
+    """Raise TypeError unless ``den`` is one."""
+    if not isinstance(den, Denoiser):
+        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+
+
 def per_sample_times(t: Any, x: torch.Tensor) -> torch.Tensor:
     """``t`` as float64 times (B,) on x's device, or on the host if that has no float64."""
     times = torch.as_tensor(t, dtype=torch.float64, device=float64_device(x.device))
     if times.dim() > 1 or (times.dim() == 1 and times.shape[0] not in (1, x.shape[0])):
         raise ValueError(f"t must be a number or have shape ({x.shape[0]},), not {tuple(times.shape)}")
     return times.expand(x.shape[0])
-
-
-def _column(c: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return c.reshape(-1, *[1] * (x.dim() - 1))
 
 
 def as_timesteps(times: torch.Tensor, model: torch.dtype) -> torch.Tensor:

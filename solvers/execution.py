@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..kernels import Seeds, registers
-from .answers import check_output, check_state, estimate, learned_variance
+from .answers import check_answers, check_state, estimate, learned_variance
 from .call import STATE, NoiseKey
 from .complex_states import REAL, SPREAD, from_parts, noise_of_parts, to_parts
 from .finite import not_finite
@@ -210,11 +210,8 @@ def checked_answers(
     answer: Any, seen: torch.Tensor, models: int, n: int, total: int, t: float
 ) -> tuple[torch.Tensor, ...]:
     """The tensors that call n is carried out with; errors say which call it was."""
-    answers = answer if models > 1 else (answer,)
     try:
-        if len(answers) != models:
-            raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
-        return tuple(check_output(a, seen) for a in answers)
+        return check_answers(answer, seen, models)
     except (TypeError, ValueError) as error:
         raise type(error)(f"call {n + 1} of {total}, t = {t:.6g}: {error}") from None
 

@@ -48,13 +48,11 @@ def _uniform(first: float, last: float, steps: int) -> Array:
 
 
 def _karras(first: float, last: float, steps: int, *, rho: float = 7.0) -> Array:
-    nodes: Array = -rho * np.log(np.linspace(np.exp(-first / rho), np.exp(-last / rho), steps + 1))
-    return nodes
+    return -rho * np.log(np.linspace(np.exp(-first / rho), np.exp(-last / rho), steps + 1))
 
 
 def _polyexponential(first: float, last: float, steps: int, *, rho: float = 1.0) -> Array:
-    nodes: Array = last + (first - last) * (1 - _fractions(steps)) ** rho
-    return nodes
+    return last + (first - last) * (1 - _fractions(steps)) ** rho
 
 
 def _arctan(first: float, last: float, steps: int, *, c: float = 1.0) -> Array:
@@ -104,15 +102,13 @@ def _quantiles(
     left, right = ((1 - u) * below(sign * ends[0]) + u * below(sign * ends[1]) for sign in (1, -1))
     with np.errstate(divide="ignore"):
         halves = [lower(np.minimum(p, 0.5)) for p in (left, right)]
-    nodes: Array = center + scale * np.where(left < right, halves[0], -halves[1])
-    return nodes
+    return center + scale * np.where(left < right, halves[0], -halves[1])
 
 
 def _beta(first: float, last: float, steps: int, *, a: float = 0.6, b: float = 0.6) -> Array:
     from scipy.special import betaincinv
 
-    nodes: Array = last + (first - last) * betaincinv(a, b, 1 - _fractions(steps))
-    return nodes
+    return last + (first - last) * betaincinv(a, b, 1 - _fractions(steps))
 
 
 def _linear_quadratic(
@@ -126,8 +122,7 @@ def _linear_quadratic(
     i, rest = np.arange(steps + 1.0), steps - straight
     slope = threshold / straight
     bend = (1 - threshold - slope * rest) / rest**2
-    nodes: Array = first + (last - first) * (slope * i + bend * np.clip(i - straight, 0, None) ** 2)
-    return nodes
+    return first + (last - first) * (slope * i + bend * np.clip(i - straight, 0, None) ** 2)
 
 
 def _bong_tangent(
@@ -142,8 +137,7 @@ def _bong_tangent(
     upper, lower = (-np.arctan(steep * np.arange(*side)) for side in ((-bend, 0), (0, count - bend)))
     upper = middle + (1 - middle) * (upper - upper[-1]) / (upper[0] - upper[-1])
     lower = middle * (lower - lower[-1]) / (lower[0] - lower[-1])
-    nodes: Array = last + (first - last) * np.concatenate([upper[:-1], lower])
-    return nodes
+    return last + (first - last) * np.concatenate([upper[:-1], lower])
 
 
 def _linspace(first: float, last: float, steps: int, *, dpm: bool = False) -> Array:
@@ -174,8 +168,7 @@ def of_callable(f: Callable[[float], Any], *, of: str = "lam") -> Shape:
                 "grid must be a function that grows from grid(0) = 0 to grid(1) = 1, but at equal parts of the run it "
                 f"is {np.array2string(parts, precision=4, threshold=12)}"
             )
-        nodes: Array = first + (last - first) * parts
-        return nodes
+        return first + (last - first) * parts
 
     return Shape(lay, of)
 

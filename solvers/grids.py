@@ -8,7 +8,7 @@ import numpy as np
 from .arrays import Array
 from .grid_lists import LISTS
 from .grid_shapes import SHAPES, Shape, of_callable
-from .levels import Shift, as_shift, check_noisiest, is_straight, numbers
+from .levels import Shift, as_shift, check_monotone, check_noisiest, is_straight, numbers
 from .names import grid_hint
 from .schedules.base import Schedule, check_schedule
 from .schedules.tabulated import Discrete
@@ -125,16 +125,12 @@ def _laid_out(sch: Schedule, steps: int, shape: Shape, ends: Array, options: dic
         span = ends.tolist()
     told = {name: value for name, value in options.items() if name != "of"}
     nodes = shape.lay(*span, steps, **told)
-    times = np.asarray(sch.time(_within(sch, nodes, ends))) if shape.of == "lam" else nodes
+    times = nodes
+    if shape.of == "lam":  # the outer nodes no farther out than the ends, past which they may be rounded
+        times = np.asarray(sch.time(np.clip(nodes, *sorted(np.asarray(sch.half_logsnr(ends)).tolist()))))
     first = times[0] if shape.of == "index" else ends[0]
     times[0], times[-1] = first, ends[1]  # exactly, whatever the inverse of lam rounds to
     return times
-
-
-def _within(sch: Schedule, lams: Array, ends: Array) -> Array:
-    """lam of nodes, the outer ones no farther out than the ends, past which they may be rounded."""
-    low, high = sorted(np.asarray(sch.half_logsnr(ends)).tolist())
-    return np.clip(lams, low, high)
 
 
 def _ends(sch: Schedule, t_start: float | None, t_end: float | None) -> Array:
@@ -173,14 +169,7 @@ def check_grid(sch: Schedule, times: Any) -> Array:
         i = int(np.argmax(outside))
         raise ValueError(f"grid[{i}] = {t[i]:.6g} is outside the times of {sch}, {low:.6g} to {high:.6g}")
     t = np.clip(t, low, high)
-    steps = np.diff(t)
-    wrong = steps * np.sign(t[-1] - t[0]) <= 0
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        what = "a duplicate" if steps[i] == 0 else "not monotone"
-        raise ValueError(
-            f"the grid must be strictly monotone; grid[{i}] = {t[i]:.6g}, grid[{i + 1}] = {t[i + 1]:.6g} is {what}"
-        )
+    check_monotone("the grid", "grid", t)
     return t
 
 

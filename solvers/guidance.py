@@ -186,8 +186,7 @@ def _check_options(kind: str, options: Any) -> None:
 
 def _scale(given: Any) -> float | tuple[float, ...] | Callable[[Array], Array]:
     if callable(given) and not isinstance(given, torch.Tensor):
-        found: Callable[[Array], Array] = given
-        return found
+        return given
     try:
         values = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given, dtype=np.float64)
     except (TypeError, ValueError):

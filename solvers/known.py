@@ -19,16 +19,14 @@ from .answers import check_state
 from .arrays import Array
 from .bases import to_coordinates
 from .call import ONE, STATE, Call
-from .denoiser import Denoiser
+from .denoiser import Denoiser, check_denoiser
 from .interpret import carry_out
 from .planners.checks import count, nonnegative
 from .planners.wiener import Wiener
 from .planning import check_event, check_times
-from .program import Program
+from .program import FAR, Program
 from .schedules.base import Schedule, check_schedule
 from .solver import Solver
-
-FAR = 10.0  # times the spread of the data
 
 
 class KnownError(NamedTuple):
@@ -109,16 +107,13 @@ def with_known(program: Program, sch: Schedule, gaussian: Wiener, calls: int, le
 def known_error(den: Denoiser, x: torch.Tensor, program: Program, gaussian: Wiener) -> KnownError:
     """How wrong it is to leave out the first evaluation of ``program``, by one evaluation of the model.
 
-    x: (B, ...), real, a few starts, as for `logsnr.sample`. The conditions and the guidance of ``den`` count.
-
-    Returns root mean squares, floats, as parts of the Gaussian's standard deviation: ``answer``, of x0 at the first
-    call, and ``result``, an estimate for the end state: to be compared with the error that the program has anyway.
+    x: (B, ...), real, a few starts, as for `logsnr.sample`. The conditions and the guidance of ``den`` count. The
+    ``result`` is to be compared with the error that the program has anyway.
 
     Raises ValueError or TypeError for what does not fit, for a program that does not ask the model first, and for a
     Gaussian whose variance is 0.
     """
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     sch = den.schedule
     _check(program, sch, gaussian)
     check_state(x)

@@ -101,6 +101,16 @@ def numbers(told: str, values: Any) -> Array:
         raise ValueError(f"{told}, not {values!s:.60}") from None
 
 
+def check_monotone(told: str, name: str, values: Array) -> None:
+    """ValueError, which begins with ``told``, unless the entries of the list ``name`` rise or fall strictly."""
+    wrong = ~((values[1:] > values[:-1]) if values[-1] > values[0] else (values[1:] < values[:-1]))
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        what = "a duplicate" if values[i] == values[i + 1] else "not monotone"
+        pair = f"{name}[{i}] = {values[i]:.6g}, {name}[{i + 1}] = {values[i + 1]:.6g}"
+        raise ValueError(f"{told} must be strictly monotone; {pair} is {what}")
+
+
 def level_times(sch: Schedule, name: str, values: Any) -> Array:
     """The times at which the schedule has the levels ``values``, from noisy to clean or back.
 
@@ -117,12 +127,7 @@ def level_times(sch: Schedule, name: str, values: Any) -> Array:
     if wrong.any():
         i = int(np.argmax(wrong))
         raise ValueError(f"{name}[{i}] = {levels[i]:.6g} is not a level of noise")
-    wrong = ~((levels[1:] > levels[:-1]) if levels[-1] > levels[0] else (levels[1:] < levels[:-1]))
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        what = "a duplicate" if levels[i] == levels[i + 1] else "not monotone"
-        pair = f"{name}[{i}] = {levels[i]:.6g}, {name}[{i + 1}] = {levels[i + 1]:.6g}"
-        raise ValueError(f"{name} must be strictly monotone; {pair} is {what}")
+    check_monotone(name, name, levels)
     if name == "lams":
         return _reached(sch, levels, lambda i: f"lams[{i}] = {levels[i]:.6g}", lambda lam: lam)
     straight = is_straight(sch)

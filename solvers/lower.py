@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from ..kernels import Table, Update, Updates
+from .answers import pairs_at
 from .arrays import Array
 from .call import MAX_WRITES, ONE, STATE, Call, prune
 from .guidance import Rule
 from .guidance_rules import ALONE, Weights
-from .heads import Level, network_rate, to_pair
+from .heads import Level
 from .program import Program, check_elements
 from .schedules.base import Schedule
 
@@ -76,7 +77,7 @@ def lower(
         given = [rule.weights(w) for w in rule.scales(np.asarray(sch.half_logsnr(times)))]
         if rule.splits:
             program = replace(program, calls=tuple(_split(call, sch) for call in program))
-    pairs = _pairs(prediction, sch, times)
+    pairs = pairs_at(prediction, sch, times)  # infinities are refused where they are needed
     weights = [w if call.asks else ALONE for call, w in zip(program, given, strict=True)]
     calls = [_spread(call, spread) for call in program] if spread != 1 else program.calls
     calls = [_convert(*one, prediction, sch) for one in zip(calls, pairs, weights, strict=True)]
@@ -128,15 +129,6 @@ def _update(n: int, call: Call, dtypes: Sequence[torch.dtype], asks: bool) -> Up
     looks = n % LOOKS == LOOKS - 1 and call.reads[:1] == (STATE,)
     checked = call.models + looks if asks else 0  # what nobody asks for may be too large for the model's dtype
     return Update(call.at, call.models, call.reads, addresses, call.writes, written, Table(call.matrix), checked)
-
-
-def _pairs(prediction: str, sch: Schedule, times: Array) -> Array:
-    """(n, 2, 2): x0 and eps as combinations of (x, prediction) at each call."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # infinities are refused where they are needed
-        (a, b), (c, d) = to_pair(prediction, Level.at(sch, times))
-    rate = network_rate(prediction, sch)
-    flat = np.broadcast_arrays(a, rate * b, c, rate * d, times)[:4]
-    return np.stack(flat, axis=-1).reshape(-1, 2, 2)
 
 
 def _convert(call: Call, pair: Array, weights: Weights, prediction: str, sch: Schedule) -> Call:

@@ -119,16 +119,15 @@ class Layout:
     def _planned(self, method: Solver, sch: Schedule, prediction: str | None) -> Program:
         if not self.named:
             return method.program(sch, self.nodes(sch), startup=self.startup, prediction=prediction)
-        fill = getattr(method.planner, "within", None)
-        if fill and self.nfe is not None and self.steps is None:
-            planner, count = fill(self.nfe)
-            method = replace(method, planner=planner)
-            return method.program(sch, self._laid_out(sch, count), startup=self.startup, prediction=prediction)
 
-        def on(count: int) -> Program:
+        def on(count: int, method: Solver = method) -> Program:
             times = self._laid_out(sch, count)
             return method.program(sch, times, startup=self.startup, prediction=prediction)
 
+        fill = getattr(method.planner, "within", None)
+        if fill and self.nfe is not None and self.steps is None:
+            planner, count = fill(self.nfe)
+            return on(count, replace(method, planner=planner))
         if self.steps is not None and self.nfe is None:
             return on(self.steps)
         if self.nfe is not None and self.steps is None:

@@ -53,8 +53,7 @@ def lowered_for(
 
 def suited_to(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
     """A solver whose planner chooses by what the samples look like, for samples of this shape."""
-    suited: Solver = replace(method, planner=method.planner.suited(event, guided))
-    return suited
+    return replace(method, planner=method.planner.suited(event, guided))
 
 
 def laid_out(*fields: Any) -> Layout:

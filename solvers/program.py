@@ -7,7 +7,6 @@ slot values by a small matrix; a call whose answer is known, or not used, evalua
 reads this table.
 """
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,12 +18,12 @@ from .arrays import Array
 from .bases import Basis
 from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, groups, integer, prune, sequence
 from .interpret import NO_NOISE, PairModel, carry_out
-from .plan_json import write_plan
 from .planners.stochasticity import Stochasticity
 from .program_checks import check_disjoint, check_nodes, checked_grid, common_event, written_slots
-from .program_json import read_program, write_program
+from .program_json import read_program, write_plan, write_program
 from .program_text import program_text
 from .provenance import Provenance, checked
+from .values import Value
 
 if TYPE_CHECKING:
     from .denoiser import Denoiser
@@ -34,10 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["MAX_WRITES", "ONE", "STATE", "Call", "NoiseKey", "Program", "prune"]
 
 MAX_ORDER = 64
+FAR = 10.0  # sigma / alpha, in units of the spread of the data, from which on a denoiser is that of a Gaussian
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
+class Program(Value):
     """What to run: ``calls`` that carry the state along ``grid`` (times, one per node; len = steps + 1).
 
     order: what the formula promises. notes: where this grid or start-up keeps less. eta: of the SDE that the formula
@@ -138,16 +138,6 @@ class Program:
         fields = self.name, self.order, self.grid, self.notes, self.eta, told, self.basis
         return *fields, *(call.key for call in self.calls)
 
-    @cached_property
-    def _hash(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Program) and self.key == other.key)
-
-    def __hash__(self) -> int:
-        return self._hash
-
     def interpret(
         self,
         x: Any,
@@ -170,14 +160,12 @@ class Program:
 
     def renamed(self, name: str, *notes: str) -> "Program":
         """The same numbers under another name, with further notes."""
-        named = copy.copy(self)
-        for kept in ("key", "_hash"):
-            named.__dict__.pop(kept, None)
-        object.__setattr__(named, "name", name)
-        object.__setattr__(named, "notes", (*self.notes, *notes))
+        named = object.__new__(Program)  # nothing is computed or checked again
+        kept = {field: value for field, value in vars(self).items() if field not in ("key", "_hash")}
+        vars(named).update(kept, name=name, notes=(*self.notes, *notes))
         return named
 
-    def with_known(self, schedule: "Schedule", gaussian: "Wiener", calls: int = 1, *, least: float = 10.0) -> "Program":
+    def with_known(self, schedule: "Schedule", gaussian: "Wiener", calls: int = 1, *, least: float = FAR) -> "Program":
         """The same program without its first ``calls`` evaluations: their answers are those of a Gaussian's denoiser,
         Wiener's filter ``x0 = m + alpha c (x - alpha m) / (alpha^2 c + sigma^2)``, exact where the noise is far above
         the spread of the data; `logsnr.known_error` says how wrong it is.

@@ -28,7 +28,7 @@ from .plans import laid_out, lowered_for
 from .program import Program
 from .provenance import warn_of_another
 from .run import recording, run
-from .same_arguments import takes_what
+from .signatures import takes_what
 from .solution import Solution, finished
 from .solver import Planner
 from .starts import Starts, run_each, start_times
@@ -172,8 +172,7 @@ def _carried_out(
     """By the executor that is asked for."""
     watched: dict[str, Any] = {"observe": observer, "keep": how.keep}
     if how.parallel:
-        parallel: Solution = EXECUTORS[type(how.parallel)](plan, den, x, how.parallel, noise=source, **watched)
-        return parallel
+        return EXECUTORS[type(how.parallel)](plan, den, x, how.parallel, noise=source, **watched)
     if isinstance(plan, Starts):
         end, made = run_each(plan, den, x, source, functional=how.grad, **watched)
         return Solution(end, made, made, plan.grids)

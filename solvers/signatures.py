@@ -1,11 +1,13 @@
-"""What a user's function asks for, by the number of its arguments."""
+"""The arguments of functions: what a user's function asks for, and what functions hand on to others."""
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 
+P = ParamSpec("P")
+T = TypeVar("T")
 ALL = 1 << 10  # of functions that take any number
 
 
@@ -42,3 +44,14 @@ def watching(
         return changed(state, lambda form: callback(node, t, form, None if x0 is None else shown(x0)))
 
     return four if takes_x0(callback) else three
+
+
+def takes_what(other: Callable[P, Any]) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Mark a function, which stays as it is, as one with the arguments of ``other``: for types, and when it runs."""
+
+    def marked(function: Callable[..., T]) -> Callable[P, T]:
+        told = signature(other).replace(return_annotation=signature(function).return_annotation)
+        setattr(function, "__signature__", told)  # noqa: B010
+        return cast(Callable[P, T], function)
+
+    return marked

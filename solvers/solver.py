@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from .arrays import Array
 from .grids import check_grid
 from .planners.pairs import Pair
-from .program import Program
+from .program import FAR, Program
 from .schedules.base import Schedule
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Solver:
         notes = [f"noise of sigma = {left:.3g} is left at t = {times[-1]:.6g}"] if left else []
         return program.renamed(self.name, *(note for note in notes if note not in program.notes))
 
-    def with_known(self, gaussian: "Wiener", calls: int = 1, *, least: float = 10.0) -> "Solver":
+    def with_known(self, gaussian: "Wiener", calls: int = 1, *, least: float = FAR) -> "Solver":
         """The solver whose programs are this one's `Program.with_known`: ``nfe=8`` is then a step more than without.
 
         gaussian, calls, least: as for `Program.with_known`. Programs of no more than ``calls`` evaluations stay as they

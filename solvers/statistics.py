@@ -30,6 +30,7 @@ from .planners.quadrature import rule
 from .planners.stochasticity import NONE, Stochasticity
 from .recognise import check_fingerprint, check_levels, levels
 from .schedules.base import Schedule, check_schedule
+from .values import Value
 
 FORMAT = "logsnr statistics 1"
 ARRAYS = ("l", "s", "f", "levels", "fingerprint")
@@ -37,7 +38,7 @@ SLACK = 1e-6  # by which times may leave the span: a rounding to float32
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics(OdeGauge):
+class Statistics(Value, OdeGauge):
     """Statistics of a denoiser, made by `logsnr.calibrate`; ``logsnr.solver("dpm-v3-3", statistics=...)`` runs on them.
 
     l, s, f:     float64 (K, *event), at the K `nodes` of ``span``; numbers and arrays that broadcast to it are taken.
@@ -77,11 +78,10 @@ class Statistics(OdeGauge):
             raise ValueError(f"l, s and f must be finite and have at least 2 nodes, (K, ...), not {tables[0].shape}")
         if not self.span[0] < self.span[1]:
             raise ValueError(f"span must go from a lower lam to a higher one, not be {self.span}")
-        for name, values in zip(("l", "s", "f"), tables, strict=True):
-            put(self, name, np.array(values))
-        for name in ARRAYS:
-            put(self, name, np.array(getattr(self, name), dtype=np.float64))
-            getattr(self, name).setflags(write=False)
+        for name, values in zip(ARRAYS, (*tables, self.levels, self.fingerprint), strict=True):
+            array = np.array(values, dtype=np.float64)
+            array.setflags(write=False)
+            put(self, name, array)
         for name in ("l", "s", "f"):
             put(self, f"_{name}", Curve(self.span, getattr(self, name)))
         put(self, "event", self.l.shape[1:])
@@ -101,14 +101,8 @@ class Statistics(OdeGauge):
     def __repr__(self) -> str:
         return f"Statistics{self.event}"
 
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Statistics) and self._key == other._key)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
     @cached_property
-    def _key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[Any, ...]:
         return self.span, self.l.shape, *(getattr(self, name).tobytes() for name in ARRAYS)
 
     @property
@@ -166,8 +160,7 @@ class Statistics(OdeGauge):
     def rate(self, left: Array, t: Nodes) -> Array:
         end = t.lam[:, None]
         l, s = integrals([self._l, self._s], np.concatenate([end - left, end], axis=1))  # noqa: E741
-        kernel: Array = -self._wide(t.alpha)[:, None] * np.exp(l[:, :-1] - l[:, -1:] + s[:, :-1])
-        return kernel
+        return -self._wide(t.alpha)[:, None] * np.exp(l[:, :-1] - l[:, -1:] + s[:, :-1])
 
     def total(self, s: Nodes, t: Nodes) -> Array:
         return self.integrate("lam", None, s, t, lambda u: np.ones((len(u), 1, u.shape[1])))[:, 0]  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from .denoiser import Denoiser, check_state
+from .denoiser import Denoiser, check_denoiser, check_state
 from .provenance import widest
 from .run import recording
 
@@ -24,8 +24,7 @@ def data_width(den: Denoiser, x: torch.Tensor) -> float:
 
     Raises TypeError and ValueError for a denoiser or noises that are none, and where the answers are not finite.
     """
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     check_state(x)
     if len(x) < FEWEST:
         raise ValueError(f"x holds {len(x)} noises; a width needs at least {FEWEST}, and 64 are a good number")

@@ -17,7 +17,7 @@ import torch
 
 from .arrays import Array
 from .bases import Basis, to_coordinates, to_samples
-from .denoiser import Denoiser, device_of, per_sample_times
+from .denoiser import Denoiser, check_denoiser, device_of, per_sample_times
 from .noise import randn
 from .planners.checks import count
 from .products import Product, best_product
@@ -54,8 +54,7 @@ def moments_of(
     for many points and rounds: take the DCT. Raises TypeError for other objects, ValueError for numbers below 1, shapes
     that do not fit, and a denoiser whose answers are not finite.
     """
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     event = tuple(count("event_shape", n) for n in event_shape)
     count("rounds", rounds)
     like = torch.empty(count("points", points), 0, dtype=dtype, device=device or device_of(den.model))

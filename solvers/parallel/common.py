@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ...kernels import Noise, Seeds, recurrence, standard_normals, transformed
-from ..answers import check_output
+from ...kernels import Seeds, recurrence, transformed
+from ..answers import check_answers, check_output
 from ..asking import Asking
 from ..lower import Lowered
-from ..noise import NoiseFunction
+from ..noise import Addressed, NoiseFunction
 from ..program import NoiseKey
 
 Evaluate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]  # nodes, calls, samples
@@ -62,9 +62,7 @@ def evaluate(
     for k, part in enumerate(nodes.split(size)):
         here = slice(k * size, k * size + len(part))
         answer = asked(asking, part, timesteps[calls[here].to(timesteps.device)], calls[here], samples[here])
-        answers = [check_output(a, part) for a in (answer if models > 1 else (answer,))]
-        if len(answers) != models:
-            raise ValueError(f"the model returned {len(answers)} tensors instead of {models}")
+        answers = check_answers(answer, part, models)
         kept = kept or [a.new_empty(nodes.shape) for a in answers]
         for rows, a in zip(kept, answers, strict=True):
             rows[here] = a  # a copy: models may use their memory again
@@ -160,12 +158,7 @@ class Noises:
         return lambda key, like: given[key]
 
     def _make(self, n: int) -> list[torch.Tensor]:
-        if isinstance(self.source, Seeds):
-            addresses = self.lowered.updates.calls[n].noises
-            found = [standard_normals(Noise(*self.source, (a,)), 0, self.like) for a in addresses]
-        else:
-            assert self.source is not None
-            found = [self.source(key, self.like) for key in self.lowered.program.calls[n].noises]
+        ask: Any = Addressed(self.source) if isinstance(self.source, Seeds) else self.source
         wide = self.lowered.updates.dtypes[0]
-        found = [z.to(wide) for z in found]
+        found = [ask(key, self.like).to(wide) for key in self.lowered.program.calls[n].noises]
         return found + [torch.zeros_like(self.like, dtype=wide)] * (self.columns - len(found))

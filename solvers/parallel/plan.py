@@ -9,10 +9,11 @@ import torch
 
 from ...kernels import Recurrence, recurrence
 from ...kernels.recurrence import layout
+from ..answers import pairs_at
 from ..arrays import Array
 from ..call import STATE
 from ..denoiser import Denoiser
-from ..heads import Level, from_pair, network_rate, to_pair
+from ..heads import Level, from_pair, network_rate
 from ..lower import Lowered
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # (x0, eps)
@@ -48,19 +49,18 @@ class Plan:
         known, dtypes = [*(not asks for asks in lowered.asks), False], lowered.updates.dtypes
         level = Level.at(den.schedule, times)
         with np.errstate(divide="ignore", invalid="ignore"):
-            entries = [*to_pair(den.answers, level), from_pair(den.answers, level)]
-            (a, b), (c, d), (p, q) = (np.broadcast_arrays(*row, times)[:2] for row in entries)
+            p, q = np.broadcast_arrays(*from_pair(den.answers, level), times)[:2]
             rate = network_rate(den.answers, den.schedule)
-            pair, answer = np.array([[a, rate * b], [c, rate * d]]), rate * np.stack([p, q], axis=1)[:-1]
+            pair, answer = pairs_at(den.answers, den.schedule, times), rate * np.stack([p, q], axis=1)[:-1]
             slopes = rate * np.stack([q / level.sigma, p / level.alpha])[:, :-1]
-        told = np.isfinite(pair).all(axis=(0, 1)) & ~np.array(known)
-        pair = np.where(told, pair, resting_pair(level.alpha, level.sigma))
+        told = np.isfinite(pair).all(axis=(1, 2)) & ~np.array(known)
+        pair = np.where(told[:, None, None], pair, np.moveaxis(resting_pair(level.alpha, level.sigma), -1, 0))
         slopes[:, ~np.isfinite(slopes).all(axis=0)] = 0.0
         answer[~np.isfinite(answer).all(axis=1)] = 0.0
         called = torch.tensor(lowered.times, dtype=torch.float64, device="cpu")
         return cls(
             lowered, recurrence(lowered.updates), dtypes[0], dtypes[-1], den.model_times(called, x).to(x.device),
-            level.alpha, level.sigma, np.moveaxis(pair, -1, 0), answer, slopes[0], np.sort(slopes, axis=0),
+            level.alpha, level.sigma, pair, answer, slopes[0], np.sort(slopes, axis=0),
         )  # fmt: skip
 
     def __len__(self) -> int:

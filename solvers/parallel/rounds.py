@@ -94,5 +94,4 @@ class Once:
     def __call__(self, key: NoiseKey, like: torch.Tensor) -> torch.Tensor:
         if key not in self.made:
             self.made[key] = self.noise(key, like)
-        found: torch.Tensor = self.made[key]
-        return found
+        return self.made[key]

@@ -126,9 +126,9 @@ class PicardWindow:
         slopes = torch.from_numpy(self._slopes(outputs)[:, None]).to(self.slots.dtype).to(self.slots.device)
         outputs = [x.unsqueeze(1) for x in outputs]
         new, squared = scan(self.slots, outputs, self.nodes, plan.recurrence, first=first, noises=noises, slopes=slopes)
-        squares, scales = to_numpy(torch.stack([squared[:, 0], norms(new)]))
+        squares, scales = torch.stack([squared[:, 0], norms(new)]).cpu().numpy()
         if not np.isfinite(squares).all():
-            size = leading(np.logical_and.reduce([to_numpy(x.isfinite().flatten(1).all(1)) for x in outputs]))
+            size = leading(np.logical_and.reduce([x.isfinite().flatten(1).all(1).cpu().numpy() for x in outputs]))
             if not size:
                 return None
             squares, scales, new = squares[:size], scales[:size], new[:size]
@@ -185,7 +185,8 @@ class PicardWindow:
         if self.how.accelerate and n:
             wide = ([x[:n].to(plan.wide) for x in answers] for answers in (outputs, self.answers))
             change = sum(new - old for new, old in zip(*wide, strict=True))
-            along = to_numpy(torch.linalg.vecdot(in_float64(self.dx[:n].flatten(1)), in_float64(change.reshape(n, -1))))
+            dx, dy = in_float64(self.dx[:n].flatten(1)), in_float64(change.reshape(n, -1))
+            along = torch.linalg.vecdot(dx, dy).cpu().numpy()
             square, scale = self.squares[:, :n]
             known = square > (ROUNDOFFS * torch.finfo(plan.seen).eps) ** 2 * scale
             along = along / (len(outputs) * np.where(known, square, 1.0))
@@ -206,10 +207,6 @@ class PicardWindow:
 def leading(flags: Mask) -> int:
     """How many flags come before the first that is False."""
     return int(np.logical_and.accumulate(flags).sum())
-
-
-def to_numpy(x: torch.Tensor) -> np.ndarray:
-    return x.cpu().numpy()
 
 
 def norms(nodes: torch.Tensor) -> torch.Tensor:

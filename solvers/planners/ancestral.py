@@ -19,13 +19,14 @@ from ..schedules.base import Schedule
 from .checks import nonnegative, number
 from .gauges import EPS, Gauge, Nodes, as_gauge
 from .singlestep import ddim_notes
+from .stochasticity import WithEta
 
 LEARNED = "learned"
 VARIANCES = {"beta-tilde": 0.0, "beta": 1.0, LEARNED: 0.0}
 
 
 @dataclass(frozen=True)
-class AncestralDDIM:
+class AncestralDDIM(WithEta):
     """DDIM with the noise ``eta sigma_t sqrt(f)`` (Song et al. 2021, eq. 16): from eta = 0, DDIM, to 1, DDPM."""
 
     eta: float = 1.0
@@ -34,10 +35,6 @@ class AncestralDDIM:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eta", _share(self.eta))
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         at = Nodes.at(schedule, grid)
@@ -84,7 +81,7 @@ class DDPM:
 
 
 @dataclass(frozen=True)
-class AncestralMidpoint:
+class AncestralMidpoint(WithEta):
     """k-diffusion's two-stage ancestral samplers: the exponential midpoint rule in ``gauge`` to less noise than the
     node has, and then the noise of `AncestralDDIM`.
 
@@ -100,10 +97,6 @@ class AncestralMidpoint:
     def __post_init__(self) -> None:
         object.__setattr__(self, "gauge", as_gauge(self.gauge))
         object.__setattr__(self, "eta", _share(self.eta))
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         at, gauge = Nodes.at(schedule, grid), as_gauge(self.gauge)
@@ -138,8 +131,7 @@ def ddpm_calls(s: Nodes, t: Nodes) -> list[Call]:
 
 def kept(s: Nodes, t: Nodes, eta: float) -> Array:
     """What is kept of the noise: sqrt(1 - eta^2 f), without cancellation for eta = 1."""
-    share: Array = np.sqrt((1 - eta) * (1 + eta) + eta**2 * np.exp(2 * (s.lam - t.lam)))
-    return share
+    return np.sqrt((1 - eta) * (1 + eta) + eta**2 * np.exp(2 * (s.lam - t.lam)))
 
 
 def posterior_std(s: Nodes, t: Nodes) -> Array:
@@ -148,8 +140,7 @@ def posterior_std(s: Nodes, t: Nodes) -> Array:
 
 
 def _forgotten(s: Nodes, t: Nodes) -> Array:
-    root: Array = np.sqrt(-np.expm1(2 * (s.lam - t.lam)))
-    return root
+    return np.sqrt(-np.expm1(2 * (s.lam - t.lam)))
 
 
 def _ddpm_std(s: Nodes, t: Nodes, variance: float, data_variance: float | None) -> Array:

@@ -10,7 +10,7 @@ def number(name: str, value: Any, low: float, high: float, what: str) -> float:
     """``value`` as a float; ValueError unless it lies in [low, high], which ``what`` says in words."""
     plain = value.item() if isinstance(value, np.number) else value  # numpy compares in the value's own precision
     if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not low <= plain <= high:
-        raise ValueError(f"{name} = {value!r} must be {what}")
+        raise ValueError(f"{name} = {value!r:.60} must be {what}")
     return float(plain)
 
 

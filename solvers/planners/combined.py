@@ -10,7 +10,7 @@ from ..program import Program
 from ..schedules.base import Schedule
 from .checks import number
 from .gauges import EPS, Nodes
-from .singlestep import ddim_calls, ddim_notes, stage_calls
+from .singlestep import ddim_calls, ddim_notes, step_calls
 from .tableaux import DDIM, DPM_2, DPM_3
 
 KEPT = 1  # the slot of the last eps
@@ -74,13 +74,10 @@ class DPMFast:
         s, t = at[:-1], at[1:]
         orders = np.array([*[3] * (steps - len(self.tail)), *self.tail][-steps:])
         ddim = EPS.breaks(schedule, s, t)
-        parts = {
-            n: ddim_calls(EPS, schedule, s[n : n + 1], t[n : n + 1], [n + 1]) for n in np.flatnonzero(ddim).tolist()
-        }
+        parts = dict[int, list[Call]]()
         for order in set(orders.tolist()):
-            some = np.flatnonzero(~ddim & (orders == order))
-            nodes = (some + 1).tolist()
-            found = stage_calls(STEPS[order], EPS, schedule, s[some], t[some], nodes, first_slot=1)
+            some = np.flatnonzero(orders == order)
+            found = step_calls(STEPS[order], EPS, schedule, s[some], t[some], (some + 1).tolist(), ddim[some])
             parts.update(zip(some.tolist(), found, strict=True))
         calls = tuple(call for n in range(steps) for call in parts[n])
         return Program("dpm-fast", self.global_order, tuple(at.t.tolist()), calls, ddim_notes(ddim, at))

@@ -17,8 +17,7 @@ def chebyshev_nodes(span: Span, count: int) -> Array:
     """``count`` values of lam from the lower to the upper end, denser there: polynomials through them do not
     oscillate."""
     low, high = span
-    nodes: Array = (low + high) / 2 + (high - low) / 2 * _points(count)
-    return nodes
+    return (low + high) / 2 + (high - low) / 2 * _points(count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,5 +91,4 @@ def polynomials(x: Array, count: int) -> Array:
 
 
 def _points(count: int) -> Array:
-    points: Array = np.sin(np.linspace(-np.pi / 2, np.pi / 2, count))
-    return points
+    return np.sin(np.linspace(-np.pi / 2, np.pi / 2, count))

@@ -12,12 +12,13 @@ from .ancestral import kept, posterior_std, steps_to
 from .checks import number
 from .gauges import EPS, Nodes
 from .singlestep import ddim_calls, ddim_notes
+from .stochasticity import WithEta
 
 STAGE, OLD, NEXT = 1, 2, 3  # slots: the stage's state, and values of this node and the next
 
 
 @dataclass(frozen=True)
-class StochasticMidpoint:
+class StochasticMidpoint(WithEta):
     """k-diffusion's dpmpp_sde: DPM-Solver++(2S) with a stage at ``r`` of the step in lam, stage and result with noise
     of an ancestral step from the start.
 
@@ -36,10 +37,6 @@ class StochasticMidpoint:
     @property
     def global_order(self) -> int:
         return 1 if self.eta else 2
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         at = Nodes.at(schedule, grid)
@@ -75,7 +72,7 @@ class StochasticMidpoint:
 
 
 @dataclass(frozen=True)
-class FlowAncestral:
+class FlowAncestral(WithEta):
     """ComfyUI's euler_ancestral for flow models: Euler's step to ``t (1 + eta (t / s - 1))``, and from there the noise
     and the scaling that lead to t. eta = 1 is less noise than DDPM's: all marginals are right, too."""
 
@@ -85,10 +82,6 @@ class FlowAncestral:
 
     def __post_init__(self) -> None:
         number("eta", self.eta, 0.0, 1.0, "a number from 0 (no noise) to 1")
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         at = Nodes.at(schedule, grid)

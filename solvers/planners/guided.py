@@ -17,6 +17,7 @@ from .ancestral import kept, posterior_std
 from .checks import choice, flag, number
 from .gauges import Nodes
 from .quadrature import phi
+from .stochasticity import WithEta
 
 GUIDED, OLD, STAGE, STAGE_GUIDED = 1, 2, 3, 4  # slots
 # (starts and ends of the steps, eta, gamma) -> rows (n, 4) of P, Q, R and S, and of what is kept
@@ -72,7 +73,7 @@ LOOPS: dict[str, Loop] = {
 
 
 @dataclass(frozen=True)
-class TwoAnswers:
+class TwoAnswers(WithEta):
     """A multistep method ``x_t = P x0 + Q u + R x_s + S old + noise`` with the guided x0 and u that without guidance.
 
     loop: by name, what gives P, Q, R and S, and what is kept for the next step, u if nothing else. guided: whether both
@@ -96,10 +97,6 @@ class TwoAnswers:
     @property
     def global_order(self) -> int:
         return 0 if self.guided else 2 if self.loop in ("res", "dpmpp-2m") and not self.eta else 1
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         at = Nodes.at(schedule, grid)

@@ -11,13 +11,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..arrays import Array, Mask
+from ..arrays import Array
 from ..call import STATE, Call, NoiseKey
 from ..program import Program
 from ..schedules.base import Schedule
 from .checks import count, nonnegative, number
 from .gauges import EPS, Nodes
-from .singlestep import ddim_calls, ddim_notes, stage_calls
+from .singlestep import ddim_notes, step_calls
 from .tableaux import two_stage
 
 HEUN = two_stage(1)
@@ -118,26 +118,18 @@ def _tour(
     s, t = (Nodes.at(sch, np.array(times)) for times in (list(zip(*legs, strict=True))[:2]))
     nodes = [leg[2] for leg in legs]
     ddim = EPS.breaks(sch, s, t)
-    whole = np.flatnonzero(~ddim)
-    staged = iter(stage_calls(HEUN, EPS, sch, s[whole], t[whole], [nodes[k] for k in whole], first_slot=2))
     calls: list[Call] = []
     start = STATE
-    for k, node in enumerate(nodes):
-        one = slice(k, k + 1)
-        leg = ddim_calls(EPS, sch, s[one], t[one], [node]) if ddim[k] else next(staged)
-        leg = [_starting_at(call, start) for call in leg]
+    for k, (node, step) in enumerate(zip(nodes, step_calls(HEUN, EPS, sch, s, t, nodes, ddim, 2), strict=True)):
+        leg = [_starting_at(call, start) for call in step]
         start = STATE
         if k + 1 < len(legs) and s.t[k + 1] != t.t[k]:
             start = STATE if node is None else RAISED
             leg[-1] = _jump(leg[-1], t[k], s[k + 1], s_noise, visit=k + 1)
         calls += leg
-    return Program(name, HEUN.order, tuple(map(float, at.t)), tuple(calls), (*notes, *_notes(at, ddim, nodes)))
-
-
-def _notes(at: Nodes, ddim: Mask, nodes: Sequence[int | None]) -> tuple[str, ...]:
     steps = np.zeros(len(at.t) - 1, dtype=bool)
     steps[[node - 1 for node, broken in zip(nodes, ddim, strict=True) if broken and node is not None]] = True
-    return ddim_notes(steps, at)
+    return Program(name, HEUN.order, tuple(map(float, at.t)), tuple(calls), (*notes, *ddim_notes(steps, at)))
 
 
 def _starting_at(call: Call, slot: int) -> Call:

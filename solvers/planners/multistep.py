@@ -22,7 +22,7 @@ from .gauges import X0, Gauge, Nodes, Variable, as_gauge
 from .quadrature import lagrange, powers
 from .shipped import PSEUDO, SHIPPED, equal_weights, pseudo_weights, shipped_weights
 from .singlestep import ddim_calls, ddim_notes, stage_calls, weak
-from .stochasticity import NONE, Stochasticity, stochasticity
+from .stochasticity import NONE, Stochasticity, WithEta, stochasticity
 from .tableaux import STARTERS, Tableau
 
 Startup = Literal["ramp", "single-step"]
@@ -36,7 +36,7 @@ def check_startup(startup: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Adams:
+class Adams(WithEta):
     """An exponential Adams method.
 
     gauge:     what is integrated exactly, a `Gauge` or its name. order: how many values are interpolated, 1 to 8.
@@ -119,10 +119,6 @@ class Adams:
     @property
     def evaluations(self) -> int:
         return 1 + self.pece
-
-    @property
-    def stochastic(self) -> bool:
-        return bool(self.eta)
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table on ``grid``, float64 times, strictly monotone."""

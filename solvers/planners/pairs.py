@@ -21,7 +21,7 @@ from ...kernels.sums import by_halves
 from ..arrays import Array, Indices
 from .checks import choice, count
 from .gauges import GAUGES, Nodes
-from .quadrature import lagrange, rule
+from .quadrature import lagrange, powers, rule
 from .tableaux import DPM_23, Tableau
 
 LONGEST = 4.0  # steps in lam
@@ -90,8 +90,7 @@ class Pair(ABC):
         x, w = rule(1.0)
         span = (t.lam - s.lam)[:, None]
         kernel = GAUGES[self.gauge].rate(span * (1 - x), t) * (span * w)
-        sums: Array = by_halves(kernel[:, None] * functions(span * x))  # in an order that no shape changes
-        return sums
+        return by_halves(kernel[:, None] * functions(span * x))  # in an order that no shape changes
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,7 @@ class RungeKuttaPair(Pair):
 
     def _moments(self, s: Nodes, at: Nodes, share: float) -> list[Array]:
         """M_k, (n,), of the powers of the fraction of the step, up to ``share`` of it."""
-        degree = self.tableau.degree
-        length = ((at.lam - s.lam) / share)[:, None]
-        moments = self._integrals(s, at, lambda u: np.stack([(u / length) ** k for k in range(degree + 1)], axis=1))
+        moments = self._integrals(s, at, powers((at.lam - s.lam) / share, self.tableau.degree))
         return [self._total(s, at), *moments.T[1:]]
 
     def _row(self, moments: list[Array], row: Any) -> Array:

@@ -57,5 +57,4 @@ def phi(k: int, z: Any) -> Array:
     """``phi_k(z) = int_0^1 e^{(1-x) z} x^{k-1} / (k-1)! dx``, k >= 1, elementwise (book 9.4.9)."""
     z = np.asarray(z, dtype=np.float64)
     x, w = rule(float(np.abs(z).max(initial=0.0)))
-    values: Array = np.exp((1 - x) * z[..., None]) @ (w * x ** (k - 1)) / float(np.prod(np.arange(1, k)))
-    return values
+    return np.exp((1 - x) * z[..., None]) @ (w * x ** (k - 1)) / float(np.prod(np.arange(1, k)))

@@ -63,8 +63,7 @@ def _in_time(time: Array, steps: Any, past: int, points: int) -> Array:
     growth = np.expm1(tau * (BETA_D * tau / 2 + BETA_MIN))  # rho^2
     slope = (BETA_D * tau + BETA_MIN) * (growth + 1) / (2 * np.sqrt(growth))
     basis = lagrange(time[steps[:, None] - np.arange(past + 1)], tau)
-    weights: Array = np.einsum("nq,njq->nj", slope, basis) * length / points
-    return weights
+    return np.einsum("nq,njq->nj", slope, basis) * length / points
 
 
 def _sum_in_rho(gauge: Gauge, at: Nodes, steps: Any, past: int, points: int = 200) -> Array:
@@ -142,15 +141,13 @@ def equal_weights(past: int, ahead: int) -> Array:
     """The classical weights on equal steps, (past + 1,), newest first, of Adams-Bashforth (``ahead`` = 0) or
     Adams-Moulton (1): with the gauge's total for the step they are iPNDM (Zhang and Chen 2023, 4.2)."""
     x, w = rule(1.0)
-    weights: Array = lagrange(ahead - np.arange(past + 1.0)[None], x[None])[0] @ w
-    return weights
+    return lagrange(ahead - np.arange(past + 1.0)[None], x[None])[0] @ w
 
 
 def shipped_weights(moments: Array, theta: Array) -> Array:
     """All weights but the newest, (n, J - 1): of the polynomials through the fractions ``theta`` (n, J) of the step."""
     monomials = theta[:, None, :] ** np.arange(theta.shape[1])[:, None]  # l_j(theta) = sum_k c_jk theta^k
-    older: Array = np.array(np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0])
-    return older
+    return np.array(np.linalg.solve(monomials, moments[:, :, None])[:, 1:, 0])
 
 
 def pseudo_weights(theta: Array, moments: Array, ahead: int) -> Array:

@@ -15,14 +15,14 @@ from .checks import choice
 from .gauge import table
 from .gauges import X0, Gauge, Nodes, as_gauge
 from .quadrature import powers
-from .stochasticity import NONE, Stochasticity, stochasticity
+from .stochasticity import NONE, Stochasticity, WithEta, stochasticity
 from .tableaux import DDIM, Tableau
 
 ASKED = ("v", "velocity")  # heads that mean something at sigma = 0, and that networks are trained to give there
 
 
 @dataclass(frozen=True)
-class ExponentialRungeKutta:
+class ExponentialRungeKutta(WithEta):
     """One step of ``tableau`` per interval of the grid, in ``gauge``, a `Gauge` or its name.
 
     With ``eta`` every stage has the noise that the SDE has gathered up to it (SEEDS, Gonzalez et al. 2023).
@@ -57,26 +57,16 @@ class ExponentialRungeKutta:
     def evaluations(self) -> int:
         return self.tableau.stages
 
-    @property
-    def stochastic(self) -> bool:
-        return bool(self.eta)
-
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table on ``grid``, float64 times, strictly monotone."""
         gauge = as_gauge(self.gauge).with_eta(stochasticity(self.eta))
         at = Nodes.at(schedule, grid)
         s, t = at[:-1], at[1:]
         ddim = gauge.breaks(schedule, s, t) | (np.isposinf(t.lam) & self._blind(schedule, float(at.t[-1])))
-        whole = np.flatnonzero(~ddim)
-        nodes = (whole + 1).tolist()
-        staged = iter(stage_calls(self.tableau, gauge, schedule, s[whole], t[whole], nodes, first_slot=1))
-        calls: list[Call] = []
-        for n in range(len(grid) - 1):
-            one = slice(n, n + 1)
-            calls += ddim_calls(gauge, schedule, s[one], t[one], [n + 1]) if ddim[n] else next(staged)
-        times = tuple(map(float, at.t))
+        steps = step_calls(self.tableau, gauge, schedule, s, t, range(1, len(grid)), ddim)
+        times, calls = tuple(map(float, at.t)), tuple(call for step in steps for call in step)
         told = ddim_notes(ddim, at), gauge.eta or None
-        return Program("runge-kutta", self.global_order, times, tuple(calls), *told, basis=gauge.basis)
+        return Program("runge-kutta", self.global_order, times, calls, *told, basis=gauge.basis)
 
     def _blind(self, schedule: Schedule, end: float) -> bool:
         """Whether a stage would ask the network at the time ``end`` for what its head does not say there."""
@@ -102,6 +92,25 @@ def ddim_notes(ddim: Mask, at: Nodes) -> tuple[str, ...]:
         where = "ends at sigma = 0" if np.isposinf(at.lam[n + 1]) else "starts or ends at an infinite log-SNR"
         notes.append(f"step {n + 1} {where} and is first order (DDIM); t_start or t_end inside avoids it")
     return tuple(notes)
+
+
+def step_calls(
+    tableau: Tableau,
+    gauge: Gauge,
+    sch: Schedule,
+    s: Nodes,
+    t: Nodes,
+    nodes: Sequence[int | None],
+    ddim: Mask,
+    first_slot: int = 1,
+) -> list[list[Call]]:
+    """The calls of each step: `stage_calls`, or, where ``ddim`` says so, `ddim_calls`."""
+    whole = np.flatnonzero(~ddim)
+    staged = iter(stage_calls(tableau, gauge, sch, s[whole], t[whole], [nodes[k] for k in whole.tolist()], first_slot))
+    return [
+        ddim_calls(gauge, sch, s[n : n + 1], t[n : n + 1], [node]) if ddim[n] else next(staged)
+        for n, node in enumerate(nodes)
+    ]
 
 
 def ddim_calls(
@@ -215,7 +224,7 @@ def _stage_noise(
     order = len(thetas) - 1 - np.unique(thetas[::-1], return_index=True)[1]
     parts = len(order) - 1 if gauge.eta else 0
     noise = np.zeros((len(times), tableau.stages, parts))
-    at = [Nodes.at(sch, column) for column in times.T]
+    at = [Nodes.at(sch, column) for column in times.T] if parts else []
     for k, (a, b) in enumerate(pairwise(order[: parts + 1])):
         std = gauge.std(sch, at[a], at[b])
         for i in range(tableau.stages):

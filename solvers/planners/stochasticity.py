@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
+from .checks import number
 from .quadrature import rule
 
 MOST = 1e150  # its square is still finite
@@ -94,8 +95,7 @@ class Smooth(Stochasticity):
         wrong = ~(eta >= 0) | (np.isinf(eta) & np.isfinite(lam))
         if wrong.any():
             raise ValueError(f"eta({lam[wrong][0]:.6g}) = {eta[wrong][0]} is not a number of at least 0")
-        squares: Array = eta * eta
-        return squares
+        return eta * eta
 
     def integral(self, s: Array, t: Array, rate: float = 0.0) -> Array:
         s, t = np.broadcast_arrays(np.asarray(s, dtype=np.float64), t)
@@ -126,8 +126,18 @@ class Unknown(Stochasticity):
 NONE = Window(0.0)
 
 
-def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str = "eta") -> Stochasticity:
-    """From what a user gives as ``name``: a number, a function of lam (float64 arrays in, arrays out), or an object.
+class WithEta:
+    """Planners that have a field ``eta``."""
+
+    eta: Any
+
+    @property
+    def stochastic(self) -> bool:
+        return bool(self.eta)
+
+
+def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity) -> Stochasticity:
+    """From what a user gives: a number, a function of lam (float64 arrays in, arrays out), or an object.
 
     Raises ValueError for what is none of these, and for negative numbers and those above `MOST`.
     """
@@ -135,22 +145,15 @@ def stochasticity(eta: float | Callable[[Array], Any] | Stochasticity, name: str
         return eta
     if callable(eta):
         return Smooth(eta)
-    given: Any = eta
-    plain = given.item() if isinstance(given, np.number) else given  # numpy compares in the value's own precision
-    if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not 0 <= plain <= MOST:
-        raise ValueError(
-            f"{name} = {eta!r:.60} must be a number of at least 0 (the ODE; 1: the reverse SDE) and at most {MOST:g}, "
-            "or a function of lam"
-        )
-    return Window(float(plain))
+    what = f"a number of at least 0 (the ODE; 1: the reverse SDE) and at most {MOST:g}, or a function of lam"
+    return Window(number("eta", eta, 0.0, MOST, what))
 
 
 def er_sde(lam: Array) -> Array:
     """eta of ER-SDE-Solver's default noise scale phi(s) = s (e^(s^0.3) + 10), s = sigma / alpha (Cui et al. 2023):
     s e^-E is phi up to a constant, so eta^2 = s d/ds log(phi / s)."""
     power = np.exp(-0.3 * lam)
-    eta: Array = np.sqrt(0.3 * power / (1 + 10 * np.exp(-power)))
-    return eta
+    return np.sqrt(0.3 * power / (1 + 10 * np.exp(-power)))
 
 
 def eta_to_json(eta: Stochasticity | None) -> Any:

@@ -22,6 +22,7 @@ from ..arrays import Array
 from ..bases import Basis, Principal, basis_of, check_broadcast, check_size, to_coordinates
 from ..levels import numbers
 from ..schedules.base import Schedule
+from ..values import Value
 from .gauge import Nodes, OdeGauge
 from .stochasticity import NONE, Stochasticity
 
@@ -30,7 +31,7 @@ SYMMETRIC = 1e-12  # of the largest entry: by which a covariance may be none
 
 
 @dataclass(frozen=True, eq=False)
-class Wiener(OdeGauge):
+class Wiener(Value, OdeGauge):
     """The gauge of a Gaussian with independent coordinates; as a solver ``logsnr.solver("wiener-2", gaussian=...)``.
 
     mean, variance: numbers, arrays or tensors whose shapes broadcast to each other, of the shape of a sample or one
@@ -126,14 +127,11 @@ class Wiener(OdeGauge):
         """The gauge of the mean and the variance that a denoiser knows of its data, without data: far out, what it
         answers is the filter of the Gaussian of these moments, and its slope is the variance's share.
 
-        den: a `Denoiser`. event_shape: the shape of a sample. basis: "pixel" or "dct", or a `Basis`.
+        den: a `Denoiser`. event_shape: the shape of a sample. basis: "pixel" or "dct", or a `Basis`; the DCT where
+        coordinates are strongly correlated, as pixels of images are.
         options: points=16, how many states the denoiser sees at once; rounds=16, how many such batches are averaged at
-        each of some ten levels of noise; seed=0, of the states; dtype=torch.float32, of the states; device, by default
-        that of the model. In coordinates that are strongly correlated, as pixels of images are, variances are found
-        with many points and rounds only: take the DCT.
-
-        Raises TypeError for other objects, ValueError for other bases, numbers below 1, shapes that do not fit, and a
-        denoiser whose answers are not finite.
+        each of some ten levels of noise; seed=0 and dtype=torch.float32, of the states; device, by default that of the
+        model. Raises what `wiener_moments.moments_of` raises, and ValueError for other bases.
         """
         from ..wiener_moments import moments_of
 
@@ -146,14 +144,8 @@ class Wiener(OdeGauge):
             return f"Wiener({', '.join(map(str, self.event))}{basis})"
         return f"Wiener({float(self.mean):.6g}, {float(self.variance):.6g}{basis})"
 
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Wiener) and self._key == other._key)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
     @cached_property
-    def _key(self) -> tuple[Any, ...]:
+    def key(self) -> tuple[Any, ...]:
         return self.event, self.mean.tobytes(), self.variance.tobytes(), self.basis
 
     def columns(self, sch: Schedule, t: Array) -> Array:
@@ -199,8 +191,7 @@ class Wiener(OdeGauge):
 
     def _spread(self, at: Nodes) -> Array:
         """R = sqrt(alpha^2 c + sigma^2), the standard deviation of the Gaussian's states."""
-        spread: Array = np.hypot(self._wide(at.alpha) * np.sqrt(self.variance), self._wide(at.sigma))
-        return spread
+        return np.hypot(self._wide(at.alpha) * np.sqrt(self.variance), self._wide(at.sigma))
 
     def _fall(self, s: Nodes, t: Nodes) -> Array:
         """``v_s^2 - v_t^2``."""

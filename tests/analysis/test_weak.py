@@ -79,7 +79,7 @@ def scaled(call: Call, part: str, factor: float) -> np.ndarray:
 def test_mutant_fails(name: str, part: str) -> None:
     """A noise or a weight off by 1e-3 (1e-1 where errors are still as large) brings the measured order towards 0."""
     factor = 1.1 if logsnr.solver(name).order == 1 else 1.001
-    found = measured(altered(logsnr.solver(name), partial(scaled, part=part, factor=factor)), 256)
+    found = measured(altered(logsnr.solver(name), partial(scaled, part=part, factor=factor)), 128)
     assert not abs(found.order - found.declared) < TOLERANCE, found
 
 
@@ -92,7 +92,7 @@ def test_mutant_of_a_jump_fails(name: str) -> None:
         matrix[:, 2 + len(call.reads) :] *= 1.1
         return matrix
 
-    found = measured(altered(logsnr.solver(name), louder), 256)
+    found = measured(altered(logsnr.solver(name), louder), 128)
     assert not abs(found.order - 2) < TOLERANCE, found
 
 

@@ -1,7 +1,7 @@
-"""One rank of a parallel run: ``python picard_rank.py RANK RANKS STORE CASE`` leaves STORE.RANK.pt, also of a
-batch that the ranks share, or ends in error.
+"""One rank of a parallel run: ``python picard_rank.py RANK RANKS STORE CASE`` ends in error.
 
-CASE: what the last rank does: "right", "other" (starts elsewhere), "dies" or "hangs" in its third call.
+CASE: what the last rank does: "other" (starts elsewhere), "dies" or "hangs" in its third call. Before it dies all have
+made a right run, and one of a batch that they share, and leave both in STORE.RANK.pt.
 """
 
 import os
@@ -15,7 +15,8 @@ from torch import distributed
 
 import logsnr
 
-PATIENCE = {"right": 60}  # seconds; where a rank fails, less, as the others wait so long for it
+PATIENCE = {"dies": 60}  # seconds; else less, as the others wait so long for a rank that fails
+HOW = logsnr.Picard(window=7, tol=1e-4, ranks=True)
 
 
 def main(rank: int, ranks: int, store: str, case: str) -> None:
@@ -24,24 +25,29 @@ def main(rank: int, ranks: int, store: str, case: str) -> None:
 
     def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         sizes.append(len(x))
-        if rank == ranks - 1 and len(sizes) == 3:
+        return x / (1 + x * x) - 0.3 * t.reshape(-1, 1)
+
+    def failing(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if rank == ranks - 1 and len(sizes) == 2:
             if case == "dies":
                 os._exit(7)
             if case == "hangs":
                 time.sleep(60)
-        return x / (1 + x * x) - 0.3 * t.reshape(-1, 1)
+        return model(x, t)
 
     limit = timedelta(seconds=PATIENCE.get(case, 6))
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=ranks, timeout=limit)
     x = torch.linspace(-2, 3, 30).reshape(3, 10) + (case == "other") * rank
-    den = logsnr.Denoiser(model, logsnr.VPLinear(), "eps")
-    how = logsnr.Picard(window=7, tol=1e-4, ranks=True)
+    right, wrong = (logsnr.Denoiser(asked, logsnr.VPLinear(), "eps") for asked in (model, failing))
+    given = dict(solver="sde-dpmpp-2m", steps=20, seed=5, parallel=HOW)
     try:
-        found = logsnr.solve(den, x, solver="sde-dpmpp-2m", steps=20, seed=5, parallel=how)
-        batch = shared(rank)
+        if case == "dies":
+            found = logsnr.solve(right, x, **given)
+            torch.save((found.x, found.rounds, found.nfe, sizes, shared(rank)), f"{store}.{rank}.pt")
+            sizes.clear()
+        logsnr.solve(wrong, x, **given)
     finally:
         distributed.destroy_process_group()  # or gloo's threads may let go of tensors when Python is gone, and abort
-    torch.save((found.x, found.rounds, found.nfe, sizes, batch), f"{store}.{rank}.pt")
 
 
 if __name__ == "__main__":

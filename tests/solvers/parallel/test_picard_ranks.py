@@ -35,11 +35,16 @@ def run(ranks: int, case: str, folder: Path) -> list[tuple[int, str]]:
 
 
 @pytest.fixture(scope="module")
-def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
-    """What the first of two ranks leaves."""
+def one_died(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Any, ...], tuple[int, str]]:
+    """What the first of two ranks leaves before the other one dies, and how it ends."""
     folder = tmp_path_factory.mktemp("ranks")
-    assert all(status == 0 for status, _ in run(2, "right", folder))
-    return torch.load(folder / "store.0.pt")  # type: ignore[no-any-return]
+    (ended,) = run(2, "dies", folder)
+    return torch.load(folder / "store.0.pt"), ended
+
+
+@pytest.fixture
+def right(one_died: tuple[tuple[Any, ...], tuple[int, str]]) -> tuple[Any, ...]:
+    return one_died[0]
 
 
 def test_a_shared_batch_has_the_bits_of_one_process(right: tuple[Any, ...]) -> None:
@@ -61,12 +66,17 @@ def test_ranks_share_the_nodes(right: tuple[Any, ...]) -> None:
     assert sizes[0] in (10, 11)  # of the 21 nodes of three windows
 
 
-@pytest.mark.parametrize(("case", "message"), [
-    ("dies", "Error"), pytest.param("hangs", "Error", marks=pytest.mark.slow),
-    pytest.param("other", "all ranks must run from the same x", marks=pytest.mark.slow),
-])  # fmt: skip
+def test_a_rank_that_dies(one_died: tuple[tuple[Any, ...], tuple[int, str]]) -> None:
+    """It ends the others in an error."""
+    status, errors = one_died[1]
+    assert status == 1
+    assert "Error" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "message"), [("hangs", "Error"), ("other", "all ranks must run from the same x")])
 def test_ranks_that_fail(case: str, message: str, tmp_path: Path) -> None:
-    """A rank that starts elsewhere, dies or hangs ends the others in an error, within the group's timeout."""
+    """A rank that starts elsewhere or hangs ends the others in an error, within the group's timeout."""
     began = time.monotonic()
     ((status, errors),) = run(2, case, tmp_path)
     assert status == 1

@@ -54,8 +54,8 @@ def test_infinite_ends() -> None:
 def test_only_numbers_from_0_and_functions_are_eta() -> None:
     """Negative and infinite numbers, other types, and functions with such values or other shapes are refused."""
     for wrong in (-0.1, INF, float("nan"), True, "1", None):
-        with pytest.raises(ValueError, match=f"tau = {wrong!r} must be a number of at least 0"):
-            stochasticity(wrong, "tau")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=f"eta = {wrong!r} must be a number of at least 0"):
+            stochasticity(wrong)  # type: ignore[arg-type]
     lam = np.array([0.0, 1.0])
     with pytest.raises(ValueError, match=r"eta\(1\) = -1.0 is not"):
         stochasticity(lambda x: -x).squared(lam)
