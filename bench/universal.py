@@ -32,6 +32,7 @@ FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
 BUDGETS = "3", "4", "5", "6", *(f"{least}-{most}" for least, most in RANGES)
+SOME, MORE = 4, 6  # budgets of a range; more of a long one with an infinite end, next to which grids differ most
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
 # Wide data are images, which networks know: their tables are fitted to networks' errors too, and are consistent.
 # Guidance between two classes of one component each bends the flow most: a third of the guided problems are such pairs.
@@ -112,7 +113,8 @@ def fit_tables(
 
 def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iterations: int) -> dict[str, Any]:
     """What a file holds: of a number of evaluations a table, of a range the numbers that its tables have in common."""
-    budgets = [least] if most is None else some_of(list(range(least, most + 1)))
+    some = SOME if least < RANGES[-1][0] or np.isfinite(SPANS[span]).all() else MORE
+    budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
     count = PROBLEMS if most is None else FEWER
     floor = FLOORS[max(n for n in FLOORS if n <= least)]
     train, test = (Part.drawn(n, KINDS[kind], SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))

@@ -46,10 +46,10 @@ def _polynomials(at: Array, least: int, most: int, n: int) -> Array:
     return np.concatenate([values, (USUAL / n - 1) * values], axis=1)
 
 
-def some_of(budgets: list[int]) -> list[int]:
-    """The `FEW` that a fit looks at: with the least and the most, and as even as can be in their logarithms."""
+def some_of(budgets: list[int], count: int = FEW) -> list[int]:
+    """Those that a fit looks at: with the least and the most, and as even as can be in their logarithms."""
     known = sorted(set(budgets))
-    wanted = np.geomspace(known[0], known[-1], FEW)
+    wanted = np.geomspace(known[0], known[-1], count)
     return sorted({min(known, key=lambda n: abs(n - at)) for at in wanted.tolist()})
 
 

@@ -82,7 +82,7 @@ class Universal:
 
     def suited(self, event: tuple[int, ...], guided: bool) -> "Universal":
         """The planner for samples of this shape, and for a model with guidance or without."""
-        return replace(self, width=self.width or typical_width(event) * self.data_std, guided=guided)
+        return replace(self, width=self.width or typical_width(event) * self.data_std or None, guided=guided)
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table on ``schedule``, between the ends of ``grid``, float64 times."""
