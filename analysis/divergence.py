@@ -15,6 +15,7 @@ import torch
 from ..solvers.noise import randn
 
 METHODS = ("exact", "hutchinson", "hutch++")
+ENOUGH = 8  # estimates, to tell their error: of 4, a third of 12 probes, intervals of 95 % cover 92 %
 Transposed = Callable[[torch.Tensor], torch.Tensor]  # v (B, D) -> J^T v
 
 
@@ -37,8 +38,8 @@ def trace(method: str, x: torch.Tensor, probes: int, seed: int) -> Trace:
     signs = torch.where(normals < 0, -1.0, 1.0).double().movedim(1, 0)
     if method == "hutchinson":
         return Hutchinson(signs)
-    rank = probes // 3
-    return HutchPlusPlus(signs[: min(rank, size)], normals[:, rank : 2 * rank].movedim(1, 0))
+    rank = min(probes // 3, max((probes - ENOUGH) // 2, 1))
+    return HutchPlusPlus(signs[: min(rank, size)], normals[:, rank : probes - rank].movedim(1, 0))
 
 
 class Exact:

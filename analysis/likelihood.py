@@ -11,7 +11,6 @@ carries it along as some more elements of the state.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,11 @@ from ..solvers.program import Program
 from ..solvers.sampling import solve
 from .divergence import Trace, trace
 from .likelihood_checks import RK4, check_numbers, check_range, span, warn_of_latent
+from .likelihood_path import Frame, rk4
 
 STEPS = 100
 TINY = 1e-6  # a skewness that is none
+ROUNDING = 1e-11  # of the value: what sums over hundreds of evaluations lose
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,23 +54,28 @@ class LogLikelihood:
     def interval(self, level: float = 0.95) -> tuple[torch.Tensor, torch.Tensor]:
         """Between which two values (B,) the exact divergence's lies with probability ``level``: by Student's t, as of
         few probes the error is itself uncertain, and less the skewness of the estimates (Hall 1992, "On the removal of
-        skewness by transformation"). The error of the steps is not in it."""
+        skewness by transformation"). An end that this draws in goes half of the way, as few estimates have a skewness
+        by chance. The error of the steps is not in it, that of rounding is."""
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, not {level!r}")
         from scipy.special import stdtrit
 
-        if self.estimates < 2:
-            return self.value - self.error, self.value + self.error
-        n, skew = self.estimates, torch.as_tensor(self.skewness)
-        root = math.sqrt(n)
-        far = float(stdtrit(n - 1, (1 + level) / 2)) / root
-        ends = []
-        for t in (far, -far):
-            z = t - skew / (6 * n)
-            cube = 1 + skew * z
-            w = 3 * (cube.sign() * cube.abs() ** (1 / 3) - 1) / torch.where(skew.abs() > TINY, skew, 1.0)
-            ends.append(self.value - root * self.error * torch.where(skew.abs() > TINY, w, z))
-        return ends[0], ends[1]
+        n, rounding = self.estimates, ROUNDING * (1 + self.value.abs())
+        if n < 2:
+            return self.value - self.error - rounding, self.value + self.error + rounding
+        far = float(stdtrit(n - 1, (1 + level) / 2)) / math.sqrt(n)
+        low, high = (math.sqrt(n) * self.error * self._hall(t) for t in (far, -far))
+        return self.value - low - rounding, self.value - high + rounding
+
+    def _hall(self, t: float) -> torch.Tensor:
+        """The end t of Student's interval, in deviations, without the skewness, or half of the way to that."""
+        n, skew = self.estimates, torch.as_tensor(self.skewness, dtype=torch.float64)
+        known = skew.abs() > TINY
+        z = t - skew / (6 * n)
+        cube = 1 + skew * z
+        w = 3 * (cube.sign() * cube.abs() ** (1 / 3) - 1) / torch.where(known, skew, 1.0)
+        w = torch.where(known, w, z)
+        return torch.where(w.abs() < abs(t), (w + t) / 2, w)
 
 
 def log_likelihood(
@@ -92,10 +98,12 @@ def log_likelihood(
 
     method: "exact" takes the divergence by one derivative per element (for small samples); "hutchinson" by random
             signs, the same along the whole path; "hutch++" takes a third of the probes to see where the divergence
-            comes from, and a third to take it there, which leaves less to chance. Both tell their standard error.
-    solver: "rk4", the classical Runge-Kutta method in lam; or what `logsnr.solve` takes: the name of a solver without
-            noise, a program from t_end to t_start, or an adaptive solver with ``rtol`` and ``atol``.
-    steps, grid: of the solver. For "rk4" 100 steps by default, equal in lam, of 4 evaluations each.
+            comes from, and a third to take it there, which leaves less to chance; fewer of less than 24, so that 8 are
+            left where they can. Both tell their standard error.
+    solver: "rk4", the classical Runge-Kutta method in lam, whose errors the score takes back; or what `logsnr.solve`
+            takes: the name of a solver without noise, a program from t_end to t_start, or an adaptive solver with
+            ``rtol`` and ``atol``.
+    steps, grid: of the solver. For "rk4" 100 steps by default, equal in lam, of 7 evaluations each, 4 with derivatives.
     probes: derivatives at every evaluation, of the random methods.
     prior:  log-density (B,) of states at t_start; by default that of N(0, sigma^2), pure noise.
 
@@ -124,7 +132,9 @@ def log_likelihood(
     if isinstance(solver, str) and solver == RK4:
         if given := [n for n, v in (("grid", grid), ("rtol", rtol), ("atol", atol)) if v is not None]:
             raise ValueError(f"{RK4} takes steps equal in lam; leave out {' and '.join(given)}")
-        latent, gained = _rk4(flow, state, first, last, steps or STEPS)
+        clean, noisy = (float(den.schedule.half_logsnr(t)) for t in (last, first))
+        frame = Frame(den.schedule, flow.x0, flow.at, den.spread)
+        latent, gained = rk4(frame, state, clean, noisy, steps or STEPS)
     else:
         options = {"solver": solver, "steps": steps, "grid": grid, "rtol": rtol, "atol": atol}
         latent, gained = _solved(flow, state, first, last, options)
@@ -132,8 +142,13 @@ def log_likelihood(
     if prior is None:
         warn_of_latent(latent / sigma)
     values = (_normal(latent, sigma) if prior is None else prior(latent).double()) + gained
+    return from_estimates(values, latent.to(x.dtype), flow.nfe)
+
+
+def from_estimates(values: torch.Tensor, latent: torch.Tensor, nfe: int = 0) -> LogLikelihood:
+    """The mean of independent estimates (n, B), and what they tell of its error."""
     error = values.std(0) / math.sqrt(len(values)) if len(values) > 1 else torch.zeros_like(values[0])
-    return LogLikelihood(values.mean(0), error, latent.to(x.dtype), flow.nfe, len(values), _skewness(values))
+    return LogLikelihood(values.mean(0), error, latent, nfe, len(values), _skewness(values))
 
 
 class Flow:
@@ -142,20 +157,33 @@ class Flow:
     def __init__(self, den: Denoiser, traces: Trace) -> None:
         self.den, self.traces, self.nfe = den, traces, 0
 
-    def __call__(self, x: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, ...) and (rows, B) for x at the schedule's times (B,), all float64."""
+    def at(self, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """What it says at one time."""
+        return self(x, x.new_full((len(x),), t))
+
+    def x0(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """The first alone, at one time."""
+        with torch.no_grad():
+            return self._asked(x, x.new_full((len(x),), t))[0]
+
+    def _asked(self, y: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x0, and what the model has answered."""
         den, head = self.den, self.den.answers
         self.nfe += int(den.evaluations(times[:1].cpu().numpy())[0]) if len(times) else 0
-        a, b = (np.full(len(x), c) for c in convert(head, "x0", Level.at(den.schedule, times.cpu().numpy())))
+        a, b = (np.full(len(y), c) for c in convert(head, "x0", Level.at(den.schedule, times.cpu().numpy())))
+        answer = den.predict(y.to(den.dtype(y)), times)
+        return column(a, y) * y + network_rate(head, den.schedule) * column(b, y) * answer.to(y.dtype), answer
+
+    def __call__(self, x: torch.Tensor, times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, ...) and (rows, B) for x at the schedule's times (B,), all float64."""
         with torch.enable_grad():
             y = x.detach().requires_grad_()
-            answer = den.predict(y.to(den.dtype(y)), times)
+            x0, answer = self._asked(y, times)
             if not answer.requires_grad:
                 raise ValueError(
                     "likelihood needs gradients through the model, and its answer has none to x: is it, or the "
                     "caller, in no_grad or inference mode?"
                 )
-            x0 = column(a, y) * y + network_rate(head, den.schedule) * column(b, y) * answer.to(y.dtype)
 
             def product(v: torch.Tensor) -> torch.Tensor:
                 (found,) = torch.autograd.grad(x0, y, v.reshape(y.shape), retain_graph=True)
@@ -163,35 +191,6 @@ class Flow:
 
             traces = self.traces(product).detach()
         return x0.detach(), traces
-
-
-def _rk4(flow: Flow, x: torch.Tensor, first: float, last: float, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The latent, and the log-density gained from t_start (``first``) to t_end (``last``).
-
-    It is y = x / R that is integrated, R^2 = alpha^2 + sigma^2. Its equation, dy/dlam = a (x0 - a y), a = alpha / R, is
-    the same on every schedule, and in it pure noise does not move."""
-    sch, size = flow.den.schedule, x.shape[1:].numel()
-
-    def norm(t: float) -> float:
-        return math.hypot(float(sch.alpha(t)), float(sch.sigma(t)))
-
-    def slope(y: torch.Tensor, lam: float) -> tuple[torch.Tensor, torch.Tensor]:
-        t = float(sch.time(lam))
-        alpha = float(sch.alpha(t))
-        a = alpha / norm(t)
-        x0, traces = flow(norm(t) * y, y.new_full((len(y),), t))
-        return a * (x0 - a * y), alpha * traces - a * a * size
-
-    start, end = norm(last), norm(first)
-    y, gained = x / start, x.new_full((flow.traces.rows, len(x)), size * math.log(end / start))
-    clean, noisy = (float(sch.half_logsnr(t)) for t in (last, first))
-    for a, b in pairwise(np.linspace(clean, noisy, steps + 1).tolist()):
-        h, found = b - a, list[tuple[torch.Tensor, torch.Tensor]]()
-        for part in (0.0, 0.5, 0.5, 1.0):
-            found.append(slope(y + part * h * found[-1][0] if found else y, a + part * h))
-        for weight, (dy, divergence) in zip((h / 6, h / 3, h / 3, h / 6), found, strict=True):
-            y, gained = y + weight * dy, gained + weight * divergence
-    return end * y, gained
 
 
 def _solved(

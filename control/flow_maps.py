@@ -25,6 +25,7 @@ without the factor (book, Algorithm 11), is this for alpha = 1, sigma = t, and h
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,7 @@ from ..kernels import Noise, standard_normals
 from ..solvers.answers import CHANGED, check_output, check_state, written
 from ..solvers.arrays import Array
 from ..solvers.call import NoiseKey
+from ..solvers.complex_states import from_parts, of_parts, to_parts
 from ..solvers.conditions import check_rows
 from ..solvers.denoiser import Denoiser
 from ..solvers.grids import check_grid, end_time
@@ -98,10 +100,12 @@ class FlowMap:
         return f"FlowMap({type(self.model).__name__}, {self.schedule}, prediction={self.prediction!r}{told})"
 
     def __call__(self, x: torch.Tensor, s: Any, t: Any = None) -> torch.Tensor:
-        """Phi_{s->t}(x): x (B, ...), s and t numbers or (B,), by default to ``clean``; like x, with gradients to x and
-        the weights. Raises ValueError for times in the wrong order or outside the schedule, and for a t that a
-        consistency model does not know."""
-        check_state(x)
+        """Phi_{s->t}(x): x (B, ...), floating or complex, s and t numbers or (B,), t by default ``clean``; like x, with
+        gradients to x and the weights. Raises ValueError for times in the wrong order or outside the schedule, and for
+        a t that a consistency model does not know."""
+        check_state(x, complex_too=True)
+        if x.is_complex():
+            return from_parts(self._of_parts(x)(to_parts(x), s, t))
         check_rows("conditions", self._told.conditions, len(x))
         s, t = span(self.schedule, x, s, self.clean if t is None else t)
         if not self.ends and visible(t) and not bool((t == self.clean).all()):
@@ -110,6 +114,13 @@ class FlowMap:
                 f"t = {float(t[t != self.clean][0]):.6g}"
             )
         return self._jump(x, s, t).to(x.dtype)
+
+    def _of_parts(self, x: torch.Tensor) -> "FlowMap":
+        """The map of the parts of complex states like ``x``."""
+        other = copy(self)
+        other._told = of_parts(self._told, x)
+        other.model = other._told.model
+        return other
 
     def _jump(self, x: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         told, seen = self._told, x.to(self._told.dtype(x))
@@ -162,7 +173,11 @@ class FlowMap:
 
         Raises ValueError for arguments that do not fit, and NonFiniteError where the result is not finite.
         """
-        check_state(x)
+        check_state(x, complex_too=True)
+        if x.is_complex():
+            options: dict[str, Any] = dict(grid=grid, t_start=t_start, t_end=t_end, gamma=gamma, grad=grad)
+            options |= dict(seed=seed, sample_ids=sample_ids)
+            return from_parts(self._of_parts(x).sample(to_parts(x).contiguous(), steps, **options))
         check_rows("conditions", self._told.conditions, len(x))
         flag("grad", grad)
         times, gamma = self._grid(steps, grid, t_start, t_end), self._gamma(gamma)
@@ -175,7 +190,7 @@ class FlowMap:
                 state = scale * self._jump(state, *span(self.schedule, x, s, r))
                 if std:
                     noise = Noise(*seeds, (NoiseKey(s, t).address,))
-                    state = state + std * standard_normals(noise, 0, state).to(state.dtype)
+                    state = state + self._told.spread * std * standard_normals(noise, 0, state).to(state.dtype)
         return finished(Solution(state, len(times) - 1, len(times) - 1, times), x, keep=False).x
 
     def _grid(self, steps: int | None, grid: Any, t_start: float | None, t_end: float | None) -> Array:

@@ -14,6 +14,7 @@ import torch
 
 from ..kernels import transformed
 from ..solvers.answers import check_state
+from ..solvers.complex_states import from_parts, of_parts, to_parts
 from ..solvers.denoiser import Denoiser, per_sample_times
 from ..solvers.heads import Level, from_pair, network_rate
 from ..solvers.names import nearest
@@ -29,7 +30,7 @@ def step(
     """Phi_{s->t}(x) by one step: what ``logsnr.sample(den, x, solver=solver, grid=[s, t])`` gives, for times of each
     sample's own and with gradients to x and the model's weights.
 
-    x:      (B, ...), floating; the result has its shape and dtype, and is computed in fp32 at least.
+    x:      (B, ...), floating or complex; the result has its shape and dtype, and is computed in fp32 at least.
     s, t:   numbers or tensors (B,), times of the schedule; s = t leaves a sample as it is.
     solver: "ddim", one evaluation, or "heun-rho", two: the trapezoidal rule for x/alpha in sigma/alpha (Heun of Karras
             et al. 2022, the teacher of Song et al. 2023), which is a DDIM step where alpha_s or sigma_t is 0.
@@ -40,7 +41,9 @@ def step(
     torch.compile and CUDA graphs.
     """
     check_denoiser("den", den)
-    check_state(x)
+    check_state(x, complex_too=True)
+    if x.is_complex():
+        return from_parts(step(of_parts(den, x), to_parts(x), s, t, solver=solver, reverse=reverse))
     if solver not in SOLVERS:
         raise ValueError(f"solver = {solver!r} is not a one-step solver of flow maps{nearest(solver, SOLVERS)}")
     s, t = span(den.schedule, x, s, t, reverse=reverse)

@@ -1,6 +1,7 @@
 """What a teacher tells a student: targets and gradients of the published ways to distil a denoiser (book, chapter 10).
 
-Everything takes times per sample, and states, samples and noise of one shape (B, ...); noise is an argument, so that
+Everything takes times per sample, and states, samples and noise of one shape (B, ...), all floating or all complex, of
+unit power, with gradients as torch has them of complex tensors; noise is an argument, so that
 what is told is a function of it. Nothing records gradients: what comes back is to be compared with, or multiplied by,
 what the student makes.
 """
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..solvers.answers import check_state
+from ..solvers.complex_states import from_parts, of_parts, to_parts
 from ..solvers.denoiser import Denoiser
 from ..solvers.heads import HEADS, Level, from_pair, network_rate
 from ..solvers.names import head_hint, nearest
@@ -51,7 +53,10 @@ def progressive_target(
         raise ValueError(f"head = {head!r} is not one{head_hint(head)}")
     if len(times) < 3:
         raise ValueError(f"times must be three or more, s > u > t, not {len(times)}")
-    check_state(x)
+    check_state(x, complex_too=True)
+    if x.is_complex():
+        parts = progressive_target(of_parts(teacher, x), to_parts(x), times, head=head)
+        return Progressive(*map(from_parts, parts))
     sch, at = teacher.schedule, _decreasing(teacher.schedule, x, times)
     coefficients(head, sch, at[0], at[-1])  # refuses a head that does not determine the step
     lam = [sch.half_logsnr(t) for t in at]
@@ -95,7 +100,7 @@ def consistency_pair(
     if not isinstance(teacher, Schedule):
         check_denoiser("teacher, if it is no schedule,", teacher)
     sch = teacher if isinstance(teacher, Schedule) else teacher.schedule
-    check_state(x0, "x0")
+    check_state(x0, "x0", complex_too=True)
     s, t = span(sch, x0, s, t)
     x_s = noised(sch, x0, noise, s)
     x_t = step(teacher, x_s, s, t, solver=solver) if isinstance(teacher, Denoiser) else noised(sch, x0, noise, t)
@@ -136,10 +141,15 @@ def score_gradient(
         check_denoiser(name, den)
     if isinstance(weight, str) and weight not in WEIGHTS:
         raise ValueError(f"weight = {weight!r} is not one{nearest(weight, WEIGHTS)}; a function of lam is one too")
-    check_state(x0, "x0")
+    check_state(x0, "x0", complex_too=True)
+    if student is not None and student.schedule != teacher.schedule:
+        raise ValueError(f"student and teacher must have one schedule, not {student.schedule} and {teacher.schedule}")
+    if x0.is_complex():
+        _check_noise(x0, noise)
+        other = student and of_parts(student, x0)
+        pair, known = (to_parts(x0), to_parts(noise, "noise")), of_parts(teacher, x0)
+        return Matching(*map(from_parts, score_gradient(known, *pair, t, student=other, weight=weight)))
     sch, clean = teacher.schedule, x0.to(teacher.state_dtype(x0))
-    if student is not None and student.schedule != sch:
-        raise ValueError(f"student and teacher must have one schedule, not {student.schedule} and {sch}")
     t, _ = span(sch, x0, t, t)
     x_t = noised(sch, clean, noise, t)
     alpha, sigma = sch.alpha(t), sch.sigma(t)
@@ -148,10 +158,10 @@ def score_gradient(
     if weight == "dmd":
         gain = sigma / norm / _rows(clean - teacher.x0(x_t, t)).abs().mean(1).to(sigma)
     elif weight == "sigma2":
-        gain = sigma * alpha * alpha / norm
+        gain = sigma * alpha * alpha / norm / teacher.spread**2
     else:
         w = weight(sch.half_logsnr(t)) if callable(weight) else 1.0
-        gain = w * alpha * alpha / (sigma * norm)
+        gain = w * alpha * alpha / (sigma * norm * teacher.spread**2)
     gradient = column(gain, clean) * change
     if visible(gradient) and not (finite := _rows(gradient).isfinite().all(1)).all():
         n = int((~finite).nonzero()[0])
@@ -161,12 +171,20 @@ def score_gradient(
 
 def noised(sch: Schedule, x0: torch.Tensor, noise: torch.Tensor, t: Any) -> torch.Tensor:
     """``alpha_t x0 + sigma_t noise`` for times t, a number or (B,): like x0, computed in fp32 at least."""
-    check_state(x0, "x0")
-    if noise.shape != x0.shape:
-        raise ValueError(f"noise must have the shape of x0, {tuple(x0.shape)}, not {tuple(noise.shape)}")
+    check_state(x0, "x0", complex_too=True)
+    _check_noise(x0, noise)
+    if x0.is_complex():
+        return from_parts(noised(sch, to_parts(x0), to_parts(noise, "noise"), t))
     t, _ = span(sch, x0, t, t)
     wide = torch.promote_types(x0.dtype, torch.float32)
     return linear(x0.to(wide), noise.to(x0.device, wide), sch.alpha(t), sch.sigma(t)).to(x0.dtype)
+
+
+def _check_noise(x0: torch.Tensor, noise: torch.Tensor) -> None:
+    if noise.shape != x0.shape:
+        raise ValueError(f"noise must have the shape of x0, {tuple(x0.shape)}, not {tuple(noise.shape)}")
+    if noise.is_complex() and not x0.is_complex():
+        raise ValueError(f"noise is {noise.dtype}, and x0 is real: {x0.dtype}")
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

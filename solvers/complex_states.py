@@ -34,14 +34,14 @@ def from_parts(x: torch.Tensor) -> torch.Tensor:
 
 
 class Parts:
-    """A complex model as one of parts: ``model(x, t, **conditions)``."""
+    """A complex model as one of parts: ``model(x, t, **conditions)``, or of two times, as a flow map's."""
 
     def __init__(self, model: Callable[..., Any]) -> None:
         self.model = model
 
-    def __call__(self, x: torch.Tensor, t: torch.Tensor, **conditions: Any) -> Any:
+    def __call__(self, x: torch.Tensor, *times: torch.Tensor, **conditions: Any) -> Any:
         try:
-            answer = self.model(from_parts(x), t, **conditions)
+            answer = self.model(from_parts(x), *times, **conditions)
         except RuntimeError as error:
             error.add_note(
                 "x is complex, and so is what the model sees; for a model of real tensors give torch.view_as_real(x), "

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,10 @@ import torch
 
 import logsnr
 from logsnr import analysis
-from logsnr.analysis.divergence import Exact
+from logsnr.analysis import likelihood_path
+from logsnr.analysis.divergence import Exact, trace
+from logsnr.analysis.likelihood import from_estimates
+from logsnr.bench.problems import random_mixture
 
 SCH = logsnr.VPLinear()
 MEAN, VARIANCE = np.array([0.5, -1.0, 0.0]), np.array([0.3, 1.0, 2.0])
@@ -26,43 +30,105 @@ def normal(x: torch.Tensor, t: float, sch: logsnr.Schedule = SCH) -> torch.Tenso
     return (-0.5 * (x - alpha * torch.from_numpy(MEAN)) ** 2 / spread - 0.5 * (2 * math.pi * spread).log()).sum(1)
 
 
-@pytest.mark.parametrize(("prediction", "steps", "tol"), [("x0", 100, 1e-6), ("eps", 30, 1e-3), ("v", 30, 1e-3)])
+@pytest.mark.parametrize(("prediction", "steps", "tol"), [("x0", 40, 1e-9), ("eps", 20, 1e-6), ("v", 20, 1e-6)])
 def test_gaussians(prediction: str, steps: int, tol: float) -> None:
-    """To 1e-6 with the exact law at the start; pure noise in its place costs little."""
+    """With the exact law at the start; pure noise in its place costs little."""
     den = GAUSSIAN.denoiser(SCH, prediction)
     found = analysis.log_likelihood(den, X, steps=steps, prior=lambda x: normal(x, SCH.t_start))
     torch.testing.assert_close(found.value, normal(X, SCH.t_end), rtol=0, atol=tol)
     assert not found.error.any()
-    plain = analysis.log_likelihood(den, X, steps=30)
+    plain = analysis.log_likelihood(den, X, steps=10)
     torch.testing.assert_close(plain.value, found.value, rtol=0, atol=0.05)
-    assert found.nfe == 4 * steps
+    assert found.nfe == 7 * steps + 1
     bits = found.bits_per_dimension(7.0)
     torch.testing.assert_close(bits, 7 - found.value / (3 * math.log(2)))
 
 
-def test_states_that_grow_with_the_noise() -> None:
-    """The flow is that of x / R on every schedule: steps in x itself are off by 1e-5 here, in pure noise alone."""
-    sch = logsnr.EDM()
-    x = GAUSSIAN.sample_at(sch, sch.t_end, 8, generator=torch.Generator().manual_seed(0))
-    found = analysis.log_likelihood(GAUSSIAN.denoiser(sch), x, prior=lambda z: normal(z, sch.t_start, sch))
-    torch.testing.assert_close(found.value, normal(x, sch.t_end, sch), rtol=0, atol=1e-6)
+def density(data: analysis.GaussianMixture, sch: logsnr.Schedule, t: float, x: torch.Tensor) -> torch.Tensor:
+    """The exact log-density of a mixture's marginal at t; diagonal covariances."""
+    alpha, sigma, flat = float(sch.alpha(t)), float(sch.sigma(t)), x.reshape(len(x), 1, -1)
+    spread = alpha**2 * data.covs.reshape(len(data.means), -1) + sigma**2
+    miss = flat - alpha * data.means.reshape(len(data.means), -1)
+    each = -0.5 * (miss**2 / spread + (2 * math.pi * spread).log()).expand_as(miss).sum(2)
+    return torch.logsumexp(each + data.weights.log(), 1)
 
 
-def test_mixtures() -> None:
-    """The density of a mixture, to 1e-5 at 100 steps; with the exact law at the start."""
-    data, last = analysis.two_gaussians(), SCH.t_end
-    x = data.sample_at(SCH, last, 32, generator=torch.Generator().manual_seed(1))
+SPANS = [(logsnr.EDM(), 80.0, 0.002), (logsnr.VPLinear(), 1.0, 1e-3), (logsnr.FlowMatching(), 0.999, 0.002)]
+DEVIATIONS = (0.02, 0.1, 0.5, 1.0, 4.0, 20.0)
 
-    def density(x: torch.Tensor, t: float) -> torch.Tensor:
-        alpha, sigma = float(SCH.alpha(t)), float(SCH.sigma(t))
-        parts = [
-            w * torch.exp(-0.5 * (x - alpha * m) ** 2 / (v := alpha**2 * c + sigma**2)) / math.sqrt(2 * math.pi * v)
-            for w, m, c in ((0.3, -1.0, 0.09), (0.7, 0.8, 0.04))
-        ]
-        return sum(parts[1:], parts[0]).log().reshape(-1)
 
-    found = analysis.log_likelihood(data.denoiser(SCH), x, prior=lambda z: density(z, SCH.t_start))
-    torch.testing.assert_close(found.value, density(x, last), rtol=0, atol=1e-5)
+@pytest.mark.parametrize(("sch", "first", "last"), SPANS)
+def test_narrow_and_wide_data(sch: logsnr.Schedule, first: float, last: float) -> None:
+    """Directions of deviations from 0.02 to 20, in 30 steps, where a run by default has 100."""
+    data = analysis.GaussianMixture(torch.zeros(1, 6), torch.tensor(DEVIATIONS, dtype=torch.float64).square()[None])
+    x = data.sample_at(sch, last, 8, generator=torch.Generator().manual_seed(0))
+    found = analysis.log_likelihood(
+        data.denoiser(sch), x, steps=30, t_start=first, t_end=last, prior=lambda z: density(data, sch, first, z)
+    )
+    torch.testing.assert_close(found.value, density(data, sch, last, x), rtol=0, atol=1e-7)
+
+
+MIXTURES = (
+    analysis.two_gaussians(),
+    analysis.GaussianMixture(means=[-1.5, 0.2, 1.0], covs=[0.04, 0.01, 0.0225], weights=[0.3, 0.2, 0.5]),
+)
+
+
+@pytest.mark.parametrize(("sch", "first", "last"), SPANS)
+@pytest.mark.parametrize("data", MIXTURES)
+def test_mixtures(data: analysis.GaussianMixture, sch: logsnr.Schedule, first: float, last: float) -> None:
+    x = data.sample_at(sch, last, 32, generator=torch.Generator().manual_seed(1))
+    found = analysis.log_likelihood(
+        data.denoiser(sch), x, steps=30, t_start=first, t_end=last, prior=lambda z: density(data, sch, first, z)
+    )
+    torch.testing.assert_close(found.value, density(data, sch, last, x), rtol=0, atol=1e-5)
+
+
+def test_a_mixture_of_many_dimensions() -> None:
+    """Modes that part within a few tenths of lam: without the score 100 steps are off by 2e-3."""
+    sch, data = logsnr.EDM(), random_mixture(8, 5, seed=8)
+    x = data.sample_at(sch, 0.002, 16, generator=torch.Generator().manual_seed(1))
+    prior = partial(density, data, sch, 80.0)
+    found = analysis.log_likelihood(data.denoiser(sch), x, t_start=80.0, t_end=0.002, prior=prior)
+    torch.testing.assert_close(found.value, density(data, sch, 0.002, x), rtol=0, atol=1e-6)
+
+
+def test_the_score_takes_back_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mutant that does not ask it, or asks for a little of it only, is off by what the path is."""
+    sch, found = logsnr.EDM(), []
+    data = analysis.GaussianMixture(torch.zeros(1, 1), torch.tensor([[0.02**2]]))
+    x = data.sample_at(sch, 0.002, 8, generator=torch.Generator().manual_seed(0))
+    right = likelihood_path.Frame.rates
+    for share in (1.0, 0.999, 0.0):
+
+        def rates(*args: Any, share: float = share) -> likelihood_path.Rates:
+            found = right(*args)
+            return found._replace(score=share * found.score)
+
+        monkeypatch.setattr(likelihood_path.Frame, "rates", rates)
+        value = analysis.log_likelihood(
+            data.denoiser(sch), x, steps=50, t_start=80.0, prior=partial(density, data, sch, 80.0)
+        ).value
+        found.append(float((value - density(data, sch, 0.002, x)).abs().max()))
+    assert found[0] < 1e-10
+    assert found[1] > 1e-8
+    assert found[2] > 1e-5
+
+
+def test_a_score_that_is_not_the_flows() -> None:
+    """No score has a Jacobian that is not symmetric: the density of such a flow is found all the same, in the order of
+    its path, 4."""
+    mix = torch.tensor([[0.6, 0.5], [-0.4, 0.3]], dtype=torch.float64)
+    den = logsnr.Denoiser(lambda x, t: torch.tanh(x @ mix), SCH, "x0")
+    x = 0.1 * logsnr.randn((4, 2), seed=3, dtype=torch.float64)
+
+    def off(steps: int) -> float:
+        return float((analysis.log_likelihood(den, x, steps=steps, t_end=0.05).value - exact).abs().max())
+
+    exact = analysis.log_likelihood(den, x, solver="dopri8", rtol=1e-9, atol=1e-9, t_end=0.05).value
+    coarse, fine = off(15), off(30)
+    assert fine < 1e-3
+    assert math.log2(coarse / fine) > 3.7
 
 
 def rotated(variances: torch.Tensor) -> analysis.Gaussian:
@@ -111,8 +177,46 @@ def test_intervals_of_skew_estimates() -> None:
     for one in (found, replace(found, skewness=0.0)):
         low, high = one.interval(0.95)
         inside.append(float(((low <= exact) & (exact <= high)).double().mean()))
-    assert abs(inside[0] - 0.95) < 0.02
+    assert abs(inside[0] - 0.95) < 0.015
     assert inside[1] < 0.92
+
+
+SPECTRA = {
+    "flat": torch.linspace(0.5, 1, 16, dtype=torch.float64),
+    "two levels": torch.tensor([1.0] * 8 + [0.0] * 8, dtype=torch.float64),
+    "power law": 1 / torch.arange(1, 17, dtype=torch.float64),
+    "geometric": 0.7 ** torch.arange(16, dtype=torch.float64),
+    "decades": torch.logspace(0, -3, 16, dtype=torch.float64),
+    "one direction": torch.tensor([1.0] + [0.01] * 15, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize(("method", "probes"), [("hutch++", 12), ("hutch++", 20), ("hutchinson", 12)])
+def test_intervals_of_few_probes_cover_95_percent(method: str, probes: int) -> None:
+    """On matrices of six spectra, 2,500 repetitions each. The plain normal interval covers less than 90 %."""
+    basis = torch.linalg.qr(torch.randn(16, 16, dtype=torch.float64, generator=SEEDED.manual_seed(1)))[0]
+    zero, covered, plain = torch.zeros(2500, 16, dtype=torch.float64), [], []
+    for spectrum in SPECTRA.values():
+        matrix = basis @ torch.diag(spectrum) @ basis.T
+        values = trace(method, zero, probes, 3)(lambda v, matrix=matrix: v @ matrix)  # type: ignore[misc]
+        found, exact = from_estimates(values, zero), float(spectrum.sum())
+        low, high = found.interval(0.95)
+        covered.append(float(((low <= exact) & (exact <= high)).double().mean()))
+        plain.append(float(((found.value - exact).abs() <= 1.96 * found.error).double().mean()))
+    assert 0.94 <= sum(covered) / len(covered) <= 0.965
+    assert min(covered) > 0.935
+    assert max(covered) < 0.97
+    assert min(plain) < 0.9
+
+
+def test_intervals_of_traces_without_chance() -> None:
+    """What a sketch takes whole is exact but for rounding, which the interval holds."""
+    matrix = torch.diag(SPECTRA["one direction"])
+    zero = torch.zeros(50, 16, dtype=torch.float64)
+    found = from_estimates(trace("hutch++", zero, 48, 0)(lambda v: v @ matrix), zero)
+    low, high = found.interval()
+    assert bool(((low <= matrix.trace()) & (matrix.trace() <= high)).all())
+    assert float((high - low).max()) < 1e-9
 
 
 def flat(x: torch.Tensor) -> torch.Tensor:
@@ -127,7 +231,7 @@ def test_probes_that_need_no_luck() -> None:
     data = rotated(torch.tensor([1.0, 0.5, *[0.0] * 10], dtype=torch.float64))  # rank 2
     den, x = data.denoiser(SCH, "x0"), 0.1 * logsnr.randn((5, 12), seed=0, dtype=torch.float64)
     exact = analysis.log_likelihood(den, x, steps=5, prior=flat)
-    sketched = analysis.log_likelihood(den, x, method="hutch++", steps=5, probes=6, prior=flat)
+    sketched = analysis.log_likelihood(den, x, method="hutch++", steps=5, probes=12, prior=flat)
     torch.testing.assert_close(sketched.value, exact.value, rtol=0, atol=1e-8)
     alone = analysis.log_likelihood(den, x[:1], method="hutchinson", steps=5, probes=6, prior=flat)
     whole = analysis.log_likelihood(den, x, method="hutchinson", steps=5, probes=6, prior=flat)
@@ -171,7 +275,7 @@ def test_a_little_of_the_divergence_is_missed(monkeypatch: pytest.MonkeyPatch) -
     """A mutant: a thousandth of the divergence is seen at once."""
     right = Exact.__call__
     monkeypatch.setattr(Exact, "__call__", lambda self, product: 0.999 * right(self, product))
-    found = analysis.log_likelihood(GAUSSIAN.denoiser(SCH), X, steps=40, prior=lambda x: normal(x, SCH.t_start))
+    found = analysis.log_likelihood(GAUSSIAN.denoiser(SCH), X, steps=10, prior=lambda x: normal(x, SCH.t_start))
     assert float((found.value - normal(X, SCH.t_end)).abs().max()) > 1e-3
 
 

@@ -116,10 +116,16 @@ def test_guided_mapped_adaptive_and_differentiated() -> None:
 def test_densities() -> None:
     """Of both parts together: the exact ones, as sums over the parts."""
     z = math.sqrt(0.5) * torch.view_as_complex(torch.randn(4, 2, 2, dtype=torch.float64))
-    found = logsnr.log_likelihood(DEN, z, steps=60)
-    spread = float(SCH.alpha(SCH.t_end)) ** 2 * VARIANCE + float(SCH.sigma(SCH.t_end)) ** 2
-    exact = torch.distributions.Normal(0.0, math.sqrt(spread / 2)).log_prob(torch.view_as_real(z)).sum((1, 2))
-    torch.testing.assert_close(found.value, exact, rtol=0, atol=2e-3)
+
+    def density(z: torch.Tensor, t: float) -> torch.Tensor:
+        spread = float(SCH.alpha(t)) ** 2 * VARIANCE + float(SCH.sigma(t)) ** 2
+        law = torch.distributions.Normal(0.0, torch.tensor(spread / 2, dtype=torch.float64).sqrt())
+        return law.log_prob(torch.view_as_real(z)).sum((1, 2))
+
+    exact = density(z, SCH.t_end)
+    torch.testing.assert_close(logsnr.log_likelihood(DEN, z, steps=10).value, exact, rtol=0, atol=2e-3)
+    found = logsnr.log_likelihood(DEN, z, steps=40, prior=lambda z: density(z, SCH.t_start))
+    torch.testing.assert_close(found.value, exact, rtol=0, atol=1e-8)
     assert found.latent.is_complex()
     run = logsnr.solve(DEN, Z.to(torch.complex128), solver="ddpm", steps=4, seed=0, trajectory=True)
     assert run.trajectory is not None
