@@ -21,6 +21,7 @@ from .tune_teacher import spread
 from .watching import Bar
 
 PATIENCE = 12  # iterations without less error on held-out noise
+MANY = 10  # calls from which on consistent tables, of fewer numbers, are better on noise that they were not fitted to
 TRIAL = 8  # iterations, before one of several starts goes on
 
 
@@ -42,7 +43,10 @@ class Fit:
         """What q is of a start."""
         if self.shared:
             return Shared(start.gauge, start.order, start.lam)
-        return Numbers(start.gauge, start.order, start.lam, together=start.together, told=self.told)
+        consistent = start.together == 1 and len(start.lam) > MANY
+        return Numbers(
+            start.gauge, start.order, start.lam, together=start.together, told=self.told, consistent=consistent
+        )
 
     def errors(self, numbers: Numbers, q: torch.Tensor) -> torch.Tensor:
         """Of a table on held-out noise."""
