@@ -13,6 +13,7 @@ import numpy as np
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver
 from ..solvers.names_elsewhere import ELSEWHERE
+from ..solvers.planners.flow_ancestral import FlowMidpoint
 from ..solvers.planners.foreign import FlowAncestral, HeunPlus, StochasticMidpoint
 from ..solvers.planners.gauges import X0
 from ..solvers.planners.guided import TwoAnswers
@@ -105,6 +106,10 @@ def _cfg_pp(name: str, loop: str, eta: float = 0.0, *options: str) -> Solver:
     return Solver(name, planner=TwoAnswers(loop, eta), options=options)
 
 
+def _flow(name: str, planner: Any) -> Solver:
+    return Solver(name, planner=planner, options=("eta",))
+
+
 def _adams(name: str, *options: str, **fields: Any) -> Solver:
     return Solver(name, planner=Adams(**fields), options=options)
 
@@ -123,9 +128,9 @@ _STAGES = _renamed(max_stage="order")
 _RES, _GE = "res_multistep", "gradient_estimation"
 MEANINGS: dict[str, Meaning] = {
     "dpmpp_2m": Meaning(solver("dpmpp-2m", compat=True)),
-    "euler_ancestral": Meaning(
-        solver("euler-a"), flow=Solver("euler_ancestral", planner=FlowAncestral(), options=("eta",))
-    ),
+    "euler_ancestral": Meaning(solver("euler-a"), flow=_flow("euler_ancestral", FlowAncestral())),
+    "dpm_2_ancestral": Meaning(solver("dpm2-a"), flow=_flow("dpm_2_ancestral", FlowMidpoint("straight"))),
+    "dpmpp_2s_ancestral": Meaning(solver("dpmpp-2s-a"), flow=_flow("dpmpp_2s_ancestral", FlowMidpoint("x0"))),
     "uni_pc": Meaning(_adams("uni_pc", moments="bh1", **_UNIPC), last=1e-3),
     "uni_pc_bh2": Meaning(_adams("uni_pc_bh2", moments="bh2", **_UNIPC), last=1e-3),
     "deis": Meaning(_of("deis-3", "order", moments="sum-in-time"), _ORDER),

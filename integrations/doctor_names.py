@@ -17,6 +17,7 @@ from ..solvers.grids import grid as make_grid
 from ..solvers.grids import grid_names
 from ..solvers.names import nearest
 from ..solvers.names_elsewhere import ELSEWHERE, GRIDS_ELSEWHERE, known_elsewhere
+from .comfy_names import MEANINGS
 from .diffusers_tables import discrete, levels_of, table_of
 from .doctor_formulas import FORMULAS, mixed_times
 from .doctor_types import Subject
@@ -98,7 +99,14 @@ def _sampler(text: str) -> Named:
         said = (("ComfyUI", words[0]), ("A1111", " ".join(words[:own])))
         library = next((whose for whose, name in said if name in chain(*ELSEWHERE[whose].values())), "logsnr")
         return "-".join(words[:own]).lower(), "-".join(words[own:]).lower() or None, library, None
+    if words[0].lower() == "dpm_adaptive":
+        raise ValueError(
+            "dpm_adaptive chooses its steps as it goes: it has no grid, and no order on one. Its pair is dpm-23 here, "
+            "whose errors follow rtol and atol: logsnr.sample(den, x, solver='dpm-23', rtol=1e-3, atol=1e-3)"
+        )
     name, kind = known_elsewhere(text)
+    if name is None and words[0].lower() in MEANINGS:  # of ComfyUI, and no solver here has the formula
+        return MEANINGS[words[0].lower()].solver, "-".join(words[1:]).lower() or None, "ComfyUI", None
     if name is None:
         names = [
             *chain.from_iterable(chain.from_iterable(by.values()) for by in ELSEWHERE.values()),

@@ -23,6 +23,7 @@ from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import EDM, FlowMatching
 from .comfy_names import IN_SIGMA, MEANINGS, NEAREST, both_answers, is_flow, moved, noisy_window
+from .k_diffusion_ends import between, levels_of, sample_dpm_adaptive
 
 Sampler = Callable[..., torch.Tensor]
 
@@ -48,6 +49,10 @@ def sampler(name: str | Solver | Program, *, space: str = "sigma", **fixed: Any)
     """
     if space not in ("sigma", "logsnr"):
         raise ValueError(f"space = {space!r} must be 'sigma' or 'logsnr'")
+    if isinstance(name, str) and name in OWN_STEPS:
+        if space != "sigma":
+            raise ValueError(f"space = {space!r}: {name} lays its steps in log sigma; leave space out")
+        return between(*OWN_STEPS[name], fixed)
     _method(name, fixed)  # refuses names and options before there is a model
 
     def sample(
@@ -77,7 +82,7 @@ def _sample(
     options: dict[str, Any],
 ) -> torch.Tensor:
     check_state(x)
-    levels = _levels(sigmas)
+    levels = levels_of(sigmas)
     if len(levels) < 2:
         return x
     means = MEANINGS.get(name) if isinstance(name, str) else None
@@ -111,18 +116,6 @@ def _sample(
             stepper.step(denoised)
             begins = program.calls[stepper.n - 1].node is not None
     return stepper.x.to(x.dtype)
-
-
-def _levels(sigmas: Any) -> Array:
-    """float64 sigmas that decrease, equal neighbours made one; ValueError for others."""
-    values = sigmas.detach().double().cpu().numpy() if isinstance(sigmas, torch.Tensor) else sigmas
-    levels = np.asarray(values, dtype=np.float64)
-    if levels.ndim != 1 or not np.isfinite(levels).all():
-        raise ValueError(f"sigmas must be a list of finite numbers, not {sigmas!r:.60}")
-    levels = levels[np.concatenate([[True], np.diff(levels) != 0])] if len(levels) else levels
-    if (np.diff(levels) > 0).any() or (levels < 0).any():
-        raise ValueError(f"sigmas must decrease, the last may be 0, not {levels.tolist()!s:.80}")
-    return levels
 
 
 def _schedule(levels: Array, flow: bool) -> Schedule:
@@ -210,10 +203,16 @@ def sample_dpm_fast(
     return sampler(method)(model, x, np.geomspace(sigma_max, sigma_min, steps + 1), extra_args, callback, disable)
 
 
+OWN_STEPS: dict[str, tuple[Callable[..., Any], bool]] = {
+    "dpm_fast": (sample_dpm_fast, True),
+    "dpm_adaptive": (sample_dpm_adaptive, False),
+}
+
+
 def sample_function_names() -> list[str]:
     """All names for which ``sample_NAME`` exists, of solvers that take a list of sigmas."""
     own = [_attribute(name) for name in solver_names() if solver(name).planner is not None]
-    return sorted({*own, *NEAREST, *MEANINGS})
+    return sorted({*own, *NEAREST, *MEANINGS, *OWN_STEPS})
 
 
 def register_comfyui() -> list[str]:

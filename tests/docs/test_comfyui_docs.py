@@ -8,8 +8,8 @@ from logsnr.integrations import comfyui
 
 
 def test_python_blocks_print_what_the_page_says() -> None:
-    ((output, said),) = printed(blocks("comfyui.md"))
-    assert output == said
+    for output, said in printed(blocks("comfyui.md")):
+        assert output == said
 
 
 def test_the_nodes_are_those() -> None:

@@ -77,6 +77,51 @@ def test_flows(true: int, claimed: int, factor: int) -> None:
     assert ("'1000t'" in told) == (factor == 1000)
 
 
+@pytest.mark.parametrize(("true", "sign", "factor"), list(product((0, 1), (1.0, -1.0), (1, 1000))))
+def test_sign_of_the_velocity(true: int, sign: float, factor: int) -> None:
+    """A model that returns the velocity or its opposite: all that differs is named, in whatever direction it is told;
+    where sign and direction make up for one another, 1 - t alone."""
+    velocity = C.velocity(true, factor)
+    for claimed in (0, 1):
+        found = logsnr.check(I.flow(lambda x, t: sign * velocity(x, t), data_at=claimed), X0)
+        told = " ".join(found.advice)
+        assert found.ok == (true == claimed and sign == 1 and factor == 1)
+        if told == "time should be 'sigma': time='sigma'":
+            assert (true, claimed, sign, factor) == (0, 1, -1.0, 1)
+            sch = logsnr.FlowMatching(data_at=1)
+            den = logsnr.Denoiser(lambda x, t: sign * velocity(x, t), sch, "velocity", time="sigma")
+            assert logsnr.check(den, X0).ok
+            continue
+        assert ("the answer has the other sign: lambda x, t: -net(x, t)" in told) == (sign == -1)
+        assert (f"t runs the other way: schedule=logsnr.FlowMatching(data_at={true})" in told) == (true != claimed)
+        assert ("time='1000t'" in told) == (factor == 1000)
+
+
+@pytest.mark.parametrize("sch", [logsnr.FlowMatching(), logsnr.EDM(), logsnr.Discrete(C.LINEAR)], ids=str)
+def test_heads_on_other_schedules(sch: logsnr.Schedule) -> None:
+    """Each head taken for itself and for the next; on EDM's schedule the velocity is eps itself."""
+    same = {"velocity": "eps"} if isinstance(sch, logsnr.EDM) else {}
+    for true, claimed in [*zip(HEADS, HEADS, strict=True), *zip(HEADS, (*HEADS[1:], HEADS[0]), strict=True)]:
+        found = logsnr.check(logsnr.Denoiser(net(sch, true), sch, claimed, time="t"), X0[:8])
+        one, other = same.get(true, true), same.get(claimed, claimed)
+        assert found.advice == (() if one == other else (f"head is {one}: prediction={one!r}",)), (true, claimed)
+
+
+@pytest.mark.parametrize(("head", "d"), list(product(("x0", "eps", "v", "score"), (0.5, 1.0))))
+def test_scaled_inputs(head: str, d: float) -> None:
+    """A model that wants c_in x and is given x; told c_noise in place of sigma, as well."""
+    exact = net(EDM, head)
+
+    def scaled(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return exact(x * torch.sqrt(d * d + C.column(sigma.double(), x) ** 2), sigma.double())
+
+    said = f"input should be scaled: the model wants x / sqrt({d * d:g} + sigma^2)"
+    found = logsnr.check(logsnr.Denoiser(scaled, EDM, head, time="sigma"), X0)
+    assert found.advice == (said,)
+    noisy = logsnr.Denoiser(lambda x, c: scaled(x, torch.exp(4 * c)), EDM, head, time="sigma")
+    assert logsnr.check(noisy, X0).advice == ("time should be 'c_noise': time='c_noise'", said)
+
+
 def test_tables() -> None:
     """The index, a part of it, and the other way round; also for networks that take integers alone."""
     sch = logsnr.Discrete(C.LINEAR)

@@ -2,7 +2,7 @@
 
 import math
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from comfy_loops import LOOPS
 import logsnr
 from logsnr import analysis
 from logsnr.integrations import comfy_names, k_diffusion
+from logsnr.solvers.planners.flow_ancestral import FlowMidpoint
 from logsnr.solvers.planners.foreign import HeunPlus, StochasticMidpoint
 from logsnr.solvers.planners.guided import TwoAnswers
 from logsnr.solvers.planners.multistep import Adams
@@ -152,6 +153,48 @@ def test_flow_models() -> None:
     ends = [k_diffusion.sampler(name, eta=0.0)(flow, x, sigmas) for name in ("dpmpp_sde", "seeds_2")]
     for end in ends:
         torch.testing.assert_close(end, ours, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "first"), product(("dpm_2_ancestral", "dpmpp_2s_ancestral"), (0.99, 1.0)))
+def test_two_stages_of_flow_models(name: str, first: float) -> None:
+    """Both stages lead to less noise than the next sigma has, and the noise is as in euler_ancestral."""
+    flow, sigmas, x, eta = Flow(), np.linspace(first, 0.0, 9), X / 14.6, 0.8
+    wanted, odds = x, lambda u: u / (1 - u)
+    for s, t in pairwise(sigmas.tolist()):
+        x0, down = flow(wanted, s), t * (1 + eta * (t / s - 1))
+        if t == 0:
+            wanted = x0
+            continue
+        if name == "dpm_2_ancestral":
+            mid = math.sqrt(s * down)
+            stage = wanted + (mid - s) / s * (wanted - x0)
+            wanted = wanted + (down - s) / mid * (stage - flow(stage, mid))
+        else:
+            mid = 0.9999 if s == 1 else 1 / (1 + math.sqrt(1 / odds(s) / odds(down)))
+            stage = mid / s * wanted + (1 - mid / s) * x0
+            wanted = down / s * wanted + (1 - down / s) * flow(stage, mid)
+        scale = (1 - t) / (1 - down)
+        wanted = scale * wanted + math.sqrt(t * t - (down * scale) ** 2) * brownian(s, t)
+    found = k_diffusion.sampler(name, eta=eta)(flow, x, sigmas, noise_sampler=brownian)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+    other = k_diffusion.sampler(name, eta=eta, compat=False)(flow, x, sigmas.clip(0, 0.999), noise_sampler=brownian)
+    assert not torch.allclose(other, wanted, 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("gauge", ["x0", "straight"])
+def test_orders_on_flow_models(gauge: str) -> None:
+    """Without noise, halving steps from 64 to 128; the stage half way in log sigma is the midpoint as steps shrink. A
+    stage elsewhere, the mutant, is of order 1."""
+    planner, den = FlowMidpoint(gauge, eta=0.0), logsnr.Denoiser(Flow(), logsnr.FlowMatching(), "x0")
+    run = lambda method, n: logsnr.sample(den, X / 14.6, solver=method, grid=np.linspace(0.95, 0.05, n + 1))  # noqa: E731
+    exact = run("ho4", 100)
+    mutant = type("Mutant", (FlowMidpoint,), {"_middle": lambda self, s, down: 0.45 * s + 0.55 * down})(gauge, eta=0.0)
+    orders = []
+    for method in (planner, mutant):
+        errors = [float((run(method, n) - exact).square().mean().sqrt()) for n in (64, 128)]
+        orders.append(math.log2(errors[0] / errors[1]))
+    assert abs(orders[0] - planner.global_order) < 0.25
+    assert orders[1] < 1.3
 
 
 ORDERS = {

@@ -25,6 +25,15 @@ MULTISTEP = {"_class_name": "DPMSolverMultistepScheduler", **STABLE_DIFFUSION}
 KARRAS = {**MULTISTEP, "use_karras_sigmas": True}
 TO_SIGMA_MIN = {**KARRAS, "final_sigmas_type": "sigma_min"}
 
+COMFYUI = """
+    euler euler_cfg_pp euler_ancestral euler_ancestral_cfg_pp heun heunpp2 exp_heun_2_x0 exp_heun_2_x0_sde dpm_2
+    dpm_2_ancestral lms dpm_fast dpmpp_2s_ancestral dpmpp_2s_ancestral_cfg_pp dpmpp_sde dpmpp_sde_gpu dpmpp_2m
+    dpmpp_2m_cfg_pp dpmpp_2m_sde dpmpp_2m_sde_gpu dpmpp_2m_sde_heun dpmpp_2m_sde_heun_gpu dpmpp_3m_sde dpmpp_3m_sde_gpu
+    ddpm lcm ipndm ipndm_v deis res_multistep res_multistep_cfg_pp res_multistep_ancestral
+    res_multistep_ancestral_cfg_pp gradient_estimation gradient_estimation_cfg_pp er_sde seeds_2 seeds_3 sa_solver
+    sa_solver_pece ddim uni_pc uni_pc_bh2
+"""  # its list, without dpm_adaptive
+
 
 def of_kind(findings: tuple[Finding, ...], kind: str) -> list[Finding]:
     return [finding for finding in findings if finding.kind == kind]
@@ -94,6 +103,7 @@ def test_a_folder_is_its_config(tmp_path: Path) -> None:
     [
         ("dpmp_2m", {}, "did you mean 'dpmpp_2m'"),
         ("euler", {"scheduler": "karas"}, "scheduler = 'karas' is unknown; did you mean 'karras'"),
+        ("dpm_adaptive karras", {}, "dpm_adaptive chooses its steps as it goes"),
         ("", {}, "say what to look at"),
         ("euler", {"sigmas": "14, x"}, "sigmas must be numbers"),
         ("euler", {"sigmas": "1, 2"}, "finite numbers that decrease"),
@@ -173,6 +183,24 @@ def test_the_sheet_is_80_columns_wide(capsys: pytest.CaptureFixture[str]) -> Non
     for part in ("SOLVER", "ORDER", "LAST STEP", "INSTEAD", "logsnr.sample(den, x, nfe=8)"):
         assert part in said
     assert sheet([Finding("order", "danger", "A.\ncode")]) == "ORDER\n !! A.\n      code"
+
+
+@pytest.mark.parametrize("name", COMFYUI.split())
+def test_all_names_of_comfyui_are_known(name: str) -> None:
+    found = parse(f"{name} karras", steps=6)
+    assert (found.library, found.grid) == ("ComfyUI", "karras")
+    assert len(Measured(found).program) >= 6
+
+
+@pytest.mark.parametrize("name", ["exp_heun_2_x0_sde", "res_multistep_ancestral_cfg_pp"])
+def test_formulas_that_are_comfyuis_alone(name: str) -> None:
+    """Weak order 1: all that multistep RES has with noise, and what exponential Heun is declared to have at least."""
+    subject = parse(f"{name} karras", steps=8)
+    measured = Measured(subject)
+    assert measured.stochastic
+    method = subject.shipped
+    assert measured.rungs[0].found.order > method.order - 0.3
+    assert measured.choices[0].error < measured.own
 
 
 def test_it_is_a_command() -> None:

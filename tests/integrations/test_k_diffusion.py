@@ -159,7 +159,8 @@ def test_dpm_fast() -> None:
 
 
 def test_all_names_run() -> None:
-    names = {name for name in k_diffusion.sample_function_names() if not name.endswith("cfg_pp")} - {"dpm_fast"}
+    names = {name for name in k_diffusion.sample_function_names() if not name.endswith("cfg_pp")}
+    names -= {"dpm_fast", "dpm_adaptive"}  # of two sigmas
     for name in names:
         end = getattr(k_diffusion, f"sample_{name}")(model, X[:2], SIGMAS[:4], None, None, True, seed=0)
         assert torch.isfinite(end).all(), name
