@@ -104,11 +104,12 @@ def recipes_figure() -> Figure:
     strips["digits"] = digits
     for t in (0.3, 0.5, 0.7):
         strips[f"edit, {t}"] = sample(den, noised(digits, t, 3), nfe=8, t_start=t)
-    figure = Figure(figsize=(5.6, 3.9), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.9), layout="compressed")
     for ax, (name, strip) in zip(figure.subplots(len(strips), 1), strips.items(), strict=True):
         ax.imshow(torch.cat([*pad(strip[:, 0], (0, 2), value=-1.0)], dim=1), cmap="gray_r", vmin=-1, vmax=1)
-        ax.set_axis_off()
-        ax.text(-1.0, 3.5, name, ha="right", va="center", fontsize=11)
+        ax.set(xticks=[], yticks=[3.5], yticklabels=[name])
+        ax.tick_params(length=0, labelsize=11)
+        ax.spines[:].set_visible(False)
     return figure
 
 

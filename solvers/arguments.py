@@ -11,6 +11,9 @@ from .guides import check_map
 from .lower import Lowered
 from .parallel.settings import Picard, Rounds
 from .planners.checks import choice, count
+from .signatures import fits
+
+CALLBACK = "callback(node, t, state), or callback(node, t, state, x0)"
 
 
 class How(NamedTuple):
@@ -36,7 +39,9 @@ def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any,
     if den.map_x0 is not None and not x.is_complex():
         check_map(den.map_x0, x.to(den.dtype(x)))
     if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be a callable callback(node, t, state), not {type(callback).__name__}")
+        raise TypeError(f"callback must be a callable {CALLBACK}, not {type(callback).__name__}")
+    if callback is not None and not fits(callback, 3) and not fits(callback, 4):
+        raise TypeError(f"callback must take {CALLBACK}, not the arguments of {callback!r:.80}")
     for name, value in flags.items():
         if not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, not {value!r:.60}")

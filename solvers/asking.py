@@ -109,7 +109,12 @@ class Asking:
         return estimate(self.den.answers, self.den.schedule, self.times[n], seen, answer)
 
     def _asked(self, model: Any, x: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions) -> Any:
-        answer = model(x, timesteps, **conditions)
+        try:
+            answer = model(x, timesteps, **conditions)
+        except (TypeError, RuntimeError) as error:
+            if not torch.compiler.is_compiling():
+                error.add_note(_called(x, timesteps, conditions))
+            raise
         if self.learned:
             self.variance = learned_variance(answer, x)
         return answer
@@ -208,3 +213,16 @@ def x0_map(den: "Denoiser", times: Any) -> tuple[Array, Array]:
         t = float(np.asarray(times)[~told][0])
         raise ValueError(f"map_x0: prediction = {den.prediction!r} does not determine x0 at t = {t:.6g}")
     return a, b
+
+
+def _called(x: torch.Tensor, timesteps: torch.Tensor, conditions: Conditions) -> str:
+    """How a model was called that raised an error of arguments or dtypes."""
+    keywords = "".join(f", {name}=..." for name in conditions)
+    return (
+        f"the model was called as model(x, t{keywords}) with x {_told(x)} and t {_told(timesteps)}; of the Denoiser, "
+        "dtype= is that of x, and conditions= are the keywords"
+    )
+
+
+def _told(x: torch.Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"

@@ -39,7 +39,7 @@ COMPAT: dict[str, dict[str, str]] = {  # what others ship under these names, as 
 # them out.
 _TABLES = {
     "universal": Solver(
-        "universal", "fitted to random problems; the best there is at 5 to 10 evaluations", Universal(),
+        "universal", "tables fitted to random problems, for 3 to 40 evaluations", Universal(),
         options=("data_std", "width"),
     ),
     AUTO.name: AUTO,

@@ -116,7 +116,7 @@ def _check_fits(sch: Schedule, kind: Any, shape: Shape, by: Shift | None, steps:
 def _laid_out(sch: Schedule, steps: int, shape: Shape, ends: Array, options: dict[str, Any]) -> Array:
     """The nodes, the ends exact but for the start of an "index"."""
     whole, last = shape.of == "index" or shape.noisiest is not None, sch.last_level
-    if not whole and last is not None and sch.sigma(ends[1]) == 0 and ends[0] > last:  # the last step goes on to it
+    if not whole and last is not None and ends[1] < last < ends[0]:  # the last step goes on from it
         inner = _laid_out(sch, steps - 1, shape, np.array([ends[0], last]), options) if steps > 1 else ends[:1]
         return np.append(inner, ends[1])
     if shape.of == "lam":
@@ -159,7 +159,8 @@ def check_grid(sch: Schedule, times: Any) -> Array:
     check_schedule(sch)
     t = numbers("times must be numbers", times)
     if t.ndim != 1 or len(t) < 2:
-        raise ValueError(f"a grid is a 1-D array of at least 2 times, not an array of shape {t.shape}")
+        hint = "" if t.ndim else f"; logsnr.grid(schedule, {t:g}) makes one of that many steps"
+        raise ValueError(f"a grid is a 1-D array of at least 2 times, not an array of shape {t.shape}{hint}")
     if not np.isfinite(t).all():
         raise ValueError(f"grid[{int(np.argmin(np.isfinite(t)))}] is not finite")
     low, high = sch.domain

@@ -212,7 +212,9 @@ class Program(Value):
             calls = tuple(_read_call(n, call) for n, call in enumerate(fields.pop("calls")))
             return cls(calls=calls, **fields)
         except ValueError as error:
-            raise ValueError(f"this is not a program: {error}") from None
+            path = isinstance(text, str) and len(text) < 4096 and text.rstrip().endswith(".json")
+            hint = f"; {text!r:.60} looks like a file: give its text, Path(...).read_text()" if path else ""
+            raise ValueError(f"this is not a program: {error}{hint}") from None
 
 
 def _read_call(n: int, fields: dict[str, Any]) -> Call:

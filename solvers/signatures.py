@@ -22,6 +22,19 @@ def arguments(function: Callable[..., Any]) -> int:
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty for p in parameters)
 
 
+def fits(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many positional arguments; True where it does not say."""
+    try:
+        called = signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        called.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
 def takes_x0(callback: Callable[..., Any]) -> bool:
     """Whether a callback has a fourth argument, without a default, for the x0 estimate."""
     return arguments(callback) >= 4

@@ -133,8 +133,15 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
+def title(name: str) -> str:
+    """The heading of a page of docs/, less what follows a colon: readers of the site see no files."""
+    path = ROOT / "docs" / f"{name}.md"
+    return path.read_text().partition("\n")[0].removeprefix("# ").partition(":")[0] if path.exists() else f"{name}.md"
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Links that leave docs/ lead to the pages made of those files."""
+    """Links that leave docs/ lead to the pages made of those files; those that show a file's name show its title."""
+    markdown = re.sub(r"\[([\w-]+)\.md\]\(", lambda link: f"[{title(link[1])}](", markdown)
     markdown = re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](examples.md#\1py)", markdown)
     markdown = markdown.replace("](../CONTRIBUTING.md", "](contributing.md").replace(
         "](../CHANGELOG.md", "](changelog.md"

@@ -44,7 +44,14 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"{__name__}.{found}"), name)
     if name in {"analysis", "bench", "control", "integrations", "kernels", "solvers"}:
         return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{_elsewhere(name)}")
+
+
+def _elsewhere(name: str) -> str:
+    """The end of a sentence about a name that a subpackage has."""
+    packages = () if name.startswith("_") else ("control", "analysis", "integrations", "solvers")
+    found = [package for package in packages if name in import_module(f"{__name__}.{package}").__all__]
+    return f"; that is {__name__}.{found[0]}.{name}" if found else ""
 
 
 __all__ = [

@@ -76,6 +76,8 @@ def test_links_out_of_docs_lead_to_made_pages(site: ModuleType) -> None:
     text = "[a](../examples/run_program.py), [b](../CONTRIBUTING.md#set-up)\n```python no-run\n"
     assert site.on_page_markdown(text) == ("[a](examples.md#run_programpy), [b](contributing.md#set-up)\n```python\n")
     assert "run_program.py" in site.generated()["examples.md"]
+    named = site.on_page_markdown("[tutorial.md](tutorial.md), [grids](grids.md#shift), [none.md](none.md)")
+    assert named == "[Tutorial](tutorial.md), [grids](grids.md#shift), [none.md](none.md)"
 
 
 def test_docstrings_become_lists() -> None:
