@@ -15,6 +15,10 @@ class Value:
     def __hash__(self) -> int:
         return self._hash
 
+    def __getstate__(self) -> dict[str, Any]:
+        # In another process strings have another hash.
+        return {name: value for name, value in vars(self).items() if name not in ("key", "_hash")}
+
     @cached_property
     def _hash(self) -> int:
         return hash(self.key)

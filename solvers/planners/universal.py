@@ -111,7 +111,7 @@ class Universal:
             end = last
             if cleanest is not None and last < cleanest < first:
                 end = cleanest
-            elif high == math.inf > b and low < b - shift:
+            elif high == math.inf > b > low:
                 end = float(schedule.time(b - shift))
             apart = _apart(low, a), _apart(float(schedule.half_logsnr(end)) + shift, b)
             if apart[0] <= MOVED[0] and apart[1] <= MOVED[1]:
@@ -149,19 +149,24 @@ def _apart(a: float, b: float) -> float:
 
 
 def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
-    """The table with other ends, as far as these are finite: the weights of the Adams method between them, with the
-    corrections of the old ones; in eps in multiples of the noise that is left after a step."""
+    """The table with other ends, as far as these are finite. Its nodes go with an end, the less the farther they are
+    from it, so that they stay in order however small the steps are. The weights are those of the Adams method between
+    them, with the corrections of the old ones in proportion to what a step has of answers."""
     if (low, high) == (table.lam[0], table.lam[-1]):
         return table
-    lam = table.lam.copy()
+    lam, finite = table.lam.copy(), np.isfinite(table.lam)
+    part = (lam[finite] - lam[finite][0]) / np.ptp(lam[finite])
+    first, last = (end - old if math.isfinite(old) else 0.0 for end, old in ((low, lam[0]), (high, lam[-1])))
+    lam[finite] += first * (1 - part) ** 2 + last * part**2
     lam[[0, -1]] = low, high
     before, after = (adams_weights(torch.tensor(nodes), table.gauge, order).numpy() for nodes in (table.lam, lam))
-    old, new = np.exp(-table.lam), np.exp(-lam)
+    sign = 1 if table.gauge == "eps" else -1
+    old, new = (sign * np.diff(nodes) for nodes in (table.lam, lam))
     corrections = table.weights - before
+    noise = corrections[0, 0] * (np.exp(old[0]) - np.exp(new[0])) + corrections[0, 1]
+    corrections[:, 1:] *= (np.expm1(new) / np.expm1(old))[:, None]
     if table.gauge == "eps":
-        corrections[:, 1:] *= (old / new)[1:, None]
-        # the first step leaves as much noise as before
-        corrections[0, 1] -= corrections[0, 0] * (new[0] - old[0]) / new[1]
+        corrections[0, 1] = noise  # the first step leaves as much as before
     return Fitted(table.gauge, lam, after + corrections)
 
 

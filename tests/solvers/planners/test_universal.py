@@ -1,5 +1,6 @@
 """Universal tables: what is in the package, where they serve, and what there is elsewhere."""
 
+import itertools
 import math
 import warnings
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
 from logsnr.solvers import Adams
-from logsnr.solvers.planners.universal import SPANS, WIDTHS, Universal, load
+from logsnr.solvers.planners.universal import MOVED, SPANS, WIDTHS, Universal, load, moved
 from logsnr.solvers.provenance import widest
 
 EDM = logsnr.EDM(0.002, 80.0)
@@ -163,6 +164,15 @@ def test_data_of_another_scale() -> None:
     torch.testing.assert_close(two, 3 * one, rtol=1e-9, atol=1e-9)
 
 
+def test_data_of_any_scale_to_no_noise() -> None:
+    """The clean end of the table scales as the rest does."""
+    sch, first = logsnr.FlowMatching(), 1 / (1 + 1 / 80e6)
+    grid = logsnr.grid(sch, 8, t_start=first, t_end=0.0)
+    program = logsnr.solver("universal", data_std=1e6, width=1e6).program(sch, grid)
+    assert not program.notes
+    assert sch.half_logsnr(program.calls[-1].t) == pytest.approx(-math.log(0.002e6))
+
+
 def test_ends_move_a_little() -> None:
     """From sigma 100 to 0.0025 it is still far better than the method that it corrects."""
     data, sch = unseen(), logsnr.EDM(0.0025, 100.0)
@@ -170,6 +180,38 @@ def test_ends_move_a_little() -> None:
     end = logsnr.sample(data.denoiser(sch), x, solver=Adams("x0", 4, corrector=True), steps=256)
     plain, table = (median(data, sch, end, x, solver=s, nfe=8) for s in (Adams("eps", 3), Universal(width=2.0)))
     assert table < 0.3 * plain
+
+
+@pytest.mark.parametrize("kind", [*WIDTHS, "guided"])
+@pytest.mark.parametrize("span", SPANS)
+def test_nodes_keep_their_order_wherever_the_ends_are(span: str, kind: str) -> None:
+    """Tables of many steps have steps far shorter than ends may move: only moving the ends would pass nodes."""
+    for nfe, way in itertools.product((3, 6, 9, 20, 40), itertools.product((-1, 1), repeat=2)):
+        table, order, _ = load(span, kind, nfe) or pytest.fail("no table")
+        low, high = (end + sign * most for end, sign, most in zip(SPANS[span], way, MOVED, strict=True))
+        found = moved(table, order, low, high)
+        assert (found.lam[0], found.lam[-1]) == (low, high)
+        assert np.all(np.diff(found.lam) > 0)
+        if kind == "wide":
+            assert found.defect < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "most"),
+    [
+        (7.25, 0.03, (1.5e-4, 1e-5)), (14.6, 0.047, (1.2e-4, 1e-5)), (29.4, 0.0191, (2e-4, 1.4e-5)),
+        (math.inf, 0.0191, (8e-4, 3e-5)),
+    ],
+)  # fmt: skip
+def test_many_steps_between_other_ends(first: float, last: float, most: tuple[float, float]) -> None:
+    """Stable Diffusion's levels cut or made longer. Where ends passed nodes it was an error, and else errors were up to
+    twenty times as large: the steps next to the ends alone took all of the change."""
+    data, sch = unseen(), logsnr.FlowMatching()
+    ends = {"t_start": 1 / (1 + 1 / first), "t_end": last / (1 + last)}
+    x = logsnr.randn((16, 16), seed=9, dtype=torch.float64) * sch.sigma(ends["t_start"])
+    end = logsnr.sample(data.denoiser(sch), x, solver=Adams("x0", 4, corrector=True), steps=256, **ends)
+    for nfe, bound in zip((20, 40), most, strict=True):
+        assert median(data, sch, end, x, solver="universal", width=2.0, nfe=nfe, **ends) < bound
 
 
 @pytest.mark.parametrize(
