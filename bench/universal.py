@@ -41,6 +41,8 @@ KINDS = {
     "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.15, consistent=True),
     "guided": Kinds(WIDTHS["narrow"], ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
 }
+# Kinds of a family that one range has besides: problems of one to eight directions, which lose most at 8 to 12.
+BESIDES = {("narrow", 7): ("pair",)}
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,15 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     """What a file holds: of a number of evaluations a table, of a range the numbers that its tables have in common."""
     some = SOME if least < RANGES[-1][0] or np.isfinite(SPANS[span]).all() else MORE
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
-    count = PROBLEMS if most is None else FEWER
+    count, kinds = PROBLEMS if most is None else FEWER, KINDS[kind]
+    kinds = kinds._replace(names=kinds.names + BESIDES.get((kind, least), ()))
     floor = FLOORS[max(n for n in FLOORS if n <= least)]
-    train, test = (Part.drawn(n, KINDS[kind], SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
+    train, test = (Part.drawn(n, kinds, SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
     tables = [start(span, kind, n, most is not None) for n in budgets]
     q, told = fitted(train, test, tables, iterations)
     provenance = {
         "made by": f"python -m logsnr.bench.universal, logsnr {__version__}",
-        "family": KINDS[kind].told(count, ROWS, SEED) + f"; {HELD_OUT} others decide, seed {OTHERS}",
+        "family": kinds.told(count, ROWS, SEED) + f"; {HELD_OUT} others decide, seed {OTHERS}",
     }
     data = {"version": 1, "span": span, "width": kind, "gauge": tables[0].gauge, "order": tables[0].order}
     if most is not None:
