@@ -41,8 +41,9 @@ KINDS = {
     "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.15, consistent=True),
     "guided": Kinds(WIDTHS["narrow"], ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
 }
-# Kinds of a family that one range has besides: problems of one to eight directions, which lose most at 8 to 12.
-BESIDES = {("narrow", 7): ("pair",)}
+# Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12. In
+# the other spans the tables gain nothing by them, and lose in many dimensions.
+BESIDES = {("vp", "narrow", 7): ("pair",), ("sd", "narrow", 7): ("pair",)}
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     some = SOME if least < RANGES[-1][0] or np.isfinite(SPANS[span]).all() else MORE
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
     count, kinds = PROBLEMS if most is None else FEWER, KINDS[kind]
-    kinds = kinds._replace(names=kinds.names + BESIDES.get((kind, least), ()))
+    kinds = kinds._replace(names=kinds.names + BESIDES.get((span, kind, least), ()))
     floor = FLOORS[max(n for n in FLOORS if n <= least)]
     train, test = (Part.drawn(n, kinds, SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
     tables = [start(span, kind, n, most is not None) for n in budgets]
