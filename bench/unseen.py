@@ -108,6 +108,9 @@ def unseen(
     problem: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PROBLEMS)}; all if none.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
     span: Annotated[str, typer.Option("--range", help=f"Of {', '.join(RANGES)}; networks have their own.")] = "edm",
+    beside: Annotated[
+        list[str] | None, typer.Option("--named", help="Named solvers; all without noise if none.")
+    ] = None,
     tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of these noises, of which the worst counts.")] = 1,
 ) -> None:
@@ -123,7 +126,7 @@ def unseen(
         measured = {"width": data_width(den, x)}
         errors = partial(errors_of, den, x, end)
         for n in nfe or (5, 6, 8, 10):
-            named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in _named(n) for kind in GRIDS]
+            named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in beside or _named(n) for kind in GRIDS]
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
             tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", {"nfe": n, **measured})]

@@ -155,7 +155,7 @@ def test_flow_models() -> None:
         torch.testing.assert_close(end, ours, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("name", "first"), product(("dpm_2_ancestral", "dpmpp_2s_ancestral"), (0.99, 1.0)))
+@pytest.mark.parametrize(("name", "first"), list(product(("dpm_2_ancestral", "dpmpp_2s_ancestral"), (0.99, 1.0))))
 def test_two_stages_of_flow_models(name: str, first: float) -> None:
     """Both stages lead to less noise than the next sigma has, and the noise is as in euler_ancestral."""
     flow, sigmas, x, eta = Flow(), np.linspace(first, 0.0, 9), X / 14.6, 0.8

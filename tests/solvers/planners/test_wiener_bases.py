@@ -110,7 +110,7 @@ def test_orders(order: int) -> None:
     assert wrong.order != pytest.approx(order, abs=0.1)
 
 
-@pytest.mark.parametrize(("sch", "head"), zip(SCHEDULES, ("eps", "x0", "velocity"), strict=True), ids=repr)
+@pytest.mark.parametrize(("sch", "head"), list(zip(SCHEDULES, ("eps", "x0", "velocity"), strict=True)), ids=repr)
 def test_a_denoiser_knows_its_gaussian(sch: logsnr.Schedule, head: str) -> None:
     """Exactly where it is independent, over three decades of variance; by differences too."""
     few: dict[str, Any] = dict(points=4, rounds=2)
