@@ -108,9 +108,7 @@ def unseen(
     problem: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(PROBLEMS)}; all if none.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
     span: Annotated[str, typer.Option("--range", help=f"Of {', '.join(RANGES)}; networks have their own.")] = "edm",
-    beside: Annotated[
-        list[str] | None, typer.Option("--named", help="Named solvers; all without noise if none.")
-    ] = None,
+    beside: Annotated[list[str] | None, typer.Option("--named", help="Solvers; all without noise if none.")] = None,
     tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of these noises, of which the worst counts.")] = 1,
 ) -> None:
