@@ -75,7 +75,6 @@ REFUSED = {
     "that is solver='euler-a'": lambda: logsnr.sample(DEN, X, solver="euler_ancestral", steps=3),
     "trajectory must be True or False": lambda: logsnr.sample(DEN, X, steps=3, trajectory="yes"),
     "brownian must be True or False": lambda: logsnr.sample(DEN, X, steps=3, brownian=1),
-    "torch.view_as_real(x)": lambda: logsnr.control.step(DEN, X + 0j, 0.5, 0.4),
     "not a nested one": lambda: logsnr.sample(DEN, torch.nested.nested_tensor([X, X]), steps=3),
     "grad = True does not go": lambda: logsnr.sample(DEN, X, steps=3, grad=True, parallel=logsnr.Picard()),
 }  # fmt: skip
