@@ -43,7 +43,7 @@ KINDS = {
 }
 # Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12. In
 # the other spans the tables gain nothing by them, and lose in many dimensions.
-BESIDES = {("vp", "narrow", 7): ("pair",), ("sd", "narrow", 7): ("pair",)}
+BESIDES = {("vp", "narrow", 7): ("pair",)}
 
 
 @dataclass(frozen=True)
