@@ -115,8 +115,8 @@ def _check_fits(sch: Schedule, kind: Any, shape: Shape, by: Shift | None, steps:
 
 def _laid_out(sch: Schedule, steps: int, shape: Shape, ends: Array, options: dict[str, Any]) -> Array:
     """The nodes, the ends exact but for the start of an "index"."""
-    whole, last = shape.of == "index" or shape.noisiest is not None, sch.last_level
-    if not whole and last is not None and ends[1] < last < ends[0]:  # the last step goes on from it
+    whole, last = shape.of == "index" or shape.noisiest is not None, sch.last_before(*ends.tolist())
+    if not whole and last is not None:  # the last step goes on from it
         inner = _laid_out(sch, steps - 1, shape, np.array([ends[0], last]), options) if steps > 1 else ends[:1]
         return np.append(inner, ends[1])
     if shape.of == "lam":

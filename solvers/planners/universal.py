@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from ..arrays import Array
-from ..call import STATE, Call
 from ..program import Program
 from ..provenance import WIDEST
 from ..schedules.base import Schedule
@@ -24,7 +23,9 @@ from ..tune_family import Shared
 from ..tune_numbers import adams_weights
 from ..tune_table import Fitted
 from .checks import number
+from .gauges import X0, Nodes
 from .multistep import Adams
+from .singlestep import ddim_calls
 
 SPANS = {  # lam at the ends of what people run
     "edm": (-math.log(80.0), -math.log(0.002)),
@@ -104,12 +105,12 @@ class Universal:
         """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
         shift = math.log(self.data_std)
         low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
-        cleanest = schedule.last_level
+        cleanest = schedule.last_before(first, last)
         told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
         near = list[tuple[float, str, float]]()  # how far, the span, and where its table ends
         for name, (a, b) in SPANS.items():
             end = last
-            if cleanest is not None and last < cleanest < first:
+            if cleanest is not None:
                 end = cleanest
             elif high == math.inf > b > low:
                 end = float(schedule.time(b - shift))
@@ -172,9 +173,9 @@ def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
 
 def followed(program: Program, schedule: Schedule, end: float) -> Program:
     """The program, and one step more to the time ``end``, DDIM's: networks know no level between."""
-    update = [float(schedule.alpha(end)), float(schedule.sigma(end)), 0.0]
-    step = Call(program.grid[-1], (STATE,), (STATE,), np.array([update]), node=len(program.grid))
-    return replace(program, grid=(*program.grid, end), calls=(*program.calls, step))
+    at = Nodes.at(schedule, np.array([program.grid[-1], end]))
+    step = ddim_calls(X0, schedule, at[:-1], at[1:], [len(program.grid)])
+    return replace(program, grid=(*program.grid, end), calls=(*program.calls, *step))
 
 
 def equal(span: str, kind: str, n: int) -> Array:

@@ -58,6 +58,11 @@ class Schedule(ABC):
         """The closed interval of times for which the schedule is defined."""
         return 0.0, 1.0
 
+    def last_before(self, first: float, last: float) -> float | None:
+        """The last level, if a run from ``first`` to ``last`` passes it: in one step, as networks know none below."""
+        level = self.last_level
+        return level if level is not None and last < level < first else None
+
     def clock(self, t: ArrayT) -> ArrayT:
         """The time on the network's own clock, which its velocity is the derivative with respect to."""
         return t
