@@ -7,7 +7,6 @@ that it would have had.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import replace
 from hashlib import blake2b
 from inspect import signature
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from ..solvers.conditions import Conditions, rows_of, tensors
+from ..solvers.conditions import Conditions, tensors
 from ..solvers.denoiser import Denoiser, device_of
 from ..solvers.grids import check_grid
 from ..solvers.levels import level_times
@@ -74,7 +73,7 @@ def pairs(
     with Bar(progress, "pairs, shards", total) as bar:
         for k in range(total):
             ids = torch.arange(k * batch, min((k + 1) * batch, count))
-            some = _rows(den, ids)
+            some = den.of_samples(ids)
             conditions = _named(some.conditions)
             if not written(found.shard(k), len(ids), conditions):
                 key: dict[str, Any] = {"seed": seed, "sample_ids": ids.tolist()}
@@ -162,17 +161,6 @@ def _first(sch: Schedule, options: Mapping[str, Any]) -> float | None:
     if grid is None or isinstance(grid, str) or callable(grid):
         return options.get("t_start")
     return float(check_grid(sch, grid)[0])
-
-
-def _rows(den: Denoiser, ids: torch.Tensor) -> Denoiser:
-    """The denoiser of these samples: the rows of its conditions, and of its guidance."""
-    some = copy(den)
-    some.conditions = rows_of(den.conditions, ids)
-    if den.guidance is not None:
-        uncond, scale = rows_of(den.guidance.other({}), ids), den.guidance.rule.scale
-        per_sample = torch.tensor(scale)[ids] if isinstance(scale, tuple) else den.guidance.scale
-        some.guidance = replace(den.guidance, uncond=uncond, scale=per_sample)
-    return some
 
 
 def _named(conditions: Conditions) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..kernels.devices import float64_device
 from .answers import check_output, check_state, check_unwritten, convert, written
 from .asking import Asking
 from .complex_states import from_parts, of_parts, to_parts
-from .conditions import check_conditions
+from .conditions import check_conditions, rows_of
 from .guidance import Guidance
 from .guides import MapX0, check_map
 from .heads import HEADS, Level, network_rate
@@ -103,6 +104,19 @@ class Denoiser:
         """The same denoiser of another model, which is shown the dtype that the first one is for ``x``."""
         other = copy(self)
         other.model, other._dtype = model, self.dtype(x)
+        return other
+
+    def of_samples(self, samples: torch.Tensor) -> "Denoiser":
+        """The denoiser of these samples of its batch, int64 (N,): their rows of its conditions, and of its guidance."""
+        some = copy(self)
+        some.conditions = rows_of(self.conditions, samples)
+        some.guidance = self.guidance and self.guidance.of_samples(samples)
+        return some
+
+    def guided(self, scale: float) -> "Denoiser":
+        """The same denoiser with guidance of another scale."""
+        other = copy(self)
+        other.guidance = self.guidance and replace(self.guidance, scale=scale)
         return other
 
     def asking(self, times: Any, batch: int | None, **run: bool) -> Asking:

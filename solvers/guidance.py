@@ -6,14 +6,14 @@ the same in all heads. Rules with sums over the answers depend on the head, and 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from .arrays import Array, Mask
-from .conditions import Conditions, check_conditions, column
+from .conditions import Conditions, check_conditions, column, rows_of
 from .guidance_rules import COLUMNS, KINDS, RULES, Weights
 from .names import nearest
 from .schedules.base import Schedule
@@ -166,6 +166,11 @@ class Guidance:
             w = w.to(like.device, torch.promote_types(like.dtype, torch.float32))
             return w.reshape(-1, *[1] * (like.ndim - 1)) if w.ndim else w
         return column(scales, like) if isinstance(scales, (list, np.ndarray)) else float(scales)
+
+    def of_samples(self, samples: torch.Tensor) -> "Guidance":
+        """The guidance of these samples of a batch, int64 (N,)."""
+        scale = torch.tensor(self.rule.scale)[samples] if isinstance(self.rule.scale, tuple) else self.scale
+        return replace(self, uncond=rows_of(self.other({}), samples), scale=scale)
 
     def other(self, conditions: Conditions) -> Conditions:
         """The conditions of the unconditional answer."""

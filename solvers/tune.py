@@ -1,6 +1,8 @@
 """`tune`: a table fitted to the denoiser that it will serve."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +12,10 @@ from .complex_states import of_parts, to_parts
 from .denoiser import Denoiser, check_state
 from .grids import end_time
 from .program import Program
-from .tune_family import Tables, some_of
-from .tune_job import Job
-from .tune_start import starts
-from .tune_teacher import ends
+from .tune_family import Tables, powers_of, some_of
+from .tune_job import Case, Fit, Job
+from .tune_start import Start, starts
+from .tune_teacher import Teacher, ends
 
 FEWEST = 64
 LONGEST = 64
@@ -27,6 +29,7 @@ def tune(
     *,
     rounds: int | Iterable[int] | None = None,
     smooth: bool | None = None,
+    scales: Iterable[float] | None = None,
     solver: Any = None,
     gauge: str | None = None,
     t_start: float | None = None,
@@ -48,6 +51,9 @@ def tune(
     smooth:     of several budgets, one set of numbers for all: steps and corrections are smooth functions of the
                 fraction of the run. At most four budgets are fitted to, and the dict makes a program for every one
                 between the smallest and the largest. By default so for a ``range``; else each budget has its own fit.
+    scales:     of guidance, in place of ``den``'s own, two or more: one set of numbers for all, which are smooth
+                functions of the scale's logarithm. The answer is a dict by scale, and makes a program for every scale
+                between. With one budget.
     solver:     what to start from, an exponential Adams method in x0 or eps over lam, by name or planner; by default
                 the best of a few in each gauge. gauge: "x0" or "eps", to look among those alone, which takes less time.
     t_start, t_end: the span, by default the schedule's.
@@ -76,6 +82,7 @@ def tune(
     _check(den, x, told, held_out, reference, iterations, progress)
     if smooth:
         _check_smooth(smooth, budgets, together, told)
+    strengths = None if scales is None else _check_scales(den, scales, given, reference)
     sch = den.schedule
     span = tuple(
         default if given is None else given
@@ -85,26 +92,79 @@ def tune(
         den, x = of_parts(den, x), to_parts(x).contiguous()
         reference = None if reference is None else to_parts(reference, "reference")
     candidates = {n: starts(sch, n * together, solver, gauge, span[0], span[1], together) for n in budgets}
-    if reference is None:
-        found, error, good = ends(den, x, span[0], span[1])
-    else:
-        found, error, good = reference.double(), 0.0, torch.isfinite(reference.flatten(1)).all(1)
-    job = Job(den, x[good], found[good], span, error, held_out, told, iterations, progress)
+    cases = [
+        Case(one, x, _teacher(one, x, span, reference), span, held_out, powers)
+        for one, powers in _guided(den, strengths)
+    ]
+    job = Job(cases, told, iterations, progress)
     if smooth:
-        fitted = job.fitted(list(zip(*(candidates[n] for n in some_of(budgets)), strict=True)))
-
-        def make(n: int) -> Program:
-            others = starts(sch, n, solver, gauge, span[0], span[1])
-            return job.program(fitted, next(start for start in others if start.kind == fitted.starts[0].kind))
-
-        return Tables({n: make(n) for n in budgets}, make)
+        return _smooth(
+            job, candidates, partial(starts, sch, solver=solver, gauge=gauge, t_start=span[0], t_end=span[1])
+        )
     programs: dict[int, Program] = {}
     for n in budgets:
         fitted = job.fitted([(start,) for start in candidates[n]])
-        programs[n] = job.program(fitted, fitted.starts[0])
+        if strengths:
+            return _by_scale(job, fitted, strengths)
+        programs[n] = job.program(fitted, fitted.starts[0], cases[0])
         if job.stopped:
             break
     return programs if isinstance(given, Iterable) else programs[given]
+
+
+def _guided(den: Denoiser, scales: list[float] | None) -> list[tuple[Denoiser, tuple[float, ...]]]:
+    """The denoiser with guidance of every scale, and the powers of its case."""
+    if scales is None:
+        return [(den, (1.0,))]
+    return [(den.guided(scale), _powers(scale, scales)) for scale in scales]
+
+
+def _powers(scale: float, scales: list[float]) -> tuple[float, ...]:
+    """As many as there are scales to tell them."""
+    return powers_of(scale, (scales[0], scales[-1]))[: len(scales)]
+
+
+def _teacher(den: Denoiser, x: torch.Tensor, span: Any, reference: torch.Tensor | None) -> Teacher:
+    if reference is None:
+        return ends(den, x, span[0], span[1])
+    return Teacher(reference.double(), 0.0, torch.isfinite(reference.flatten(1)).all(1))
+
+
+def _smooth(job: Job, candidates: dict[int, list[Start]], make_starts: Callable[[int], list[Start]]) -> Tables:
+    """Programs by budget, of one fit."""
+    fitted = job.fitted(list(zip(*(candidates[n] for n in some_of(list(candidates))), strict=True)))
+
+    def make(n: Any) -> Program:
+        start = next(start for start in make_starts(n) if start.kind == fitted.starts[0].kind)
+        return job.program(fitted, start, job.cases[0])
+
+    return Tables({n: make(n) for n in candidates}, make, "evaluations", int)
+
+
+def _by_scale(job: Job, fitted: Fit, scales: list[float]) -> Tables:
+    """Programs by the scale of guidance, of one fit."""
+    known, told = dict(zip(scales, job.cases, strict=True)), ", ".join(f"{scale:g}" for scale in scales)
+
+    def make(scale: float) -> Program:
+        case = known[min(scales, key=lambda one: abs(math.log(one / scale)))]
+        powers = None if scale in known else _powers(scale, scales)
+        return job.program(fitted, fitted.starts[0], case, powers, fitted_to_scales=told)
+
+    return Tables({scale: make(scale) for scale in scales}, make, "scales", float)
+
+
+def _check_scales(den: Denoiser, scales: Any, budgets: Any, reference: Any) -> list[float]:
+    if den.guidance is None:
+        raise ValueError("scales are those of guidance, which den has not: give it guidance=logsnr.Guidance(...)")
+    if isinstance(budgets, Iterable) or reference is not None:
+        raise ValueError("scales go with one budget, and with references of tune's own")
+    try:
+        found = sorted({float(scale) for scale in scales})
+    except (TypeError, ValueError):
+        found = []
+    if len(found) < 2 or not 0 < found[0] <= found[-1] < math.inf:
+        raise ValueError(f"scales must be two or more different positive numbers, not {scales!r:.60}")
+    return found
 
 
 def _check_smooth(smooth: Any, budgets: list[int], together: int, told: bool) -> None:

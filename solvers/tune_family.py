@@ -1,6 +1,8 @@
 """Tables for many budgets at once: grids and corrections that are smooth in the fraction of the run."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from .program import Program
 from .tune_numbers import Numbers
 
 GRID, ROWS, LAGS = 5, 4, 3  # degrees of the grid's and of the corrections' polynomials; answers that are corrected
+DEGREE = 2  # in the logarithm of the scale of guidance
 FEW = 4  # budgets are fitted to
 USUAL = 8  # evaluations, where what goes with one over their number is 0
 
@@ -46,6 +49,14 @@ def _polynomials(at: Array, least: int, most: int, n: int) -> Array:
     return np.concatenate([values, (USUAL / n - 1) * values], axis=1)
 
 
+def powers_of(scale: float, scales: tuple[float, float]) -> tuple[float, ...]:
+    """What the numbers of tables that have guidance of several scales in common are multiplied with at one of them:
+    Legendre polynomials of its logarithm, from -1 at the least to 1 at the largest."""
+    low, high = map(math.log, scales)
+    at = math.log(min(max(scale, scales[0]), scales[1]))
+    return tuple(np.polynomial.legendre.legvander(2 * (at - low) / (high - low) - 1, DEGREE)[0].tolist())
+
+
 def some_of(budgets: list[int], count: int = FEW) -> list[int]:
     """Those that a fit looks at: with the least and the most, and as even as can be in their logarithms."""
     known = sorted(set(budgets))
@@ -53,15 +64,16 @@ def some_of(budgets: list[int], count: int = FEW) -> list[int]:
     return sorted({min(known, key=lambda n: abs(n - at)) for at in wanted.tolist()})
 
 
-class Tables(dict[int, Program]):
-    """Programs by their number of evaluations; those between the smallest and the largest that were not fitted are made
-    when they are asked for. KeyError for others."""
+class Tables(dict[Any, Program]):
+    """Programs by their number of evaluations, or by the scale of guidance; those between the smallest and the largest
+    that were not fitted are made when they are asked for. KeyError for others. what: is counted, of this type."""
 
-    def __init__(self, fitted: dict[int, Program], make: Callable[[int], Program]) -> None:
+    def __init__(self, fitted: dict[Any, Program], make: Callable[[Any], Program], what: str, kind: type) -> None:
         super().__init__(fitted)
-        self.make, self.least, self.most = make, min(fitted), max(fitted)
+        self.make, self.what, self.kind, self.least, self.most = make, what, kind, min(fitted), max(fitted)
 
-    def __missing__(self, nfe: int) -> Program:
-        if isinstance(nfe, bool) or not isinstance(nfe, int) or not self.least <= nfe <= self.most:
-            raise KeyError(f"these tables serve {self.least} to {self.most} evaluations, not {nfe!r:.60}")
-        return self.make(nfe)
+    def __missing__(self, key: Any) -> Program:
+        known = isinstance(key, (int, self.kind)) and not isinstance(key, bool)
+        if not known or not self.least <= key <= self.most:
+            raise KeyError(f"these tables serve {self.least:g} to {self.most:g} {self.what}, not {key!r:.60}")
+        return self.make(key)

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,11 @@ from .denoiser import Denoiser
 from .program import Program
 from .provenance import DENOISER, fingerprint
 from .tune_family import Shared
-from .tune_fit import Noises, fit
+from .tune_fit import Aim, Noises, fit
 from .tune_numbers import Numbers
-from .tune_run import end_of, field, has_forward_mode
+from .tune_run import Field, field, has_forward_mode
 from .tune_start import Start, best
-from .tune_teacher import spread
+from .tune_teacher import Teacher, spread
 from .watching import Bar
 
 PATIENCE = 12  # iterations without less error on held-out noise
@@ -25,68 +25,90 @@ MANY = 10  # calls from which on consistent tables, of fewer numbers, are better
 TRIAL = 8  # iterations, before one of several starts goes on
 
 
-class Fit:
-    """A fit from a start for each budget, whose tables have their numbers in common, and its iterates by their error on
-    held-out noise."""
+class Case:
+    """A denoiser, and noises with the ends of their trajectories, the last of which are held out. powers: of `Aim`."""
 
-    def __init__(self, starts: tuple[Start, ...], den: Denoiser, train: Noises, test: Noises, told: bool) -> None:
-        self.starts, self.test, self.told = starts, test, told
-        self.shared = len(starts) > 1
-        self.tables = [self.numbers(start) for start in starts]
-        self.field = field(den, starts[0].gauge)
-        self.forward = has_forward_mode(self.field, train.u[:2], float(starts[0].lam[1]))
-        dtype = den.dtype(train.u)
-        self.states = enumerate(fit(self.field, self.tables, train, forward=self.forward, dtype=dtype))
-        self.best, self.at = (math.inf, 0, torch.zeros(self.tables[0].size, dtype=torch.float64)), 0
+    def __init__(
+        self, den: Denoiser, x: torch.Tensor, known: Teacher, span: Any, held_out: float,
+        powers: tuple[float, ...] = (1.0,),
+    ) -> None:  # fmt: skip
+        samples = known.good.nonzero()[:, 0]
+        sch, x, end = den.schedule, x[samples], known.end[samples]
+        radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
+        self.scale, self.unit, count = radius[1], spread(end) / radius[1], round(len(x) * held_out)
+        u, v = x.double() / radius[0], end / radius[1]
+        noises = Noises(u, v, self.unit, samples=samples)
+        self.train, self.test = noises.part(slice(-count)), noises.part(slice(-count, None))
+        self.den, self.span, self.error, self.powers = den, span, known.error, powers
+        self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
+
+    def field(self, gauge: str) -> Callable[[Noises], Field]:
+        return lambda noises: field(self.den, gauge, noises.samples)
+
+    def absolute(self, error: Any) -> float:
+        """An error in the data's own unit."""
+        return float(error) * self.unit * self.scale
+
+
+class Fit:
+    """A fit from a start for each budget, to one or several cases, whose tables have their numbers in common, and its
+    iterates by their error on held-out noise."""
+
+    def __init__(self, starts: tuple[Start, ...], cases: Sequence[Case], told: bool) -> None:
+        self.starts, self.told = starts, told
+        pairs = [(self.numbers(start), case) for case in cases for start in starts]
+        gauge, first = starts[0].gauge, cases[0].train.part(slice(2))
+        train, self.test = (
+            [Aim(case.field(gauge), numbers, getattr(case, part), case.powers) for numbers, case in pairs]
+            for part in ("train", "test")
+        )
+        self.forward = has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
+        self.states = enumerate(fit(train, forward=self.forward, dtype=cases[0].den.dtype(first.u)))
+        self.best, self.at = (math.inf, 0, torch.zeros(train[0].size, dtype=torch.float64)), 0
+
+    @property
+    def budgets(self) -> list[int]:
+        """That it is fitted to."""
+        return [len(start.lam) - 1 for start in self.starts]
 
     def numbers(self, start: Start) -> Numbers:
         """What q is of a start."""
-        if self.shared:
+        if len(self.starts) > 1:
             return Shared(start.gauge, start.order, start.lam)
         consistent = start.together == 1 and len(start.lam) > MANY
         return Numbers(
             start.gauge, start.order, start.lam, together=start.together, told=self.told, consistent=consistent
         )
 
-    def errors(self, numbers: Numbers, q: torch.Tensor) -> torch.Tensor:
-        """Of a table on held-out noise."""
-        with torch.no_grad():
-            return self.test.errors(end_of(self.field, self.test.u, numbers(q).to(self.test.u.device)))
-
     def advance(self, iterations: int) -> Iterator[torch.Tensor]:
         """Up to the iterate of this number, or where it ends: the errors of each."""
         for k, state in self.states:
-            errors = torch.cat([self.errors(numbers, state.q) for numbers in self.tables])
-            if (found := self.test.loss(errors)) < self.best[0]:
+            errors = [aim.errors(state.q) for aim in self.test]
+            found = sum(aim.noises.loss(e) for aim, e in zip(self.test, errors, strict=True)) / len(errors)
+            if found < self.best[0]:
                 self.best = found, k, state.q
             self.at = k
-            yield errors
+            yield torch.cat(errors)
             if k >= iterations or k - self.best[1] >= PATIENCE:
                 break
 
+    def __str__(self) -> str:
+        budgets = self.budgets
+        return f"{min(budgets)} to {max(budgets)} evaluations" if len(budgets) > 1 else f"{budgets[0]} evaluations"
+
 
 class Job:
-    """What the fits of all budgets share."""
+    """What the fits of all budgets share: the cases, and how they are fitted to."""
 
-    def __init__(
-        self, den: Denoiser, x: torch.Tensor, end: torch.Tensor, span: Any, error: float, held_out: float,
-        told: bool, iterations: int, progress: bool,
-    ) -> None:  # fmt: skip
-        sch, count = den.schedule, round(len(x) * held_out)
-        radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
-        self.scale, self.unit = radius[1], spread(end) / radius[1]
-        u, v = x.double() / radius[0], end / radius[1]
-        self.train, self.test = Noises(u[:-count], v[:-count], self.unit), Noises(u[-count:], v[-count:], self.unit)
-        self.den, self.span, self.error, self.told = den, span, error, told
-        self.iterations, self.progress, self.stopped = iterations, progress, False
-        self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
+    def __init__(self, cases: Sequence[Case], told: bool, iterations: int, progress: bool) -> None:
+        self.cases, self.told, self.iterations, self.progress, self.stopped = cases, told, iterations, progress, False
 
     def fitted(self, candidates: list[tuple[Start, ...]]) -> Fit:
         """The best of the fits from the best start of each gauge: all go a few iterations, one goes on. With several
         calls a round all go to their end: who leads at first is often not the best."""
-        fits = [Fit(s, self.den, self.train, self.test, self.told) for s in best(self.den, self.train, candidates)]
+        fits = [Fit(starts, self.cases, self.told) for starts in best(self.cases, candidates)]
         trial = TRIAL if fits[0].starts[0].together == 1 else self.iterations
-        with Bar(self.progress, _told(fits[0]), self.iterations) as bar:
+        with Bar(self.progress, str(fits[0]), self.iterations) as bar:
             try:
                 for one in fits if len(fits) > 1 else []:
                     self._watched(one, min(trial, self.iterations), bar)
@@ -103,43 +125,47 @@ class Job:
 
     def _watched(self, one: Fit, iterations: int, bar: Bar) -> None:
         for errors in one.advance(iterations):
-            bar.show(one.at, f"{_told(one)}, held-out error {self._absolute(errors.median()):.2e}")
+            bar.show(one.at, f"{one}, held-out error {self.cases[0].absolute(errors.median()):.2e}")
 
-    def _absolute(self, error: Any) -> float:
-        return float(error) * self.unit * self.scale
-
-    def program(self, one: Fit, start: Start) -> Program:
-        """What a fit makes of a start, of a budget that it was fitted to or another."""
-        numbers, (_, k, q) = one.numbers(start), one.best
-        errors, before = one.errors(numbers, q), one.errors(numbers, torch.zeros_like(q))
-        medians = self._absolute(errors.median()), self._absolute(before.median())
-        if k and medians[0] < 3 * self.error:
-            warnings.warn(
-                f"the error on held-out noise, {medians[0]:.1e}, is as small as that of the reference, "
-                f"{self.error:.1e}: the reference is no better than the table", stacklevel=4,
-            )  # fmt: skip
-        table, calls = numbers.fitted(q), start.together
+    def program(
+        self, one: Fit, start: Start, case: Case, powers: tuple[float, ...] | None = None, **told: str
+    ) -> Program:
+        """What a fit makes of a start, of a budget that it was fitted to or another, for a case; or for other powers
+        than that case's, whose errors are not known. told: what the program says of itself besides."""
+        aim = Aim(case.field(start.gauge), one.numbers(start), case.test, powers or case.powers)
+        k, q = one.best[1:]
+        table, calls = aim.numbers.fitted(aim.own(q)), start.together
         provenance = {
             "made by": f"logsnr.tune {__version__}",
-            DENOISER: fingerprint(self.den),
+            DENOISER: fingerprint(case.den),
             "start": str(start),
-            "noises": f"{len(self.train)} fitted to, {len(self.test)} held out, checksum {self.noise}",
+            "noises": f"{len(case.train)} fitted to, {len(case.test)} held out, checksum {case.noise}",
             "iterations": k,
             "derivatives": "forward mode" if one.forward else "central differences",
-            "held-out median": medians[0],
-            "held-out rms": self._absolute(errors.square().mean().sqrt()),
-            "start's median": medians[1],
-            "start's rms": self._absolute(before.square().mean().sqrt()),
-            "reference error": self.error,
+            **(_errors(aim, q, case, warn=k > 0) if powers is None else {}),
             "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
         }
-        if one.shared:
-            provenance["fitted to evaluations"] = ", ".join(str(len(s.lam) - 1) for s in one.starts)
+        if len(one.starts) > 1:
+            provenance["fitted to evaluations"] = ", ".join(map(str, one.budgets))
+        provenance |= {name.replace("_", " "): text for name, text in told.items()}
         provenance = {name: value for name, value in provenance.items() if value == value and value != math.inf}
         name = f"tuned-{len(table) // calls}x{calls}" if calls > 1 else f"tuned-{len(table)}"
-        return table.program(self.den.schedule, name, ends=self.span, provenance=provenance)
+        return table.program(case.den.schedule, name, ends=case.span, provenance=provenance)
 
 
-def _told(one: Fit) -> str:
-    budgets = [numbers.n for numbers in one.tables]
-    return f"{budgets[0]} evaluations" if len(budgets) == 1 else f"{min(budgets)} to {max(budgets)} evaluations"
+def _errors(aim: Aim, q: torch.Tensor, case: Case, *, warn: bool) -> dict[str, float]:
+    """Of a table and of its start, on held-out noise. Warns where the reference is no better."""
+    after, before = (aim.errors(numbers) for numbers in (q, torch.zeros_like(q)))
+    told = {
+        "held-out median": case.absolute(after.median()),
+        "held-out rms": case.absolute(after.square().mean().sqrt()),
+        "start's median": case.absolute(before.median()),
+        "start's rms": case.absolute(before.square().mean().sqrt()),
+        "reference error": case.error,
+    }
+    if warn and told["held-out median"] < 3 * case.error:
+        warnings.warn(
+            f"the error on held-out noise, {told['held-out median']:.1e}, is as small as that of the reference, "
+            f"{case.error:.1e}: the reference is no better than the table", stacklevel=5,
+        )  # fmt: skip
+    return told

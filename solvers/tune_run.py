@@ -14,9 +14,10 @@ ELEMENTS = 1 << 21  # of all directions that go through the model at once
 NUDGE = {torch.float64: 1e-6, torch.float32: 3e-3}  # steps of differences, by the model's dtype
 
 
-def field(den: Denoiser, gauge: str) -> Field:
-    """``den`` on the unit circle: u = x / sqrt(alpha^2 + sigma^2), float64."""
-    sch = den.schedule
+def field(den: Denoiser, gauge: str, samples: torch.Tensor | None = None) -> Field:
+    """``den`` on the unit circle: u = x / sqrt(alpha^2 + sigma^2), float64. samples: int64 (B,), those of u of the
+    denoiser's batch; by default all."""
+    sch, den = den.schedule, den if samples is None else den.of_samples(samples)
 
     def answer(u: torch.Tensor, node: Any, told: Any) -> torch.Tensor:
         t, other = sch.time(node), sch.time(told)

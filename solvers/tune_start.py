@@ -1,5 +1,6 @@
 """Where a fit starts: the best of a few exponential Adams methods, on the noises that are fitted to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -9,14 +10,12 @@ import torch
 
 from .arrays import Array
 from .catalogue import solver as find_solver
-from .denoiser import Denoiser
 from .grids import grid
 from .planners.checks import choice
 from .planners.multistep import Adams
 from .schedules.base import Schedule
-from .tune_fit import Noises
+from .tune_fit import Aim, loss
 from .tune_numbers import Numbers
-from .tune_run import end_of, field
 from .tune_table import GAUGES
 
 GRIDS = ("logsnr", "karras")
@@ -92,15 +91,15 @@ def _method(solver: Any) -> tuple[str, int]:
     )
 
 
-def best(den: Denoiser, noises: Noises, candidates: list[tuple[Start, ...]]) -> list[tuple[Start, ...]]:
-    """Of each gauge the candidate with the least mean log error. A candidate has a start for every budget."""
+def best(cases: Sequence[Any], candidates: list[tuple[Start, ...]]) -> list[tuple[Start, ...]]:
+    """Of each gauge the candidate with the least mean log error over the cases of a fit. A candidate has a start for
+    every budget."""
 
     def score(start: Start) -> float:
         numbers = Numbers(start.gauge, start.order, start.lam, together=start.together)
-        table = numbers(torch.zeros(numbers.size, dtype=torch.float64)).to(noises.u.device)
-        return noises.loss(noises.errors(end_of(field(den, start.gauge), noises.u, table)))
+        aims = [Aim(case.field(start.gauge), numbers, case.train) for case in cases]
+        return loss(aims, torch.zeros(numbers.size, dtype=torch.float64))
 
-    with torch.no_grad():
-        scored = [(sum(map(score, starts)), starts) for starts in candidates]
+    scored = [(sum(map(score, starts)), starts) for starts in candidates]
     gauges = dict.fromkeys(starts[0].gauge for starts in candidates)
     return [min((s for s in scored if s[1][0].gauge == name), key=lambda s: s[0])[1] for name in gauges]

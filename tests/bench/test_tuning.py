@@ -81,7 +81,8 @@ def test_a_small_fit_helps_on_other_problems() -> None:
     span = -math.log(20.0), -math.log(0.02)
     train, test = (Part.drawn(8, NARROW, span, seed) for seed in (3, 4))
     lam = torch.linspace(*span, 6, dtype=torch.float64).numpy()
-    q, told = fitted(train, test, [Numbers("eps", 2, lam)], iterations=6)
+    numbers = Numbers("eps", 2, lam)
+    q, told = fitted([train.aim(numbers)], [test.aim(numbers)], iterations=6)
     assert len(q) == 4 + 20
     assert told["held-out median"][0] < 0.8 * told["start's median"][0]
 
