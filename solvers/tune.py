@@ -13,6 +13,7 @@ from .denoiser import Denoiser, check_state
 from .grids import end_time
 from .program import Program
 from .tune_family import Tables, powers_of, some_of
+from .tune_groups import Groups
 from .tune_job import Case, Fit, Job
 from .tune_start import Start, starts
 from .tune_teacher import Teacher, ends
@@ -35,6 +36,7 @@ def tune(
     t_start: float | None = None,
     t_end: float | None = None,
     told: bool = False,
+    each: Any = None,
     held_out: float = 0.25,
     reference: torch.Tensor | None = None,
     iterations: int = 40,
@@ -58,6 +60,10 @@ def tune(
                 the best of a few in each gauge. gauge: "x0" or "eps", to look among those alone, which takes less time.
     t_start, t_end: the span, by default the schedule's.
     told:       let the fit also choose the time that the model is told at each call but the first.
+    each:       corrections for groups of elements, after the fit of one table for all: "channel", "band" (octaves of
+                frequencies: the program is then in the basis of the DCT), "element", or integers of the samples' shape,
+                the group of each element. They are kept if the error on held-out noise says so. A number of each table
+                for each group: the cost of an iteration grows as their count. With one budget and one scale.
     held_out:   the share of x, from its end, that is not fitted to, but decides: the iterate with the least mean log
                 error on it is returned, and the start, with a warning, if that is the best.
     reference:  where the trajectories end, like x; by default a solve of order 5 whose steps are doubled until the ends
@@ -82,6 +88,7 @@ def tune(
     _check(den, x, told, held_out, reference, iterations, progress)
     if smooth:
         _check_smooth(smooth, budgets, together, told)
+    groups = None if each is None else _check_each(each, x, budgets, smooth or scales is not None)
     strengths = None if scales is None else _check_scales(den, scales, given, reference)
     sch = den.schedule
     span = tuple(
@@ -106,7 +113,10 @@ def tune(
         fitted = job.fitted([(start,) for start in candidates[n]])
         if strengths:
             return _by_scale(job, fitted, strengths)
-        programs[n] = job.program(fitted, fitted.starts[0], cases[0])
+        if groups is None or job.stopped:
+            programs[n] = job.program(fitted, fitted.starts[0], cases[0])
+        else:
+            programs[n] = job.corrected(fitted, groups)
         if job.stopped:
             break
     return programs if isinstance(given, Iterable) else programs[given]
@@ -148,9 +158,19 @@ def _by_scale(job: Job, fitted: Fit, scales: list[float]) -> Tables:
     def make(scale: float) -> Program:
         case = known[min(scales, key=lambda one: abs(math.log(one / scale)))]
         powers = None if scale in known else _powers(scale, scales)
-        return job.program(fitted, fitted.starts[0], case, powers, fitted_to_scales=told)
+        return job.program(fitted, fitted.starts[0], case, powers, told)
 
     return Tables({scale: make(scale) for scale in scales}, make, "scales", float)
+
+
+def _check_each(each: Any, x: torch.Tensor, budgets: list[int], several: bool) -> Groups:
+    if several:
+        raise ValueError(f"each = {each!r:.60} is for one budget a fit, without smooth= and scales=")
+    if x.is_complex():
+        raise ValueError(f"each = {each!r:.60} is for real samples, and x is complex")
+    groups = Groups(each, tuple(x.shape[1:]))
+    groups.check(max(budgets) * (max(budgets) + 3) // 2)
+    return groups
 
 
 def _check_scales(den: Denoiser, scales: Any, budgets: Any, reference: Any) -> list[float]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 
+from .tune_groups import Grouped
 from .tune_numbers import Numbers
 from .tune_run import Field, end_of, tangents_of
 
@@ -48,7 +49,7 @@ class Aim(NamedTuple):
     q1 powers[1] + ..."""
 
     field: Callable[[Noises], Field]
-    numbers: Numbers
+    numbers: Numbers | Grouped
     noises: Noises
     powers: tuple[float, ...] = (1.0,)
 

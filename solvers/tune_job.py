@@ -4,16 +4,21 @@ import hashlib
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from .._version import __version__
+from .bases import Basis, to_coordinates
 from .denoiser import Denoiser
 from .program import Program
 from .provenance import DENOISER, fingerprint
 from .tune_family import Shared
 from .tune_fit import Aim, Noises, fit
+from .tune_groups import Grouped, Groups
 from .tune_numbers import Numbers
 from .tune_run import Field, field, has_forward_mode
 from .tune_start import Start, best
@@ -32,6 +37,7 @@ class Case:
         self, den: Denoiser, x: torch.Tensor, known: Teacher, span: Any, held_out: float,
         powers: tuple[float, ...] = (1.0,),
     ) -> None:  # fmt: skip
+        self.basis: Basis | None = None
         samples = known.good.nonzero()[:, 0]
         sch, x, end = den.schedule, x[samples], known.end[samples]
         radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
@@ -42,8 +48,21 @@ class Case:
         self.den, self.span, self.error, self.powers = den, span, known.error, powers
         self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
 
+    def turned(self, basis: Basis | None) -> "Case":
+        """The same case in the coordinates of a basis."""
+        other = copy(self)
+        other.basis, (other.train, other.test) = (
+            basis,
+            (
+                replace(part, u=to_coordinates(basis, part.u), end=to_coordinates(basis, part.end))
+                for part in (self.train, self.test)
+            ),
+        )
+        return other
+
     def field(self, gauge: str) -> Callable[[Noises], Field]:
-        return lambda noises: field(self.den, gauge, noises.samples)
+        """N for some of the noises, as `Aim` has it."""
+        return lambda noises: field(self.den, gauge, noises.samples, self.basis)
 
     def absolute(self, error: Any) -> float:
         """An error in the data's own unit."""
@@ -52,11 +71,13 @@ class Case:
 
 class Fit:
     """A fit from a start for each budget, to one or several cases, whose tables have their numbers in common, and its
-    iterates by their error on held-out noise."""
+    iterates by their error on held-out noise. numbers: what q is of a start."""
 
-    def __init__(self, starts: tuple[Start, ...], cases: Sequence[Case], told: bool) -> None:
-        self.starts, self.told = starts, told
-        pairs = [(self.numbers(start), case) for case in cases for start in starts]
+    def __init__(
+        self, starts: tuple[Start, ...], cases: Sequence[Case], numbers: Callable[[Start], Numbers | Grouped]
+    ) -> None:
+        self.starts, self.numbers = starts, numbers
+        pairs = [(numbers(start), case) for case in cases for start in starts]
         gauge, first = starts[0].gauge, cases[0].train.part(slice(2))
         train, self.test = (
             [Aim(case.field(gauge), numbers, getattr(case, part), case.powers) for numbers, case in pairs]
@@ -70,15 +91,6 @@ class Fit:
     def budgets(self) -> list[int]:
         """That it is fitted to."""
         return [len(start.lam) - 1 for start in self.starts]
-
-    def numbers(self, start: Start) -> Numbers:
-        """What q is of a start."""
-        if len(self.starts) > 1:
-            return Shared(start.gauge, start.order, start.lam)
-        consistent = start.together == 1 and len(start.lam) > MANY
-        return Numbers(
-            start.gauge, start.order, start.lam, together=start.together, told=self.told, consistent=consistent
-        )
 
     def advance(self, iterations: int) -> Iterator[torch.Tensor]:
         """Up to the iterate of this number, or where it ends: the errors of each."""
@@ -106,32 +118,65 @@ class Job:
     def fitted(self, candidates: list[tuple[Start, ...]]) -> Fit:
         """The best of the fits from the best start of each gauge: all go a few iterations, one goes on. With several
         calls a round all go to their end: who leads at first is often not the best."""
-        fits = [Fit(starts, self.cases, self.told) for starts in best(self.cases, candidates)]
+        fits = [Fit(starts, self.cases, self._numbers(starts)) for starts in best(self.cases, candidates)]
         trial = TRIAL if fits[0].starts[0].together == 1 else self.iterations
-        with Bar(self.progress, str(fits[0]), self.iterations) as bar:
-            try:
-                for one in fits if len(fits) > 1 else []:
-                    self._watched(one, min(trial, self.iterations), bar)
-                if trial < self.iterations or len(fits) == 1:
-                    self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
-            except KeyboardInterrupt:
-                self.stopped = True
-                warnings.warn("the fit was stopped; the best so far is returned", stacklevel=4)
+        with self._interruptible(), Bar(self.progress, str(fits[0]), self.iterations) as bar:
+            for one in fits if len(fits) > 1 else []:
+                self._watched(one, min(trial, self.iterations), bar)
+            if trial < self.iterations or len(fits) == 1:
+                self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
         found = min(fits, key=lambda one: one.best[:2])
         if found.best[1] == 0:
             text = f"the fit is no better on held-out noise than its start, {found.starts[0]}, which is returned"
             warnings.warn(text, stacklevel=4)
         return found
 
+    def _numbers(self, starts: tuple[Start, ...]) -> Callable[[Start], Numbers]:
+        """Of one budget as many as there are weights, if they are not too many; few of several."""
+        if len(starts) > 1:
+            return lambda start: Shared(start.gauge, start.order, start.lam)
+        together, told = starts[0].together, self.told
+        consistent = together == 1 and len(starts[0].lam) > MANY
+        return lambda start: Numbers(
+            start.gauge, start.order, start.lam, together=together, told=told, consistent=consistent
+        )
+
+    def corrected(self, one: Fit, groups: Groups) -> Program:
+        """A fit's program with corrections of the weights in each group, or without where they do not pay."""
+        start, case, numbers = one.starts[0], self.cases[0].turned(groups.basis), self._numbers(one.starts)
+        plain = self.program(one, start, self.cases[0])
+        fit = Fit(one.starts, [case], lambda start: Grouped(numbers(start), one.best[2], groups))
+        with self._interruptible(), Bar(self.progress, f"{one}, each {groups.name}", self.iterations) as bar:
+            self._watched(fit, self.iterations, bar)
+        if fit.best[1] == 0:
+            warnings.warn(
+                f"corrections of each {groups.name} are no better on held-out noise than one table for all, which is "
+                "returned", stacklevel=4,
+            )  # fmt: skip
+            return plain
+        found = self.program(fit, start, case)
+        told = {name: plain.provenance[name] for name in ("start's median", "start's rms")}
+        told["median of one table for all"] = plain.provenance["held-out median"]
+        told["each"] = f"{groups.name}, {groups.count} groups"
+        return replace(found, provenance={**found.provenance, **told})
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stopped = True
+            warnings.warn("the fit was stopped; the best so far is returned", stacklevel=6)
+
     def _watched(self, one: Fit, iterations: int, bar: Bar) -> None:
         for errors in one.advance(iterations):
             bar.show(one.at, f"{one}, held-out error {self.cases[0].absolute(errors.median()):.2e}")
 
     def program(
-        self, one: Fit, start: Start, case: Case, powers: tuple[float, ...] | None = None, **told: str
+        self, one: Fit, start: Start, case: Case, powers: tuple[float, ...] | None = None, scales: str = ""
     ) -> Program:
         """What a fit makes of a start, of a budget that it was fitted to or another, for a case; or for other powers
-        than that case's, whose errors are not known. told: what the program says of itself besides."""
+        than that case's, whose errors are not known. scales: of guidance that it was fitted to."""
         aim = Aim(case.field(start.gauge), one.numbers(start), case.test, powers or case.powers)
         k, q = one.best[1:]
         table, calls = aim.numbers.fitted(aim.own(q)), start.together
@@ -147,10 +192,10 @@ class Job:
         }
         if len(one.starts) > 1:
             provenance["fitted to evaluations"] = ", ".join(map(str, one.budgets))
-        provenance |= {name.replace("_", " "): text for name, text in told.items()}
+        provenance |= {"fitted to scales": scales} if scales else {}
         provenance = {name: value for name, value in provenance.items() if value == value and value != math.inf}
         name = f"tuned-{len(table) // calls}x{calls}" if calls > 1 else f"tuned-{len(table)}"
-        return table.program(case.den.schedule, name, ends=case.span, provenance=provenance)
+        return table.program(case.den.schedule, name, ends=case.span, provenance=provenance, basis=case.basis)
 
 
 def _errors(aim: Aim, q: torch.Tensor, case: Case, *, warn: bool) -> dict[str, float]:

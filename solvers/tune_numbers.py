@@ -20,8 +20,8 @@ MARGIN = 1.0  # in lam: room for the step to an infinite end
 
 
 class Rows(NamedTuple):
-    """A table on the unit circle alpha^2 + sigma^2 = 1: lam (n + 1,), told (n,), and by step (n, n + 1) what the state
-    and the answers are multiplied with."""
+    """A table on the unit circle alpha^2 + sigma^2 = 1: lam (n + 1,), told (n,), and by step what the state and the
+    answers are multiplied with, (n, n + 1), or (n, n + 1, *event)."""
 
     lam: torch.Tensor
     told: torch.Tensor
@@ -73,9 +73,9 @@ class Numbers:
         lam = torch.cat([self.first, inner, self.last])
         corrections = q[self.grid : self.grid + len(self.rows)]
         moved = torch.cat([self.first, inner + q[self.size - self.told :]]) if self.told else lam[:-1]
-        return lam, moved, self._adams(lam) + self._placed(self.scale * corrections)
+        return lam, moved, self._adams(lam) + self.placed(self.scale * corrections)
 
-    def _placed(self, corrections: torch.Tensor) -> torch.Tensor:
+    def placed(self, corrections: torch.Tensor) -> torch.Tensor:
         """The corrections where they belong in (n, n + 1); a row's newest answer takes up what others add to a sum."""
         places = self.rows * (self.n + 1) + self.columns
         flat = corrections.new_zeros(self.n * (self.n + 1)).scatter_add(0, places, corrections)
@@ -84,13 +84,8 @@ class Numbers:
 
     def __call__(self, q: torch.Tensor) -> Rows:
         lam, told, weights = self.weights(q)
-        alpha, sigma = (
-            torch.cat([_level(sign * self.first), _level(sign * lam[1:-1]), _level(sign * self.last)])
-            for sign in (1.0, -1.0)
-        )
-        scale, unit = (sigma, alpha) if self.gauge == "x0" else (alpha, sigma)
-        state = weights[:, :1] * (scale[1:] / scale[:-1])[:, None]
-        return Rows(lam, told, torch.cat([state, weights[:, 1:] * unit[1:, None]], 1))
+        levels = (torch.cat([level(sign * part) for part in (self.first, lam[1:-1], self.last)]) for sign in (1, -1))
+        return rows_of(self.gauge, lam, told, weights, *levels)
 
     def fitted(self, q: torch.Tensor) -> Fitted:
         lam, told, weights = (value.numpy() for value in self.weights(q))
@@ -104,7 +99,18 @@ class Numbers:
         return adams_weights(lam, self.gauge, self.order, self.together) if self.frozen is None else self.frozen
 
 
-def _level(lam: torch.Tensor) -> torch.Tensor:
+def rows_of(
+    gauge: str, lam: torch.Tensor, told: torch.Tensor, weights: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
+) -> Rows:
+    """A table as `Fitted` has it, weights (n, n + 1, *event), on the unit circle, whose levels (n + 1,) are given:
+    gradients of infinite ends are no numbers."""
+    scale, unit = (sigma, alpha) if gauge == "x0" else (alpha, sigma)
+    shape = -1, 1, *[1] * (weights.dim() - 2)
+    state = weights[:, :1] * (scale[1:] / scale[:-1]).reshape(shape)
+    return Rows(lam, told, torch.cat([state, weights[:, 1:] * unit[1:].reshape(shape)], 1))
+
+
+def level(lam: torch.Tensor) -> torch.Tensor:
     """alpha on the unit circle; sigma of -lam."""
     return torch.sqrt(torch.sigmoid(2 * lam))
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from .bases import Basis, to_coordinates, to_samples
 from .denoiser import Denoiser
 from .tune_numbers import Rows
 
@@ -14,14 +15,15 @@ ELEMENTS = 1 << 21  # of all directions that go through the model at once
 NUDGE = {torch.float64: 1e-6, torch.float32: 3e-3}  # steps of differences, by the model's dtype
 
 
-def field(den: Denoiser, gauge: str, samples: torch.Tensor | None = None) -> Field:
+def field(den: Denoiser, gauge: str, samples: torch.Tensor | None = None, basis: Basis | None = None) -> Field:
     """``den`` on the unit circle: u = x / sqrt(alpha^2 + sigma^2), float64. samples: int64 (B,), those of u of the
-    denoiser's batch; by default all."""
+    denoiser's batch; by default all. basis: of whose coordinates u and N are."""
     sch, den = den.schedule, den if samples is None else den.of_samples(samples)
 
     def answer(u: torch.Tensor, node: Any, told: Any) -> torch.Tensor:
         t, other = sch.time(node), sch.time(told)
-        return den.head(gauge, torch.sqrt(sch.alpha(t) ** 2 + sch.sigma(t) ** 2) * u, other)
+        x = torch.sqrt(sch.alpha(t) ** 2 + sch.sigma(t) ** 2) * to_samples(basis, u)
+        return to_coordinates(basis, den.head(gauge, x, other))
 
     return answer
 
@@ -63,12 +65,14 @@ def tangents_of(
             if other is not None:
                 moved += row[j + 1] * other
         u = row[0] * u + sum(row[j + 1] * answer for j, answer in enumerate(answers))
-        active = active | (turned != 0).any(0)
+        active = active | (turned != 0).flatten(0, -2).any(0)
     return u, moved
 
 
 def _outer(by_number: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return by_number.reshape(-1, *[1] * x.dim()) * x
+    """(P, B, ...), of x (B, ...) and numbers (P,), or (*event, P)."""
+    event = by_number.shape[:-1] or (1,) * (x.dim() - 1)
+    return by_number.movedim(-1, 0).reshape(-1, 1, *event) * x
 
 
 def _all(slope: Any, f: Field, at: Any, directions: Any, which: torch.Tensor, size: int) -> torch.Tensor:

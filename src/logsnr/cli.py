@@ -220,6 +220,7 @@ def tune(
     iterations: Annotated[int, typer.Option(help="At most.")] = 40,
     told: Annotated[bool, typer.Option("--told", help="Fit the times that the model is told, too.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="One fit for all budgets.")] = False,
+    each: Annotated[str | None, typer.Option(help="Corrections for each channel, band or element.")] = None,
 ) -> None:
     """Fit a table to a denoiser, and write it as JSON, which `logsnr.Program.from_json` reads.
 
@@ -230,7 +231,7 @@ def tune(
 
     den, x = tuned_on(problem, denoiser, shape, noises, seed)
     budgets = {name: list(dict.fromkeys(given)) for name, given in (("nfe", nfe), ("rounds", rounds)) if given}
-    options: dict[str, Any] = {"gauge": gauge, "iterations": iterations, "told": told, "smooth": smooth}
+    options: dict[str, Any] = {"gauge": gauge, "iterations": iterations, "told": told, "smooth": smooth, "each": each}
     programs = tuned(den, x, progress=True, **options | (budgets or {"nfe": [8]}))
     paths = written(programs, out)
     console = Console(highlight=False)
