@@ -9,7 +9,7 @@ import torch
 
 from ..solvers.answers import check_state
 from ..solvers.call import finite, integer
-from ..solvers.denoiser import Denoiser, device_of
+from ..solvers.denoiser import Denoiser, check_denoiser, device_of
 from ..solvers.grids import GRIDS
 from ..solvers.grids import grid as make_grid
 from ..solvers.noise import start
@@ -135,8 +135,7 @@ def measured(
 
 def _start(den: Any, x: Any, event_shape: Any) -> torch.Tensor | tuple[int, ...]:
     """The one of the two that was given; ValueError unless it is one, and fits."""
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     if (x is None) == (event_shape is None):
         raise ValueError("a denoiser needs either x, start states (B, ...), or event_shape, to start from noise")
     if x is not None:

@@ -19,7 +19,7 @@ import torch
 from ..solvers.answers import check_state, convert
 from ..solvers.asking import column
 from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.heads import Level, network_rate
 from ..solvers.program import Program
 from ..solvers.sampling import solve
@@ -113,6 +113,7 @@ def log_likelihood(
     through which there are no gradients. Warns where the latent is not as large as pure noise: x is then far from what
     the model was trained on.
     """
+    check_denoiser(den)
     check_state(x, complex_too=True)
     check_numbers(method, steps, probes)
     if x.is_complex():  # the density of the real and imaginary parts together

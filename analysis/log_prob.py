@@ -26,7 +26,7 @@ from ..solvers.answers import check_state
 from ..solvers.arrays import Array
 from ..solvers.call import STATE, NoiseKey
 from ..solvers.complex_states import REAL, from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.execution import checked_answers
 from ..solvers.lower import Lowered, lower
 from ..solvers.planning import check_event, check_times
@@ -204,8 +204,7 @@ def _tensor(c: Any, like: torch.Tensor) -> torch.Tensor:
 
 
 def _check(den: Any, trajectory: Any, program: Any) -> None:
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     if not isinstance(program, Program):
         raise TypeError(f"program must be a logsnr.Program, as Solution.program is, not {type(program).__name__}")
     check_state(trajectory, "trajectory", complex_too=True)

@@ -147,7 +147,6 @@ def _descended(program: Program, method: Solver, sch: Schedule, startup: str | N
 
 def _room(sch: Schedule, times: Array) -> tuple[float, float]:
     """Between which lam the inner nodes may lie, in the direction of the run."""
-    ends, last = times[[0, -1]], sch.last_level
-    if last is not None and sch.sigma(ends[1]) == 0 and ends[0] > last:
-        ends[1] = last
-    return lam_window(sch, ends)
+    first, end = times[[0, -1]].tolist()
+    level = sch.last_before(first, end)
+    return lam_window(sch, np.array([first, end if level is None else level]))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.schedules.base import Schedule
 
 GROUP = 256  # samples integrated together: more share the overhead, but the stiffest sets the steps of all
@@ -46,6 +46,8 @@ def reference_flow(
     A denoiser must answer in float64 for x (B, ...), and `sch` must be its schedule. Raises ValueError if it
     is not, for times outside the schedule's domain, for tol <= 0, and where the model's answer is not finite.
     """
+    if not hasattr(source, "posterior"):
+        check_denoiser(source, "source, if it has no posterior,")
     if not tol > 0:
         raise ValueError(f"tol = {tol}; it must be positive")
     for name, u in (("s", s), ("t", t)):

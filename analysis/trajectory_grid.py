@@ -10,7 +10,7 @@ import torch
 
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.grids import grid as make_grid
 from ..solvers.interpret import carry_out
 from ..solvers.planning import Layout
@@ -47,6 +47,7 @@ def trajectory_grid(
 
     Raises ValueError for solvers with noise or with more evaluations a step, and for more steps than candidates.
     """
+    check_denoiser(den)
     method, sch = find_solver(solver), den.schedule
     span: dict[str, Any] = dict(t_start=t_start, t_end=t_end)
     program = Layout(nfe=nfe, **span).program(method, sch)

@@ -1,6 +1,7 @@
-"""How commands end, mistakes and interrupts in one line and not in a traceback; and how tables are printed."""
+"""How commands end, mistakes and interrupts in a sentence and not in a traceback; and how tables are printed."""
 
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,12 +22,19 @@ def interruptible(line: str = "stopped") -> Iterator[None]:
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run the commands of ``app``: an error in what was asked for is one line and status 2."""
+    """Run the commands of ``app``: an error in what was asked for is its message and status 2."""
     try:
         app()
     except (ValueError, TypeError, OSError) as error:
-        Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console.print(filled(f"error: {error}", console.width), style="red", markup=False)
         sys.exit(2)
+
+
+def filled(text: str, width: int) -> str:
+    """``text`` in lines of ``width`` columns, but for words that are longer, as paths are: these stay whole."""
+    whole: Any = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
+    return "\n".join(textwrap.fill(line, width, **whole) for line in text.splitlines())
 
 
 def run_command(function: Callable[..., None], *, stopped: str = "stopped") -> None:

@@ -11,7 +11,7 @@ from ..kernels import Noise, standard_normals
 from ..solvers.answers import check_state
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.conditions import column
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.grids import end_time
 from ..solvers.lower import PURE
 from ..solvers.noise import Seed, drawn_seed, randn, seeds_of
@@ -159,8 +159,7 @@ def _check_replaces(options: dict[str, Any], known: torch.Tensor) -> None:
 
 
 def _check(den: Any, x: Any, name: str) -> None:
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     check_state(x, name, complex_too=True)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..solvers.call import NoiseKey
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.sampling import solve
 
 
@@ -18,6 +18,7 @@ def encode(den: Denoiser, x0: torch.Tensor, **options: Any) -> torch.Tensor:
     The round trip is as exact as the solver. Raises ValueError for solvers that add noise, and what `solve` raises.
     """
     first, last = options.pop("t_start", None), options.pop("t_end", None)
+    check_denoiser(den)
     sch = den.schedule
     first, last = sch.t_start if first is None else first, sch.t_end if last is None else last
     return _flow(den, x0, t_start=last, t_end=first, **options)

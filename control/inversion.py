@@ -10,7 +10,7 @@ from ..solvers.answers import check_state
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.planners.checks import flag
 from ..solvers.planning import Layout
 from ..solvers.program import Program
@@ -54,8 +54,7 @@ class Inversion:
         `logsnr.solve`. Raises TypeError for what is no denoiser, ValueError where its schedule lacks the levels.
         """
         den = self.den if den is None else den
-        if not isinstance(den, Denoiser):
-            raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+        check_denoiser(den)
         times = moved(self.times, self.den.schedule, den.schedule)
         scales = (scale(den.schedule, times) / scale(self.den.schedule, self.times)).tolist()
         start = self.latent if scales[-1] == 1 else scales[-1] * self.latent
@@ -94,8 +93,7 @@ def invert(
     that choose their own steps.
     """
     check_state(x0, "x0", complex_too=True)
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     flag("round_trip", round_trip)
     laid = {name: options.pop(name) for name in LAYOUT & options.keys()}
     run = {name: options.pop(name) for name in RUN & options.keys()}
@@ -138,8 +136,8 @@ def translate(
     share noise alone: their schedules may differ, see `Inversion.decode`. The other arguments, and what is raised, are
     those of `invert`. The `Solution` is that of the second half, with the evaluations of both.
     """
-    if not isinstance(target, Denoiser):
-        raise TypeError(f"target must be a logsnr.Denoiser, not {type(target).__name__}")
+    check_denoiser(source, "source")
+    check_denoiser(target, "target")
     run = {name: options[name] for name in RUN & options.keys()}
     made = invert(source, x0, solver=solver, **options)
     found = made.decode(target, **run)

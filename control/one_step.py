@@ -15,7 +15,7 @@ import torch
 from ..kernels import transformed
 from ..solvers.answers import check_state
 from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser, per_sample_times
+from ..solvers.denoiser import Denoiser, check_denoiser, per_sample_times
 from ..solvers.heads import Level, from_pair, network_rate
 from ..solvers.names import nearest
 from ..solvers.schedules.base import Schedule
@@ -40,7 +40,7 @@ def step(
     model's head does not determine the step, as eps does not at alpha = 0; nobody can look at times inside torch.func,
     torch.compile and CUDA graphs.
     """
-    check_denoiser("den", den)
+    check_denoiser(den)
     check_state(x, complex_too=True)
     if x.is_complex():
         return from_parts(step(of_parts(den, x), to_parts(x), s, t, solver=solver, reverse=reverse))
@@ -52,12 +52,6 @@ def step(
     if solver == "heun-rho":
         end = _corrected(den, x.to(wide), answer, end, s, t)
     return end.to(x.dtype)
-
-
-def check_denoiser(name: str, den: Any) -> None:
-    """TypeError unless ``den`` is one."""
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"{name} must be a logsnr.Denoiser, not {type(den).__name__}")
 
 
 def span(sch: Schedule, x: torch.Tensor, s: Any, t: Any, *, reverse: bool = False) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 
 from ..solvers.conditions import Conditions, tensors
-from ..solvers.denoiser import Denoiser, device_of
+from ..solvers.denoiser import Denoiser, check_denoiser, device_of
 from ..solvers.grids import check_grid
 from ..solvers.levels import level_times
 from ..solvers.noise import start
@@ -29,7 +29,6 @@ from ..solvers.provenance import fingerprint
 from ..solvers.sampling import sample, solve
 from ..solvers.schedules.base import Schedule
 from ..solvers.watching import Bar
-from .one_step import check_denoiser
 from .shards import MANIFEST, Pairs, write, written
 
 OWN = ("x", "den", "seed", "sample_ids", "generator", "noise", "callback", "trajectory", "grad", "progress")
@@ -62,7 +61,7 @@ def pairs(
     writes to a folder. Raises ValueError for a folder of another setting, which it names, and for options that a
     resumed run could not repeat; what `logsnr.solve` raises for its options, with the first shard.
     """
-    check_denoiser("den", den)
+    check_denoiser(den)
     flag("progress", progress)
     count, batch = whole("count", count), whole("batch", batch)
     _check(den, seed, options, count)

@@ -14,11 +14,11 @@ import torch
 
 from ..solvers.answers import check_state
 from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.heads import HEADS, Level, from_pair, network_rate
 from ..solvers.names import head_hint, nearest
 from ..solvers.schedules.base import Schedule
-from .one_step import asked, check_denoiser, coefficients, column, linear, part, span, step, visible
+from .one_step import asked, coefficients, column, linear, part, span, step, visible
 
 Weight = str | Callable[[torch.Tensor], torch.Tensor]
 WEIGHTS = ("kl", "sigma2", "dmd")
@@ -47,7 +47,7 @@ def progressive_target(
 
     Raises ValueError for times that do not decrease, and for heads that do not determine the step, as eps at alpha = 0.
     """
-    check_denoiser("teacher", teacher)
+    check_denoiser(teacher, "teacher")
     head = teacher.prediction if head is None else head
     if head not in HEADS:
         raise ValueError(f"head = {head!r} is not one{head_hint(head)}")
@@ -98,7 +98,7 @@ def consistency_pair(
     Raises ValueError for times in the wrong order, and what `step` raises.
     """
     if not isinstance(teacher, Schedule):
-        check_denoiser("teacher, if it is no schedule,", teacher)
+        check_denoiser(teacher, "teacher, if it is no schedule,")
     sch = teacher if isinstance(teacher, Schedule) else teacher.schedule
     check_state(x0, "x0", complex_too=True)
     s, t = span(sch, x0, s, t)
@@ -138,7 +138,7 @@ def score_gradient(
     finite: "kl" at sigma = 0, "dmd" there for an exact teacher, a head of eps at alpha = 0.
     """
     for name, den in (("teacher", teacher), ("student", teacher if student is None else student)):
-        check_denoiser(name, den)
+        check_denoiser(den, name)
     if isinstance(weight, str) and weight not in WEIGHTS:
         raise ValueError(f"weight = {weight!r} is not one{nearest(weight, WEIGHTS)}; a function of lam is one too")
     check_state(x0, "x0", complex_too=True)

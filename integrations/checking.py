@@ -12,7 +12,7 @@ import torch
 from ..solvers.answers import check_state
 from ..solvers.arrays import Array
 from ..solvers.conditions import check_rows
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.heads import Level
 from ..solvers.noise import randn
 from ..solvers.schedules.base import Schedule
@@ -85,8 +85,7 @@ def check(den: Denoiser, x0: torch.Tensor, *, seed: int = 0) -> Check:
     Raises ValueError for x0 that is constant or not finite, and what the model raises under every convention.
     """
     check_state(x0, "x0")
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}; logsnr.wrap makes one of a model")
+    check_denoiser(den)
     if not torch.isfinite(x0).all() or not x0.double().std(correction=0) > 0:
         raise ValueError("x0 must be finite, and not constant: clean samples (B, ...) of the data")
     check_rows("conditions", den.conditions, len(x0))

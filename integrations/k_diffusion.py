@@ -19,6 +19,7 @@ from ..solvers.arrays import Array
 from ..solvers.call import NoiseKey
 from ..solvers.catalogue import Solver, solver, solver_names
 from ..solvers.execution import Stepper
+from ..solvers.planners.combined import DPMFast
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import EDM, FlowMatching
@@ -195,12 +196,15 @@ def sample_dpm_fast(
     extra_args: dict[str, Any] | None = None,
     callback: Callable[[dict[str, Any]], Any] | None = None,
     disable: bool | None = None,
+    eta: float = 0.0,
+    s_noise: float = 1.0,
+    noise_sampler: Callable[[Any, Any], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """DPM-Solver-fast: n evaluations from sigma_max to sigma_min, in equal steps of log sigma."""
-    fast: Any = solver("dpm-fast")
-    planner, steps = fast.planner.within(n)
-    method = Solver("dpm-fast", planner=planner)
-    return sampler(method)(model, x, np.geomspace(sigma_max, sigma_min, steps + 1), extra_args, callback, disable)
+    """DPM-Solver-fast: n evaluations from sigma_max to sigma_min, in equal steps of log sigma. ``eta``, from 0 to 1,
+    adds the noise of ancestral steps, as `sampler` has it."""
+    planner, steps = DPMFast(eta=eta).within(n)
+    run = sampler(Solver("dpm-fast", planner=planner), s_noise=s_noise, noise_sampler=noise_sampler)
+    return run(model, x, np.geomspace(sigma_max, sigma_min, steps + 1), extra_args, callback, disable)
 
 
 OWN_STEPS: dict[str, tuple[Callable[..., Any], bool]] = {

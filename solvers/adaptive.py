@@ -52,7 +52,8 @@ def adaptive_solution(
     }
     for name, value in fixed.items():
         if value is not None:
-            raise ValueError(f"{name} = {value} does not go with an adaptive run of {method.name}; give rtol and atol")
+            told = f"{name} = {value!s:.60} does not go with an adaptive run of {method.name}"
+            raise ValueError(f"{told}: leave it out, or {_fixed_instead(method, rtol is None and atol is None)}")
     callback = how.callback
     if callback and takes_x0(callback):
         raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
@@ -75,6 +76,13 @@ def adaptive_solution(
             found = replace(found, x=states[node], times=times[: node + 1], stopped=True)
             break
     return replace(found, trajectory=states.to(x.dtype) if how.trajectory and states is not None else None)
+
+
+def _fixed_instead(method: Solver, intolerant: bool) -> str:
+    """How to have fixed steps."""
+    if method.planner is None:
+        return "take a solver with fixed steps"
+    return "give steps or nfe for fixed steps" if intolerant else "leave out rtol and atol for fixed steps"
 
 
 def pair_solution(
@@ -138,10 +146,10 @@ def report(driven: Driven, states: torch.Tensor, times: Array, calls: int) -> So
 
 
 def inside(sch: Schedule, times: Array, tol: float) -> Array:
-    """``times`` with ends at infinite log-SNR moved inside.
+    """``times`` with ends at infinite log-SNR, and those beyond the schedule's last level, moved inside.
 
-    On the clean side that is the schedule's last level with noise, if it has one, else, as on the noisy side, where
-    what the DDIM step neglects, of the order of e^(-2 |lam|), is a share of the tolerance for data of deviation 1.
+    On the clean side that is to the last level, if there is one, else, as on the noisy side, to where what the DDIM
+    step neglects, of the order of e^(-2 |lam|), is a share of the tolerance for data of deviation 1.
     """
     lam, last = np.asarray(sch.half_logsnr(times)), sch.last_level
     edge = max(MARGIN - math.log(tol) / 2, 1.0)
@@ -150,13 +158,13 @@ def inside(sch: Schedule, times: Array, tol: float) -> Array:
 
     def level(lam_end: float, neighbour: float, way: int) -> float:
         """The time of the level on the side of ``lam_end``; the next time, if that is beyond it already."""
-        found = float(sch.time(math.copysign(edge, lam_end))) if last is None or lam_end < 0 else last
+        found = float(sch.time(math.copysign(edge, lam_end))) if last is None or lam_end == -math.inf else last
         before, after = (float(sch.half_logsnr(t)) * way * ahead for t in (neighbour, found))
         return neighbour if before <= after else found
 
     if np.isinf(lam[0]):
         first = level(float(lam[0]), float(times[1]), 1)
-    if np.isinf(lam[-1]):
+    if np.isinf(lam[-1]) or sch.last_before(first, end) is not None:
         end = level(float(lam[-1]), first if len(times) == 2 else float(times[-2]), -1)
     return np.array(list(dict.fromkeys([first, *middle, end])))
 

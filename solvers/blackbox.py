@@ -27,20 +27,22 @@ def blackbox_solution(
     """A run of torchdiffeq, with the states at ``times``. One error norm chooses the steps of the whole batch, so all
     samples take the same ones, and ``keep`` changes nothing: what is not finite stops all.
 
-    A run to sigma = 0 takes adaptive steps down to the schedule's last level with noise, if it has one, and goes on
-    from there in one step of DDIM, one evaluation more.
+    A run that passes the schedule's last level takes adaptive steps down to it, and goes on from there in one step of
+    DDIM, one evaluation more.
     """
-    sch, stops = den.schedule, times.copy()
-    if sch.last_level is not None and sch.sigma(times[-1]) == 0 and times[-2] > sch.last_level:
-        stops[-1] = sch.last_level
+    sch, stops = den.schedule, times
+    level = sch.last_before(float(times[0]), float(times[-1]))
+    if level is not None and times[-2] >= level:
+        stops = np.unique([*times[:-1], level])[::-1].copy()
     ended: list[list[float]] = [[], []]  # times of steps that were accepted, and of those that were not
     states, nfe = adaptive_solve(
         den, x, str(method.adaptive), stops, rtol=rtol, atol=atol, count=count, accepted=ended[0].append,
         rejected=ended[1].append,
     )  # fmt: skip
     if stops[-1] != times[-1]:
-        end = float(sch.alpha(times[-1])) * den.x0(states[-1], stops[-1])
-        states = torch.cat([states[:-1], end[None]])
+        left = float(sch.sigma(times[-1]) / sch.sigma(stops[-1]))  # of the noise
+        end = left * states[-1] + float(sch.alpha(times[-1]) - left * sch.alpha(stops[-1])) * den.x0(states[-1], level)
+        states = torch.cat([states[: len(times) - 1], end[None]])
         nfe += int(den.evaluations([stops[-1]])[0])
     accepted, rejected, calls = (torch.full((len(x),), n) for n in (len(ended[0]), len(ended[1]), nfe))
     grid = np.unique([*ended[0], *times[[0, -1]], *stops[[0, -1]]])[:: 1 if times[0] < times[-1] else -1]

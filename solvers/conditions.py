@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 Conditions = dict[str, Any]
+NUMBERS = (bool, int, float, np.number, np.bool_, torch.Tensor)  # the last if it is one
 
 
 def mapped(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
@@ -23,6 +24,15 @@ def mapped(tree: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
 def rows_of(conditions: Conditions, samples: torch.Tensor) -> Conditions:
     """The rows of ``samples``, int64 (N,), of every tensor that has rows."""
     return {name: mapped(y, lambda y: y[samples.to(y.device)] if y.ndim else y) for name, y in conditions.items()}
+
+
+def as_rows(y: Any, like: Any) -> Any:
+    """A number ``y`` for the rows of the tensor ``like``, if these can hold it; anything else as it is."""
+    if not isinstance(like, torch.Tensor) or not like.ndim or not isinstance(y, NUMBERS):
+        return y
+    number = torch.as_tensor(y)
+    fits = not number.ndim and torch.can_cast(number.dtype, like.dtype)
+    return number.to(like).expand_as(like).contiguous() if fits else y
 
 
 def joins(parts: Sequence[Any]) -> bool:

@@ -211,10 +211,11 @@ class Denoiser:
         return check_output(answer, x)
 
 
-def check_denoiser(den: Any) -> None:
-    """Raise TypeError unless ``den`` is one."""
+def check_denoiser(den: Any, name: str = "den") -> None:
+    """Raise TypeError unless ``den``, the argument of this name, is one."""
     if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+        hint = "; logsnr.Denoiser(model, schedule, prediction) makes one of a model" if callable(den) else ""
+        raise TypeError(f"{name} must be a logsnr.Denoiser, not {type(den).__name__}{hint}")
 
 
 def per_sample_times(t: Any, x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .arrays import Array, Mask
-from .conditions import Conditions, check_conditions, column, rows_of
+from .conditions import Conditions, as_rows, check_conditions, column, rows_of
 from .guidance_rules import COLUMNS, KINDS, RULES, Weights
 from .names import nearest
 from .schedules.base import Schedule
@@ -100,7 +100,7 @@ class Guidance:
               in runs that record any: it is then no column of the table, and read at every call.
     interval: (lo, hi) in lam, outside which the scale is 1 and the model is asked once (Kynkaanniemi et al. 2024).
     uncond:   the conditions that count without guidance, by name; others are the denoiser's own. A negative prompt is
-              such a condition.
+              such a condition. A number in the place of a tensor is that of every row.
     model:    another model for the unconditional answer: a weaker one (Karras et al. 2024, autoguidance), or the same
               one with a perturbed pass. It takes what the first takes.
     kind:     "cfg"; "cfg++" (Chung et al. 2024: eps from the unconditional answer, x0 from the guided one); "rescale"
@@ -174,7 +174,7 @@ class Guidance:
 
     def other(self, conditions: Conditions) -> Conditions:
         """The conditions of the unconditional answer."""
-        return {**conditions, **(self.uncond or {})}
+        return {**conditions, **{name: as_rows(y, conditions.get(name)) for name, y in (self.uncond or {}).items()}}
 
 
 def _check_options(kind: str, options: Any) -> None:

@@ -32,7 +32,7 @@ class Planner(Protocol):
 class Solver:
     """A named solver.
 
-    name:     what it is called. summary: one line about it.
+    name:     what it is called. summary: one line about it, which may be empty.
     planner:  lays it out; None for methods that only exist with adaptive steps.
     adaptive: what chooses its own steps: an embedded `Pair`, or torchdiffeq's name of the method.
     equals:   other names of the same numbers.
@@ -53,6 +53,13 @@ class Solver:
     evaluations: int = -1
 
     def __post_init__(self) -> None:
+        texts: dict[str, Any] = {"name": self.name, "summary": self.summary}
+        for what, text in texts.items():
+            if not isinstance(text, str):
+                hint = "; a planner is given as planner=" if isinstance(text, Planner) else ""
+                raise TypeError(f"{what} must be a line of text, not {text!r:.60}{hint}")
+        if self.planner is None and self.adaptive is None:
+            raise TypeError(f"the solver {self.name!r:.60} needs a planner, or adaptive, what chooses its own steps")
         if self.planner is not None and not isinstance(self.planner, Planner):
             raise TypeError(f"planner must have a method plan(schedule, grid), not be {self.planner!r:.60}")
         try:

@@ -9,7 +9,7 @@ import torch
 
 from .call import integer
 from .complex_states import of_parts, to_parts
-from .denoiser import Denoiser, check_state
+from .denoiser import Denoiser, check_denoiser, check_state
 from .grids import end_time
 from .program import Program
 from .tune_family import Tables, powers_of, some_of
@@ -58,7 +58,8 @@ def tune(
                 between. With one budget.
     solver:     what to start from, an exponential Adams method in x0 or eps over lam, by name or planner; by default
                 the best of a few in each gauge. gauge: "x0" or "eps", to look among those alone, which takes less time.
-    t_start, t_end: the span, by default the schedule's.
+    t_start, t_end: the span, by default the schedule's. Where it passes the last level that the network knows, no call
+                goes beyond it.
     told:       let the fit also choose the time that the model is told at each call but the first.
     each:       corrections for groups of elements, after the fit of one table for all: "channel", "band" (octaves of
                 frequencies: the program is then in the basis of the DCT), "element", or integers of the samples' shape,
@@ -98,6 +99,7 @@ def tune(
     if x.is_complex():
         den, x = of_parts(den, x), to_parts(x).contiguous()
         reference = None if reference is None else to_parts(reference, "reference")
+    den = den.like(den.model, x)  # states are float64 from here on, but for a model that is made for those of x
     candidates = {n: starts(sch, n * together, solver, gauge, span[0], span[1], together) for n in budgets}
     cases = [
         Case(one, x, _teacher(one, x, span, reference), span, held_out, powers)
@@ -196,9 +198,10 @@ def _check_smooth(smooth: Any, budgets: list[int], together: int, told: bool) ->
 
 
 def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iterations: Any, progress: Any) -> None:
-    if not isinstance(den, Denoiser):
-        raise TypeError(f"den must be a logsnr.Denoiser, not {type(den).__name__}")
+    check_denoiser(den)
     check_state(x, complex_too=True)
+    if x.ndim < 2 and not x.is_complex():
+        raise ValueError(f"x must have axes besides the samples', as ({len(x)}, 1), not the shape {tuple(x.shape)}")
     if len(x) < FEWEST:
         raise ValueError(f"x holds {len(x)} noises; a fit needs at least {FEWEST}, and 256 are a good number")
     for name, value in (("told", told), ("progress", progress)):

@@ -22,12 +22,12 @@ class Shared(Numbers):
 
     q (size,) are coefficients of Legendre polynomials in the fraction of the run, each once as it is and once times
     ``USUAL / n - 1``: of the logarithms of the steps, and of the corrections of the weights of the `LAGS` answers
-    before the newest, in multiples of the newest one's weight. lam: (n + 1,), as of `Numbers`. The size is that of all
-    n.
+    before the newest, in multiples of the newest one's weight. lam: (n + 1,), and level, as of `Numbers`. The size is
+    that of all n.
     """
 
-    def __init__(self, gauge: str, order: int, lam: Array) -> None:
-        super().__init__(gauge, order, lam, consistent=True)
+    def __init__(self, gauge: str, order: int, lam: Array, level: float = math.inf) -> None:
+        super().__init__(gauge, order, lam, consistent=True, level=level)
         lag = self.rows - self.columns + 1
         few = lag <= LAGS
         self.rows, self.columns, lag = self.rows[few], self.columns[few], lag[few].numpy()

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from .bases import DCT, Basis
-from .tune_numbers import Numbers, Rows, level, rows_of
+from .tune_numbers import Numbers, Rows, alpha_of, rows_of
 from .tune_table import Fitted
 
 MOST = 4096  # numbers: each is a direction that goes through the model
@@ -69,7 +69,7 @@ class Grouped:
         return by_group[..., self.groups.labels]
 
     def __call__(self, q: torch.Tensor) -> Rows:
-        return rows_of(self.gauge, self.lam, self.told, self._weights(q), level(self.lam), level(-self.lam))
+        return rows_of(self.gauge, self.lam, self.told, self._weights(q), alpha_of(self.lam), alpha_of(-self.lam))
 
     def tangents(self, q: torch.Tensor) -> tuple[Rows, Rows]:
         """As `Numbers.tangents`: the weights alone move."""

@@ -51,12 +51,10 @@ class Case:
     def turned(self, basis: Basis | None) -> "Case":
         """The same case in the coordinates of a basis."""
         other = copy(self)
-        other.basis, (other.train, other.test) = (
-            basis,
-            (
-                replace(part, u=to_coordinates(basis, part.u), end=to_coordinates(basis, part.end))
-                for part in (self.train, self.test)
-            ),
+        other.basis = basis
+        other.train, other.test = (
+            replace(part, u=to_coordinates(basis, part.u), end=to_coordinates(basis, part.end))
+            for part in (self.train, self.test)
         )
         return other
 
@@ -134,11 +132,11 @@ class Job:
     def _numbers(self, starts: tuple[Start, ...]) -> Callable[[Start], Numbers]:
         """Of one budget as many as there are weights, if they are not too many; few of several."""
         if len(starts) > 1:
-            return lambda start: Shared(start.gauge, start.order, start.lam)
+            return lambda start: Shared(start.gauge, start.order, start.lam, start.level)
         together, told = starts[0].together, self.told
         consistent = together == 1 and len(starts[0].lam) > MANY
         return lambda start: Numbers(
-            start.gauge, start.order, start.lam, together=together, told=told, consistent=consistent
+            start.gauge, start.order, start.lam, level=start.level, together=together, told=told, consistent=consistent
         )
 
     def corrected(self, one: Fit, groups: Groups) -> Program:

@@ -4,6 +4,7 @@ The weights are computed anew on every grid that is tried, in torch, so that the
 small, and a fit of the grid alone already moves along a family of good solvers.
 """
 
+import math
 from functools import cache
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from .tune_table import Fitted
 LEAST = 1e-3  # the size of corrections to weights that are 0
 CLOSEST = 1e-5  # of the span: two calls of a round may like to be at one level, but nodes increase
 MARGIN = 1.0  # in lam: room for the step to an infinite end
+BEFORE = 0.2  # in lam: how far before the last level a fit begins, whose steps have logarithms
 
 
 class Rows(NamedTuple):
@@ -37,18 +39,22 @@ class Numbers:
 
     together: how many calls are asked at once, see `known`. told: whether the lam that the model is told is free too,
     of all calls but the first. follow: whether weights are computed anew on every grid, else once. consistent: whether
-    the state keeps its weight and a row its sum, so that constant answers are kept.
+    the state keeps its weight and a row its sum, so that constant answers are kept. level: lam of the last level that
+    the model knows, beyond which no call goes, where the run does.
     """
 
     def __init__(
         self, gauge: str, order: int, lam: Array, *, together: int = 1, told: bool = False, follow: bool = True,
-        consistent: bool = False,
+        consistent: bool = False, level: float = math.inf,
     ) -> None:  # fmt: skip
         self.gauge, self.order, self.together, self.n = gauge, order, together, len(lam) - 1
-        ends = float(lam[0]), float(lam[-1])
+        if (low := level - BEFORE) < lam[-2]:
+            lam = np.array([*lam[:-2], low, lam[-1]])
+        self.level, ends = level, (float(lam[0]), float(lam[-1]))
         self.first, self.last = (torch.tensor([end], dtype=torch.float64) for end in ends)
         low = ends[0] if np.isfinite(ends[0]) else float(lam[1]) - MARGIN
-        high = ends[1] if np.isfinite(ends[1]) else float(lam[-2]) + MARGIN
+        high = min(level, ends[1])
+        high = high if np.isfinite(high) else float(lam[-2]) + MARGIN
         inner = torch.tensor(np.diff(np.clip(lam, low, high)) / (high - low))
         self.closest = CLOSEST if together > 1 else 0.0
         self.low, self.span, self.start = low, high - low, torch.log(inner - self.closest)
@@ -72,7 +78,9 @@ class Numbers:
         inner = self.low + self.span * torch.cumsum(steps, 0)[:-1]
         lam = torch.cat([self.first, inner, self.last])
         corrections = q[self.grid : self.grid + len(self.rows)]
-        moved = torch.cat([self.first, inner + q[self.size - self.told :]]) if self.told else lam[:-1]
+        moved = lam[:-1]
+        if self.told:
+            moved = torch.cat([self.first, (inner + q[self.size - self.told :]).clamp(max=self.level)])
         return lam, moved, self._adams(lam) + self.placed(self.scale * corrections)
 
     def placed(self, corrections: torch.Tensor) -> torch.Tensor:
@@ -84,7 +92,7 @@ class Numbers:
 
     def __call__(self, q: torch.Tensor) -> Rows:
         lam, told, weights = self.weights(q)
-        levels = (torch.cat([level(sign * part) for part in (self.first, lam[1:-1], self.last)]) for sign in (1, -1))
+        levels = (torch.cat([alpha_of(sign * part) for part in (self.first, lam[1:-1], self.last)]) for sign in (1, -1))
         return rows_of(self.gauge, lam, told, weights, *levels)
 
     def fitted(self, q: torch.Tensor) -> Fitted:
@@ -110,7 +118,7 @@ def rows_of(
     return Rows(lam, told, torch.cat([state, weights[:, 1:] * unit[1:].reshape(shape)], 1))
 
 
-def level(lam: torch.Tensor) -> torch.Tensor:
+def alpha_of(lam: torch.Tensor) -> torch.Tensor:
     """alpha on the unit circle; sigma of -lam."""
     return torch.sqrt(torch.sigmoid(2 * lam))
 

@@ -1,5 +1,6 @@
 """Where a fit starts: the best of a few exponential Adams methods, on the noises that are fitted to."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -26,13 +27,15 @@ PLACES = (0.3, 0.5, 0.7)  # of the last call of a round, on the way to the next 
 
 @dataclass(frozen=True)
 class Start:
-    """An exponential Adams method in lam, on a grid: lam (n + 1,). together: how many calls a round has."""
+    """An exponential Adams method in lam, on a grid: lam (n + 1,). together: how many calls a round has. level: of
+    `Numbers`."""
 
     gauge: str
     order: int
     spacing: str
     lam: Array
     together: int = 1
+    level: float = math.inf
 
     @property
     def kind(self) -> tuple[str, int, str]:
@@ -63,7 +66,9 @@ def starts(
     wanted = [(name, order) for name, order in methods if gauge in (None, name) and (finite or name == "x0")]
     if not wanted:
         raise ValueError(f"gauge = {gauge!r} is not that of the solver, {methods[0][0]!r}; leave one of them out")
-    return [Start(name, order, kind, lam, together) for name, order in wanted for kind, lam in lams.items()]
+    last = sch.last_before(t_start, t_end)
+    level = math.inf if last is None else float(sch.half_logsnr(last))
+    return [Start(name, order, kind, lam, together, level) for name, order in wanted for kind, lam in lams.items()]
 
 
 def _placed(lam: Array, together: int, place: float) -> Array:
@@ -96,7 +101,7 @@ def best(cases: Sequence[Any], candidates: list[tuple[Start, ...]]) -> list[tupl
     every budget."""
 
     def score(start: Start) -> float:
-        numbers = Numbers(start.gauge, start.order, start.lam, together=start.together)
+        numbers = Numbers(start.gauge, start.order, start.lam, level=start.level, together=start.together)
         aims = [Aim(case.field(start.gauge), numbers, case.train) for case in cases]
         return loss(aims, torch.zeros(numbers.size, dtype=torch.float64))
 

@@ -129,6 +129,17 @@ def test_a_score_that_is_not_the_flows() -> None:
     assert math.log2(coarse / fine) > 3.7
 
 
+def test_with_guidance_it_is_that_of_the_guided_flow() -> None:
+    """The same as of a model that says the guided answer."""
+    answer = lambda x, t, y: torch.tanh(x + y[:, None])  # noqa: E731
+    y, none = torch.tensor([0.5, -0.5, 1.0]).double(), torch.zeros(3).double()
+    guided = logsnr.Denoiser(answer, SCH, "x0", conditions={"y": y}, guidance=logsnr.Guidance(3.0, uncond={"y": none}))
+    alone = logsnr.Denoiser(lambda x, t: 3 * answer(x, t, y) - 2 * answer(x, t, none), SCH, "x0")
+    x = 0.3 * logsnr.randn((3, 2), seed=3, dtype=torch.float64)
+    one, other = (analysis.log_likelihood(den, x, steps=10, t_end=0.05).value for den in (guided, alone))
+    torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize(
     ("solver", "options", "tol"),
     [

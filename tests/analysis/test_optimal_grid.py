@@ -51,13 +51,14 @@ def test_no_name_and_no_move_of_a_node_is_better(solver: str, sch: logsnr.Schedu
                 assert error(logsnr.solver(solver).program(sch, moved), sch) > 0.97 * found.error
 
 
-def test_a_grid_to_sigma_0_leaves_the_table_alone() -> None:
+def test_a_grid_past_the_last_level_leaves_the_table_alone() -> None:
     """The nodes of a table stay among its entries; the last step goes on to the end."""
     table = logsnr.Discrete(np.cumprod(1 - np.linspace(1e-4, 0.02, 200)))
-    found = A.optimal_grid(STDS, "dpmpp-2m", 6, table)
-    assert found.times[0] == 199
-    assert found.times[-1] == -1
-    assert (found.times[:-1] >= -1e-9).all()
+    for end in (-1.0, -0.5):
+        found = A.optimal_grid(STDS, "dpmpp-2m", 4, table, t_end=end)
+        assert found.times[0] == 199
+        assert found.times[-1] == end
+        assert (found.times[:-1] >= -1e-9).all()
 
 
 def test_it_is_a_grid() -> None:

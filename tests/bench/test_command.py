@@ -1,4 +1,4 @@
-"""Commands of modules: mistakes and interrupts are one line."""
+"""Commands of modules: mistakes and interrupts are a sentence."""
 
 import runpy
 import sys
@@ -35,6 +35,21 @@ def test_an_error_is_one_line(
     """What is wrong with the arguments is said on stderr, with status 2; Ctrl-C ends with 130."""
     assert ended(monkeypatch, error) == status
     assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_a_long_error_is_as_wide_as_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines end between words, those after the first are indented, and a path stays whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    path = f"/{'folder/' * 14}file-of-mine.json"
+    said = f"{path} is no program: " + "choose from " + ", ".join(f"sde-dpmpp-{k}m" for k in range(20))
+    ended(monkeypatch, ValueError(f"{said}\nor none"))
+    first, *lines, last = capsys.readouterr().err.splitlines()
+    assert (first, lines[0], last) == ("error:", f"  {path}", "or none")
+    assert all(line.startswith("  ") for line in lines)
+    assert 70 < max(map(len, lines[1:])) <= 80
+    assert " ".join(" ".join([first, *lines]).split()) == f"error: {said}"
 
 
 def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import logsnr
+from logsnr import analysis, control
 from logsnr.bench.tuning import load_denoiser
 
 SCH = logsnr.VPLinear()
@@ -96,3 +97,44 @@ def test_a_function_in_a_file_is_shown_fp32(tmp_path: Path) -> None:
     )
     den = load_denoiser(f"{file}:den")
     assert logsnr.sample(den, X.double(), solver="ddim", steps=2).dtype == torch.float64
+
+
+TO_NOISE = logsnr.solver("ddim").program(SCH, [0.9, 0.5])
+TAKES_DENOISER: dict[str, Callable[[Any], Any]] = {
+    "calibrate": lambda den: logsnr.calibrate(den, X),
+    "check": lambda den: logsnr.check(den, X),
+    "data_width": lambda den: logsnr.data_width(den, X),
+    "known_error": lambda den: logsnr.known_error(den, X, TO_NOISE, logsnr.Wiener(0.0, 1.0)),
+    "sample": lambda den: logsnr.sample(den, X, steps=2),
+    "tune": lambda den: logsnr.tune(den, X),
+    "Program.to_json": TO_NOISE.to_json,
+    "Wiener.from_denoiser": lambda den: logsnr.Wiener.from_denoiser(den, (3,)),
+    "compare": lambda den: analysis.compare(den, nfe=4, event_shape=(3,)),
+    "log_likelihood": lambda den: analysis.log_likelihood(den, X),
+    "log_prob": lambda den: analysis.log_prob(den, torch.stack([X, X]), TO_NOISE),
+    "reference_flow": lambda den: analysis.reference_flow(den, X, SCH, 0.9, 0.5),
+    "trajectory_grid": lambda den: analysis.trajectory_grid(den, X, "ddim", 3),
+    "decode": lambda den: control.decode(den, X, steps=2),
+    "encode": lambda den: control.encode(den, X, steps=2),
+    "inpaint": lambda den: control.inpaint(den, X, torch.ones(2, 3), steps=2),
+    "invert": lambda den: control.invert(den, X, steps=2),
+    "pairs": lambda den: control.pairs(den, "nowhere", 4, 2, (3,), steps=2),
+    "progressive_target": lambda den: control.progressive_target(den, X, 0.5),
+    "consistency_pair": lambda den: control.consistency_pair(den, X, X, 0.5, 0.4),
+    "score_gradient": lambda den: control.score_gradient(den, X, X, 0.5),
+    "sdedit": lambda den: control.sdedit(den, X, t_start=0.5, steps=2),
+    "step": lambda den: control.step(den, X, 0.9, 0.5),
+    "translate": lambda den: control.translate(den, den, X, steps=2),
+    "Reversible.sample": lambda den: control.Reversible().sample(den, X, steps=2),
+}
+
+
+@pytest.mark.parametrize("name", TAKES_DENOISER)
+def test_what_is_no_denoiser(name: str) -> None:
+    """Wherever one is wanted: a model is told what makes one of it, and anything else what it is."""
+    for given, told in (
+        (lambda x, t: x, r"function; logsnr\.Denoiser\(model, schedule, prediction\) makes one of a model$"),
+        ("net", "str$"),
+    ):
+        with pytest.raises(TypeError, match=rf"^(den|source|teacher).* must be a logsnr\.Denoiser, not {told}"):
+            TAKES_DENOISER[name](given)

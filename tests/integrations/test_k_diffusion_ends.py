@@ -75,6 +75,45 @@ def test_dpm_adaptive_is_its_loop(order: int, rtol: float, eta: float) -> None:
     assert not torch.allclose(mutant, wanted, 1e-6, 1e-6)
 
 
+def fast(n: int, eta: float, s_noise: float) -> torch.Tensor:
+    """k-diffusion's loop: steps down to less noise than the node has, not beyond the end, and up again."""
+    steps, end = n // 3 + 1, -math.log(LOW)
+    orders = [3] * (steps - 1) + [n % 3] if n % 3 else [3] * (steps - 2) + [2, 1]
+    x, h = X, (end + math.log(HIGH)) / steps
+    for i, order in enumerate(orders):
+        s, t = -math.log(HIGH) + i * h, -math.log(HIGH) + (i + 1) * h
+        up = eta * math.exp(-t) * math.sqrt(1 - math.exp(2 * (s - t)))
+        down = min(end, -math.log(math.sqrt(math.exp(-2 * t) - up**2)))
+        x = results(max(order, 2), x, s, down)[order > 1]
+        left = math.sqrt(max(math.exp(-2 * t) - math.exp(-2 * down), 0.0))
+        x = x + s_noise * left * noise(math.exp(-s), math.exp(-t))
+    return x
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 7])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_dpm_fast_is_its_loop(n: int, eta: float) -> None:
+    given = {"eta": eta, "s_noise": 0.9, "noise_sampler": noise}
+    found = k_diffusion.sample_dpm_fast(model, X, LOW, HIGH, n, **given)
+    torch.testing.assert_close(found, fast(n, eta, 0.9), rtol=1e-7, atol=1e-7)
+    by_name = k_diffusion.sampler("dpm_fast", **given)(model, X, [HIGH, *range(n - 1, 0, -1), LOW])
+    torch.testing.assert_close(by_name, found)
+    if eta and n > 2:
+        mutant = k_diffusion.sample_dpm_fast(model, X, LOW, HIGH, n, **{**given, "eta": 0.99 * eta})
+        assert not torch.allclose(mutant, found, 1e-5, 1e-5)
+
+
+def test_dpm_fast_refuses_what_it_cannot_add() -> None:
+    for options, error, said in (
+        ({"eta": 2.0}, ValueError, r"eta = 2\.0 must be a number from 0 \(no noise\) to 1"),
+        ({"eta": 1.0, "noise_sampler": 3}, TypeError, "noise_sampler must be a callable"),
+    ):
+        with pytest.raises(error, match=said):
+            k_diffusion.sample_dpm_fast(model, X, LOW, HIGH, 4, **options)
+    with pytest.raises(ValueError, match="sigmas must decrease"):
+        k_diffusion.sample_dpm_fast(model, X, HIGH, LOW, 4, eta=1.0)
+
+
 def test_errors_follow_the_tolerance() -> None:
     """Ten times less of it is at least four times less error, from 1e-2 to 1e-5; and back to the noise again."""
     exact = logsnr.sample(EXACT, X, solver="ho4", grid=logsnr.grid(logsnr.EDM(LOW, HIGH), 200, "logsnr"))

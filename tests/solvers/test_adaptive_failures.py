@@ -17,8 +17,9 @@ F64 = torch.float64
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 5}, "steps = 5 does not go with an adaptive run of adams-23; give rtol and atol"),
+        ({"steps": 5}, "steps = 5 does not go with an adaptive run of adams-23: leave it out, or take a solver"),
         ({"nfe": 5}, "nfe = 5 does not go with"),
+        ({"parallel": logsnr.Picard(), "rtol": 1e-3}, r"adams-23: leave it out, or take a solver with fixed steps$"),
         ({"grid": "time"}, "grid = 'time' does not go with"),
         ({"parallel": logsnr.Picard()}, "parallel = Picard.* does not go with"),
         ({"callback": lambda n, t, x, x0: None}, "no x0 estimate for a callback; let it take"),

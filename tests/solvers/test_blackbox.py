@@ -161,6 +161,12 @@ def test_bad_input() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             logsnr.solve(den, x, solver="dopri5", **options)
+    for options, message in [
+        ({"rtol": 1e-3}, r"Picard\(.*: leave it out, or leave out rtol and atol for fixed steps$"),
+        ({}, r"Picard\(.*: leave it out, or give steps or nfe for fixed steps$"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            logsnr.solve(den, x, solver="dopri5", parallel=logsnr.Picard(), **options)
     with pytest.raises(ValueError, match="rk4 takes fixed steps"):
         logsnr.solve(den, x, solver="rk4", steps=3, rtol=1e-3)
     with pytest.raises(ValueError, match="steps = 3 does not go with an adaptive run of bosh3"):

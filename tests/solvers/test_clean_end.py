@@ -111,3 +111,24 @@ def test_adaptive_runs_go_on_to_sigma_0() -> None:
     inner = logsnr.solve(den, x, solver="dopri5", t_end=0.0)
     assert whole.nfe == inner.nfe + 1
     torch.testing.assert_close(whole.x, den.x0(inner.x, 0.0))
+
+
+@pytest.mark.parametrize("solver", ["dopri5", "dpm-23"])
+def test_adaptive_runs_ask_nothing_below_the_last_level(solver: str) -> None:
+    """To whatever end there, the run is one to the last level and a step of DDIM; a time at that level changes
+    nothing, and a start below it is one like any other."""
+    asked: list[float] = []
+    exact = DATA.denoiser(TABLE, "eps")
+    den = logsnr.Denoiser(lambda x, t: asked.append(float(t.min())) or exact.eps(x, t), TABLE, "eps")
+    x = logsnr.start(TABLE, (16,), seed=0).double()
+    inner = logsnr.solve(den, x, solver=solver, rtol=1e-2, atol=1e-2, t_end=0.0)
+    for end in (-1.0, -0.5):
+        found = logsnr.solve(den, x, solver=solver, rtol=1e-2, atol=1e-2, t_end=end)
+        assert (found.nfe, found.times.tolist()) == (inner.nfe + 1, [999.0, end])
+        step = logsnr.solver("ddim").program(TABLE, [0.0, end])
+        torch.testing.assert_close(found.x, logsnr.sample(den, inner.x, solver=step))
+    by_time = logsnr.solve(den, x, solver=solver, rtol=1e-2, atol=1e-2, grid=[999.0, 0.0, end], trajectory=True)
+    assert by_time.trajectory is not None
+    torch.testing.assert_close(by_time.trajectory[1:], torch.stack([inner.x, found.x]))
+    assert min(asked) == 0
+    assert logsnr.solve(den, inner.x, solver=solver, rtol=1e-2, atol=1e-2, t_start=-0.1, t_end=-0.5).nfe > 1

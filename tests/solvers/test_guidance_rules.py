@@ -3,10 +3,12 @@
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import logsnr
+from logsnr.solvers.conditions import as_rows
 
 SCH = logsnr.Trigonometric()
 Y, ZERO = torch.tensor([0.4, -0.3, 0.9], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
@@ -88,6 +90,21 @@ def test_conditions_that_one_call_cannot_have_both_are_asked_for_in_two() -> Non
         assert torch.equal(guided[True], guided[False])
         plain = logsnr.Denoiser(model, SCH, "v", conditions={"y": one})
         assert (guided[True] - logsnr.sample(plain, X, steps=3, solver="ddim")).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("number", [0, 0.0, np.float32(0), torch.zeros(())])
+def test_a_number_in_the_place_of_a_condition_is_that_of_every_row(number: Any) -> None:
+    """As a null label is, in every way to ask; what the rows cannot hold is handed on."""
+    for options in ({}, {"parallel": logsnr.Picard(window=3, tol=0)}):
+        wanted = logsnr.sample(guided("cfg"), X, steps=3, solver="ddim", **options)
+        for batched in (True, False):
+            guidance = logsnr.Guidance(3.0, uncond={"y": number}, batched=batched)
+            den = logsnr.Denoiser(network, SCH, "v", conditions={"y": Y}, guidance=guidance)
+            torch.testing.assert_close(logsnr.sample(den, X, steps=3, solver="ddim", **options), wanted)
+    labels = torch.tensor([[1], [2]])
+    assert as_rows(7, labels).tolist() == [[7], [7]]
+    assert as_rows(0.5, labels) == 0.5
+    assert as_rows(7, 3) == 7
 
 
 def test_conditions_in_a_closure() -> None:

@@ -95,8 +95,8 @@ def test_its_fields_are_options_of_a_solver_that_says_so() -> None:
         with pytest.raises(ValueError, match="is not an option of mine: it has slope"):
             logsnr.solver(mine, **wrong)
     assert Solver("other", planner=Two(), order=5, evaluations=3).order == 5
-    with pytest.raises(ValueError, match="none chooses its own steps and has no program"):
-        Solver("none").program(SCH, [1.0, 0.5])
+    with pytest.raises(ValueError, match="bosh3 chooses its own steps and has no program"):
+        logsnr.solver("bosh3").program(SCH, [1.0, 0.5])
 
 
 @pytest.mark.parametrize("name", ["sde-dpmpp-2m", "sa-3", "edm-churn", "restart", "ald", "ddpm"])
@@ -181,6 +181,17 @@ def test_what_is_no_planner_is_refused() -> None:
         logsnr.sample(DEN, X, solver=Two, steps=3)
     with pytest.raises(TypeError, match=r"planner must have a method plan\(schedule, grid\), not be 3"):
         Solver("three", planner=3)  # type: ignore[arg-type]
+
+
+def test_a_planner_in_another_s_place_is_refused() -> None:
+    """The second place is that of the summary; and a solver needs something that chooses its steps."""
+    with pytest.raises(TypeError, match=r"summary must be a line of text, not Two\(.*; a planner is given as planner="):
+        Solver("mine", Two())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"name must be a line of text, not 3$"):
+        Solver(3, planner=Two())  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the solver 'mine' needs a planner"):
+        Solver("mine")
+    assert Solver("mine", planner=Two()).summary == ""
 
 
 @dataclass(frozen=True)

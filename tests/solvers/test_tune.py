@@ -220,6 +220,7 @@ def test_the_teacher_is_as_exact_as_it_says() -> None:
     ("change", "error", "told"),
     [
         ({"x": noise(63, 0)}, ValueError, "x holds 63 noises; a fit needs at least 64"),
+        ({"x": noise(64, 0)[:, 0]}, ValueError, r"x must have axes besides the samples', as \(64, 1\), not"),
         ({"nfe": 1}, ValueError, "nfe must be a whole number from 2 to 64, not 1"),
         ({"nfe": []}, ValueError, "at least one budget"),
         ({"nfe": 2.5}, ValueError, "nfe must be a whole number"),

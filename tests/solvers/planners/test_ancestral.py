@@ -9,6 +9,7 @@ from loops import X, by_schedule, check, inside, levels, net, normals, play
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments
+from logsnr.solvers.planners.combined import DPMFast
 from logsnr.solvers.program import NoiseKey
 
 
@@ -127,3 +128,19 @@ def test_reverse_diffusion_on_ve_is_ddpm_with_beta() -> None:
         return x
 
     check(logsnr.solver("ddpm", variance="beta"), sch, loop)
+
+
+@pytest.mark.parametrize("sch", [logsnr.VPLinear(), logsnr.FlowMatching()])
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_dpm_fast_with_noise_has_the_data_s_law(sch: logsnr.Schedule, eta: float) -> None:
+    """Down to a level of the schedule, and up again at another alpha: the covariance of Gaussian data, to second order
+    and more."""
+    data, found = Gaussian(0.5, 0.09), []
+    wanted = sch.alpha(sch.t_end) ** 2 * 0.09 + sch.sigma(sch.t_end) ** 2
+    for nfe in (30, 120):
+        planner, steps = DPMFast(eta=eta).within(nfe)
+        moments = sampler_moments(logsnr.Solver("fast", planner=planner), data, sch, steps=steps)
+        assert planner.stochastic
+        assert nfe - 3 < len(moments.program) <= nfe
+        found.append(abs(float(moments.cov) / wanted - 1))
+    assert found[1] < min(3e-4, found[0] / 16)

@@ -60,6 +60,7 @@ WRONG: list[tuple[type, dict[str, Any], str]] = [
     (GradientEstimation, {"gamma": NAN}, "gamma = nan must be a number; the paper takes 2"),
     (DPMFast, {"tail": (4,)}, r"tail = \(4,\) must be a tuple of the orders 1, 2 or 3"),
     (DPMFast, {"tail": ()}, r"tail = \(\) must be a tuple"),
+    (DPMFast, {"eta": 1.01}, r"eta = 1.01 must be a number from 0 \(no noise\) to 1"),
     (TrajectoryConsistency, {"gamma": 1.5}, "gamma = 1.5 must be a number from 0"),
     (DDPM, {"variance": 1.5}, "variance = 1.5 must be 'beta-tilde', 'beta', 'learned' or a number"),
     (DDPM, {"variance": "gamma"}, "variance = 'gamma' must be"),
