@@ -25,7 +25,6 @@ from ..solvers.schedules.base import Schedule
 FAR = math.sqrt(3 / 7) / 2
 ENDS = 1 / 20
 INNER = ((0.5 - FAR, 49 / 180), (0.5, 16 / 45), (0.5 + FAR, 49 / 180))  # Abramowitz and Stegun, 25.4.32, on [0, 1]
-EVALUATIONS = 4 + len(INNER)  # of a step; one more in all, at the end
 
 X0 = Callable[[torch.Tensor, float], torch.Tensor]
 X0Traces = Callable[[torch.Tensor, float], tuple[torch.Tensor, torch.Tensor]]

@@ -13,15 +13,15 @@ import numpy as np
 from ..solvers.arrays import Array
 from ..solvers.catalogue import Solver, solver
 from ..solvers.names_elsewhere import ELSEWHERE
-from ..solvers.planners.flow_ancestral import FlowMidpoint
-from ..solvers.planners.foreign import FlowAncestral, HeunPlus, StochasticMidpoint
 from ..solvers.planners.gauges import X0
-from ..solvers.planners.guided import TwoAnswers
 from ..solvers.planners.multistep import Adams
 from ..solvers.planners.singlestep import ExponentialRungeKutta
 from ..solvers.planners.stochasticity import Window
 from ..solvers.planners.tableaux import EXP_HEUN, res_two_stage, three_stage, two_stage
 from ..solvers.schedules.base import Schedule
+from .comfy_flow import FlowMidpoint
+from .comfy_guided import TwoAnswers
+from .comfy_planners import FlowAncestral, HeunPlus, StochasticMidpoint
 
 Options = dict[str, Any]
 FIRST = 1e-4  # the share of a flow model's time after which ComfyUI begins what has no finite log-SNR at the start

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from .answers import check_state
 from .call import integer
 from .complex_states import of_parts, to_parts
-from .denoiser import Denoiser, check_denoiser, check_state
+from .denoiser import Denoiser, check_denoiser
 from .grids import end_time
 from .program import Program
 from .tune_family import Tables, powers_of, some_of

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from .denoiser import Denoiser, check_denoiser, check_state
+from .answers import check_state
+from .denoiser import Denoiser, check_denoiser
 from .provenance import widest
 from .run import recording
 

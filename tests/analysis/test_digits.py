@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits as sklearn_digits
 
 from logsnr.analysis.digits import load_digits
 
 
 def test_the_stored_digits_are_those_of_scikit_learn() -> None:
     """Images and labels equal sklearn.datasets.load_digits() exactly, rescaled from 0..16 to [-1, 1]."""
+    from sklearn.datasets import load_digits as sklearn_digits  # a second, for this test alone
+
     theirs = sklearn_digits()
     images, labels = load_digits()
     assert images.shape == (1797, 1, 8, 8)

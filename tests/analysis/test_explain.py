@@ -17,6 +17,12 @@ SCH = logsnr.VPLinear()
 STARTS: tuple[Startup, ...] = ("ramp", "single-step")
 
 
+@pytest.fixture
+def two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To plan all solvers, for the line of equal names, would take longer than all else."""
+    monkeypatch.setattr(sys.modules[explain.__module__], "solver_names", lambda: ["ddim", "deis-1"])
+
+
 def test_equalities_are_found_in_the_tables() -> None:
     """DDIM's other names are found, and solvers that differ are not named."""
     found = explain("ddim", SCH, logsnr.grid(SCH, 6))
@@ -24,6 +30,7 @@ def test_equalities_are_found_in_the_tables() -> None:
     assert explain("dpmpp-2m", SCH, logsnr.grid(SCH, 6)).equals == ()
 
 
+@pytest.mark.usefixtures("two_names")
 def test_steps_lay_a_grid_by_its_name() -> None:
     sch = logsnr.VPLinear()
     assert explain("ddim", steps=3) == explain("ddim", sch, logsnr.grid(sch, 3))
@@ -66,6 +73,7 @@ def test_affine_map_is_what_the_executor_does() -> None:
     assert list(times) == [call.t for call in program]
 
 
+@pytest.mark.usefixtures("two_names")
 def test_weights_of_one_step() -> None:
     """Positive weights sum to 1 in every gauge; those of LMS for equal steps in sigma, 3/2 and -1/2, to 2."""
     for name in ("heun", "rk4", "dpm-2", "ddim"):
@@ -74,6 +82,7 @@ def test_weights_of_one_step() -> None:
     assert explain("deis-rho-2", SCH, equal).weights == pytest.approx(2.0, rel=1e-9)
 
 
+@pytest.mark.usefixtures("two_names")
 def test_stability_is_told_of_the_step_and_of_the_grid() -> None:
     """The stable step is the first at which a mode grows, and a longer step of the grid is said to be one."""
     for name in ("heun", "dpm-2", "dpmpp-3m"):
@@ -89,11 +98,10 @@ def test_stability_is_told_of_the_step_and_of_the_grid() -> None:
     assert "all steps of this grid start or end at an infinite lam" in " ".join(str(whole).split())
 
 
-@pytest.mark.parametrize("name", sampled([n for n in logsnr.solver_names() if logsnr.solver(n).planner], every=4))
-def test_the_text_fits_80_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line of an explanation is longer than a terminal of 80 columns. To plan all others as well, for the line of
-    equal names, would take longer than all else."""
-    monkeypatch.setattr(sys.modules[explain.__module__], "solver_names", lambda: ["ddim", "deis-1"])
+@pytest.mark.parametrize("name", sampled([n for n in logsnr.solver_names() if logsnr.solver(n).planner], every=6))
+@pytest.mark.usefixtures("two_names")
+def test_the_text_fits_80_columns(name: str) -> None:
+    """No line of an explanation is longer than a terminal of 80 columns."""
     grid = logsnr.grid(SCH, 12)
     starts = {logsnr.solver(name).program(SCH, grid, startup=start): start for start in STARTS}  # most have one
     for startup in starts.values():

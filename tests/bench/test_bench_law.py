@@ -3,7 +3,9 @@
 import csv
 import re
 from dataclasses import replace
+from functools import cache
 from io import StringIO
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
@@ -26,9 +28,15 @@ from logsnr.bench.work_precision import LAW_SOLVERS, NFES, Plan, cases, check_pl
 CASE = Case("gaussian", "sde-dpmpp-2m", "ramp", "logsnr", 6, None, 50, 3, "law")
 
 
+@cache
+def kept():
+    """Where the benches of this file keep their references, which have few replicas: apart from those of others."""
+    return TemporaryDirectory()
+
+
 def bench(out, plan, problem="gaussian", page=True):
     console = Console(file=StringIO(), width=80)
-    with patch.object(job, "write_report", job.write_report if page else ignore):
+    with patch.multiple(job, CACHE=kept().name, write_report=job.write_report if page else ignore):
         job.run_bench([problem], plan, out, fresh=False, command=["logsnr", "bench"], console=console)
     with (out / "results.csv").open(newline="") as file:
         return console.file.getvalue(), list(csv.DictReader(file))

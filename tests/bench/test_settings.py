@@ -14,12 +14,14 @@ from logsnr.solvers.solution import Solution
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("first", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (250, 500, 750))])
-def test_random_settings_run_or_are_refused(first: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "count"), [(0, 150), *(pytest.param(n, 250, marks=pytest.mark.slow) for n in (150, 400, 650))]
+)
+def test_random_settings_run_or_are_refused(first: int, count: int) -> None:
     """No foreign exception, no infinity, no wrong shape; and most of them run."""
-    ended = {n: settings.fault(n) for n in range(first, first + 250)}
+    ended = {n: settings.fault(n) for n in range(first, first + count)}
     assert {n: what for n, what in ended.items() if what not in ("ran", "refused")} == {}
-    assert sum(what == "ran" for what in ended.values()) > 150
+    assert sum(what == "ran" for what in ended.values()) > 0.6 * count
 
 
 def fail(error: Exception) -> Callable[[Any, torch.Tensor], torch.Tensor]:

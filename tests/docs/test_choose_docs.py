@@ -6,6 +6,7 @@ import pytest
 from pages import blocks, printed
 from typer.testing import CliRunner
 
+from logsnr.bench import explorer
 from logsnr.cli import app
 
 OWN = """
@@ -37,8 +38,9 @@ def test_python_blocks_print_what_the_page_says() -> None:
         assert same(output, said), output
 
 
-def test_the_command_writes_the_report_of_any_denoiser(tmp_path: Path) -> None:
-    """As the page has it, with a smaller shape and fewer runs."""
+def test_the_command_writes_the_report_of_any_denoiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the page has it, with a smaller shape, fewer runs, and no curves to explore."""
+    monkeypatch.setattr(explorer, "available", lambda: False)
     (command,) = (text for kind, text in blocks("choose.md") if kind == "console")
     (tmp_path / "net.py").write_text(OWN)
     words = command.removeprefix("$ logsnr ").replace("3 32 32", "3 2 2").replace("net.py", f"{tmp_path / 'net.py'}")

@@ -23,7 +23,7 @@ def pieces_are_the_whole(name: str) -> bool:
     sch = logsnr.VPLinear()
     den = logsnr.analysis.two_gaussians().denoiser(sch)
     x = logsnr.start(sch, (16,), seed=0, dtype=torch.float64)
-    times = logsnr.grid(sch, 8)
+    times = logsnr.grid(sch, 6)
     piece = x
     for step in pairwise(times):
         piece = logsnr.sample(den, piece, solver=name, grid=step, seed=3)

@@ -13,9 +13,9 @@ from comfy_loops import LOOPS
 import logsnr
 from logsnr import analysis
 from logsnr.integrations import comfy_names, k_diffusion
-from logsnr.solvers.planners.flow_ancestral import FlowMidpoint
-from logsnr.solvers.planners.foreign import HeunPlus, StochasticMidpoint
-from logsnr.solvers.planners.guided import TwoAnswers
+from logsnr.integrations.comfy_flow import FlowMidpoint
+from logsnr.integrations.comfy_guided import TwoAnswers
+from logsnr.integrations.comfy_planners import HeunPlus, StochasticMidpoint
 from logsnr.solvers.planners.multistep import Adams
 
 RAMP = np.linspace(0, 1, 9)

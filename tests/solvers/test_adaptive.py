@@ -44,8 +44,7 @@ def denoiser(problem: Any, sch: logsnr.Schedule) -> logsnr.Denoiser:
     return logsnr.Denoiser(velocity, sch, "velocity")
 
 
-@pytest.mark.parametrize("dtype", [F64, F32, F16])
-@pytest.mark.parametrize(("name", "sch"), sampled(PAIRS, SCHEDULES, every=5))
+@pytest.mark.parametrize(("name", "sch", "dtype"), sampled(PAIRS, SCHEDULES, [F64, F32, F16], every=7))
 def test_the_same_bits_alone_and_in_any_batch(name: str, sch: logsnr.Schedule, dtype: torch.dtype) -> None:
     """State, steps and evaluations of a sample are those that it has alone, or in another order."""
     den = logsnr.Denoiser(smooth, sch, "v", time="t" if sch.half_logsnr(sch.t_end) == np.inf else "c_noise")
@@ -80,7 +79,7 @@ def test_errors_are_near_the_tolerance_and_evaluations_few(problem: str, sch: lo
     dopri5, which is further off."""
     known, shape = next((p, event) for name, p, event in problems() if name == problem)
     den, x = denoiser(known, sch), start(sch, 16, *shape)
-    exact = logsnr.solve(den, x, solver="adams-34", rtol=1e-6, atol=1e-6).x
+    exact = logsnr.solve(den, x, solver="adams-34", rtol=1e-5, atol=1e-5).x
     if not shape:
         torch.testing.assert_close(exact, known.reference(x, sch, sch.t_start, sch.t_end), rtol=1e-4, atol=1e-4)
     for tol in (1e-2, 1e-3):
@@ -96,7 +95,12 @@ def test_errors_are_near_the_tolerance_and_evaluations_few(problem: str, sch: lo
 
 @pytest.mark.parametrize(
     ("name", "order", "digits"),
-    [("dpm-12", 2, (3, 4)), ("dpm-23", 3, (4, 5)), ("adams-12", 2, (4, 6)), ("adams-23", 3, (5, 7))],
+    [
+        ("dpm-12", 2, (3, 4)),
+        ("dpm-23", 3, (4, 5)),
+        pytest.param("adams-12", 2, (4, 6), marks=pytest.mark.slow),
+        ("adams-23", 3, (5, 7)),
+    ],
 )
 def test_errors_fall_with_the_order(name: str, order: int, digits: tuple[int, int]) -> None:
     """Error against evaluations, as the tolerance falls, for Adams pairs further; it falls with the tolerance."""
@@ -217,9 +221,9 @@ def test_half_precision_models_one_sample_and_none(name: str) -> None:
     sch = logsnr.VPLinear()
     den = logsnr.Denoiser(smooth, sch, "v", dtype=F16)
     found = logsnr.solve(den, start(sch, 3, 4, dtype=F32), solver=name, rtol=1e-2, atol=1e-2)
-    exact = logsnr.solve(logsnr.Denoiser(smooth, sch, "v"), start(sch, 3, 4), solver="adams-34", rtol=1e-6, atol=1e-6)
+    exact = logsnr.sample(logsnr.Denoiser(smooth, sch, "v"), start(sch, 3, 4), solver="dpm-4m", steps=100)
     assert found.x.dtype == F32
-    assert float((found.x - exact.x).abs().max()) < 0.05
+    assert float((found.x - exact).abs().max()) < 0.05
     one = logsnr.solve(TWO.denoiser(sch), start(sch, 1), solver=name)
     assert one.x.shape == (1,)
     for shape in ((0, 3), (2, 0)):

@@ -86,7 +86,8 @@ def test_paths_have_a_limit(solver: str) -> None:
     exact = end(512, brownian=True)
     errors = [float((end(n, brownian=True) - exact).square().mean().sqrt()) for n in (16, 64)]
     assert abs(math.log(errors[0] / errors[1], 4) - 1) < 0.15, errors
-    fresh = [float((end(n) - end(512)).square().mean().sqrt()) for n in (16, 64)]
+    other = end(512)
+    fresh = [float((end(n) - other).square().mean().sqrt()) for n in (16, 64)]
     assert min(fresh) > 5 * errors[-1]
 
 

@@ -1,5 +1,7 @@
 """The last step: sigma = 0 is a legal end, and methods on dx/dt keep their order to it."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -13,48 +15,50 @@ BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
 TABLE = logsnr.Discrete(np.cumprod(1 - BETAS))
 
 
-def run(head: str, name: str, steps: int, span: tuple[float, float] = (0.99, 0.0)) -> tuple[torch.Tensor, torch.Tensor]:
-    """The end of a run on uniform times, and the exact one."""
-    x = DATA.sample_at(FLOW, span[0], 32, generator=torch.Generator().manual_seed(0))
-    found = logsnr.sample(DATA.denoiser(FLOW, head), x, solver=name, grid=np.linspace(*span, steps + 1))
-    return found, DATA.reference(x, FLOW, *span)
+X = DATA.sample_at(FLOW, 0.99, 32, generator=torch.Generator().manual_seed(0))
+
+
+@cache
+def exact() -> torch.Tensor:
+    """Where the flow takes X, at sigma = 0."""
+    return DATA.reference(X, FLOW, 0.99, 0.0)
+
+
+def run(head: str, name: str, steps: int) -> torch.Tensor:
+    """The end of a run from X on uniform times."""
+    return logsnr.sample(DATA.denoiser(FLOW, head), X, solver=name, grid=np.linspace(0.99, 0.0, steps + 1))
 
 
 @pytest.mark.parametrize("head", ["velocity", "v"])
 @pytest.mark.parametrize(("name", "order"), [("heun", 2), ("rk4", 4)])
 def test_orders_hold_to_sigma_0(head: str, name: str, order: int) -> None:
     """Halving the steps of a run to sigma = 0 shows the order of the method, not that of Euler's last step."""
-    coarse, fine = (float((a - b).abs().max()) for a, b in (run(head, name, n) for n in (80, 160)))
+    coarse, fine = (float((run(head, name, n) - exact()).abs().max()) for n in (80, 160))
     assert abs(np.log2(coarse / fine) - order) < 0.3
 
 
 def test_rk4_is_torchdiffeqs_on_the_same_grid() -> None:
     """With a velocity network on the straight path a run to t = 0 is the classical method, step for step."""
-    grid = np.linspace(0.99, 0.0, 21)
-    x = DATA.sample_at(FLOW, 0.99, 32, generator=torch.Generator().manual_seed(0))
+    grid = torch.tensor(np.linspace(0.99, 0.0, 21))
     den = DATA.denoiser(FLOW, "velocity")
-    ours = logsnr.sample(den, x, solver="rk4", grid=grid)
-    butcher = odeint(lambda t, y: den.velocity(y, t), x, torch.tensor(grid), method="rk4", options={"perturb": False})[
-        -1
-    ]
-    error = float((butcher - DATA.reference(x, FLOW, 0.99, 0.0)).abs().max())
-    assert float((ours - DATA.reference(x, FLOW, 0.99, 0.0)).abs().max()) < 3 * error
+    butcher = odeint(lambda t, y: den.velocity(y, t), X, grid, method="rk4", options={"perturb": False})[-1]
+    error = float((butcher - exact()).abs().max())
+    assert float((run("velocity", "rk4", 20) - exact()).abs().max()) < 3 * error
 
 
 def test_round_trips_are_symmetric() -> None:
     """From noise to sigma = 0 and back: both directions take full steps there."""
     grid = np.linspace(0.99, 0.0, 41)
-    x = DATA.sample_at(FLOW, 0.99, 32, generator=torch.Generator().manual_seed(0))
-    den = DATA.denoiser(FLOW, "velocity")
-    back = logsnr.sample(den, logsnr.sample(den, x, solver="rk4", grid=grid), solver="rk4", grid=grid[::-1].copy())
-    assert float((back - x).abs().max()) < 1e-5
+    den, end = DATA.denoiser(FLOW, "velocity"), run("velocity", "rk4", 40)
+    back = logsnr.sample(den, end, solver="rk4", grid=grid[::-1].copy())
+    assert float((back - X).abs().max()) < 1e-5
 
 
 def test_heads_that_say_nothing_at_sigma_0_are_not_asked_there() -> None:
     """The x0 head knows no eps at sigma = 0, so the last step is DDIM's, which a note says."""
     assert "DDIM" in logsnr.solver("rk4").program(FLOW, [0.5, 0.0]).notes[0]
     assert logsnr.solver("rk4").program(FLOW, [0.5, 0.0], prediction="v").notes == ()
-    assert torch.isfinite(run("x0", "rk4", 10)[0]).all()
+    assert torch.isfinite(run("x0", "rk4", 10)).all()
     notes = logsnr.solver("rk4").program(logsnr.VPLinear(), [0.5, 0.0], prediction="v").notes
     assert "DDIM" in notes[0], "sigma grows there with infinite slope"
 

@@ -46,7 +46,7 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize(("solver", "prediction", "dtype"), sampled(STATES, ["x0", "eps"], [F32, F16], every=2))
+@pytest.mark.parametrize(("solver", "prediction", "dtype"), sampled(STATES, ["x0", "eps"], [F32, F16], every=3))
 def test_peak_memory(solver: str, prediction: str, dtype: torch.dtype) -> None:
     """At its peak a run holds the state and its solver's history or stages, the input of a model in half precision
     beside them, and 1 % of a state more."""

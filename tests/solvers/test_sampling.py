@@ -28,9 +28,9 @@ def v_denoiser(problem: Gaussian, sch: logsnr.Schedule) -> logsnr.Denoiser:
     """The exact posterior as a v-prediction, the head that is defined at both ends."""
 
     def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        a, s = (f(t).reshape(-1, 1) for f in (sch.alpha, sch.sigma))
-        x0, eps = problem.posterior(x, sch.alpha(t), sch.sigma(t))
-        return a * eps - s * x0
+        alpha, sigma = sch.alpha(t), sch.sigma(t)
+        x0, eps = problem.posterior(x, alpha, sigma)
+        return alpha.reshape(-1, 1) * eps - sigma.reshape(-1, 1) * x0
 
     return logsnr.Denoiser(model, sch, "v", dtype=F64)
 
@@ -84,8 +84,8 @@ STARTED = [name for name in FIXED if hasattr(logsnr.solver(name).planner, "start
 def test_budgets(solver: str, startup: str) -> None:
     """nfe=N runs the largest program of at most N calls; below the least possible the error says that
     number."""
-    lengths = [len(plan_program(solver, SCH, steps=k, startup=startup)) for k in range(1, 14)]
-    for nfe in (1, 3, 5, 7, 12, 13):
+    lengths = [len(plan_program(solver, SCH, steps=k, startup=startup)) for k in range(1, 9)]
+    for nfe in (1, 3, 5, 7, 8):
         fitting = [k + 1 for k, length in enumerate(lengths) if length <= nfe]
         if not fitting:
             with pytest.raises(ValueError, match=f"nfe = {nfe} is impossible.* at least {lengths[0]} "):
@@ -97,7 +97,7 @@ def test_budgets(solver: str, startup: str) -> None:
             continue
         assert len(program) == lengths[fitting[-1] - 1] <= nfe
         assert program.steps == fitting[-1]
-    solution = logsnr.solve(PROBLEM.denoiser(SCH), normal(2, 3), solver=solver, nfe=13, startup=startup)
+    solution = logsnr.solve(PROBLEM.denoiser(SCH), normal(2, 3), solver=solver, nfe=8, startup=startup)
     assert solution.program == program
     assert solution.nfe == len(program)
 
@@ -176,7 +176,7 @@ def test_partial_spans(sch: logsnr.Schedule) -> None:
     torch.testing.assert_close(rounded, y, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("solver", sampled(FIXED, every=2))
+@pytest.mark.parametrize("solver", sampled(FIXED, every=3))
 def test_encoding_and_decoding(solver: str) -> None:
     """A grid run backwards encodes, and decoding that gives the data back within the solver's error."""
     sch, den = logsnr.VPCosine(), v_denoiser(PROBLEM, logsnr.VPCosine())

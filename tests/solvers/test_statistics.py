@@ -68,17 +68,6 @@ def test_statistics_are_what_they_say() -> None:
     assert abs(s) > 0.2
 
 
-def test_it_beats_both_plain_gauges_with_few_steps() -> None:
-    """The reason for it: the error of order 2 at 6 evaluations on a mixture."""
-    den = MIXTURE.denoiser(SCH)
-    statistics = logsnr.calibrate(den, points(MIXTURE, 1024), nodes=40)
-    x = MIXTURE.sample_at(SCH, 1.0, 200, generator=torch.Generator().manual_seed(0))
-    exact = MIXTURE.reference(x, SCH, 1.0, SCH.t_end)
-    solvers = [logsnr.solver("dpm-v3-2", statistics=statistics), logsnr.solvers.Adams("eps", 2), "dpmpp-2m"]
-    ours, eps, x0 = ((logsnr.sample(den, x, solver=s, steps=6) - exact).abs().median() for s in solvers)
-    assert ours < min(eps, x0)
-
-
 class Straight(torch.autograd.Function):
     """x / 2 without a formula for forward mode."""
 

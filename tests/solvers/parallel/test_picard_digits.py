@@ -20,11 +20,9 @@ def median(values: torch.Tensor) -> float:
     return float(values.double().median())
 
 
-def runs(
-    problem: BenchProblem, solver: str, steps: int, how: logsnr.Picard, samples: int = SAMPLES
-) -> tuple[Any, torch.Tensor, torch.Tensor]:
+def runs(problem: BenchProblem, solver: str, steps: int, how: logsnr.Picard) -> tuple[Any, torch.Tensor, torch.Tensor]:
     """The certificate of a parallel run, its end, and that of the sequential one."""
-    x = problem.start(samples, 0).to(problem.dtype)
+    x = problem.start(SAMPLES, 0).to(problem.dtype)
     given: dict[str, Any] = {"solver": solver, "steps": steps, "seed": 0}
     found = logsnr.solve(problem.denoiser, x, parallel=how, **given)
     return found.certificate, found.x, logsnr.sample(problem.denoiser, x, **given)
@@ -35,8 +33,8 @@ def test_a_hundred_steps(name: str, accelerate: Any) -> None:
     """With the window open over the grid half of the samples take at most 7 rounds for 100 steps of ddim, 12 with x0
     frozen, and the median distance from the sequential answer is below the median error of that."""
     problem, (tol, rounds) = load_problem(name), (1e-2, 7) if accelerate else (3e-3, 12)
-    certificate, found, wanted = runs(problem, "ddim", 100, logsnr.Picard(tol=tol, accelerate=accelerate), samples=12)
-    exact = logsnr.sample(problem.denoiser, problem.start(12, 0).to(problem.dtype), steps=100)
+    certificate, found, wanted = runs(problem, "ddim", 100, logsnr.Picard(tol=tol, accelerate=accelerate))
+    exact = logsnr.sample(problem.denoiser, problem.start(SAMPLES, 0).to(problem.dtype), steps=100)
     assert median(certificate.rounds) <= rounds
     assert median(distances(found, wanted)) < median(distances(wanted, exact))
 

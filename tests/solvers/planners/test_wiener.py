@@ -115,7 +115,7 @@ def test_orders(order: int, corrector: bool) -> None:
     method = logsnr.Solver(f"wiener-{order}", planner=planner)
     found, wrong = (
         analysis.convergence_order(m, PROBLEM, sch, grids=partial(nodes, sch), max_nfe=most)
-        for m, most in ((method, 300), (altered(method, mutant), 100))
+        for m, most in ((method, 200), (altered(method, mutant), 100))
     )
     assert found.order == pytest.approx(order + corrector, abs=0.1)
     assert wrong.order != pytest.approx(order + corrector, abs=0.1)

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..arrays import Array
-from ..call import STATE, Call, NoiseKey
-from ..program import Program
-from ..schedules.base import Schedule
-from .checks import choice, number
-from .gauges import Nodes
+from ..solvers.arrays import Array
+from ..solvers.call import STATE, Call, NoiseKey
+from ..solvers.planners.checks import choice, number
+from ..solvers.planners.gauges import Nodes
+from ..solvers.program import Program
+from ..solvers.schedules.base import Schedule
 
 STAGE = 1  # the slot of the stage's state
 FIRST = 0.9999  # sigma of the stage where a step begins at 1, whose lam is infinite

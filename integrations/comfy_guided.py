@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..call import STATE, Call, NoiseKey
-from ..program import Program
-from ..schedules.base import Schedule
-from .ancestral import kept, posterior_std
-from .checks import choice, flag, number
-from .gauges import Nodes
-from .quadrature import phi
-from .stochasticity import WithEta
+from ..solvers.arrays import Array
+from ..solvers.call import STATE, Call, NoiseKey
+from ..solvers.planners.ancestral import kept, posterior_std
+from ..solvers.planners.checks import choice, flag, number
+from ..solvers.planners.gauges import Nodes
+from ..solvers.planners.quadrature import phi
+from ..solvers.planners.stochasticity import WithEta
+from ..solvers.program import Program
+from ..solvers.schedules.base import Schedule
 
 GUIDED, OLD, STAGE, STAGE_GUIDED = 1, 2, 3, 4  # slots
 # (starts and ends of the steps, eta, gamma) -> rows (n, 4) of P, Q, R and S, and of what is kept
