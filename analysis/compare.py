@@ -69,14 +69,17 @@ def compare(
     its root mean square over the event. Stochastic solvers follow no path: they are judged by the energy distance and
     the sliced W2 of what they make of other noise to the ends of the reference, beside what exact samples have.
 
-    A run that is not finite is a row that says so. Raises TypeError and ValueError, before the first model call, for
-    arguments that do not fit and if nothing is possible; ValueError if the reference is finite for no sample.
+    A run that is not finite is a row that says so. Ctrl-C ends the runs and returns the rows so far. Raises TypeError
+    and ValueError, before the first model call, for arguments that do not fit and if nothing is possible; ValueError if
+    the reference is finite for no sample.
     """
     given, budgets = _start(den, x, event_shape), whole_numbers("nfe", nfe)
     _check(samples, law_samples, tuned, seed, threshold, progress)
     span = Span(t_start=t_start, t_end=t_end)
     s, t = make_grid(den.schedule, 1, **span).tolist()
     event, count = (tuple(given.shape[1:]), len(given)) if isinstance(given, torch.Tensor) else (given, samples)
+    if not event:
+        raise ValueError("samples must have an axis, which errors are means over, as of event_shape=(1,)")
     integer("samples" if x is None else "len(x)", count, FEWEST_SAMPLES, 1_000_000)
     planned, notes = candidates(den, event, budgets, solvers, grids, startups, span)
     noisy = any(candidate.noisy for candidate in planned)
@@ -117,13 +120,19 @@ def measured(
     far = FAR * spread(law) if asked.threshold is None else asked.threshold
     kept, end = teacher.good[: asked.followed], teacher.end[: asked.followed]
     rows, laws = list[PathRow](), list[LawRow]()
-    for k, candidate in enumerate(planned, start=1):
-        bar.show(k, f"{candidate.solver}, {k} of {len(planned)}")
-        if candidate.noisy:
-            laws.append(in_law(candidate, _run(den, fresh, candidate.program, asked.seed), law))
-        else:
-            made = _run(den, begin[: asked.followed], candidate.program, asked.seed)
-            rows.append(on_path(candidate, made[kept], end[kept], far))
+    try:
+        for k, candidate in enumerate(planned, start=1):
+            bar.show(k, f"{candidate.solver}, {k} of {len(planned)}")
+            if candidate.noisy:
+                laws.append(in_law(candidate, _run(den, fresh, candidate.program, asked.seed), law))
+            else:
+                made = _run(den, begin[: asked.followed], candidate.program, asked.seed)
+                rows.append(on_path(candidate, made[kept], end[kept], far))
+    except KeyboardInterrupt:
+        if not rows and not laws:
+            raise
+        notes = [*notes, f"stopped after {len(rows) + len(laws)} of {len(planned)} runs: the others have no row"]
+        warnings.warn(notes[-1], stacklevel=3)
     cost = asked.followed * sum(row.nfe_used for row in rows) + len(fresh) * sum(row.nfe_used for row in laws)
     said = Conditions(
         fingerprint(den), *asked.span, tuple(begin.shape[1:]), int(kept.sum()), len(fresh), asked.seed,

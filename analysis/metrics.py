@@ -102,15 +102,20 @@ def sliced_w2(x: Any, y: Any, *, projections: int = 256, seed: int = 0) -> float
 
 
 def samples(x: Any, y: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two samples as float64 (N, D) and (M, D).
+    """Two samples as float64 (N, D) and (M, D); complex ones as their parts, between which distances are the same.
 
     Raises ValueError for shapes that do not fit, empty samples and values that are not finite.
     """
-    a, b = (parameter(name, value) for name, value in (("x", x), ("y", y)))
+    a, b = (parameter(name, _parts(value)) for name, value in (("x", x), ("y", y)))
     if a.ndim == 0 or b.ndim == 0 or a.shape[1:] != b.shape[1:] or not a.numel() or not b.numel():
         shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
         raise ValueError(f"x and y must be samples (N, ...), (M, ...) of one event shape, not {shapes}")
     return a.reshape(len(a), -1), b.reshape(len(b), -1)
+
+
+def _parts(x: Any) -> Any:
+    given = torch.as_tensor(x) if isinstance(x, (torch.Tensor, np.ndarray)) else x
+    return torch.view_as_real(given.resolve_conj()) if torch.is_tensor(given) and given.is_complex() else x
 
 
 def _pair(m1: Any, S1: Any, m2: Any, S2: Any) -> _Pair:

@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..solvers.denoiser import Denoiser
@@ -103,7 +104,9 @@ def shares(log_odds: torch.Tensor) -> torch.Tensor:
 
 
 def parameter(name: str, value: Any) -> torch.Tensor:
-    """`value` as a float64 tensor of the problem's own. Raises ValueError unless it is finite."""
+    """`value` as a float64 tensor of the problem's own. Raises ValueError unless it is real and finite."""
+    if value.is_complex() if isinstance(value, torch.Tensor) else np.iscomplexobj(value):
+        raise ValueError(f"{name} must be real, but it is complex")
     tensor = torch.as_tensor(value, dtype=torch.float64).detach().cpu().clone()
     if not torch.isfinite(tensor).all():
         raise ValueError(f"{name} must be finite, but holds {tensor[~torch.isfinite(tensor)][0].item()}")

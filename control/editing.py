@@ -53,7 +53,8 @@ def sdedit(
         clean = end_time("t_end", options.get("t_end"))
         clean = sch.t_end if clean is None else clean
         t_start = clean + share * (sch.t_start - clean)
-    times: Any = t_start.detach().double().cpu() if isinstance(t_start, torch.Tensor) else end_time("t_start", t_start)
+    several = isinstance(t_start, (torch.Tensor, np.ndarray))
+    times: Any = torch.as_tensor(t_start).detach().double().cpu() if several else end_time("t_start", t_start)
     if isinstance(times, torch.Tensor) and times.shape not in ((), (len(x0),)):
         raise ValueError(f"t_start must be a number or have shape ({len(x0)},), not {tuple(times.shape)}")
     seed = _seed(seed, options)
@@ -148,7 +149,7 @@ def _check_replaces(options: dict[str, Any], known: torch.Tensor) -> None:
     given = [name for name in ("parallel", "rtol", "atol") if options.get(name) is not None]
     if known.is_complex():
         raise ValueError(f"method = 'replace' is for real states, and known is {known.dtype}; method = 'x0' takes both")
-    told = isinstance(options.get("t_start"), torch.Tensor) and options["t_start"].ndim > 0
+    told = getattr(options.get("t_start"), "ndim", 0) > 0
     unplanned = all(options.get(name) is None for name in ("steps", "nfe", "grid", "sigmas", "lams"))
     solver = options.get("solver", "auto")
     if not given and unplanned and not isinstance(solver, Program) and find_solver(solver).adaptive:

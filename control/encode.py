@@ -6,6 +6,7 @@ import torch
 
 from ..solvers.call import NoiseKey
 from ..solvers.denoiser import Denoiser, check_denoiser
+from ..solvers.program import Program
 from ..solvers.sampling import solve
 
 
@@ -17,8 +18,12 @@ def encode(den: Denoiser, x0: torch.Tensor, **options: Any) -> torch.Tensor:
 
     The round trip is as exact as the solver. Raises ValueError for solvers that add noise, and what `solve` raises.
     """
+    if isinstance(options.get("solver"), Program):
+        raise ValueError("a program has its own direction: name its solver here, or run it by logsnr.sample")
     first, last = options.pop("t_start", None), options.pop("t_end", None)
     check_denoiser(den)
+    if getattr(first, "ndim", 0):
+        raise ValueError(f"t_start must be one number for all samples that are encoded, not {first!r:.60}")
     sch = den.schedule
     first, last = sch.t_start if first is None else first, sch.t_end if last is None else last
     return _flow(den, x0, t_start=last, t_end=first, **options)

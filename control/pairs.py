@@ -94,6 +94,8 @@ def _check(den: Denoiser, seed: Any, options: Mapping[str, Any], count: int) -> 
         raise ValueError(
             f"{' and '.join(own)}: pairs has no such option, as each shard must be what any run makes of it"
         )
+    if getattr(options.get("t_start"), "ndim", 0) > 0:
+        raise ValueError("t_start must be one number for all pairs")
     for name, tree in den.conditions.items():
         for y in tensors(tree):
             if y.ndim and len(y) < count:

@@ -47,7 +47,11 @@ class Pairs:
         if not 0 <= k < len(self):
             raise IndexError(f"shard {k} is not one of {len(self)}")
         rows = min(self.batch, self.count - k * self.batch)
-        return {name: tensor[:rows] for name, tensor in load_file(self.shard(k)).items()}
+        try:
+            return {name: tensor[:rows] for name, tensor in load_file(self.shard(k)).items()}
+        except (SafetensorError, FileNotFoundError) as error:
+            told = f"{self.shard(k)} is lost or damaged ({error}): the same call of pairs writes it again"
+            raise ValueError(told) from None
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return (self[k] for k in range(len(self)))

@@ -19,6 +19,7 @@ import torch
 from .answers import check_state
 from .arrays import Array
 from .complex_states import of_parts, to_parts
+from .conditions import Conditions, tensors
 from .denoiser import Denoiser, check_denoiser, per_sample_times
 from .noise import randn
 from .planners.checks import count, flag
@@ -49,7 +50,8 @@ def calibrate(
     progress: bool = False,
 ) -> Statistics:
     """The statistics of ``den`` on data ``x0``, (N, *event) with N >= 256, by element; of complex data by part,
-    (*event, 2), as their runs are.
+    (*event, 2), as their runs are. Conditions of ``den`` have a row for each point; statistics are then means over
+    them, and go with any denoiser.
 
     t_start, t_end: where to measure; by default where the schedule's solves start and end, up to |lam| = 7. nodes: how
     many lam, by default 12 for each unit, made up to 3 k + 1. A node costs one evaluation of each point with a tangent,
@@ -61,7 +63,8 @@ def calibrate(
     progress: show a bar.
 
     Where forward-mode differentiation fails, or disagrees with differences, differences are taken. Raises ValueError
-    for too few points and arguments that do not fit, and for a file of other settings; TypeError for other objects.
+    for too few points and arguments that do not fit, for a file of other settings, and where the model is not finite;
+    TypeError for other objects.
     """
     _check(den, x0, nodes, batch, progress)
     if x0.is_complex():
@@ -72,14 +75,19 @@ def calibrate(
         raise ValueError(f"t_start and t_end must go from noise to data, but lam goes from {span[0]} to {span[1]}")
     wanted = nodes or max(8, int(np.ceil(DENSITY * (span[1] - span[0]))))
     lam = chebyshev_nodes(span, 1 + EVERY * -((1 - wanted) // EVERY))
+    den.asking([], len(x0))  # conditions of another batch
     with torch.no_grad():
         answers = fingerprint(den, x0, span)
         means = _Means(den, x0, span, seed, batch)
-        kept = _Kept(file, lam, x0, seed, answers)
+        kept = _Kept(file, lam, x0, den.conditions, seed, answers)
         with Bar(progress, "calibrate, nodes of lam", len(lam)) as bar:
             for n in range(len(kept.done), len(lam)):
                 bar.show(n)
-                kept.add(means.at(float(lam[n]), n % EVERY == 0))
+                found = means.at(float(lam[n]), n % EVERY == 0)
+                if not np.isfinite(found).all():
+                    t = float(den.schedule.time(float(lam[n])))
+                    raise ValueError(f"the model is not finite at lam = {lam[n]:.6g}, t = {t:.6g}")
+                kept.add(found)
             bar.show(len(lam))
     tables = _tables(span, lam, np.stack(kept.done))
     return Statistics(str(den.schedule), levels(den.schedule), span, *tables, answers, len(x0))
@@ -112,6 +120,7 @@ class _Means:
         self.delta = bits ** (1 / 3)
         self.step = SHARE if den.time == "index" else max(self.delta, 1e-4)
         self.product: Product | None = None
+        self.part = den  # whose conditions the network is told
 
     def at(self, lam: float, moving: bool) -> Array:
         """(9, *event): the means of l, u, y, uu, uy, yy, w, uw, yw, with w = du/dlam along the path if ``moving``; else
@@ -119,6 +128,7 @@ class _Means:
         total = torch.zeros((MEANS, *self.x0.shape[1:]), dtype=torch.float64)
         for first in range(0, len(self.x0), self.batch):
             part = slice(first, first + self.batch)
+            self.part = self.den.of_samples(torch.arange(len(self.x0))[part])
             total += self._sums(lam, moving, self.x0[part], self.noise[part], self.signs[part]).cpu()
         return total.numpy() / len(self.x0)
 
@@ -131,7 +141,7 @@ class _Means:
         y = x0 + v * noise
         times = per_sample_times(t, y)
         if self.product is None:
-            self.product = best_product(self.den.eps, alpha * y, times, signs, self.delta)
+            self.product = best_product(self._eps, alpha * y, times, signs, self.delta)
         eps, slope = self.product(alpha * y, times, signs)
         u, w = v * eps.double(), torch.zeros_like(y, dtype=torch.float64)
         if moving:
@@ -145,14 +155,20 @@ class _Means:
         """u at the lam next to it, on the path."""
         t, moved = float(self.den.schedule.time(lam)), float(np.exp(-lam))
         x = float(self.den.schedule.alpha(t)) * (y + (moved - v) * eps)
-        return moved * self.den.eps(x, t).double()
+        return moved * self._eps(x, t).double()
+
+    def _eps(self, x: torch.Tensor, t: Any) -> torch.Tensor:
+        return self.part.eps(x, t)
 
 
 class _Kept:
     """The means that are done, in memory and in a file."""
 
-    def __init__(self, file: str | Path | None, lam: Array, x0: torch.Tensor, seed: int, answers: Array) -> None:
-        data = hashlib.blake2b(x0.cpu().double().numpy().tobytes(), digest_size=16).hexdigest()
+    def __init__(
+        self, file: str | Path | None, lam: Array, x0: torch.Tensor, conditions: Conditions, seed: int, answers: Array
+    ) -> None:
+        values = b"".join(y.detach().cpu().double().numpy().tobytes() for y in (x0, *tensors([conditions])))
+        data = hashlib.blake2b(values, digest_size=16).hexdigest()
         self.told = {"lam": json.dumps(lam.tolist()), "data": f"{tuple(x0.shape)} {data}", "seed": str(seed)}
         self.file, self.answers, self.done = None if file is None else Path(file), answers, list[Array]()
         if self.file is None or not self.file.exists():
@@ -162,7 +178,8 @@ class _Kept:
             raise ValueError(
                 f"{file} holds a calibration with another {' and '.join(other)}: remove it, or name another"
             )
-        if not np.allclose(arrays["fingerprint"], answers, rtol=0, atol=1e-3 * np.abs(answers).max()):
+        known = arrays["fingerprint"]
+        if known.shape != answers.shape or (np.abs(known - answers) > 1e-3 * np.abs(answers).max(initial=0)).any():
             raise ValueError(f"{file} holds a calibration of another denoiser: remove it, or name another")
         self.done = list(arrays["means"])
 

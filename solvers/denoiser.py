@@ -13,7 +13,7 @@ from ..kernels.devices import float64_device
 from .answers import check_output, check_state, check_unwritten, convert, written
 from .asking import Asking
 from .complex_states import from_parts, of_parts, to_parts
-from .conditions import check_conditions, rows_of
+from .conditions import check_conditions, rows_of, tensors
 from .guidance import Guidance
 from .guides import MapX0, check_map
 from .heads import HEADS, Level, network_rate
@@ -93,6 +93,13 @@ class Denoiser:
     def answers(self) -> str:
         """The head of what a run gets: ``prediction``, or x0 where that is mapped."""
         return self.prediction if self.map_x0 is None else "x0"
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether samples have conditions or scales of guidance of their own."""
+        told = [self.conditions] if self.guidance is None else [self.conditions, self.guidance.other({})]
+        several = self.guidance is not None and isinstance(self.guidance.rule.scale, tuple)
+        return several or any(y.ndim > 0 for y in tensors(told))
 
     def evaluations(self, times: Any) -> np.ndarray:
         """(n,): how often the model is evaluated for an answer at each of the schedule's ``times``: 2 with guidance."""

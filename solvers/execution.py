@@ -193,9 +193,11 @@ class Stepper(Execution):
     def replace(self, x: torch.Tensor) -> None:
         """Go on from another ``x``: the caller has changed what the model will see.
 
-        Within a step it takes the place of a stage. Raises ValueError for other shapes, and within a step where the
-        model's dtype is not the state's.
+        Within a step it takes the place of a stage. Raises ValueError for other shapes, for complex numbers in the
+        place of real ones, and within a step where the model's dtype is not the state's; TypeError for what is no
+        tensor.
         """
+        check_state(x, "what replaces it", complex_too=self.parts)
         if x.shape != self.x.shape:
             raise ValueError(f"x must have the shape {tuple(self.x.shape)}, not {tuple(x.shape)}")
         x = to_parts(x, "what replaces it") if self.parts else x

@@ -169,7 +169,11 @@ class Guidance:
 
     def of_samples(self, samples: torch.Tensor) -> "Guidance":
         """The guidance of these samples of a batch, int64 (N,)."""
-        scale = torch.tensor(self.rule.scale)[samples] if isinstance(self.rule.scale, tuple) else self.scale
+        scale = (
+            torch.tensor(self.rule.scale, dtype=torch.float64)[samples]
+            if isinstance(self.rule.scale, tuple)
+            else self.scale
+        )
         return replace(self, uncond=rows_of(self.other({}), samples), scale=scale)
 
     def other(self, conditions: Conditions) -> Conditions:

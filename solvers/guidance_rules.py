@@ -30,9 +30,9 @@ def _rescaled(u: torch.Tensor, c: torch.Tensor, w: Any, rescale: float = 0.7) ->
     """The guided answer with the standard deviation of the conditional one, in part (Lin et al. 2024, 3.4); one that
     has none, as a single element, stays."""
     guided = _guided(u, c, w)
-    axes = tuple(range(1, c.ndim))
-    wanted, found = (y.std(axes, correction=0, keepdim=True) for y in (c, guided))
-    ratio = torch.where(found > 0, wanted / torch.where(found > 0, found, 1.0), 1.0)
+    least = torch.finfo(torch.float64).tiny
+    wanted, found = (_square(y).clamp_min(least) for y in (c, guided))
+    ratio = torch.where(found > least, (wanted / found).sqrt(), 1.0).to(c.dtype)
     return guided * (rescale * ratio + (1 - rescale))
 
 
@@ -78,6 +78,12 @@ def _perpendicular(u: torch.Tensor, c: torch.Tensor, w: Any) -> torch.Tensor:
     d = u - c
     along = (_dot(d, c) / _dot(c, c).clamp_min(torch.finfo(torch.float64).tiny)).to(c.dtype) * c
     return c - (w - 1) * (d - along)
+
+
+def _square(y: torch.Tensor) -> torch.Tensor:
+    """(B, 1, ...), in float64: of the distance from the mean. Torch's std has other bits in other batches."""
+    away = y - y.mean(tuple(range(1, y.ndim)), keepdim=True)
+    return _dot(away, away)
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -94,8 +94,11 @@ def is_straight(sch: Schedule) -> bool:
 def numbers(told: str, values: Any) -> Array:
     """``values`` as a float64 array, a copy. ValueError, which begins with ``told``, for what is none."""
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().double().numpy()
+        values = values.detach().resolve_conj().cpu()
+        values = values.numpy() if values.is_complex() else values.double().numpy()
     try:
+        if np.iscomplexobj(values):
+            raise TypeError  # numpy and torch would leave out what is imaginary
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{told}, not {values!s:.60}") from None

@@ -178,19 +178,20 @@ def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
     low, high = 1, 2 * nfe + 2  # a step that evaluates nothing is rare
     guess, uneven = nfe // max(len(best), 1), _goes_back(best)
     while high - low > 1 and len(best) < nfe:
-        program = on(min(max(guess, low + 1), high - 1))
+        tried = min(max(guess, low + 1), high - 1)
+        program = on(tried)
         uneven = uneven or _goes_back(program)
-        cost = (len(program) - len(best)) / (program.steps - best.steps)
+        cost = (len(program) - len(best)) / (tried - low)
         if len(program) <= nfe:
-            low, best = program.steps, program
+            low, best = tried, program
         else:
-            high = program.steps
+            high = tried
         guess = low + int((nfe - len(best)) / max(cost, 1.0))  # as all steps cost the same, but for a few at the ends
-    tried = best.steps
-    while uneven and tried < min(best.steps + FARTHER, nfe):
+    tried = low
+    while uneven and tried < min(low + FARTHER, nfe):
         tried += 1
         program = on(tried)
-        best = program if len(program) <= nfe else best
+        low, best = (tried, program) if len(program) <= nfe else (low, best)
     return best
 
 

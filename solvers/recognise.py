@@ -30,10 +30,13 @@ def check_levels(known: Array, name: str, sch: Schedule) -> None:
 
 
 def fingerprint(den: Denoiser, like: torch.Tensor, span: tuple[float, float]) -> Array:
-    """What a denoiser makes of eps, (16,), in fixed directions at four lam of fixed noise, in one call.
+    """What a denoiser makes of eps, (16,), in fixed directions at four lam of fixed noise, in one call; (0,) where it
+    is another for each sample.
 
     like: a state (B, ...), of which only the shape of a sample, the dtype and the device count.
     """
+    if den.by_sample:
+        return np.zeros(0)
     shape = tuple(like.shape[1:])
     random = np.random.default_rng(20231020)
     noise, directions = random.standard_normal((STATES, *shape)), random.standard_normal((DIRECTIONS, *shape))
@@ -55,9 +58,9 @@ def check_fingerprint(known: Array, den: Denoiser, like: torch.Tensor, span: tup
     if known.shape != found.shape or not np.abs(found - known).max() <= (CLOSE_HALF if half else CLOSE) * size:
         raise ValueError(
             "these statistics were measured for another denoiser: to fixed noise that one answers "
-            f"{_told(known)}, this one {_told(found)}; calibrate again"
+            f"{_told(known)}, this one {_told(found)}; calibrate again, with its conditions if it has any"
         )
 
 
 def _told(values: Any) -> str:
-    return f"[{', '.join(f'{v:.4g}' for v in values[:4])}, ...]"
+    return f"[{', '.join(f'{v:.4g}' for v in values[:4])}, ...]" if len(values) else "by its conditions"

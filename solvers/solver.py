@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .planners.wiener import Wiener
 
 
+SLACK = 1e-6  # of the span, that the ends of a program may be off
+
+
 @runtime_checkable
 class Planner(Protocol):
     """Anything that lays a method out on a grid.
@@ -24,7 +27,7 @@ class Planner(Protocol):
     """
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
-        """The table on ``grid``, float64 times, strictly monotone."""
+        """The table on ``grid``, float64 times, strictly monotone, or on other nodes between its ends."""
         ...
 
 
@@ -86,7 +89,7 @@ class Solver:
         startup, prediction: for planners that have such fields, which None leaves as they are: "ramp" or
         "single-step", and the head that the network returns. Raises ValueError for grids that are not strictly
         monotone or leave the schedule, for grids of stochastic solvers that do not go from noise to data, and for
-        adaptive-only methods; TypeError if the planner does not return a `Program`.
+        adaptive-only methods, and for a planner that goes elsewhere; TypeError if it does not return a `Program`.
         """
         planner = self.planner
         if planner is None:
@@ -99,6 +102,12 @@ class Solver:
         program = planner.plan(sch, times)
         if not isinstance(program, Program):
             raise TypeError(f"the planner of {self.name} must return a Program, not {type(program).__name__}")
+        (s, t), (first, last) = times[[0, -1]], program.times[[0, -1]]
+        if max(abs(first - s), abs(last - t)) > SLACK * abs(t - s):
+            raise ValueError(
+                f"the planner of {self.name} must go from t = {s:.6g} to {t:.6g} as its grid does, and goes from "
+                f"{first:.6g} to {last:.6g}"
+            )
         self._check_direction(times, bool(program.noises))
         left = float(sch.sigma(times[-1])) if times[0] > times[-1] else 0.0
         notes = [f"noise of sigma = {left:.3g} is left at t = {times[-1]:.6g}"] if left else []

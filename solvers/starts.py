@@ -118,6 +118,8 @@ def start_times(t_start: Any, x: torch.Tensor) -> list[float] | None:
     """Those of every sample, or None where there is one for all. ValueError for another number of them."""
     if t_start is None or isinstance(t_start, (int, float)):
         return None
+    if isinstance(t_start, (list, tuple)):
+        raise ValueError(f"t_start must be a number, or a tensor ({len(x)},) of one per sample, not {t_start!r:.60}")
     if not isinstance(t_start, (torch.Tensor, np.ndarray)) or t_start.ndim == 0:
         return None
     if t_start.shape != (len(x),):

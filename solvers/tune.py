@@ -1,6 +1,7 @@
 """`tune`: a table fitted to the denoiser that it will serve."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -47,7 +48,7 @@ def tune(
 
     den:        a `Denoiser`; its network is not trained.
     x:          (B, ...), at least 64 noises to fit to, as `solve` takes them at t_start; 256 are a good number.
-                Complex ones are fitted to as their parts.
+                Complex ones are fitted to as their parts. Conditions of ``den`` have a row for each.
     nfe:        a budget, 8 by default, or several.
     rounds:     in place of nfe, for ``parallel=logsnr.Rounds()``: so many rounds of two calls, of which the second sees
                 nothing of the first one's answer, so that the model is asked for both at once.
@@ -102,6 +103,8 @@ def tune(
         reference = None if reference is None else to_parts(reference, "reference")
     den = den.like(den.model, x)  # states are float64 from here on, but for a model that is made for those of x
     candidates = {n: starts(sch, n * together, solver, gauge, span[0], span[1], together) for n in budgets}
+    if not span[0] > span[1]:
+        raise ValueError(f"a fit goes from noise to data: t_start = {span[0]:.6g} must be above t_end = {span[1]:.6g}")
     cases = [
         Case(one, x, _teacher(one, x, span, reference), span, held_out, powers)
         for one, powers in _guided(den, strengths)
@@ -113,13 +116,19 @@ def tune(
         )
     programs: dict[int, Program] = {}
     for n in budgets:
-        fitted = job.fitted([(start,) for start in candidates[n]])
-        if strengths:
-            return _by_scale(job, fitted, strengths)
-        if groups is None or job.stopped:
-            programs[n] = job.program(fitted, fitted.starts[0], cases[0])
-        else:
-            programs[n] = job.corrected(fitted, groups)
+        try:
+            fitted = job.fitted([(start,) for start in candidates[n]])
+            if strengths:
+                return _by_scale(job, fitted, strengths)
+            if groups is None or job.stopped:
+                programs[n] = job.program(fitted, fitted.starts[0], cases[0])
+            else:
+                programs[n] = job.corrected(fitted, groups)
+        except KeyboardInterrupt:  # before its fit or after it
+            if not programs:
+                raise
+            warnings.warn(f"the fit of {n} evaluations was stopped; the programs so far are returned", stacklevel=2)
+            break
         if job.stopped:
             break
     return programs if isinstance(given, Iterable) else programs[given]
@@ -201,6 +210,8 @@ def _check_smooth(smooth: Any, budgets: list[int], together: int, told: bool) ->
 def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iterations: Any, progress: Any) -> None:
     check_denoiser(den)
     check_state(x, complex_too=True)
+    if not x[:1].numel():
+        raise ValueError(f"x has no elements: its shape is {tuple(x.shape)}")
     if x.ndim < 2 and not x.is_complex():
         raise ValueError(f"x must have axes besides the samples', as ({len(x)}, 1), not the shape {tuple(x.shape)}")
     if len(x) < FEWEST:
@@ -215,3 +226,6 @@ def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iteration
         check_state(reference, "reference", complex_too=True)
         if reference.shape != x.shape:
             raise ValueError(f"reference must have x's shape {tuple(x.shape)}, not {tuple(reference.shape)}")
+        if not bool(torch.isfinite(reference).flatten(1).all(1).any()):
+            raise ValueError("reference is finite for no sample")
+    den.asking([], len(x))  # conditions of another batch, and guidance that goes from call to call

@@ -72,9 +72,15 @@ class Wiener(Value, OdeGauge):
         tensor, taken in float64.
 
         basis: "pixel", the elements; "dct", the frequencies of the last two axes, or of the one there is; "pca", the
-        principal components of the data, at most 16384; or a `Basis`. Raises ValueError for other bases, and for too
-        few points.
+        principal components of the data, at most 16384; or a `Basis`. Of complex data there is only "pixel": their
+        coordinates are the parts, (*event, 2), and variances are of unit power, twice that of the part. Raises
+        ValueError for other bases, and for too few points.
         """
+        if isinstance(x0, (torch.Tensor, np.ndarray)) and torch.as_tensor(x0).is_complex():
+            if not isinstance(basis, str) or basis != "pixel":
+                raise ValueError(f"basis = {basis!r:.60} is for real data; complex ones have 'pixel'")
+            parts = cls.from_data(torch.view_as_real(torch.as_tensor(x0).resolve_conj()))
+            return cls(parts.mean, 2 * parts.variance)
         data = _numbers("x0", x0)
         if data.ndim < 1 or len(data) < FEWEST:
             raise ValueError(f"x0 must be data (N, ...) of at least {FEWEST} points, not of shape {data.shape}")

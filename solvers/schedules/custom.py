@@ -68,7 +68,12 @@ class Custom(Schedule):
 
     def _check_functions(self) -> None:
         t = torch.linspace(*self.domain, 257, dtype=torch.float64, device="cpu")
-        alpha, sigma = self.alpha_function(t), self.sigma_function(t)
+        try:
+            alpha, sigma = self.alpha_function(t), self.sigma_function(t)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"alpha and sigma must take a tensor of times ({error}): write them with torch operations on t"
+            ) from error
         for name, y in (("alpha", alpha), ("sigma", sigma)):
             if not (isinstance(y, torch.Tensor) and y.shape == t.shape and y.dtype == t.dtype):
                 raise ValueError(f"{name}(t) must return a float64 tensor of t's shape {tuple(t.shape)}, not {y!r}")

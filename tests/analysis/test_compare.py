@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,6 +169,8 @@ def test_the_pictures(found: A.Comparison, tmp_path: Path) -> None:
     [
         (dict(), "needs either x, start states (B, ...), or event_shape"),
         (dict(event_shape=(0,)), "event_shape must hold positive integers"),
+        (dict(event_shape=()), "samples must have an axis"),
+        (dict(x=torch.zeros(16)), "samples must have an axis"),
         (dict(event_shape=(2,), solvers="dpmpp2m"), "did you mean 'dpmpp-2m'"),
         (dict(event_shape=(2,), solvers=()), "solvers is empty"),
         (dict(event_shape=(2,), solvers="bosh3"), "chooses its own steps"),
@@ -188,3 +191,27 @@ def test_what_does_not_fit_is_refused_before_any_call(options: dict, said: str) 
         A.compare(den, **options)
     with pytest.raises(TypeError, match=r"den must be a logsnr\.Denoiser"):
         A.compare(DATA, event_shape=(2,))
+
+
+def test_an_interrupt_returns_the_rows_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none where there are none."""
+    compare: Any = sys.modules[A.compare.__module__]
+    left = 2
+
+    def run(*given: Any) -> torch.Tensor:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt
+        left -= 1
+        return known(*given)
+
+    known = compare._run
+    monkeypatch.setattr(compare, "_run", run)
+    names = ("ddim", "dpmpp-2m", "dpmpp-3m")
+    given: dict[str, Any] = {"event_shape": (2,), "solvers": names, "grids": "time", "startups": "ramp"}
+    with pytest.warns(UserWarning, match="stopped after 2 of 3 runs"):
+        found = A.compare(DEN, 4, **given)
+    assert [row.solver for row in found.rows] == ["ddim", "dpmpp-2m"]
+    assert "stopped after 2 of 3 runs" in str(found)
+    with pytest.raises(KeyboardInterrupt):
+        A.compare(DEN, 4, **given)

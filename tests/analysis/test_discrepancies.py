@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from logsnr.analysis import discrepancies, energy_distance, mmd
+from logsnr.analysis import Gaussian, discrepancies, energy_distance, mmd, sliced_w2
 from logsnr.analysis.discrepancies import median_distance
 
 RNG = np.random.default_rng(0)
@@ -35,6 +35,17 @@ def test_energy_distance_is_that_of_scipy_on_the_line() -> None:
     """In one dimension the energy distance is scipy's, which integrates the distribution functions, to 1e-12."""
     x, y = RNG.standard_normal(40), 0.3 + RNG.standard_normal(31)
     assert energy_distance(x, y) == pytest.approx(stats.energy_distance(x, y), rel=1e-12)
+
+
+@pytest.mark.parametrize("distance", [energy_distance, mmd, sliced_w2])
+def test_complex_samples_are_their_parts(distance: Callable[..., float]) -> None:
+    x, y = (np.stack([z, np.roll(z, 1, 0)], axis=-1) for z in (X, Y))
+    complex_ones = [z[..., 0] + 1j * z[..., 1] for z in (x, y)]
+    assert distance(*complex_ones) == distance(*map(torch.from_numpy, complex_ones)) == distance(x, y)
+    with pytest.raises(ValueError, match="one event shape"):
+        distance(complex_ones[0], y[..., 0])
+    with pytest.raises(ValueError, match="mean must be real"):
+        Gaussian(torch.tensor([1j]), 1.0)
 
 
 @pytest.mark.parametrize("chunk", [1, 12, 2**20])

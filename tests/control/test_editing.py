@@ -1,5 +1,6 @@
 """SDEdit and inpainting: laws in closed form, known pixels exact in every executor, and what is refused."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -39,7 +40,8 @@ def test_strength_is_a_share_of_time_and_may_be_one_per_sample() -> None:
     shares = torch.tensor([0.2, 0.9, 0.2], dtype=torch.float64)
     times = SCH.t_end + shares * (SCH.t_start - SCH.t_end)
     many = control.sdedit(PLAIN, x0, shares, **steps)
-    assert torch.equal(many.x, control.sdedit(PLAIN, x0, t_start=times, **steps).x)
+    for given in (times, times.numpy()):
+        assert torch.equal(many.x, control.sdedit(PLAIN, x0, t_start=given, **steps).x)
     for b in range(3):
         one = control.sdedit(PLAIN, x0[b : b + 1], float(shares[b]), sample_ids=[b], **steps)
         assert torch.equal(one.x, many.x[b : b + 1])
@@ -208,6 +210,8 @@ def test_bad_input() -> None:
         {"steps": 4, "parallel": logsnr.Picard()},
         {"solver": "dpm-23"},
         {"solver": "dopri5", "rtol": 1e-3},
+        {"steps": 4, "x": known, "t_start": torch.full((3,), 0.3)},
+        {"steps": 4, "x": known, "t_start": np.full(3, 0.3)},
     ):
         with pytest.raises(ValueError, match="method = 'replace' changes the state, which does not go with"):
             control.inpaint(PLAIN, known, MASK, method="replace", **options)

@@ -45,3 +45,11 @@ def test_noise_is_refused() -> None:
         encode(DATA.denoiser(SCH), X, solver="ddpm", steps=4)
     with pytest.raises(ValueError, match="adds noise"):
         decode(DATA.denoiser(SCH), X, solver="ddpm", steps=4)
+
+
+def test_what_has_no_way_back_is_told() -> None:
+    program = logsnr.solver("ddim").program(SCH, logsnr.grid(SCH, 3))
+    with pytest.raises(ValueError, match="a program has its own direction: name its solver here"):
+        encode(DATA.denoiser(SCH), X, solver=program)
+    with pytest.raises(ValueError, match="t_start must be one number for all samples that are encoded"):
+        encode(DATA.denoiser(SCH), X, solver="ddim", steps=3, t_start=torch.full((4,), 0.5))

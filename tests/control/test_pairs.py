@@ -93,6 +93,19 @@ def test_a_damaged_shard_is_made_again(tmp_path: Path) -> None:
     assert content(tmp_path) == right
 
 
+def test_a_damaged_shard_is_told(tmp_path: Path) -> None:
+    found = pairs(den(), tmp_path, 10, 4, (3,), **OPTIONS)
+    found.shard(1).write_bytes(b"lost")
+    with pytest.raises(ValueError, match=r"pairs-000001.* is lost or damaged .* the same call of pairs writes it"):
+        list(found)
+    found.shard(1).unlink()
+    with pytest.raises(ValueError, match=r"pairs-000001.* is lost or damaged"):
+        found[1]
+    assert len(list(pairs(den(), tmp_path, 10, 4, (3,), **OPTIONS))) == 3
+    with pytest.raises(ValueError, match="t_start must be one number for all pairs"):
+        pairs(den(), tmp_path / "more", 4, 4, (3,), t_start=torch.full((4,), 0.9), **OPTIONS)
+
+
 def test_another_setting_is_refused(tmp_path: Path) -> None:
     """By name, and before the model is called."""
     pairs(den(), tmp_path, 4, 4, (3,), **OPTIONS)

@@ -38,6 +38,22 @@ def test_tangential_damping_is_a_projection_on_a_singular_vector(mixed: float) -
     assert torch.isfinite(guided("tcfg").guidance.combined(nothing, nothing, 3.0)).all()  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", ["rescale", "zero-star", "apg", "tcfg", "perpendicular"])
+def test_a_sample_has_the_same_bits_alone(kind: str) -> None:
+    """Sums over its elements do not depend on how many samples there are, and "rescale" has gradients everywhere."""
+    combined = guided(kind).guidance.combined  # type: ignore[union-attr]
+    for shape in ((6, 1), (4, 3), (5, 4, 33), (6, 1000)):
+        u, c = torch.randn(2, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        whole = combined(u, c, 3.0)
+        for b in range(len(u)):
+            assert torch.equal(combined(u[b : b + 1], c[b : b + 1], 3.0), whole[b : b + 1])
+    for flat in (torch.ones(2, 4), torch.randn(2, 4, generator=torch.Generator().manual_seed(1))):
+        c = flat.clone().requires_grad_()
+        combined(torch.zeros(2, 4), c, 3.0).sum().backward()
+        assert c.grad is not None
+        assert torch.isfinite(c.grad).all()
+
+
 @pytest.mark.parametrize("batched", [True, False])
 def test_momentum_goes_from_call_to_call(batched: bool) -> None:
     """Sadat et al. 2025, algorithm 1, in a loop of DDIM."""

@@ -195,6 +195,25 @@ def test_a_planner_in_another_s_place_is_refused() -> None:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """One step from the first node to the last, or as far on the way there as ``share``, whatever the grid."""
+
+    share: float = 1.0
+
+    def plan(self, schedule: Schedule, grid: np.ndarray) -> Program:
+        ends = np.array([grid[0], grid[0] + self.share * (grid[-1] - grid[0])])
+        return logsnr.solver("ddim").planner.plan(schedule, ends)  # type: ignore[union-attr]
+
+
+def test_a_planner_may_have_nodes_of_its_own_but_not_ends() -> None:
+    """A budget that it does not fill ends the search for more steps."""
+    for budget in ({"steps": 5}, {"nfe": 5}):
+        assert logsnr.solve(DEN, X, solver=Fixed(), **budget).nfe == 1
+    with pytest.raises(ValueError, match=r"planner of Fixed must go from t = 1 to 0\.001 as its grid"):
+        logsnr.solve(DEN, X, solver=Fixed(0.9), steps=5)
+
+
+@dataclass(frozen=True)
 class MyEps(Gauge):
     """d(x / alpha) = eps d(sigma / alpha), written out anew."""
 

@@ -133,6 +133,8 @@ def test_bad_input() -> None:
     for times in (TIMES[:4], TIMES[None]):
         with pytest.raises(ValueError, match=r"t_start must be a number or have shape \(5,\)"):
             logsnr.sample(DEN, X, t_start=times, steps=3)
+    with pytest.raises(ValueError, match=r"or a tensor \(5,\) of one per sample, not \[0.5, 0.9"):
+        logsnr.sample(DEN, X, t_start=TIMES.tolist(), steps=3)
     for wrong in (TIMES > 0.5, (TIMES > 0.5).numpy(), TIMES.to(torch.complex64)):
         with pytest.raises(TypeError, match="t_start must be of real numbers, not"):
             logsnr.sample(DEN, X, t_start=wrong, steps=3)

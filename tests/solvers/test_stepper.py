@@ -99,6 +99,10 @@ def test_replaced_stages() -> None:
         half.replace(half.x + 1)
     with pytest.raises(ValueError, match=r"shape \(2, 5\)"):
         half.replace(half.x[:1])
+    with pytest.raises(ValueError, match=r"what replaces it is torch\.complex64, but must be real"):
+        stepper.replace(X.to(torch.complex64))
+    with pytest.raises(TypeError, match="what replaces it must be a torch tensor, not ndarray"):
+        stepper.replace(X.numpy())
 
 
 def test_noise_sources() -> None:

@@ -240,6 +240,9 @@ def test_the_teacher_is_as_exact_as_it_says() -> None:
         ({"reference": torch.zeros(3, 2)}, ValueError, r"reference must have x's shape \(64, 2\)"),
         ({"den": "net"}, TypeError, "den must be a logsnr.Denoiser"),
         ({"t_end": 2.0}, ValueError, "outside the times"),
+        ({"t_start": 0.1, "t_end": 0.9}, ValueError, "from noise to data: t_start = 0.1 must be above t_end = 0.9"),
+        ({"x": noise(64, 0)[:, :0]}, ValueError, "x has no elements"),
+        ({"reference": torch.full((64, 2), torch.nan)}, ValueError, "reference is finite for no sample"),
     ],
 )  # fmt: skip
 def test_bad_input(change: dict, error: type[Exception], told: str) -> None:

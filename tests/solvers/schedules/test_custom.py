@@ -77,6 +77,7 @@ def test_custom_spans_and_identity() -> None:
             r"alpha\(t\) must return a float64 tensor of t's shape \(257,\), not 1.0",
         ),
         (lambda t: 1 - t, lambda t: t.float(), {}, r"sigma\(t\) must return a float64 tensor"),
+        (math.cos, math.sin, {}, "must take a tensor of times .*: write them with torch operations on t"),
         (
             lambda t: 1 - t,
             lambda t: t - 0.5,
