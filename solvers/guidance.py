@@ -54,7 +54,8 @@ class Rule:
         given: Any = self.scale(lam) if callable(self.scale) else self.scale
         shape = (len(lam), len(self.scale)) if isinstance(self.scale, tuple) else (len(lam),)
         try:
-            values = np.array(np.broadcast_to(np.asarray(given, dtype=np.float64), shape))
+            real = np.asarray(given).astype(np.float64, casting="same_kind")  # no complex numbers, no strings
+            values = np.array(np.broadcast_to(real, shape))
         except (TypeError, ValueError):
             raise ValueError(
                 f"guidance: scale as a function of lam must return a number for each of the {len(lam)} given, not "
@@ -197,7 +198,8 @@ def _scale(given: Any) -> float | tuple[float, ...] | Callable[[Array], Array]:
     if callable(given) and not isinstance(given, torch.Tensor):
         return given
     try:
-        values = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given, dtype=np.float64)
+        values = np.asarray(given.detach().cpu() if isinstance(given, torch.Tensor) else given)
+        values = values.astype(np.float64, casting="same_kind")  # no complex numbers, no strings
     except (TypeError, ValueError):
         raise TypeError(f"guidance: scale must be a number, a tensor (B,) or a function, not {given!r:.60}") from None
     if values.ndim > 1 or not np.isfinite(values).all():

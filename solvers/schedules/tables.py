@@ -22,6 +22,8 @@ def as_table(alphas_cumprod: Any) -> Array:
     array = np.asarray(alphas_cumprod)
     if array.dtype == np.float16:
         raise ValueError(_half("float16"))
+    if np.iscomplexobj(array):
+        raise ValueError(f"alphas_cumprod must be real numbers, not {array.dtype}")
     table: Array = np.array(array, dtype=np.float64)
     return _rebuilt(table) if array.dtype == np.float32 and table.ndim == 1 and len(table) > 2 else table
 

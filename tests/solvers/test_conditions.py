@@ -231,6 +231,7 @@ def test_bad_input() -> None:
         ({"interval": 3}, "interval must be"),
         ({"scale": float("nan")}, "scale must be finite"),
         ({"scale": "x"}, "scale must be a number"),
+        ({"scale": torch.ones(2, dtype=torch.complex64)}, "scale must be a number"),
         ({"options": {"eta": 1.0}}, "options of 'cfg'"),
         ({"options": [1.0]}, "options must be a dictionary"),
         ({"kind": "apg", "options": {"eta": "x"}}, "eta must be a finite number"),

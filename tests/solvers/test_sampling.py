@@ -62,7 +62,8 @@ def test_point_masses_are_exact(solver: str, sch: logsnr.Schedule, steps: int) -
     x = float(sch.sigma(sch.t_start)) * normal(8, 2) + float(sch.alpha(sch.t_start)) * 0.7
     y = logsnr.sample(v_denoiser(problem, sch), x, solver=solver, steps=steps)
     wanted = problem.flow(x, sch, sch.t_start, sch.t_end)
-    rounding = 1e-6 if solver == "pndm" else 2e-10  # the four stages of its first steps make more of theirs
+    # Stages at the end of a step divide what they round by the sigma there, and take that times the whole step.
+    rounding = {"pndm": 1e-6, "heun-rho": 2e-9}.get(solver, 2e-10)
     torch.testing.assert_close(y, wanted, rtol=0, atol=rounding * float(sch.sigma(sch.t_start)))
 
 

@@ -170,6 +170,7 @@ def test_discrete_goes_on_to_sigma_0(table: np.ndarray) -> None:
         ([0.9, math.nan], r"alphas_cumprod\[1\] = nan"),
         ([1.0, 0.5], r"\[0, 1\)"),
         ([0.9, 0.5, 0.5], "entries 1 and 2"),
+        (np.array([0.9, 0.5 + 0.1j]), "must be real numbers, not complex128"),
         (torch.tensor([0.9, 0.5], dtype=torch.bfloat16), "has half precision, torch.bfloat16"),
         (np.array([0.9, 0.5], dtype=np.float16), "has half precision, float16"),
     ],
