@@ -91,7 +91,7 @@ def tune(
     _check(den, x, told, held_out, reference, iterations, progress)
     if smooth:
         _check_smooth(smooth, budgets, together, told)
-    groups = None if each is None else _check_each(each, x, budgets, smooth or scales is not None)
+    groups = None if each is None else _check_each(each, x, budgets, smooth or scales is not None or together > 1)
     strengths = None if scales is None else _check_scales(den, scales, given, reference)
     sch = den.schedule
     span = tuple(
@@ -177,7 +177,7 @@ def _by_scale(job: Job, fitted: Fit, scales: list[float]) -> Tables:
 
 def _check_each(each: Any, x: torch.Tensor, budgets: list[int], several: bool) -> Groups:
     if several:
-        raise ValueError(f"each = {each!r:.60} is for one budget a fit, without smooth= and scales=")
+        raise ValueError(f"each = {each!r:.60} is for one budget a fit, without smooth=, scales= and rounds=")
     if x.is_complex():
         raise ValueError(f"each = {each!r:.60} is for real samples, and x is complex")
     groups = Groups(each, tuple(x.shape[1:]))

@@ -101,6 +101,7 @@ def test_corrections_that_do_not_pay_are_left_out(monkeypatch: pytest.MonkeyPatc
         ([0, 1], {}, "integers of the samples' shape"),
         (np.zeros((2, 2, 4)), {}, "integers of the samples' shape"),
         ("channel", {"smooth": True, "nfe": [3, 4]}, "one budget a fit, without smooth="),
+        ("channel", {"nfe": None, "rounds": 2}, "without smooth=, scales= and rounds="),
         ("element", {"nfe": 30}, "16 groups, and 7920 numbers to fit with this budget, more than 4096"),
     ],
 )
