@@ -110,6 +110,7 @@ def unseen(
     span: Annotated[str, typer.Option("--range", help=f"Of {', '.join(RANGES)}; networks have their own.")] = "edm",
     beside: Annotated[list[str] | None, typer.Option("--named", help="Solvers; all without noise if none.")] = None,
     tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
+    each: Annotated[str | None, typer.Option(help="Of `tune`: channel, band or element.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of these noises, of which the worst counts.")] = 1,
 ) -> None:
     """Ratios of the errors of fitted tables to those of the best named solver."""
@@ -137,7 +138,7 @@ def unseen(
                 began, tuned = time.process_time(), list[tuple[float, float]]()
                 for seed in range(1, draws + 1):
                     noises = start(sch, (tune_on, *shape), seed=seed, dtype=torch.float64)
-                    tuned.append(errors(tune(den, noises, n)))
+                    tuned.append(errors(tune(den, noises, n, each=each)))
                 found, spent = max(tuned), (time.process_time() - began) / draws
                 line += f"  tuned {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f}) {spent:.0f} s"
             print(line, flush=True)
