@@ -37,13 +37,12 @@ FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
 # Guidance between two classes of one component each bends the flow most: a third of the guided problems are such pairs.
 KINDS = {
     "narrow": Kinds(WIDTHS["narrow"]),
-    "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.15, consistent=True),
+    "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.05, consistent=True),
     "guided": Kinds(WIDTHS["narrow"], ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
 }
 # Networks want consistent tables. With fewer evaluations than this, data with exact answers lose more by them than
 # networks gain: twice and up to nine times the error, for 0.6 to 0.8 times.
 CONSISTENT = 5
-OF_RANGES = 0.05  # errors of networks where numbers are few: tables cannot cancel much, and follow the answers better
 # Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12. In
 # the other spans the tables gain nothing by them, and lose in many dimensions.
 BESIDES = {("vp", "narrow", 7): ("pair",)}
@@ -124,8 +123,6 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
     count, kinds = PROBLEMS if most is None else FEWER, KINDS[kind]
     kinds = kinds._replace(names=kinds.names + BESIDES.get((span, kind, least), ()))
-    if most is not None:
-        kinds = kinds._replace(error=min(kinds.error, OF_RANGES))
     floor = FLOORS[max(n for n in FLOORS if n <= least)]
     train, test = (Part.drawn(n, kinds, SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
     tables = [start(span, kind, n, most is not None) for n in budgets]
