@@ -21,7 +21,7 @@ from .._version import __version__
 from ..analysis.reference import reference_flow
 from ..solvers.planners.universal import FOLDER, GUIDED, NARROW, RANGES, SPANS, WIDTHS, equal
 from ..solvers.tune_family import Shared, some_of
-from ..solvers.tune_fit import FLOOR, Aim, Noises, fit, loss
+from ..solvers.tune_fit import FLOOR, Aim, Noises, fit, loss_of
 from ..solvers.tune_numbers import Numbers
 from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
@@ -89,7 +89,7 @@ def fitted(train: Sequence[Aim], test: Sequence[Aim], iterations: int) -> tuple[
         medians = [float(e.median()) for e in errors]
         if k == 0:
             began = medians
-        if (found := loss(test, state.q)) < best[0]:
+        if (found := loss_of(test, errors)) < best[0]:
             best = found, k, state.q
             told = {"held-out median": medians, "held-out rms": [float(e.square().mean().sqrt()) for e in errors]}
         if k == iterations or k - best[1] >= PATIENCE:

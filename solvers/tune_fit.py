@@ -90,7 +90,12 @@ def fit(aims: Sequence[Aim], *, forward: bool, dtype: torch.dtype) -> Iterator[S
 
 def loss(aims: Sequence[Aim], q: torch.Tensor) -> float:
     """The mean log error, in the mean over the tables."""
-    return sum(aim.noises.loss(aim.errors(q)) for aim in aims) / len(aims)
+    return loss_of(aims, [aim.errors(q) for aim in aims])
+
+
+def loss_of(aims: Sequence[Aim], errors: Sequence[torch.Tensor]) -> float:
+    """`loss`, where the errors of each are known."""
+    return sum(aim.noises.loss(e) for aim, e in zip(aims, errors, strict=True)) / len(aims)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from .denoiser import Denoiser
 from .program import Program
 from .provenance import DENOISER, fingerprint
 from .tune_family import Shared
-from .tune_fit import Aim, Noises, fit
+from .tune_fit import Aim, Noises, fit, loss_of
 from .tune_groups import Grouped, Groups
 from .tune_numbers import Numbers
 from .tune_run import Field, field, has_forward_mode
@@ -94,8 +94,7 @@ class Fit:
         """Up to the iterate of this number, or where it ends: the errors of each."""
         for k, state in self.states:
             errors = [aim.errors(state.q) for aim in self.test]
-            found = sum(aim.noises.loss(e) for aim, e in zip(self.test, errors, strict=True)) / len(errors)
-            if found < self.best[0]:
+            if (found := loss_of(self.test, errors)) < self.best[0]:
                 self.best = found, k, state.q
             self.at = k
             yield torch.cat(errors)
