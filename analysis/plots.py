@@ -1,5 +1,6 @@
 """The pictures of what is measured. Imports matplotlib, so only plots import this."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 if TYPE_CHECKING:
-    from .comparison import Comparison
+    from .comparison import Comparison, PathRow
     from .orders import Convergence
     from .stability import Stability
     from .transfer import Transfer
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any colour vision; markers say it again.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP*"
+NAMED = 12  # lines whose names fit beside the axes
 
 
 def axes(**labels: Any) -> tuple[Figure, Axes]:
@@ -50,20 +52,41 @@ def saved(figure: Figure, path: str | Path | None) -> Figure:
 
 
 def comparison(found: "Comparison") -> Figure:
-    """Each solver on its best grid and start at each budget, and where the reference ends what can be seen."""
-    figure, ax = axes(xlabel="NFE: model evaluations per sample", ylabel="median error, best grid and start")
+    """Each solver on its best grid and start at each budget, the best of the largest budget first, and where the
+    reference ends what can be seen. Of many solvers the others are grey; one budget is a list."""
     budgets = sorted({row.nfe for row in found.rows})
-    for i, name in enumerate(dict.fromkeys(row.solver for row in found.rows)):
-        rows = [[row for row in found.rows if (row.solver, row.nfe) == (name, n)] for n in budgets]
-        best = [min(of, key=lambda row: row.median) for of in rows if of]
-        shown = [(row.nfe_used, row.median) for row in best if 0 < row.median < np.inf]
-        ax.loglog(*np.array(shown).reshape(-1, 2).T, label=name, **style(i))
+    best = {(row.nfe, row.solver): row for n in budgets for row in reversed(found.ranked(n))}
+    names = list(dict.fromkeys(row.solver for n in reversed(budgets) for row in found.ranked(n)))
     least = min((row.median for row in found.rows if row.median > 0), default=1.0)
-    if found.resolution > least / 30:
-        ax.axhline(found.resolution, color="black", ls=":", label="resolution of the reference")
+    floor = found.resolution if found.resolution > least / 30 else None
+    if len(budgets) == 1:
+        return _list(found, [best[budgets[0], name] for name in names], floor)
+    figure, ax = axes(xlabel="NFE: model evaluations per sample", ylabel="median error, best grid and start")
+    for i, name in reversed([*enumerate(names)]):
+        rows = [best[n, name] for n in budgets if (n, name) in best]
+        shown = [(row.nfe_used, row.median) for row in rows if 0 < row.median < np.inf]
+        how = style(i) | {"label": name} if i < NAMED else {"color": "#cccccc", "lw": 0.8}
+        ax.loglog(*np.array(shown).reshape(-1, 2).T, **how)
+    if floor:
+        ax.axhline(floor, color="black", ls=":", label="resolution of the reference")
     mark_budgets(ax, budgets)
     ax.set_title(found.conditions.denoiser, fontsize=9, loc="left")
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), reverse=True)
+    return figure
+
+
+def _list(found: "Comparison", rows: Sequence["PathRow"], floor: float | None) -> Figure:
+    """The errors at one budget, a line for each solver with its grid, the best on top."""
+    figure, ax = axes(xlabel=f"median error with {rows[0].nfe} evaluations, best grid and start", xscale="log")
+    figure.set_figheight(1.4 + 0.25 * len(rows))
+    errors = [row.median if 0 < row.median < np.inf else np.nan for row in rows]
+    ax.plot(errors, range(len(rows)), "o", color=COLOURS[0])
+    ax.set_yticks(range(len(rows)), [f"{row.solver}, {row.grid}" for row in rows], fontsize=9)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    if floor:
+        ax.axvline(floor, color="black", ls=":", label="resolution of the reference")
+        ax.legend(fontsize=8, frameon=False)
+    ax.set_title(found.conditions.denoiser, fontsize=9, loc="left")
     return figure
 
 
@@ -85,6 +108,7 @@ def convergence(found: "Convergence") -> Figure:
         ax.axhline(found.floor, color="grey", lw=0.8, ls="--", label="round-off")
     if seen.any():
         ax.set_ylim(errors[seen].min() / 3, errors[seen].max() * 3)
+    mark_budgets(ax, found.nfe)
     ax.set_title(found.verdict, fontsize=9, loc="left")
     ax.legend(fontsize=8, frameon=False)
     return figure

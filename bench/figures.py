@@ -1,4 +1,4 @@
-"""The pictures of README.md and docs/.
+"""The pictures of README.md and docs/, narrow, so that a phone shows their text as large as the page's.
 
 python -m logsnr.bench.figures --out docs/figures
 """
@@ -63,13 +63,13 @@ def dtypes_figure() -> Figure:
 
 
 def work_precision_figure() -> Figure:
-    """Median error of digits that a network generates against its evaluations: narrow, to be read on a phone.
+    """Median error of digits that a network generates against its evaluations.
 
     The grid is the default; "auto" has its own. The exact ends are those of 300 steps of order 3.
     """
     den, x = Denoiser(load_digits_net().double(), SCHEDULE, PREDICTION), start(SCHEDULE, (64, 1, 8, 8), seed=0).double()
     exact = sample(den, x, solver="dpmpp-3m", steps=300)
-    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(5.6, 3.3), layout="constrained")
     ax = figure.subplots()
     for (label, name), colour, marker in zip(CURVES.items(), ("black", *COLOURS), "ovsD^*P", strict=False):
         runs = [solve(den, x, solver=name, nfe=nfe) for nfe in BUDGETS]
@@ -114,8 +114,8 @@ def recipes_figure() -> Figure:
 
 
 def panels() -> tuple[Figure, Any]:
-    figure = Figure(figsize=(8.4, 3.6), layout="constrained")
-    return figure, figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(5.2, 6.4), layout="constrained")
+    return figure, figure.subplots(2, 1, sharex=True, sharey=True)
 
 
 def draw(ax: Axes, found: Transfer, label: str, colour: str) -> None:
@@ -125,18 +125,18 @@ def draw(ax: Axes, found: Transfer, label: str, colour: str) -> None:
 def finish(figure: Figure, axes: Any, titles: list[str], limits: tuple[float, float]) -> None:
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title, loc="left", fontsize=10)
-        ax.set_xlabel("standard deviation of the data")
+        ax.set_ylabel("relative error")
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("relative error")
     axes[0].set_ylim(*limits)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    axes[-1].set_xlabel("standard deviation of the data")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
 
 
 def stability_figure() -> Figure:
     """Growth of the modes of Gaussian data in a step, by solver, over its length and the mode."""
-    figure = Figure(figsize=(8.4, 5.2), layout="constrained")
-    axes = figure.subplots(2, len(MAPS) // 2, sharex=True, sharey=True)
+    figure = Figure(figsize=(5.2, 6.4), layout="constrained")
+    axes = figure.subplots(len(MAPS) // 2, 2, sharex=True, sharey=True)
     for ax, name in zip(axes.flat, MAPS, strict=True):
         found = stability(name, steps=np.linspace(0.1, 8.0, 80), modes=np.linspace(-4.0, 4.0, 121))
         image = growth_map(ax, found)

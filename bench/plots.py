@@ -30,6 +30,7 @@ def error_plot(board: Board) -> str:
         every.setdefault(str(line), {})[nfe] = board.error(row)
     with rc_context({"svg.fonttype": "none"}):  # text stays text: small, and in the colours of the page
         figure, ax = axes(xscale="log", yscale="log", title=WORDS[board.statistic])
+        figure.set_size_inches(4.8, 4.8)  # as wide as a phone: text that is not made smaller there
         for curve in every.values():
             ax.plot(list(curve), list(curve.values()), color=GREY, lw=0.8)
         for i, (name, curve) in enumerate((_nearest(every) if board.exact else _best(board)).items()):
@@ -42,7 +43,7 @@ def error_plot(board: Board) -> str:
             low = min(low, board.exact.value)
         ax.set_ylim(low / 1.5, max(1.5 * high, 2 * low))
         mark_budgets(ax, board.nfes)
-        ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.legend(frameon=False, fontsize=10, loc="outside lower center", ncols=2)
         return inline(figure)
 
 

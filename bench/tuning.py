@@ -33,6 +33,8 @@ def tuned_on(
     if (problem is None) == (denoiser is None):
         raise ValueError("give either --problem or --denoiser")
     if problem is not None:
+        if shape.strip():
+            raise ValueError(f"{shape.strip()!r} goes with --denoiser file.py:name --shape 3 32 32")
         found = load_problem(problem)
         return found.denoiser, found.start(noises, seed).to(found.dtype)
     den = load_denoiser(str(denoiser))

@@ -206,11 +206,12 @@ def rank(
 @app.command()
 @interruptible()
 def tune(
+    rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 8 if none.")] = None,
     rounds: Annotated[list[int] | None, typer.Option(help="Rounds of two calls at once, in place of --nfe.")] = None,
     problem: Annotated[str | None, typer.Option(help="digits, digits-net, mixture or gaussian.")] = None,
     denoiser: Annotated[str | None, typer.Option(help="One's own: file.py:name, a logsnr.Denoiser.")] = None,
-    shape: Annotated[str, typer.Option(help="Of one of its samples: 3,32,32.")] = "",
+    shape: Annotated[str, typer.Option(help="Of one of its samples: 3 32 32, or 3,32,32.")] = "",
     out: Annotated[Path, typer.Option(help="The program's file; of several budgets, with the budget added.")] = Path(
         "table.json"
     ),
@@ -229,7 +230,7 @@ def tune(
     from .bench.tuning import sheet, tuned_on, written
     from .solvers.tune import tune as tuned
 
-    den, x = tuned_on(problem, denoiser, shape, noises, seed)
+    den, x = tuned_on(problem, denoiser, " ".join([shape, *(rest or [])]), noises, seed)
     budgets = {name: list(dict.fromkeys(given)) for name, given in (("nfe", nfe), ("rounds", rounds)) if given}
     options: dict[str, Any] = {"gauge": gauge, "iterations": iterations, "told": told, "smooth": smooth, "each": each}
     programs = tuned(den, x, progress=True, **options | (budgets or {"nfe": [8]}))

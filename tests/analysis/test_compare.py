@@ -164,6 +164,26 @@ def test_the_pictures(found: A.Comparison, tmp_path: Path) -> None:
         assert [ax.get_xscale() for ax in figure.axes] == ["log"]
 
 
+def test_the_picture_of_one_budget_is_a_list(found: A.Comparison) -> None:
+    """The best is on top; each has its grid."""
+    one = replace(found, rows=tuple(row for row in found.rows if row.nfe == 6))
+    (ax,) = one.plot().axes
+    told = [label.get_text() for label in ax.get_yticklabels()]
+    assert told[0] == f"{one.best().solver}, {one.best().grid}"
+    assert sorted(name.split(",")[0] for name in told) == sorted({row.solver for row in one.rows})
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+
+
+def test_the_picture_of_many_solvers_names_the_best(found: A.Comparison, tmp_path: Path) -> None:
+    """The others have no name, for which there is no room: matplotlib would warn of it."""
+    many = replace(found, rows=tuple(replace(row, solver=f"{row.solver}-{k}") for k in range(12) for row in found.rows))
+    figure = many.plot(tmp_path / "many.png")
+    assert len(figure.axes[0].get_lines()) == len({row.solver for row in many.rows}) == 48
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert len(names) == 12
+    assert names[0] == many.best().solver
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

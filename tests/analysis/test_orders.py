@@ -182,3 +182,4 @@ def test_a_measured_order_is_readable_and_has_a_picture(tmp_path: Path) -> None:
     assert (tmp_path / "order.svg").stat().st_size > 1000
     errors, *_ = figure.axes[0].get_lines()
     assert tuple(errors.get_ydata()) == measured.errors
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels(which="both")] == [*map(str, measured.nfe)]

@@ -20,6 +20,10 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium"),
     pytest.mark.skipif(not explorer.available(), reason="needs altair and vl-convert-python: pip install '.[report]'"),
 ]
+# The size of the smallest words in plots that need no script, as they are shown.
+STATIC_TEXT = """Math.min(...[...document.querySelectorAll(".panels text")]
+  .filter(text => /[a-z]/.test(text.textContent))
+  .map(text => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a))"""
 SOLVERS = {"ddim": 2.0, "dpmpp-2m": 1.0, "unipc-3": 0.5, "auto": 0.25}
 
 
@@ -185,8 +189,18 @@ def test_a_phone_can_read_it(browser, address, scheme: str) -> None:
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     levels = [sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in (ink, paper)]
     assert size == "12px"
+    assert page.evaluate(STATIC_TEXT) >= 10
     assert abs(levels[0] - levels[1]) > 0.6
     assert wrong == []
+    page.close()
+
+
+def test_on_paper_there_is_nothing_to_click(browser, address) -> None:
+    """Plots and tables are printed, controls and what they control are not."""
+    page, _ = opened(browser, address)
+    page.emulate_media(media="print")
+    for name, shown in ((".panels svg", True), ("table", True), (".explorer", False), ("nav", False)):
+        assert page.locator(name).first.is_visible() is shown, name
     page.close()
 
 

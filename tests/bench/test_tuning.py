@@ -45,9 +45,21 @@ def test_the_command_writes_rounds(tmp_path: Path) -> None:
     assert logsnr.Program.from_json(out.read_text()).rounds == ((0, 1), (2, 3))
 
 
+def test_the_shape_is_written_as_for_the_bench(tmp_path: Path) -> None:
+    """With spaces or commas."""
+    (tmp_path / "own.py").write_text("import logsnr\nden = logsnr.Denoiser(lambda x, t: x.sin(), logsnr.VPLinear())")
+    options = ["--denoiser", f"{tmp_path / 'own.py'}:den", "--nfe", "2", "--noises", "64", "--iterations", "1"]
+    for k, shape in enumerate((["1", "2"], ["1,2"])):
+        out = ["--out", str(tmp_path / f"{k}.json")]
+        shown = CliRunner().invoke(app, ["tune", *options, "--gauge", "x0", "--shape", *shape, *out])
+        assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "0.json").read_text() == (tmp_path / "1.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        (["--problem", "digits", "--shape", "8", "8"], "'8 8' goes with --denoiser"),
         ([], "either --problem or --denoiser"),
         (["--denoiser", "nowhere.py:den", "--shape", "2"], "must be a Python file and a name in it"),
         (["--problem", "digit"], "did you mean 'digits'"),
