@@ -13,10 +13,11 @@ from ..solvers.grids import grid as make_grid
 from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import check_startup
 from ..solvers.planners.universal import Universal
-from ..solvers.planning import Layout, check_times
+from ..solvers.planning import Layout
 from ..solvers.plans import suited_to
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
+from ..solvers.solver import check_times
 
 QUICK = ("auto", "universal", "ddim", "heun", "dpmpp-2m", "dpmpp-3m", "unipc-3", "dpm-3m")
 ALL = "all"

@@ -29,9 +29,10 @@ from ..solvers.complex_states import REAL, from_parts, of_parts, to_parts
 from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.execution import checked_answers
 from ..solvers.lower import Lowered, lower
-from ..solvers.planning import check_event, check_times
+from ..solvers.planning import check_event
 from ..solvers.program import Program
 from ..solvers.run import timesteps
+from ..solvers.solver import check_times
 
 TINY = 1e-10  # of the variance of all its normals: what is left of it where a state is known by those before
 

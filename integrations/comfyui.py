@@ -20,6 +20,17 @@ from ..solvers.schedules.straight import EDM, FlowMatching
 from .k_diffusion import comfy_module, is_flow, register_comfyui, sample_function_names, sampler
 
 
+def _options(text: str) -> dict[str, Any]:
+    """A node's options; ValueError for what is no JSON of them."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f'options must be JSON such as {{"eta": 0.5}}, not {text!r:.60}')
+    return found
+
+
 class SamplerNode:
     """A SAMPLER of a solver by name, with its options as JSON: ``{"eta": 0.5}``."""
 
@@ -36,13 +47,9 @@ class SamplerNode:
         }
 
     def build(self, solver: str, options: str, space: str) -> tuple[Any]:
-        try:
-            found = json.loads(options or "{}")
-        except ValueError as error:
-            raise ValueError(f'options must be JSON such as {{"eta": 0.5}}, not {options!r:.60}: {error}') from None
-        if not isinstance(found, dict):
-            raise ValueError(f'options must be JSON such as {{"eta": 0.5}}, not {options!r:.60}')
-        return (comfy_module("comfy.samplers").KSAMPLER(sampler(solver, space=space), found),)
+        found = _options(options)
+        made = sampler(solver, space=space, **found)  # refuses options here, and not when it runs
+        return (comfy_module("comfy.samplers").KSAMPLER(made, found),)
 
 
 class TableNode:
@@ -83,8 +90,7 @@ class SigmasNode:
         flow = is_flow(type("Model", (), {"model_sampling": sampling}))
         sch: Any = FlowMatching() if flow else EDM(low, high)
         ends = {"t_start": min(high, 1.0), "t_end": low} if flow else {}
-        found = json.loads(options or "{}")
-        times = make_grid(sch, steps - to_zero or 1, grid, **ends, **found)
+        times = make_grid(sch, steps - to_zero or 1, grid, **ends, **_options(options))
         sigmas = [*times.tolist(), 0.0] if to_zero else times.tolist()
         return (torch.tensor(sigmas, dtype=torch.float32),)
 

@@ -32,6 +32,9 @@ def with_own_keys(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
     if edm and "timestep_type" not in config:  # StableAudio's alone has no algorithm_type but a solver_type
         own["timestep_type"] = "cosine" if MARKS.keys().isdisjoint(config) and "solver_type" in config else "continuous"
     if is_flow(config):
+        head = config.get("prediction_type") or "flow_prediction"
+        if head not in ("flow_prediction", "epsilon"):  # the latter is a default left over
+            raise ValueError(f"prediction_type = {head!r} and a flow config disagree: it is 'flow_prediction' there")
         own |= {"prediction_type": "flow_prediction", "shift": config.get("shift", 1.0)}
     own = {key: value for key, value in own.items() if value != defaults[key]}
     if CONVENTION not in config:

@@ -10,12 +10,12 @@ import torch
 
 from ..solvers.arrays import Array
 from ..solvers.catalogue import solver as find_solver
-from ..solvers.planning import check_times
 from ..solvers.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, Trigonometric
 from ..solvers.schedules.straight import FlowMatching
 from ..solvers.schedules.tabulated import Discrete
+from ..solvers.solver import check_times
 from .diffusers_configs import HEADS
 from .diffusers_grids import SPACINGS, edm_grid, flow_grid, level_at, table_grid, told_between
 from .diffusers_tables import discrete, levels_of, table_of
@@ -78,6 +78,8 @@ class Setup:
                 f"prediction_type = {config.prediction_type!r} is of a table of betas, but shift, use_dynamic_shifting "
                 "and use_flow_sigmas are of flow models: prediction_type='flow_prediction'"
             )
+        if min(config.shift, config.flow_shift) <= 0:
+            raise ValueError(f"shift and flow_shift must be positive, not {config.shift} and {config.flow_shift}")
         self.bounds = bool(config.thresholding or config.clip_sample)
         self.planned = "x0" if self.head == "x0" else "eps"  # as if v said no more: sigma = 0 is not to be asked
         self.ve = config.frame == "ve" and not self.flow
@@ -216,6 +218,8 @@ class Setup:
         if self.edm:
             raise ValueError(f"timestep {told:g} is not one of this run: call set_timesteps first")
         part = told / self.config.num_train_timesteps
+        if not -1e-6 <= part <= 1 + 1e-6:
+            raise ValueError(f"timestep {told:g} must lie between 0 and {self.config.num_train_timesteps}")
         return 1 - part if self.config.invert_sigmas else part
 
     def scales(self, levels: Array) -> tuple[Array, Array]:

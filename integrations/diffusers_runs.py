@@ -2,6 +2,7 @@
 
 import math
 import threading
+import warnings
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from ..solvers.answers import estimate
 from ..solvers.execution import Stepper
 from ..solvers.noise import drawn_seed
+from ..solvers.solver import FEW
 from .diffusers_plans import Plan, Setup
 
 
@@ -24,6 +26,9 @@ class Run:
         self.stepper: Stepper | None = None
         self.returned: torch.Tensor | None = None
         self.version: float = 0
+        for note in plan.program.notes:
+            if note.startswith(FEW):
+                warnings.warn(f"{plan.program.name}, {plan.program.steps} steps: {note}", stacklevel=3)
 
     def __deepcopy__(self, memo: Any) -> "Run":
         if self.stepper is not None and not self.stepper.done:
@@ -52,6 +57,8 @@ class Run:
         program = self.setup.rest(self.plan, first)
         if program.learned and (self.setup.ve or self.setup.edm):
             raise ValueError("variance = 'learned' is of models with a table of betas, in the frame 'vp'")
+        if isinstance(generator, (list, tuple)) and len(generator) != len(sample):
+            raise ValueError(f"generator is a list of {len(generator)} for {len(sample)} samples: give one for each")
         seed = self._seed(generator) if program.noises else None
         head = "x0" if self.setup.bounds else self.setup.head
         self.stepper = Stepper(program, self.plan.schedule, head, sample, seed=seed, x0=False)
@@ -64,6 +71,9 @@ class Run:
 
     def advance(self, answer: torch.Tensor, timestep: Any, sample: torch.Tensor, generator: Any) -> torch.Tensor:
         """The sample that the model sees next."""
+        for name, value in (("model_output", answer), ("sample", sample)):
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(f"{name} must be a tensor, as model(...)[0] or .sample is, not {type(value).__name__}")
         stepper, setup = self.stepper, self.setup
         if stepper is None:
             stepper = self.start(timestep, sample, generator)

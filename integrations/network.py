@@ -1,6 +1,7 @@
 """Networks as a `Denoiser` calls them: ``model(x, t, **conditions)`` that returns a tensor; and times they are told."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ class Network(torch.nn.Module):
     def __init__(self, net: Any, *, keyword: str | None = None, scale: float = 1.0) -> None:
         super().__init__()
         self.net, self.keyword, self.scale = net, keyword, scale
+        self.bound = net.func if isinstance(net, partial) else None  # a module, whose parameters are these
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, **conditions: Any) -> Any:
         x = x if self.scale == 1 else x / self.scale

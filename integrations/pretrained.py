@@ -1,6 +1,7 @@
 """Networks of diffusers with the config of their scheduler, which says what they mean. diffusers is not imported."""
 
 from collections.abc import Mapping
+from functools import partial
 from inspect import Parameter, signature
 from typing import Any
 
@@ -35,7 +36,9 @@ def from_diffusers(net: Any, config: Any, *, shape: Any = None, **options: Any) 
 
     ``net`` gets x, ``timestep=`` and the conditions. Tables: the index, between entries too. Flow models: 1000 t, or t
     for those classes that diffusers tells it (Flux, Qwen-Image, ...); Lumina 2, Z-Image, Mochi and HiDream have data at
-    t = 1. ``time=`` replaces that. Raises ValueError for a config that says none of this, and names what is missing.
+    t = 1. ``time=`` replaces that. What all samples share is bound: ``functools.partial(net, img_ids=...)``.
+
+    Raises ValueError for a config that says none of this, and names what is missing.
     """
     if not callable(net):
         raise TypeError(f"from_diffusers: the model must be a callable, not {type(net).__name__}")
@@ -69,7 +72,8 @@ def _named(net: Any) -> Network:
 
 
 def _inner(net: Any) -> Any:
-    """The network itself, of one that torch.compile has wrapped."""
+    """The network itself, of one that torch.compile has wrapped or that has keywords bound."""
+    net = net.func if isinstance(net, partial) else net
     return getattr(net, "_orig_mod", net)
 
 

@@ -80,7 +80,8 @@ def check_rows(name: str, conditions: Conditions, batch: int) -> None:
             if y.ndim and len(y) != batch:
                 raise ValueError(
                     f"{name}[{key!r}] has {len(y)} row{'s' * (len(y) != 1)} for a batch of {batch}: a tensor of "
-                    f"conditions has one per sample; its shape is {tuple(y.shape)}"
+                    f"conditions has one per sample; its shape is {tuple(y.shape)}. What all samples share is bound to "
+                    f"the model: functools.partial(model, {key}=...)"
                 )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,8 @@ def check_denoiser(den: Any, name: str = "den") -> None:
 
 def per_sample_times(t: Any, x: torch.Tensor) -> torch.Tensor:
     """``t`` as float64 times (B,) on x's device, or on the host if that has no float64."""
+    if isinstance(t, (complex, str, NoneType)) or (isinstance(t, torch.Tensor) and t.is_complex()):
+        raise TypeError(f"t must be a real number or have shape ({x.shape[0]},), not {t!r:.60}")
     times = torch.as_tensor(t, dtype=torch.float64, device=float64_device(x.device))
     if times.dim() > 1 or (times.dim() == 1 and times.shape[0] not in (1, x.shape[0])):
         raise ValueError(f"t must be a number or have shape ({x.shape[0]},), not {tuple(times.shape)}")

@@ -15,9 +15,10 @@ from .heads import HEADS
 from .lower import Lowered, lower
 from .names import head_hint
 from .noise import Addressed, NoiseFunction, Seed, noise_source
-from .planning import check_event, check_times
+from .planning import check_event
 from .program import Program
 from .schedules.base import Schedule, check_schedule
+from .solver import check_times
 
 _lowered = lru_cache(maxsize=256)(lower)  # planning takes longer than many a step
 

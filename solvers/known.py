@@ -23,10 +23,10 @@ from .denoiser import Denoiser, check_denoiser
 from .interpret import carry_out
 from .planners.checks import count, nonnegative
 from .planners.wiener import Wiener
-from .planning import check_event, check_times
+from .planning import check_event
 from .program import FAR, Program
 from .schedules.base import Schedule, check_schedule
-from .solver import Solver
+from .solver import Solver, check_times
 
 
 class KnownError(NamedTuple):

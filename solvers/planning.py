@@ -17,7 +17,7 @@ from .levels import Shift, as_shift, level_times, numbers
 from .planners.multistep import check_startup
 from .program import Program
 from .schedules.base import Schedule
-from .solver import Planner
+from .solver import Planner, check_times
 
 FARTHER = 8  # how many programs in a row may be too long before `largest_within` gives up
 
@@ -126,7 +126,10 @@ class Layout:
 
         fill = getattr(method.planner, "within", None)
         if fill and self.nfe is not None and self.steps is None:
-            planner, count = fill(self.nfe)
+            found = fill(self.nfe)
+            if not isinstance(found, tuple) or len(found) != 2:
+                raise TypeError(f"within({self.nfe}) of {method.name} must return (planner, steps), not {found!r:.60}")
+            planner, count = found
             return on(count, replace(method, planner=planner))
         if self.steps is not None and self.nfe is None:
             return on(self.steps)
@@ -149,18 +152,6 @@ class Layout:
 def plan_program(solver: str | Solver | Planner | Program, sch: Schedule, **layout: Any) -> Program:
     """The program for a `Layout` given by its fields."""
     return Layout(**layout).program(solver, sch)
-
-
-def check_times(sch: Schedule, program: Program) -> None:
-    """ValueError unless all times of the program lie in the schedule's domain."""
-    low, high = sch.domain
-    slack = 1e-6 * (high - low)
-    for t in (*program.grid, *(call.t for call in program)):
-        if not low - slack <= t <= high + slack:
-            raise ValueError(
-                f"{program.name} has the time {t:.6g}, outside the times of {sch}, {low:.6g} to {high:.6g}: "
-                "it was made for another schedule"
-            )
 
 
 def check_event(event: tuple[int, ...], x: torch.Tensor) -> None:

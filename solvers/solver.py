@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+
 from .arrays import Array
 from .grids import check_grid
 from .planners.pairs import Pair
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 
 SLACK = 1e-6  # of the span, that the ends of a program may be off
+WIDE = 3.0  # a result that is so many times as wide as its data is noted
+FEW = "too few steps for this method here"  # the note's beginning
 
 
 @runtime_checkable
@@ -109,8 +113,11 @@ class Solver:
                 f"{first:.6g} to {last:.6g}"
             )
         self._check_direction(times, bool(program.noises))
+        check_times(sch, program, f"the planner of {self.name} tells it")
         left = float(sch.sigma(times[-1])) if times[0] > times[-1] else 0.0
         notes = [f"noise of sigma = {left:.3g} is left at t = {times[-1]:.6g}"] if left else []
+        if (wide := _width(program, sch)) > WIDE:
+            notes.append(f"{FEW}: normal data come out {wide:.3g} times as wide")
         return program.renamed(self.name, *(note for note in notes if note not in program.notes))
 
     def with_known(self, gaussian: "Wiener", calls: int = 1, *, least: float = FAR) -> "Solver":
@@ -128,3 +135,30 @@ class Solver:
     def _check_direction(self, times: Array, noisy: bool) -> None:
         if noisy and times[0] < times[-1]:
             raise ValueError(f"{self.name} adds noise: its grid must go from noise to data, with times that decrease")
+
+
+def check_times(sch: Schedule, program: Program, why: str = "it was made for another schedule") -> None:
+    """ValueError, which says ``why``, unless all times of the program lie in the schedule's domain."""
+    low, high = sch.domain
+    slack = SLACK * (high - low)
+    for t in (*program.grid, *(call.t for call in program)):
+        if not low - slack <= t <= high + slack:
+            raise ValueError(
+                f"{program.name} has the time {t:.6g}, outside the times of {sch}, {low:.6g} to {high:.6g}: {why}"
+            )
+
+
+def _width(program: Program, sch: Schedule) -> float:
+    """How many times as wide as it should be the table makes standard normal data, whose model is known and linear:
+    carried out on unit vectors, one for the start and one for each noise. 1 for tables that are not for numbers."""
+    if program.event or program.constant:
+        return 1.0
+    times = np.array([*(call.t for call in program), program.grid[0], program.grid[-1]])
+    alpha, sigma = np.asarray(sch.alpha(times)), np.asarray(sch.sigma(times))
+    level = alpha**2 + sigma**2
+    pairs = dict(zip(times.tolist(), zip(alpha / level, sigma / level, strict=True), strict=True))
+    keys = list(dict.fromkeys(program.noises))
+    start, *normals = np.eye(1 + len(keys))
+    noises = dict(zip(keys, normals, strict=True))
+    end = program.interpret(level[-2] ** 0.5 * start, lambda x, t: (pairs[t][0] * x, pairs[t][1] * x), noises)
+    return float(np.linalg.norm(end) / level[-1] ** 0.5)

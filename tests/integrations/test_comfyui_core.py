@@ -18,12 +18,13 @@ pytestmark = pytest.mark.slow
 
 KINDS = ("EPS", "V_PREDICTION", "EDM", "FLOW")
 ODE = ("euler", "heun", "dpm_2", "dpmpp_2m", "lms", "ipndm", "ipndm_v", "deis", "heunpp2", "uni_pc", "uni_pc_bh2",
-       "dpm_fast", "dpm_adaptive")  # fmt: skip
+       "dpm_fast", "dpm_adaptive", "res_multistep", "gradient_estimation")  # fmt: skip
 CFG_PP = ("euler_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp", "gradient_estimation_cfg_pp")
 NOISY = (
     "euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "er_sde", "seeds_2", "seeds_3", "sa_solver",
     "sa_solver_pece", "dpm_2_ancestral", "dpmpp_2s_ancestral",
     "euler_ancestral_cfg_pp", "res_multistep_ancestral", "dpmpp_2s_ancestral_cfg_pp",
+    "res_multistep_ancestral_cfg_pp", "dpmpp_2m_sde_heun", "ddpm", "lcm",
 )  # fmt: skip
 
 

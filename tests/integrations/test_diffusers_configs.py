@@ -94,6 +94,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"solver": "{}"}, "this is not a program"),
     ({"solver_options": {"eta": 1.0}}, "eta = 1.0 is not an option of dpmpp-2m"),
     ({"shift": 3.0}, "are of flow models: prediction_type='flow_prediction'"),
+    ({"prediction_type": "flow_prediction", "shift": 0.0}, "shift and flow_shift must be positive, not 0.0 and 1.0"),
     ({"trained_betas": [0.1, 1.2]}, "betas must lie between 0 and 1"),
 ]
 
@@ -141,3 +142,12 @@ def test_other_bad_input() -> None:
     ours.set_timesteps(3)
     with pytest.raises(TypeError, match=r"generator must be a torch.Generator"):
         ours.step(noise(), ours.timesteps[0], noise(), generator=5)
+    with pytest.raises(ValueError, match="generator is a list of 3 for 2 samples"):
+        ours.step(noise(), ours.timesteps[0], noise(), generator=[torch.Generator()] * 3)
+    with pytest.raises(TypeError, match=r"model_output must be a tensor, as model\(...\)\[0\] or .sample is, not dict"):
+        ours.step({}, ours.timesteps[0], noise())
+    flow = LogSNRScheduler(prediction_type="flow_prediction")
+    with pytest.raises(ValueError, match="timestep 1500 must lie between 0 and 1000"):
+        flow.add_noise(noise(), noise(), torch.tensor([1500.0]))
+    with pytest.raises(ValueError, match="'v_prediction' and a flow config disagree"):
+        LogSNRScheduler.from_config({"shift": 3.0, "prediction_type": "v_prediction"})

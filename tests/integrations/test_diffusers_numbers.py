@@ -56,6 +56,10 @@ TABLES: list[tuple[Any, dict[str, Any]]] = [
         ),
         {"solver": "euler", **VE},
     ),
+    (
+        D.DEISMultistepScheduler(**TABLE, lower_order_final=False),
+        {"solver": "dpm-2m", "final_sigmas_type": "sigma_min"},
+    ),
 ]  # fmt: skip
 FLOW: list[tuple[Any, dict[str, Any], dict[str, Any]]] = [
     (D.FlowMatchEulerDiscreteScheduler(), {"solver": "euler"}, {}),
@@ -91,6 +95,23 @@ def test_the_same_numbers_as_diffusers(theirs: Any, options: dict[str, Any], giv
 
 def test_the_comparison_sees_another_formula() -> None:
     assert apart(sampled(LogSNRScheduler.from_config(dpm().config)), sampled(dpm())) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("theirs", "options", "least"),
+    [
+        (ddim(timestep_spacing="linspace"), {"solver": "ddim"}, 1e-1),  # its steps leave gaps
+        (dpm(final_sigmas_type="sigma_min"), MIDPOINT, 1e-2),  # its last step is of first order
+        (dpm(use_exponential_sigmas=True), MIDPOINT, 1e-3),  # what it tells is cut to integers
+        (dpm(use_beta_sigmas=True), MIDPOINT, 1e-3),
+        (dpm(rescale_betas_zero_snr=True, prediction_type="v_prediction"), MIDPOINT, 1e-3),  # it starts at sigma = 4096
+        (D.LMSDiscreteScheduler(**TABLE), {"solver": "lms-4", **VE}, 5e-5),  # its weights are integrated to 1e-4
+    ],
+    ids=label,
+)
+def test_what_differs(theirs: Any, options: dict[str, Any], least: float) -> None:
+    """As docs/diffusers.md says, and why."""
+    assert least < apart(sampled(LogSNRScheduler.from_config(theirs.config, **options)), sampled(theirs)) < 1.0
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,13 @@ CASES: list[tuple[str, str | None, Any]] = [
     *(("flux", edit, pair) for edit in EDITS for pair in (FLOW, DYNAMIC)),
     *(("qwen_image", edit, DYNAMIC) for edit in EDITS),
     *(("wan", edit, pair) for edit in ("", "ImageToVideo") for pair in (FLOW, UNIPC)),
-    *(("pixart", None, pair) for pair in (DPM, DDIM)),
+    *((name, None, pair) for name in ("pixart", "dit") for pair in (DPM, DDIM)),
     ("svd", None, VIDEO),
     ("stable_audio", None, EDM),
     ("dance_diffusion", None, DPM),  # whose pipeline tells times as floats, which DDIMScheduler cannot look up
 ]
+
+QUICK = (("stable_diffusion", "", DPM), ("flux", "", DYNAMIC))
 
 
 def naming(value: Any) -> str:
@@ -65,15 +67,20 @@ def ours(theirs: Any, options: dict[str, Any]) -> LogSNRScheduler:
     return LogSNRScheduler.from_config(theirs.config, **options)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "variant", "pair"), CASES, ids=naming)
+@pytest.mark.parametrize(
+    ("name", "variant", "pair"),
+    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES],
+    ids=naming,
+)
 def test_pipelines_make_the_same_images(name: str, variant: str | None, pair: Any) -> None:
-    """With guidance; and about the same in bf16, where the networks round."""
+    """With guidance; and in bf16, where networks round, about as near to those of fp32."""
     pipe, schedulers = tiny(name, variant), (pair[0], ours(*pair))
     for batch in (1, 4):
-        assert apart(*(pipe.run(s, batch) for s in schedulers)) < 1e-5
+        theirs, found = (pipe.run(s, batch) for s in schedulers)
+        assert apart(found, theirs) < 1e-5
     if name != "svd":  # whose convolutions take a minute in bf16
-        assert apart(*(pipe.run(s, 2, torch.bfloat16) for s in schedulers)) < 5e-2
+        off, least = (float((pipe.run(s, 4, torch.bfloat16) - theirs).square().mean()) for s in schedulers[::-1])
+        assert off < 1.5 * least
 
 
 @pytest.mark.slow

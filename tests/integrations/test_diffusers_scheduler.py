@@ -3,6 +3,7 @@
 import copy
 import json
 import threading
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import logsnr
 
 pytest.importorskip("diffusers")
+from diffusers import schedulers as D
 from diffusers_loops import TABLE, apart, ddim, loop, network, noise, sampled
 
 from logsnr.integrations.diffusers import LogSNRScheduler, grid, schedule
@@ -75,6 +77,24 @@ def test_edits_between_steps_are_noticed(dtype: torch.dtype, in_place: bool) -> 
     assert (ends[0][:, :2] == 0.25).all()
 
 
+def test_a_corrector_keeps_edits() -> None:
+    """Of data of one point, 0, where every step is exact, an edit is scaled down as the noise is. The corrector of
+    diffusers starts from what was before the edit."""
+    lasting = []
+    for s in (LogSNRScheduler(**TABLE, solver="unipc-2", compat=True), D.UniPCMultistepScheduler(**TABLE)):
+        ends = []
+        for edit in (0.0, 1.0):
+            s.set_timesteps(8)
+            levels = (1 - s.alphas_cumprod[s.timesteps]).sqrt()
+            x = noise()
+            for n, t in enumerate(s.timesteps[:-1]):
+                x = s.step(x / levels[n], t, x).prev_sample + edit * (n == 3)
+            ends.append(x * levels[4] / levels[-1])
+        lasting.append(ends[1] - ends[0])
+    assert (lasting[0] - 1).abs().max() < 1e-5
+    assert lasting[1].abs().max() < 1e-5
+
+
 def test_what_is_not_edited_keeps_its_fp32_state() -> None:
     ours, ends = LogSNRScheduler(**TABLE), []
     for edit in (None, torch.clone):
@@ -115,6 +135,15 @@ def test_a_learned_variance_is_left_out() -> None:
     for t in ours.timesteps:
         x = ours.step(torch.cat([network(x, t), x], dim=1), t, x).prev_sample
     assert torch.equal(x, sampled(ours, 4))
+
+
+def test_a_run_that_blows_up_warns() -> None:
+    for solver, n in (("seeds-2", 8), ("pndm", 4)):
+        ours = LogSNRScheduler(beta_schedule="squaredcos_cap_v2", solver=solver)
+        with pytest.warns(UserWarning, match=f"{solver}, {n} steps: too few steps for this method here: normal data"):
+            ours.set_timesteps(n)
+    with warnings.catch_warnings(action="error"):
+        LogSNRScheduler(beta_schedule="squaredcos_cap_v2").set_timesteps(4)
 
 
 def test_plans_are_kept() -> None:

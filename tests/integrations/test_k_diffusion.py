@@ -215,6 +215,8 @@ def test_registration(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     assert torch.isfinite(function(model, X, SIGMAS, {"seed": 1}, **options)).all()
     with pytest.raises(ValueError, match="options must be JSON"):
         comfyui.SamplerNode().build("euler", "eta=1", "sigma")
+    with pytest.raises(ValueError, match="etaa"):
+        comfyui.SamplerNode().build("euler_ancestral", '{"etaa": 1}', "sigma")
     path = tmp_path / "table.json"
     path.write_text(logsnr.solver("ddim").program(logsnr.EDM(), [10.0, 1.0, 0.0]).to_json())
     (function, _), sigmas = comfyui.TableNode().build(str(path))
@@ -240,6 +242,8 @@ def test_sigmas_of_grids() -> None:
     ramp = torch.linspace(0, 1, 6).double()
     wanted = (14.6 ** (1 / 7) + ramp * (0.03 ** (1 / 7) - 14.6 ** (1 / 7))) ** 7
     torch.testing.assert_close(sigmas, torch.cat([wanted, torch.zeros(1)]).float(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="options must be JSON"):
+        comfyui.SigmasNode().build(Patcher(eps), "karras", 6, "[7]", True)
     (sigmas,) = comfyui.SigmasNode().build(Patcher(Flow.model_sampling), "time", 4, '{"shift": 3.0}', False)
     assert sigmas[0] == 1
     assert len(sigmas) == 5

@@ -55,3 +55,20 @@ def test_options_of_churn() -> None:
     some, none = (k_diffusion.sampler("edm-churn", s_churn=c, s_noise=1.01)(model, X, SIGMAS, seed=1) for c in (4.0, 0))
     assert not torch.allclose(some, none)
     k_diffusion.sample_euler(model, X, SIGMAS, s_churn=0.0, s_tmin=0.0, s_tmax=math.inf, s_noise=1.0)
+
+
+def test_lms_ends_at_the_denoised_data() -> None:
+    """As ComfyUI's; k-diffusion's goes on to 0 with its polynomial of fourth order, and is the same up to there."""
+    levels, slopes, x = SIGMAS.double().numpy(), list[Any](), X
+    for i, (s, t) in enumerate(pairwise(levels.tolist())):
+        before, x0 = x, model(x, torch.full((len(X),), s, dtype=torch.float64))
+        slopes.insert(0, (x - x0) / s)
+        past = levels[i - len(slopes[:4]) + 1 : i + 1][::-1]
+        for k, slope in enumerate(slopes[:4]):
+            others = np.delete(past, k)
+            whole = np.polyint(np.atleast_1d(np.poly(others)) / np.prod(past[k] - others))
+            x = x + float(np.polyval(whole, t) - np.polyval(whole, s)) * slope
+    found = k_diffusion.sample_lms(model, X, SIGMAS)
+    torch.testing.assert_close(k_diffusion.sample_lms(model, X, SIGMAS[:-1]), before, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found, x0, rtol=1e-6, atol=1e-6)
+    assert (found - x).abs().max() > 1e-3

@@ -1,5 +1,6 @@
 """`logsnr.wrap`: models and configs of other libraries are recognised, with exact networks of each convention."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -160,6 +161,22 @@ def test_compiled_networks_are_seen_through() -> None:
     den = logsnr.wrap(compiled, config)
     x = logsnr.randn((4, 2, 8), seed=0, dtype=torch.float64)
     assert torch.equal(den.x0(x, 0.7), logsnr.wrap(net, config).x0(x, 0.7))
+
+
+def test_networks_with_keywords_bound_are_seen_through() -> None:
+    """As Flux, whose tensors of places are of all samples: it is told t, and not 1000 t; in its own dtype."""
+
+    class FluxTransformer2DModel(torch.nn.Linear):
+        def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            told.append((hidden_states.dtype, *timestep.tolist(), len(ids)))
+            return super().forward(hidden_states)
+
+    told: list[Any] = []
+    net = FluxTransformer2DModel(4, 4, dtype=torch.bfloat16)
+    logsnr.wrap(partial(net, ids=torch.zeros(7)), FLOW).x0(torch.ones(2, 4), 0.5)
+    assert told == [(torch.bfloat16, 0.5, 0.5, 7)]
+    with pytest.raises(ValueError, match=r"samples share is bound to the model: functools.partial\(model, ids="):
+        logsnr.sample(logsnr.wrap(net, FLOW, conditions={"ids": torch.zeros(7)}), torch.ones(2, 4), nfe=4)
 
 
 def test_configs() -> None:

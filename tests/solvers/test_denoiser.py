@@ -221,6 +221,9 @@ def test_bad_answers(answer: object, error: type[Exception], message: str) -> No
         (torch.ones(2, 3).to_sparse(), 0.5, ValueError, "dense tensor"),
         (torch.ones(2, 3), torch.ones(3), ValueError, r"shape \(2,\), not \(3,\)"),
         (torch.ones(2, 3), torch.ones(2, 1), ValueError, r"not \(2, 1\)"),
+        (torch.ones(2, 3), 0.5 + 1j, TypeError, r"t must be a real number or have shape \(2,\), not \(0.5\+1j\)"),
+        (torch.ones(2, 3), torch.ones(2) + 1j, TypeError, r"not tensor\(\[1.\+1.j"),
+        (torch.ones(2, 3), None, TypeError, "not None"),
     ],
 )
 def test_bad_states_and_times(x: object, t: object, error: type[Exception], message: str) -> None:
