@@ -22,6 +22,13 @@ MAX_SLOTS = 256
 ONE = MAX_SLOTS  # past all slots, one that holds 1 everywhere: its column is a constant. No call writes it
 MAX_STREAM = (1 << 32) - 1
 HASHED = 1 << 31  # streams from here on belong to keys; those below to starts and Brownian paths
+BITS = 24  # of a time that count for the address of its noise
+
+
+def _rounded(t: float) -> float:
+    """To `BITS` binary digits."""
+    mantissa, exponent = math.frexp(t)
+    return math.ldexp(round(mantissa * 2**BITS), exponent - BITS)
 
 
 class NoiseKey(NamedTuple):
@@ -41,9 +48,11 @@ class NoiseKey(NamedTuple):
         """Interval and stream, 32 bits each, under which `kernels.normals` makes this normal.
 
         They are a hash of the times and the stream: the same interval has the same normals in whatever program it
-        occurs, so that runs in pieces are the whole. The upper half of all streams is theirs.
+        occurs, so that runs in pieces are the whole. The times are rounded, as their last digits hang on the CPU's exp
+        and log, and on how a program came by them. The upper half of all streams is theirs.
         """
-        words = hashlib.blake2b(struct.pack("<ddI", self.s + 0.0, self.t + 0.0, self.stream), digest_size=8).digest()
+        times = _rounded(self.s), _rounded(self.t)
+        words = hashlib.blake2b(struct.pack("<ddI", *times, self.stream), digest_size=8).digest()
         interval, stream = struct.unpack("<II", words)
         return interval, stream | HASHED
 

@@ -27,11 +27,12 @@ def pieces_are_the_whole(name: str) -> bool:
     piece = x
     for step in pairwise(times):
         piece = logsnr.sample(den, piece, solver=name, grid=step, seed=3)
-    return torch.equal(piece, logsnr.sample(den, x, solver=name, grid=times, seed=3))
+    whole = logsnr.sample(den, x, solver=name, grid=times, seed=3)
+    return torch.allclose(piece, whole, rtol=0, atol=1e-13)  # numpy's last digits hang on an array's length
 
 
 def test_pieces_are_the_whole_but_for_those_named() -> None:
-    """A run cut into its steps is the whole run, bit for bit, for every solver that the page does not except."""
+    """A run in pieces is the whole run, but for last digits, for every solver that the page does not except."""
     told = re.search(r"those that look at the whole grid:\s`([^`]+)`", PAGE)
     assert told
     planned = [name for name in logsnr.solver_names() if logsnr.solver(name).planner]

@@ -1,5 +1,6 @@
 """Calls and programs made by hand: every wrong field is refused with one error that names it."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,12 @@ def test_fields_are_taken_as_they_are_meant() -> None:
     assert call(matrix=[[1, 0, 1, 2]], noises=[[1, 0]]).noises == (NoiseKey(1.0, 0.0, 0),)
     whole = program(order=np.int64(2), grid=np.array([1.0, 0.5]), calls=[call()], notes=["n"])
     assert (type(whole.order), whole.grid, type(whole.grid[0]), whole.notes) == (int, (1.0, 0.5), float, ("n",))
+
+
+def test_an_address_does_not_hang_on_the_last_digits_of_a_time() -> None:
+    """A CPU whose exp ends in other digits, a grid in pieces: the same noise. Near times have their own."""
+    for s, t in ((0.7223333113724307, 0.001), (80.0, 0.0), (1.0, 1e-12), (1e300, 5e-324)):
+        told = NoiseKey(s, t).address
+        assert NoiseKey(math.nextafter(s, math.inf), t * (1 + 2**-51)).address == told
+        assert NoiseKey(s * (1 + 1e-6), t).address != told
+    assert NoiseKey(0.0, -0.0).address == NoiseKey(-0.0, 0.0).address
