@@ -36,7 +36,7 @@ def trace(method: str, x: torch.Tensor, probes: int, seed: int) -> Trace:
         return Exact(x.new_zeros(len(x), size, dtype=torch.float64))
     normals = randn((len(x), probes, size), seed=seed, dtype=torch.float64, device=x.device)
     signs = torch.where(normals < 0, -1.0, 1.0).double().movedim(1, 0)
-    if method == "hutchinson":
+    if method == "hutchinson" or not size:
         return Hutchinson(signs)
     rank = min(probes // 3, max((probes - ENOUGH) // 2, 1))
     return HutchPlusPlus(signs[: min(rank, size)], normals[:, rank : probes - rank].movedim(1, 0))

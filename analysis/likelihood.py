@@ -23,7 +23,7 @@ from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.heads import Level, network_rate
 from ..solvers.program import Program
 from ..solvers.sampling import solve
-from .divergence import Trace, trace
+from .divergence import ENOUGH, Trace, trace
 from .likelihood_checks import RK4, check_numbers, check_range, span, warn_of_latent
 from .likelihood_path import Frame, rk4
 
@@ -34,7 +34,8 @@ ROUNDING = 1e-11  # of the value: what sums over hundreds of evaluations lose
 
 @dataclass(frozen=True, eq=False)
 class LogLikelihood:
-    """value: float64 (B,), nats. error: (B,), its standard error by the random probes; 0 for the exact divergence.
+    """value: float64 (B,), nats. error: (B,), its standard error by the random probes, 0 for the exact divergence. Of
+    few probes it is itself uncertain: `interval` knows how much.
     latent: (B, ...), the noise that the data comes from. nfe: evaluations per sample, derivatives left out.
     estimates: how many independent ones the value is the mean of. skewness: (B,), that of these."""
 
@@ -55,7 +56,9 @@ class LogLikelihood:
         """Between which two values (B,) the exact divergence's lies with probability ``level``: by Student's t, as of
         few probes the error is itself uncertain, and less the skewness of the estimates (Hall 1992, "On the removal of
         skewness by transformation"). An end that this draws in goes half of the way, as few estimates have a skewness
-        by chance. The error of the steps is not in it, that of rounding is."""
+        by chance. Less than 8 do not show theirs: of n the tails are those of (n / 8)^2 of the probability, by which
+        the most skew ones, of one direction, are covered, and others more than covered. The error of the steps is not
+        in it, that of rounding is."""
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, not {level!r}")
         from scipy.special import stdtrit
@@ -63,7 +66,8 @@ class LogLikelihood:
         n, rounding = self.estimates, ROUNDING * (1 + self.value.abs())
         if n < 2:
             return self.value - self.error - rounding, self.value + self.error + rounding
-        far = float(stdtrit(n - 1, (1 + level) / 2)) / math.sqrt(n)
+        tails = (1 - level) * min(n / ENOUGH, 1.0) ** 2
+        far = float(stdtrit(n - 1, 1 - tails / 2)) / math.sqrt(n)
         low, high = (math.sqrt(n) * self.error * self._hall(t) for t in (far, -far))
         return self.value - low - rounding, self.value - high + rounding
 
@@ -148,7 +152,8 @@ def log_likelihood(
 
 def from_estimates(values: torch.Tensor, latent: torch.Tensor, nfe: int = 0) -> LogLikelihood:
     """The mean of independent estimates (n, B), and what they tell of its error."""
-    error = values.std(0) / math.sqrt(len(values)) if len(values) > 1 else torch.zeros_like(values[0])
+    known = len(values) > 1 and values.numel() > 0
+    error = values.std(0) / math.sqrt(len(values)) if known else torch.zeros_like(values[0])
     return LogLikelihood(values.mean(0), error, latent, nfe, len(values), _skewness(values))
 
 

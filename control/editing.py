@@ -9,6 +9,7 @@ import torch
 
 from ..kernels import Noise, standard_normals
 from ..solvers.answers import check_state
+from ..solvers.arguments import check_times_given
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.conditions import column
 from ..solvers.denoiser import Denoiser, check_denoiser
@@ -47,6 +48,7 @@ def sdedit(
     _check(den, x0, "x0")
     if (strength is None) == (t_start is None):
         raise ValueError("give either strength or t_start")
+    check_times_given(x0, bool(options.get("grad")), strength=strength, t_start=t_start)
     sch = den.schedule
     if strength is not None:
         share = _shares(strength, len(x0))

@@ -101,6 +101,8 @@ class Blur(Linear):
         return torch.fft.rfft2(whole.roll((-(h // 2), -(w // 2)), (0, 1)))
 
     def _filtered(self, x: torch.Tensor, transfer: torch.Tensor) -> torch.Tensor:
+        if not x.numel():  # of which MKL takes no transform
+            return x.clone()
         return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
 
 
@@ -113,7 +115,7 @@ class Matrix(Linear):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         _fits("matrix", x, x.shape[1:] == self.event, f"event = {self.event}")
-        return x.reshape(len(x), -1) @ self.a.to(x).mT
+        return x.reshape(len(x), math.prod(self.event)) @ self.a.to(x).mT
 
     def adjoint(self, y: torch.Tensor) -> torch.Tensor:
         return (y @ self.a.to(y)).reshape(len(y), *self.event)

@@ -163,7 +163,14 @@ def moved(times: Array, sch: Any, other: Any) -> Array:
 def _deterministic(solver: Any, options: dict[str, Any]) -> Solver:
     if isinstance(solver, Program):
         raise ValueError(f"a program runs one way only; give the solver that made {solver.name}")
+    tolerant = [name for name in ("rtol", "atol") if options.pop(name, None) is not None]
     method = find_solver(solver, **options)
+    if tolerant or method.planner is None:
+        told = " and ".join(tolerant) if tolerant else method.name
+        raise ValueError(
+            f"{told}: an inversion takes fixed steps, to go back on the same grid; for steps that are chosen by "
+            "tolerances take logsnr.control.encode and decode"
+        )
     if hasattr(method.planner, "choose"):  # "auto"
         method = find_solver(Reversible())
     if method.stochastic:

@@ -1,17 +1,20 @@
-"""Trees by adaptive pairs: all leaves of a sample take the same step, as a share of their own spans of lam.
+"""Trees by adaptive pairs: all leaves of a sample take the same step, as a share of their own spans.
 
 What the model sees together must be on one path. That is a straight line in the half-log-SNRs of the leaves, from each
-time that is given to the next: then a share of a step is the same share in every leaf, stages included, and each leaf
-keeps the order of its pair. Of the errors of a step that of the worst leaf counts.
+time that is given to the next, or in the times of those with the grid "time". Its pair interpolates each leaf in what
+its line is straight in. So a share of a step is the same share in every leaf, stages included, and each leaf keeps the
+order of its pair. Of the errors of a step that of the worst leaf counts.
 """
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..solvers.adaptive import TOLERANCE, check_tolerances, inside, limit_weights, report, states_at
+from ..solvers.adaptive import MARGIN, TOLERANCE, check_tolerances, inside, limit_weights, margin, report, states_at
 from ..solvers.adaptive_control import Control
 from ..solvers.adaptive_run import STRETCH, Run
 from ..solvers.answers import check_output
@@ -20,10 +23,12 @@ from ..solvers.catalogue import Solver
 from ..solvers.finite import all_finite, broken_samples, not_finite
 from ..solvers.planners.gauge import Nodes
 from ..solvers.planners.pairs import LONGEST, Pair
+from ..solvers.schedules.base import Schedule
 from ..solvers.solution import Solution
 from .tree_leaf import Leaf, ask, within
 from .tree_shapes import Path, named
 
+PATHS = ("logsnr", "time")
 SAME = 1e-6  # of a share: what roundings of the leaves' own spans cannot tell apart
 States = dict[Path, torch.Tensor]
 
@@ -33,13 +38,15 @@ class AdaptiveTree:
 
     def __init__(
         self, den: Any, form: Any, leaves: Mapping[Path, Leaf], method: Solver, times: Mapping[Path, Array],
-        tolerances: tuple[float | None, float | None],
+        grids: Mapping[Path, Any], tolerances: tuple[float | None, float | None],
     ) -> None:  # fmt: skip
+        self.in_time = {path for path, grid in grids.items() if isinstance(grid, str) and grid == "time"}
         self.den, self.form, self.leaves, self.times, self.calls = den, form, leaves, times, 0
         rtol, atol = (TOLERANCE[True] if tol is None else tol for tol in tolerances)
         for leaf in leaves.values():
             check_tolerances(leaf.den.state_dtype(leaf.x), rtol=rtol, atol=atol)
         self.inner = {path: inside(leaf.den.schedule, times[path], rtol + atol) for path, leaf in leaves.items()}
+        self.inner |= inside_together({path: leaves[path].den.schedule for path in self.in_time}, times, rtol + atol)
         counts = {named(path): len(t) for path, t in self.inner.items()}
         if len(set(counts.values())) > 1 or len({len(t) for t in times.values()}) > 1:
             raise ValueError(f"all leaves must have as many times, with noise and data at each, not {counts}")
@@ -58,8 +65,9 @@ class AdaptiveTree:
         runs = {}
         for path, leaf in self.leaves.items():
             control = Control.start(self.method.name, self.rtol, self.atol, pair.exponent(np.zeros((n, 1))))
-            stops = Nodes.at(leaf.den.schedule, self.inner[path])
-            runs[path] = Run(leaf.den, pair, begin[path], stops, control, False)
+            sch, stops = leaf.den.schedule, Nodes.at(leaf.den.schedule, self.inner[path])
+            own = replace(pair, schedule=sch) if path in self.in_time else pair
+            runs[path] = Run(leaf.den, own, begin[path], stops, control, False)
         self._aim(runs, np.arange(n))
         lead = next(iter(runs.values()))
         while lead.active.any():
@@ -88,11 +96,12 @@ class AdaptiveTree:
         if not len(rows):
             return
         left = {p: np.abs(run.stops[run.stop[rows]].lam - run.s.lam[rows]) for p, run in runs.items()}
-        share = np.minimum.reduce([np.minimum(run.control.size[rows], LONGEST) / left[p] for p, run in runs.items()])
-        share = np.where(STRETCH * share >= 1 - SAME, 1.0, np.where(2 * share > 1 - SAME, 0.5, share))
-        for path, run in runs.items():
-            run.control.size[rows] = share * left[path]
-            run.aim(rows)
+        size = {p: np.minimum(run.control.size[rows], LONGEST) for p, run in runs.items()}
+        reach = np.minimum.reduce([size[p] / left[p] for p in runs])
+        size = {p: np.where(2 * reach > 1 - SAME, left[p] / 2, size[p]) for p in runs}
+        share = np.minimum.reduce([run.share(rows, size[p]) for p, run in runs.items()])
+        for run in runs.values():
+            run.aim_at(rows, np.where(STRETCH * reach >= 1 - SAME, 1.0, share))
 
     def _asked(self, seen: States, times: Mapping[Path, Array]) -> States:
         given, told = {}, {}
@@ -145,17 +154,56 @@ def check_adaptive(methods: Mapping[Path, Any], **fixed: Any) -> Solver:
         )
     for name, value in fixed.items():
         if value is not None:
-            raise ValueError(f"{name} = {value} does not go with an adaptive run of {first.name}; give rtol and atol")
+            raise ValueError(
+                f"{name} = {value} does not go with an adaptive run of {first.name}: leave it out, or take a solver "
+                "with fixed steps; rtol and atol say how fine the steps are"
+            )
     method: Solver = first
     return method
 
 
+def inside_together(schedules: Mapping[Path, Schedule], times: Mapping[Path, Array], tol: float) -> dict[Path, Array]:
+    """As `inside`, of leaves that stay on a straight line in their times: where one of them needs it, all move inside,
+    by the same share of their spans.
+
+    A DDIM step turns x from noise to data by an angle, atan(sigma/alpha), and neglects of the order of its square: no
+    leaf moves by more than that of the `margin`, but to its own last level. ValueError where that of another leaf, at
+    which the network is last asked, is too far from the end for it.
+    """
+    found = {path: inside(sch, times[path], tol) for path, sch in schedules.items()}
+    for end in (0, -1):
+        if all(found[path][end] == times[path][end] for path in found):
+            continue
+        limits, share = dict[Path, float](), 0.0
+        for path, sch in schedules.items():
+            near, far = times[path][end], times[path][-1 - end]
+            here, there = (math.atan2(float(sch.sigma(t)), float(sch.alpha(t))) for t in (near, far))
+            turn = min(math.exp(-margin(tol)), abs(there - here) / 4)
+            to = float(sch.time(-math.log(math.tan(here + math.copysign(turn, there - here)))))
+            limits[path] = (to - near) / (far - near)
+            if found[path][end] == sch.last_level != near:
+                level = (found[path][end] - near) / (far - near)
+                limits[path], share = max(limits[path], level), max(share, level)
+        first = min(limits, key=lambda path: limits[path])
+        if share > math.exp(MARGIN) * limits[first]:  # half of the tolerance
+            raise ValueError(
+                f"grid = 'time': {named(first)!r} would come to its end t = {times[first][end]:.6g} in one step from "
+                "the last level at which another leaf is asked, farther than the tolerances allow: give t_end, or "
+                "leave out the grid"
+            )
+        for path in found:
+            near, far = times[path][end], times[path][-1 - end]
+            found[path][end] = near + max(limits[first], share) * (far - near)
+    return found
+
+
 def check_path(grids: Mapping[Path, Any]) -> None:
-    """ValueError for grids that have a name or are functions: an adaptive run has no steps to lay out on them."""
+    """ValueError for functions and other names of grids: an adaptive run has no steps to lay out on them."""
     for path, grid in grids.items():
-        if callable(grid) or (isinstance(grid, str) and grid != "logsnr"):
+        if callable(grid) or (isinstance(grid, str) and grid not in PATHS):
             raise ValueError(
                 f"grid of {named(path)!r} is {grid!r:.60}, but adaptive runs of trees go from start to end on a "
-                "straight line in the half-log-SNRs of all leaves; for another path give every leaf an array of times "
-                "along it, as logsnr.grid(schedule, 16, 'time') makes, which are then joined by such lines"
+                "straight line in the half-log-SNRs of all leaves, or in the times of those whose grid is 'time'; for "
+                "another path give every leaf an array of times along it, as logsnr.grid(schedule, 16, 'karras') "
+                "makes, which are then joined by straight lines in the half-log-SNRs"
             )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..solvers.answers import check_state
+from ..solvers.arguments import check_times_given
 from ..solvers.catalogue import solver as find_solver
 from ..solvers.conditions import check_conditions, check_rows
 from ..solvers.denoiser import Denoiser
@@ -116,15 +117,17 @@ def solve_tree(
     parallel: a `Picard`, without ranks: a sample moves on when all of its leaves have converged. rtol, atol, or a
     solver without a number of steps: an embedded pair ("dpm-23", "adams-34") that all leaves take together. Their
     states are then on a straight line in the half-log-SNRs of all leaves, from each time of ``grid`` to the next, or
-    from start to end: the model must know them so. For other paths, as one time for all leaves, give arrays of times
-    along them. The worst leaf decides on a step, sample by sample.
+    from start to end; in the times with ``grid="time"``, which is one time for all where they have the same ends. The
+    model must know them so. For other paths give arrays of times along them. The worst leaf decides on a step, sample
+    by sample.
     """
     states = _checked(den, x, parallel, grad)
     given = {"solver": solver, "grid": grid, "t_start": t_start, "t_end": t_end}
     options = {name: each(name, value, den.schedules) for name, value in given.items()}
     methods = {p: m if isinstance(m, Program) else find_solver(m) for p, m in options["solver"].items()}
     layouts = {}
-    for path in states:
+    for path, leaf in states.items():
+        check_times_given(leaf, grad, **{name: options[name][path] for name in ("grid", "t_start", "t_end")})
         ends = options["grid"][path], options["t_start"][path], options["t_end"][path], startup
         layouts[path] = layout_key(steps, nfe, *ends, None, None, None, None)
     seed = drawn_seed() if seed is None else seed
@@ -136,7 +139,8 @@ def solve_tree(
             check_path(options["grid"])
             leaves_of = {path: Leaf(den.leaves[path], state) for path, state in states.items()}
             times = {p: Layout(*layouts[p]).span(one.den.schedule) for p, one in leaves_of.items()}
-            return _adaptive(AdaptiveTree(den, x, leaves_of, method, times, (rtol, atol)), trajectory)
+            run = AdaptiveTree(den, x, leaves_of, method, times, options["grid"], (rtol, atol))
+            return _adaptive(run, trajectory)
         runs = {}
         for path, leaf in states.items():
             noise = leaf_seed(seed, path), sample_ids, None, brownian, None

@@ -47,13 +47,17 @@ def adaptive_solution(
         "nfe": layout.nfe,
         "parallel": how.parallel,
         "checkpoint": how.checkpoint,
-        "t_start": starts,
         "grid": None if layout.grid in (None, "logsnr") or not isinstance(layout.grid, str) else repr(layout.grid),
     }
     for name, value in fixed.items():
         if value is not None:
             told = f"{name} = {value!s:.60} does not go with an adaptive run of {method.name}"
             raise ValueError(f"{told}: leave it out, or {_fixed_instead(method, rtol is None and atol is None)}")
+    if starts is not None:
+        raise ValueError(
+            f"t_start of every sample does not go with an adaptive run of {method.name}: give one number, or "
+            f"{_fixed_instead(method, rtol is None and atol is None)}"
+        )
     callback = how.callback
     if callback and takes_x0(callback):
         raise ValueError("adaptive runs have no x0 estimate for a callback; let it take (node, t, state)")
@@ -151,8 +155,7 @@ def inside(sch: Schedule, times: Array, tol: float) -> Array:
     On the clean side that is to the last level, if there is one, else, as on the noisy side, to where what the DDIM
     step neglects, of the order of e^(-2 |lam|), is a share of the tolerance for data of deviation 1.
     """
-    lam, last = np.asarray(sch.half_logsnr(times)), sch.last_level
-    edge = max(MARGIN - math.log(tol) / 2, 1.0)
+    lam, last, edge = np.asarray(sch.half_logsnr(times)), sch.last_level, margin(tol)
     first, *middle, end = times.tolist()
     ahead = 1 if times[0] > times[-1] else -1
 
@@ -167,6 +170,11 @@ def inside(sch: Schedule, times: Array, tol: float) -> Array:
     if np.isinf(lam[-1]) or sch.last_before(first, end) is not None:
         end = level(float(lam[-1]), first if len(times) == 2 else float(times[-2]), -1)
     return np.array(list(dict.fromkeys([first, *middle, end])))
+
+
+def margin(tol: float) -> float:
+    """The |lam| from which what the DDIM step to infinite log-SNR neglects is a share of the tolerance."""
+    return max(MARGIN - math.log(tol) / 2, 1.0)
 
 
 def limit_weights(den: Denoiser, s: float, t: float) -> tuple[float, float] | None:

@@ -63,7 +63,7 @@ class Run:
         self.s, self.t = _repeated(stops[0], n), _repeated(stops[0], n)
         self.asked = self.s.t.copy()
         self.past = np.full((n, pair.slots - 1), np.nan)
-        self.past[:, :1] = self.s.lam[:, None]
+        self.past[:, :1] = pair.variable(self.s)[:, None]
         self.sign = np.sign(stops.lam[-1] - stops.lam[0])
         self.stage, self.stop, self.nfe = np.zeros(n, dtype=int), np.ones(n, dtype=int), np.zeros(n, dtype=np.int64)
         self.grids: list[list[float]] = [[float(stops.t[0])] for _ in range(n)]
@@ -143,7 +143,7 @@ class Run:
         if self.pair.carries:
             moved = [self.slots[-1], *self.slots[:-2], self.slots[-1]]
             self.slots = [self._where(mine, new, old) for new, old in zip(moved, self.slots, strict=True)]
-            self.past[rows] = np.column_stack([self.s.lam[rows], self.past[rows, :-1]])
+            self.past[rows] = np.column_stack([self.pair.variable(self.s)[rows], self.past[rows, :-1]])
         for i in rows.tolist():
             self.grids[i].append(float(self.s.t[i]))
         reached = rows[self.s.lam[rows] == self.stops.lam[self.stop[rows]]]
@@ -162,7 +162,23 @@ class Run:
         lands = STRETCH * size >= left
         size = np.where(2 * size > left, left / 2, size)
         inner = s.lam + self.sign * np.where(lands, 0, size)
-        inner = Nodes.at(self.den.schedule, self.den.schedule.time(inner))
+        self._head_for(rows, lands, Nodes.at(self.den.schedule, self.den.schedule.time(inner)))
+
+    def share(self, rows: Indices, size: Array) -> Array:
+        """(n,): of the way to the next stops, what steps of such a size in lam are, in the pair's variable."""
+        s, stop, pair, sch = self.s[rows], self.stops[self.stop[rows]], self.pair, self.den.schedule
+        if pair.schedule is None:
+            return np.asarray(size / np.abs(stop.lam - s.lam))
+        return np.asarray((sch.time(s.lam + self.sign * size) - s.t) / (stop.t - s.t))
+
+    def aim_at(self, rows: Indices, share: Array) -> None:
+        """The next steps of these samples end at a share of the way to their next stops, 1 for the stops themselves."""
+        s, stop = self.s[rows], self.stops[self.stop[rows]]
+        self._head_for(rows, share == 1, self.pair.between(self.den.schedule, s, stop, np.where(share == 1, 0, share)))
+        self.control.size[rows] = np.abs(self.t.lam[rows] - s.lam)
+
+    def _head_for(self, rows: Indices, lands: Mask, inner: Nodes) -> None:
+        stop = self.stops[self.stop[rows]]
         fields = zip(vars(stop).values(), vars(inner).values(), strict=True)
         _put(self.t, rows, Nodes(*(np.where(lands, a, b) for a, b in fields)))
 
@@ -174,8 +190,7 @@ class Run:
         for stage in np.unique(self.stage[active & (self.stage > 0)]).tolist():
             rows = np.flatnonzero(active & (self.stage == stage))
             s, t, part = self.s[rows], self.t[rows], self.pair.node(stage)
-            sch = self.den.schedule
-            at = t if part == 1 else Nodes.at(sch, sch.time(s.lam + part * (t.lam - s.lam)))
+            at = t if part == 1 else self.pair.between(self.den.schedule, s, t, part)
             row = self.pair.stage(stage, s, at, self.past[rows])
             weights[rows] = np.column_stack(row)
             self.asked[rows] = at.t

@@ -56,6 +56,16 @@ def check_arguments(den: Any, x: Any, parallel: Any, callback: Any, on_nan: Any,
         raise TypeError(f"parallel must be a logsnr.Picard or a logsnr.Rounds, not {type(parallel).__name__}")
 
 
+def check_times_given(x: torch.Tensor, grad: bool, **times: Any) -> None:
+    """ValueError for times to which gradients are wanted of a run that records them."""
+    for name, given in times.items():
+        if isinstance(given, torch.Tensor) and given.requires_grad and (grad or x.requires_grad):
+            raise ValueError(
+                f"{name} requires gradients, but a plan is made of plain numbers, and none come back to its times: "
+                f"give {name}.detach(), or steps from logsnr.control.step, which records them"
+            )
+
+
 def check_together(lowered: Lowered, parallel: Any, starts: Any, checkpoint: Any) -> None:
     """Raise ValueError for what a plan shows not to go together."""
     if lowered.learned and parallel is not None:

@@ -86,7 +86,7 @@ class Asking:
 
     def _rows(self, x: torch.Tensor, timesteps: torch.Tensor, calls: torch.Tensor, samples: torch.Tensor) -> Any:
         den, version = self.den, written(x)
-        answer = first = den.model(x, timesteps, **rows_of(den.conditions, samples))
+        answer = first = den.model(own(x), timesteps, **rows_of(den.conditions, samples))
         if self.guidance is not None:
             c, numbers = self._kept(check_output(first, x)), calls.numpy()
             scales = self.scales[numbers] if self.scales.ndim < 2 else self.scales[numbers, samples.numpy()]
@@ -135,10 +135,10 @@ class Asking:
             self.variance = None if self.variance is None else self.variance[len(x) :]
         else:
             version = written(x)
-            first = check_output(other(x, timesteps, **others), x)  # whose variance, if it has any, does not count
+            first = check_output(other(own(x), timesteps, **others), x)  # whose variance, if it has any, does not count
             check_unwritten(x, version)
             u = self._kept(first)
-            c = check_output(self._asked(model, x, timesteps, given), x)
+            c = check_output(self._asked(model, own(x), timesteps, given), x)
             self._look(first, c)
         if self.columns:
             return u, c
@@ -184,7 +184,7 @@ class Asking:
         recorded, times = torch.is_grad_enabled(), np.asarray(self.times, dtype=np.float64)[calls]
         with recording(map_x0, x, timesteps) as (seen, told):
             version = written(seen)
-            answer = check_output(ask(seen.to(x.dtype), told), x)
+            answer = check_output(ask(own(seen.to(x.dtype)), told), x)
             check_unwritten(seen, version)
             check_recorded(map_x0, answer)
             a, b = (column(c[calls], x).to(wide) for c in self.to_x0)
@@ -195,6 +195,12 @@ class Asking:
             got = type(new).__name__ if shape is None else tuple(shape)
             raise ValueError(f"map_x0 must return a tensor of the shape of x0, {tuple(x.shape)}, not {got}")
         return check_output(new, x)
+
+
+def own(x: torch.Tensor) -> torch.Tensor:
+    """``x`` for one use of it: its gradients are summed before those of other uses are added. So sums have the same
+    bits in whatever order the answers of guidance are asked for, in one call or in two."""
+    return x.view_as(x) if x.requires_grad and torch.is_grad_enabled() else x
 
 
 def _scales(rule: Rule, sch: Schedule, times: Any) -> tuple[Array, list[Any], list[tuple[bool, bool]]]:

@@ -84,11 +84,15 @@ def run_of_parts(den: Any, x: torch.Tensor, callback: Any, noise: Any) -> tuple[
     return of_parts(den, x), to_parts(x).contiguous(), seen, noise and noise_of_parts(noise)
 
 
-def _changed(state: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> torch.Tensor | None:
+def _changed(state: torch.Tensor, call: Callable[[torch.Tensor], Any]) -> Any:
     """What a callback returns in place of the state."""
     z = from_parts(state)
     new = call(z)
-    return to_parts(new, "a new state") if isinstance(new, torch.Tensor) and new is not z else None
+    if not isinstance(new, torch.Tensor) or new is z:
+        return None if new is z else new  # what is no tensor is judged as of real states
+    if new.shape != z.shape:
+        raise ValueError(f"the callback returned {tuple(new.shape)}; a new state must have the shape {tuple(z.shape)}")
+    return to_parts(new, "a new state")
 
 
 def noise_of_parts(noise: Callable[..., Any]) -> Callable[..., Any]:

@@ -149,7 +149,7 @@ def end_time(name: str, t: Any) -> float | None:
     if isinstance(t, (str, bool)) or getattr(t, "ndim", False):
         raise ValueError(f"{name} must be a number, not {t!r:.60}")
     try:
-        return float(t)
+        return float(t.detach() if hasattr(t, "detach") else t)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number, not {t!r:.60}") from None
 

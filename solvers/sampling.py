@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .adaptive import adaptive_solution
-from .arguments import How, check_arguments, check_together
+from .arguments import How, check_arguments, check_times_given, check_together
 from .catalogue import Solver
 from .catalogue import solver as find_solver
 from .checkpointing import run_in_groups
@@ -106,7 +106,7 @@ def solve(
               and so do solvers that go on from elsewhere (edm-churn, ald). It ends the run where it raises
               `logsnr.StopSampling`.
     grad:     record gradients to the model's weights, conditions and guidance scale, too; those to x are recorded
-              where it requires them.
+              where it requires them. None come back to times and levels: those that require them are refused.
     checkpoint: with grad, how many calls are made again at a time when gradients are wanted: the memory is that of so
               many calls, and of one state for each such group. The numbers are the same. For those who watch, groups
               end at nodes.
@@ -121,6 +121,7 @@ def solve(
     method = _method(solver, options)
     flags = {"trajectory": trajectory, "progress": progress, "brownian": brownian, "grad": grad}
     check_arguments(den, x, parallel, callback, on_nan, checkpoint, **flags)
+    check_times_given(x, grad, t_start=t_start, t_end=t_end, grid=grid, sigmas=sigmas, lams=lams)
     if parts := x.is_complex():
         den, x, callback, noise = run_of_parts(den, x, callback, noise)
     each, keep = start_times(t_start, x), on_nan == "keep"

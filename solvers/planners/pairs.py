@@ -5,9 +5,10 @@ steps are chosen by (`logsnr.solvers.adaptive`). Both, and what leads to them, a
 
     y = (mu_t / mu_s) x_s + sum_j w_j N_j
 
-with the gauge's N in slots j. All weights are float64 arrays (n, slots), one row per sample, made by elementwise
-operations: a sample's bits do not depend on its batch. Integrals are those of `quadrature`, by one panel: its sixteen
-points integrate the exponential kernels over a step of `LONGEST` to the last bit.
+with the gauge's N in slots j, interpolated in lam or, by a pair with a ``schedule``, in its time. All weights are
+float64 arrays (n, slots), one row per sample, made by elementwise operations: a sample's bits do not depend on its
+batch. Integrals are those of `quadrature`, by one panel: its sixteen points integrate the exponential kernels over a
+step of `LONGEST` to the last bit.
 """
 
 from abc import ABC, abstractmethod
@@ -19,13 +20,14 @@ import numpy as np
 
 from ...kernels.sums import by_halves
 from ..arrays import Array, Indices
+from ..schedules.base import Schedule
 from .checks import choice, count
 from .gauges import GAUGES, Nodes
 from .quadrature import lagrange, powers, rule
 from .tableaux import DPM_23, Tableau
 
 LONGEST = 4.0  # steps in lam
-Past = np.ndarray[Any, np.dtype[np.float64]]  # (n, depth): lam of the values kept, NaN where there is none
+Past = np.ndarray[Any, np.dtype[np.float64]]  # (n, depth): the nodes of the values kept, NaN where there is none
 
 
 class Row(NamedTuple):
@@ -42,10 +44,12 @@ class Pair(ABC):
     gauge: "x0" or "eps", the head that is interpolated. global_order: of the better result. evaluations: calls per
     accepted step. A step makes ``stages`` calls, the first at its start, and its call i writes slot ``slot(i)`` of
     ``slots``. Where ``carries``, the last value of an accepted step, in the last slot, serves as the first of the next
-    one, and older ones move on: slot j holds the value of j steps before.
+    one, and older ones move on: slot j holds the value of j steps before. schedule: in whose time, not in lam, values
+    are interpolated and fractions of a step counted.
     """
 
     gauge: str = "eps"
+    schedule: Schedule | None = field(default=None, kw_only=True)
     global_order: int = field(init=False, repr=False)
     evaluations: int = field(init=False, repr=False)
     stages: int = field(init=False, repr=False)
@@ -71,6 +75,15 @@ class Pair(ABC):
     def node(self, stage: int) -> float:
         """Where call ``stage`` of a step stands, as a fraction of the step."""
 
+    def variable(self, at: Nodes) -> Array:
+        """The nodes in what is interpolated in."""
+        return at.lam if self.schedule is None else at.t
+
+    def between(self, sch: Schedule, s: Nodes, t: Nodes, share: Any) -> Nodes:
+        """The nodes at such fractions of the way from s to t."""
+        at = self.variable(s) + share * (self.variable(t) - self.variable(s))
+        return Nodes.at(sch, sch.time(at) if self.schedule is None else at)
+
     @abstractmethod
     def stage(self, stage: int, s: Nodes, at: Nodes, past: Past) -> Row:
         """The state on which call ``stage`` > 0 of steps from s is made, at the nodes ``at``."""
@@ -88,9 +101,11 @@ class Pair(ABC):
     def _integrals(self, s: Nodes, t: Nodes, functions: Callable[[Array], Array]) -> Array:
         """``mu_t int_s^t f_j dE``, (n, J), of functions of the distance from s, (n, Q) -> (n, J, Q)."""
         x, w = rule(1.0)
-        span = (t.lam - s.lam)[:, None]
-        kernel = GAUGES[self.gauge].rate(span * (1 - x), t) * (span * w)
-        return by_halves(kernel[:, None] * functions(span * x))  # in an order that no shape changes
+        span, gauge = (t.lam - s.lam)[:, None], GAUGES[self.gauge]
+        kernel, gone = gauge.rate(span * (1 - x), t) * (span * w), span * x
+        if self.schedule is not None:
+            gone = gauge.distance("t", self.schedule, s, gone)
+        return by_halves(kernel[:, None] * functions(gone))  # in an order that no shape changes
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,7 @@ class RungeKuttaPair(Pair):
 
     def _moments(self, s: Nodes, at: Nodes, share: float) -> list[Array]:
         """M_k, (n,), of the powers of the fraction of the step, up to ``share`` of it."""
-        moments = self._integrals(s, at, powers((at.lam - s.lam) / share, self.tableau.degree))
+        moments = self._integrals(s, at, powers((self.variable(at) - self.variable(s)) / share, self.tableau.degree))
         return [self._total(s, at), *moments.T[1:]]
 
     def _row(self, moments: list[Array], row: Any) -> Array:
@@ -184,9 +199,10 @@ class AdamsPair(Pair):
 
     def _weights(self, s: Nodes, t: Nodes, known: Array, ahead: bool) -> Array:
         """Weights (n, slots) of the polynomial through the values at ``known`` (n, k), and at t if ``ahead``."""
-        nodes = known - s.lam[:, None]
+        start = self.variable(s)[:, None]
+        nodes = known - start
         if ahead:
-            nodes = np.concatenate([nodes, (t.lam - s.lam)[:, None]], axis=1)
+            nodes = np.concatenate([nodes, self.variable(t)[:, None] - start], axis=1)
         weights = np.zeros((len(nodes), self.slots))
         weights[:, 0] = self._total(s, t)
         if nodes.shape[1] > 1:

@@ -231,4 +231,6 @@ def test_odd_states() -> None:
         )
         torch.testing.assert_close(found.value, column.value, rtol=0, atol=1e-10)
         assert found.latent.shape == (64,)
-    assert analysis.log_likelihood(GAUSSIAN.denoiser(SCH), X[:0], steps=2).value.shape == (0,)
+        for x in (X[:0], X[:3, :0]):
+            none = logsnr.Denoiser(lambda x, t: 0.5 * x, SCH, "v")
+            assert analysis.log_likelihood(none, x, steps=2, method=method).interval()[0].shape == (len(x),)

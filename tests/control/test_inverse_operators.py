@@ -56,6 +56,15 @@ def test_adjoint_and_solve(name: str) -> None:
     torch.testing.assert_close(A.pseudo_inverse(seen).flatten(1), wanted, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name != "functions"])
+def test_no_samples(name: str) -> None:
+    """An empty batch runs, guided by what measures every sample."""
+    A = OPERATORS[name]
+    guide = PiGDM(LinearProblem(A, A(random(1, *EVENT)), std=0.1), 0.3)
+    den = logsnr.Denoiser(lambda x, t: x, logsnr.VPLinear(), "v", map_x0=guide)
+    assert logsnr.sample(den, random(0, *EVENT), solver="ddim", steps=2).shape == (0, *EVENT)
+
+
 def test_the_pseudo_inverse_of_the_book() -> None:
     """(A^T A)^-1 A^T (8.4.2) is singular for what has fewer rows than columns (erratum 8.4)."""
     a = dense(OPERATORS["matrix"], DATA)

@@ -158,11 +158,13 @@ def test_bad_input() -> None:
     den, x = data.denoiser(SCH), torch.zeros(2, 3)
     for solver, told in (
         ("ddpm", "adds noise, and cannot be inverted"),
-        ("dopri8", "chooses its own steps"),
+        ("dopri8", "dopri8: an inversion takes fixed steps, .*control.encode and decode"),
         (logsnr.solver("ddim").program(SCH, [1.0, 0.5]), "a program runs one way only"),
     ):
         with pytest.raises(ValueError, match=told):
             control.invert(den, x, solver=solver, steps=4)
+    with pytest.raises(ValueError, match="rtol and atol: an inversion takes fixed steps"):
+        control.invert(den, x, solver="dpm-23", rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="at least 2 steps"):
         control.invert(den, x, steps=1)
     with pytest.raises(ValueError, match="round_trip = 1 must be True or False"):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,25 +146,100 @@ def test_adaptive_runs_have_gradients_and_stops() -> None:
         solve_tree(DEN, X, solver="dpm-12", rtol=1e-2, grid=times | {"b": [torch.tensor([0.95, 0.1])]})
 
 
-def test_adaptive_runs_on_another_path() -> None:
-    """Of one time for both leaves: by arrays of times along it; names of grids are none."""
+def joint(x: Any, t: Any) -> Any:
+    k = 0.5 * torch.sin(3 * t["a"])[:, None]
+    return {"a": torch.sin(x["a"] + x["b"][:, :1]) + k, "b": torch.cos(x["b"] - x["a"][:, :2] * (1 + k))}
 
-    def clean(x: Any, t: Any) -> Any:
-        return {"a": torch.sin(x["a"] + x["b"][:, :1]), "b": torch.cos(x["b"] - x["a"][:, :2])}
 
-    schedules = {"a": VP, "b": FLOW}
-    den, ends = TreeDenoiser(clean, schedules, "x0"), {"t_start": 0.95, "t_end": 0.02}
-    x = {"a": X["a"].double(), "b": X["b"][0].double()}
-    times = {name: logsnr.grid(sch, 64, "time", **ends) for name, sch in schedules.items()}
-    fine = sample_tree(den, x, solver="res-3s", grid=times)["a"]
+def at_one_time(x: Any, t: Any) -> Any:
+    assert torch.equal(t["a"], t["b"])
+    return joint(x, t)
+
+
+BOTH = {"a": VP, "b": FLOW}
+WIDE = {"a": X["a"].double(), "b": X["b"][0].double()}
+
+
+@pytest.mark.parametrize("solver", ["dpm-12", "dpm-23", "adams-34"])
+def test_adaptive_runs_at_one_time_for_all_leaves(solver: str) -> None:
+    """Stages included, with the order of the pair; alone as in the batch."""
+    ends = {"t_start": 0.95, "t_end": 0.02}
+    den = TreeDenoiser(at_one_time, BOTH, "x0", dtype=torch.float64)
+    fine = sample_tree(den, WIDE, solver="adams-34", rtol=1e-7, atol=1e-7, grid="time", **ends)
+    even = sample_tree(den, WIDE, solver="dpmpp-2m", steps=2000, grid="time", **ends)
+    assert float((fine["a"] - even["a"]).abs().max()) < 1e-4
+    made = [solve_tree(den, WIDE, solver=solver, rtol=tol, atol=tol, grid="time", **ends) for tol in (1e-2, 1e-4)]
+    errors = [max(float((found.x[k] - fine[k]).abs().max()) for k in fine) for found in made]
+    assert errors[0] < 5e-2
+    assert errors[1] < 5e-4 * (2 if solver == "dpm-12" else 1)
+    more = {"dpm-12": 10.0, "dpm-23": 4.7, "adams-34": 3.2}[solver]  # 100^(1 / order)
+    assert made[1].nfe < 1.2 * more * made[0].nfe
+    one = sample_tree(
+        den, {k: x[1:2] for k, x in WIDE.items()}, solver=solver, rtol=1e-4, atol=1e-4, grid="time", **ends
+    )
+    assert all(torch.equal(one[k], made[1].x[k][1:2]) for k in one)
+
+
+@pytest.mark.parametrize("other", [logsnr.VPLinear(), logsnr.FlowMatching(), logsnr.EDM()])
+def test_adaptive_runs_at_one_time_from_noise_alone_to_data_alone(other: logsnr.Schedule) -> None:
+    """Leaves with an infinite end and those with none leave it and come to it together, within the tolerance."""
+    data = logsnr.analysis.GaussianMixture([[-1.0, 0.3], [0.8, 0.5]], covs=[0.05, 0.2])
+    schedules = {"a": other, "b": FLOW}
+    dens = {name: data.denoiser(sch, "velocity") for name, sch in schedules.items()}
+    shares = []
+
+    def model(x: Any, t: Any) -> Any:
+        shares.append([(t[k] - sch.t_start) / (sch.t_end - sch.t_start) for k, sch in schedules.items()])
+        return {k: dens[k].model(x[k], t[k]) for k in x}
+
+    tree = TreeDenoiser(model, schedules, "velocity", dtype=torch.float64)
+    x = tree.start({"a": (4, 2), "b": (4, 2)}, seed=0, dtype=torch.float64)
+    found = sample_tree(tree, x, solver="dpm-23", rtol=1e-4, atol=1e-4, grid="time")
+    assert max(float((a - b).abs().max()) for a, b in shares) < 1e-12
+    for name, den in dens.items():
+        wanted = logsnr.sample(den, x[name], solver="adams-34", rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(found[name], wanted, atol=5e-4, rtol=0)
+
+
+def test_last_levels_of_leaves_at_one_time() -> None:
+    """No leaf is asked below its own. Where that of one is too far from the end of the other, this is told."""
+    table = logsnr.Discrete(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    least = {"a": 1.0, "b": 1.0}
+
+    def model(x: Any, t: Any) -> Any:
+        least.update({k: min(least[k], float(t[k].min())) for k in t})
+        return {k: torch.zeros_like(x[k]) for k in x}
+
+    def run(*schedules: logsnr.Schedule, **options: Any) -> None:
+        tree = TreeDenoiser(model, dict(zip("ab", schedules, strict=True)), "x0")
+        x = {"a": X["a"], "b": X["b"][0]}
+        assert not sample_tree(tree, x, solver="dpm-12", grid="time", **options)["a"].isnan().any()
+
+    run(logsnr.EDM(), FLOW, t_end={"a": 0.001, "b": 0.0005})
+    assert least["a"] >= 0.002
+    run(table, FLOW)
+    assert least["a"] == 0
+    with pytest.raises(ValueError, match=r"'a' would come to its end t = 0.002 in one step .* give t_end"):
+        run(logsnr.EDM(), table)
+
+
+def test_adaptive_runs_on_other_paths() -> None:
+    """One leaf straight in its time and one in lam; arrays of times along a path; other names are none."""
+    den, ends = TreeDenoiser(joint, BOTH, "x0"), {"t_start": 0.95, "t_end": 0.02}
+    own = {"a": "time", "b": "logsnr"}
+    fine = sample_tree(den, WIDE, solver="dpmpp-2m", steps=2000, grid=own, **ends)["a"]
+    found = sample_tree(den, WIDE, solver="dpm-23", rtol=1e-3, atol=1e-3, grid=own, **ends)["a"]
+    assert float((found - fine).abs().max()) < 5e-3
+    times = {name: logsnr.grid(sch, 64, "time", **ends) for name, sch in BOTH.items()}
+    fine = sample_tree(den, WIDE, solver="dpmpp-2m", steps=2000, grid="time", **ends)["a"]
     errors = [
-        float((solve_tree(den, x, solver="dpm-23", rtol=1e-2, atol=1e-2, grid=grid).x["a"] - fine).abs().max())
+        float((solve_tree(den, WIDE, solver="dpm-23", rtol=1e-2, atol=1e-2, grid=grid).x["a"] - fine).abs().max())
         for grid in ({name: t[::stride] for name, t in times.items()} for stride in (64, 4))
     ]
     assert errors[1] < 1e-2 < errors[0]
-    for grid in ("time", lambda share: share):
+    for grid in ("karras", lambda share: share):
         with pytest.raises(ValueError, match=r"grid of 'a' is .*, but adaptive runs of trees go .* on a straight line"):
-            solve_tree(den, x, solver="dpm-23", grid=grid)
+            solve_tree(den, WIDE, solver="dpm-23", grid=grid)
 
 
 def test_a_leaf_that_stops_being_finite_is_named() -> None:

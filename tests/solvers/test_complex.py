@@ -1,6 +1,7 @@
 """Complex states: runs of their parts, with noise of unit power."""
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -88,6 +89,10 @@ def test_those_who_watch_see_complex_states() -> None:
     assert torch.equal(kept, logsnr.sample(CURVED, Z, solver="ddim", steps=3))
     with pytest.raises(TypeError, match="so must a new state be"):
         logsnr.sample(CURVED, Z, solver="ddim", steps=3, callback=lambda node, t, state: state.real)
+    told = re.escape(f"{tuple(Z[:1].shape)}; a new state must have the shape {tuple(Z.shape)}")
+    for new, error, message in ((lambda z: z[:1], ValueError, told), (list, TypeError, "returned list at node 1")):
+        with pytest.raises(error, match=message):
+            logsnr.sample(CURVED, Z, solver="ddim", steps=3, callback=lambda node, t, state, new=new: new(state))
 
 
 def test_guided_mapped_adaptive_and_differentiated() -> None:

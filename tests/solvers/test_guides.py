@@ -1,6 +1,6 @@
 """A guide is asked with the rows and the level of every call, in every executor, and gets the gradients it wants."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -107,8 +107,9 @@ def test_with_conditions_and_guidance() -> None:
     found = logsnr.solve(den, X, solver="dpmpp-2m", steps=5)
     torch.testing.assert_close(found.x, logsnr.sample(guided(Pull(Y), both), X, solver="dpmpp-2m", steps=5))
     assert found.nfe == 10
-    windows = logsnr.sample(den, X, solver="dpmpp-2m", steps=5, **PICARD)
-    torch.testing.assert_close(windows, found.x, rtol=1e-12, atol=1e-12)  # a scale by row, and one number for all
+    one_by_one = guided(Pull(Y), conditions={"y": y}, guidance=replace(guidance, batched=False))
+    assert torch.equal(logsnr.sample(one_by_one, X, solver="dpmpp-2m", steps=5), found.x)
+    assert torch.equal(logsnr.sample(den, X, solver="dpmpp-2m", steps=5, **PICARD), found.x)
 
 
 @pytest.mark.parametrize(("guide", "recorded"), [(Pull(Y), True), (Still(), False), (lambda a, b, c: a, False)])

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import logsnr
+from logsnr import control
 
 SCH = logsnr.VPLinear()
 X = logsnr.randn((5, 3), seed=1)
@@ -147,8 +148,15 @@ def test_bad_input() -> None:
         logsnr.sample(DEN, X, t_start=TIMES + 6, steps=3)
     with pytest.raises(ValueError, match="t_start"):
         logsnr.sample(DEN, X, t_start=TIMES * torch.nan, steps=3)
-    with pytest.raises(ValueError, match="does not go with an adaptive run"):
-        logsnr.sample(DEN, X, t_start=TIMES, solver="dpm-23")
+    told = "t_start of every sample does not go with an adaptive run of {}: give one number, or {}"
+    for name, more, instead in (
+        ("dpm-23", {}, "take a solver with fixed steps"),
+        ("dpm-23", {"rtol": 1e-3}, "take a solver with fixed steps"),
+        ("dopri5", {}, "give steps or nfe for fixed steps"),
+        ("dopri5", {"atol": 1e-3}, "leave out rtol and atol for fixed steps"),
+    ):
+        with pytest.raises(ValueError, match=told.format(name, instead)):
+            logsnr.sample(DEN, X, t_start=TIMES, solver=name, **more)
     with pytest.raises(ValueError, match="leave out t_start"):
         logsnr.sample(DEN, X, t_start=TIMES, grid=[1.0, 0.5])
     with pytest.raises(ValueError, match="noise= is asked for the intervals of all samples"):
@@ -157,3 +165,23 @@ def test_bad_input() -> None:
         logsnr.sample(DEN, X, t_start=TIMES, solver=Uneven(), steps=3)
     one = torch.tensor(0.5, dtype=torch.float64)
     assert torch.equal(logsnr.sample(DEN, X, t_start=one, steps=3), logsnr.sample(DEN, X, t_start=0.5, steps=3))
+
+
+def test_times_that_want_gradients_are_refused() -> None:
+    """Where the run records them: none would come back. Elsewhere they are numbers like others."""
+    levels = torch.tensor([0.9, 0.4, 0.1], requires_grad=True)
+    moving = {"t_start": TIMES.clone().requires_grad_(), "t_end": levels[2], "grid": levels}
+    moving |= {"sigmas": levels, "lams": -levels.log()}
+    for name, times in moving.items():
+        layout = {} if name in ("grid", "sigmas", "lams") else {"steps": 3}
+        for x, grad in ((X, True), (X.clone().requires_grad_(), False)):
+            with pytest.raises(ValueError, match=f"{name} requires gradients, .* give {name}.detach"):
+                logsnr.sample(DEN, x, grad=grad, **{name: times}, **layout)
+        plain = logsnr.sample(DEN, X, **{name: times.detach()}, **layout)
+        assert torch.equal(logsnr.sample(DEN, X, **{name: times}, **layout), plain)
+    for name in ("strength", "t_start"):
+        with pytest.raises(ValueError, match=f"{name} requires gradients"):
+            control.sdedit(DEN, X, **{name: moving["t_start"]}, steps=2, grad=True)
+    tree = control.TreeDenoiser(lambda x, t: [net(x[0], t[0])], [SCH])
+    with pytest.raises(ValueError, match="t_end requires gradients"):
+        control.sample_tree(tree, [X], steps=2, t_end=levels[2], grad=True)

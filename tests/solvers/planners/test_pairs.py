@@ -64,12 +64,12 @@ def errors(pair: Pair, h: float, count: int = 9) -> tuple[float, float]:
     begin = float(sch.time(0.1 - 2 * h))
     path = {lam: problem.reference(x0, sch, begin, float(sch.time(lam))) for lam in (*lams, 0.1 + h)}
     s, t, start = at(0.1), at(0.1 + h), path[lams[-1]].numpy()
-    past = np.tile(lams[::-1], (count, 1))
+    past = np.stack([pair.variable(at(lam)) for lam in lams[::-1]], axis=1)
     slots = np.zeros((count, pair.slots))
     for j, lam in enumerate(lams[::-1]):
         slots[:, j] = value(path[lam], at(lam))
     for i in range(1, pair.stages):
-        where = at(0.1 + pair.node(i) * h)
+        where = pair.between(sch, s, t, pair.node(i))
         row = pair.stage(i, s, where, past)
         state = torch.from_numpy(row.ratio * start + (row.weights * slots).sum(1))
         slots[:, pair.slot(i)] = value(state, where)
@@ -84,9 +84,12 @@ def orders(pair: Pair, h: float = 0.01) -> tuple[float, float]:
     return float(better), float(estimate)
 
 
+@pytest.mark.parametrize("schedule", [None, SCH], ids=["lam", "time"])
 @named
-def test_both_results_have_their_order(pair: Pair) -> None:
-    """The error of one step falls with h^(p + 1), that of the worse result, which is the estimate, with h^p."""
+def test_both_results_have_their_order(pair: Pair, schedule: logsnr.Schedule | None) -> None:
+    """The error of one step falls with h^(p + 1), that of the worse result, which is the estimate, with h^p; in lam and
+    in the schedule's time."""
+    pair = replace(pair, schedule=schedule)
     better, estimate = orders(pair)
     assert better == pytest.approx(pair.global_order + 1, abs=0.15)
     assert estimate == pytest.approx(pair.global_order, abs=0.15)
