@@ -24,13 +24,12 @@ COARSE = 2  # directions of a photograph that have no contrast of their own: bri
 class Kinds(NamedTuple):
     """What a family is made of. width: the standard deviations of the widest directions, from and to; names: of the
     kinds of problems, in turn; error: the size of the networks' errors in v, where noise has the size 1; scales: of
-    classifier-free guidance towards a class, from and to; consistent: whether tables have to be."""
+    classifier-free guidance towards a class, from and to."""
 
     width: tuple[float, float]
     names: tuple[str, ...] = ("broad", "cloud", "image", "uneven", "low-rank")
     error: float = 0.0
     scales: tuple[float, float] = (1.0, 1.0)
-    consistent: bool = False
 
     def told(self, count: int, rows: int, seed: int) -> str:
         """In words, for the provenance of a table."""

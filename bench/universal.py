@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +18,7 @@ import typer
 
 from .._version import __version__
 from ..analysis.reference import reference_flow
-from ..solvers.planners.universal import FOLDER, GUIDED, NARROW, RANGES, SPANS, WIDTHS, equal
+from ..solvers.planners.universal import FOLDER, GUIDED, RANGES, SPANS, WIDTHS, equal, of_range
 from ..solvers.tune_family import Shared, some_of
 from ..solvers.tune_fit import FLOOR, Aim, Noises, fit, loss_of
 from ..solvers.tune_numbers import Numbers
@@ -30,19 +29,34 @@ PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
-BUDGETS = "3", "4", "5", "6", *(f"{least}-{most}" for least, most in RANGES)
+FEWEST, BETWEEN = ["3", "4", "5", "6"], ["7", "8", "9", "10", "11", "12"]
+PARTS = [f"{least}-{most}" for least, most in RANGES]
+BUDGETS = {
+    "narrow": [*FEWEST, *PARTS, *BETWEEN],  # the latter from the numbers of their range on
+    "wide": [*FEWEST, *PARTS],
+    "vast": [*FEWEST, *PARTS],
+    "guided": [*FEWEST, *BETWEEN, PARTS[-1]],
+}
 SOME, MORE = 4, 6  # budgets of a range; more of a long one with an infinite end, next to which grids differ most
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
-# Wide data are images, which networks know: their tables are fitted to networks' errors too, and are consistent.
+# Wide data are images, which networks know: their tables are fitted to networks' errors too.
 # Guidance between two classes of one component each bends the flow most: a third of the guided problems are such pairs.
 KINDS = {
     "narrow": Kinds(WIDTHS["narrow"]),
-    "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.05, consistent=True),
+    "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.05),
+    "vast": Kinds(WIDTHS["vast"], ("photo",), error=0.05),
     "guided": Kinds(WIDTHS["narrow"], ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
 }
-# Networks want consistent tables. With fewer evaluations than this, data with exact answers lose more by them than
-# networks gain: twice and up to nine times the error, for 0.6 to 0.8 times.
-CONSISTENT = 5
+# What a mismatch of the state costs, see `Aim`, from this number of evaluations on. Networks want consistent tables,
+# those of wide data most: all but 0 doubles their errors there. Data with exact answers lose by them, with 3 and 4
+# evaluations more than networks gain: twice and up to nine times the error, for 0.6 to 0.8 times. With 5 and from 7 on
+# a penalty is better than either for both, but not with 6, where networks have 1.2 times the error.
+PENALTY = {
+    "narrow": {3: 0.0, 5: 100.0, 6: math.inf, 7: 100.0},
+    "wide": {3: math.inf},
+    "vast": {3: math.inf},
+    "guided": {3: 0.0},
+}
 # Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12. In
 # the other spans the tables gain nothing by them, and lose in many dimensions.
 BESIDES = {("vp", "narrow", 7): ("pair",)}
@@ -64,32 +78,37 @@ class Part:
         end = reference_flow(family, u, SCHEDULE, times[0], times[1], tol=min(1e-7, floor / 100)).x
         return cls(family, Noises(u.reshape(-1, DIM), end.reshape(-1, DIM), 1.0, floor))
 
-    def aim(self, numbers: Numbers) -> Aim:
-        """A table for these problems."""
+    def aim(self, numbers: Numbers, penalty: float) -> Aim:
+        """A table for these problems; one that is consistent has no mismatch."""
         field: Any = self.family.field(numbers.gauge)
-        return Aim(lambda _: field, numbers, self.noises)
+        return Aim(lambda _: field, numbers, self.noises, penalty=penalty if penalty < math.inf else 0.0)
 
 
-def start(span: str, kind: str, n: int, shared: bool) -> Numbers:
-    """What a fit starts from: an exponential Adams method on equal steps, in eps, or in x0 where an end is infinite."""
+def start(span: str, kind: str, n: int, shared: bool, penalty: float) -> tuple[Numbers, torch.Tensor | None]:
+    """What a fit starts from: the table that the range of n has, or else an exponential Adams method on equal steps, in
+    eps, or in x0 where an end is infinite."""
     gauge, lam = "eps" if np.isfinite(SPANS[span]).all() else "x0", equal(span, kind, n)
     if shared:
-        return Shared(gauge, 3, lam)
-    order = 3 if n > (6 if kind == GUIDED else 5) else 2
-    consistent = KINDS[kind].consistent or (kind == NARROW and n >= CONSISTENT)
-    return Numbers(gauge, order, lam, consistent=consistent)
+        return Shared(gauge, 3, lam), None
+    order, consistent = 3 if n > (6 if kind == GUIDED else 5) else 2, penalty == math.inf
+    if (found := of_range(span, kind, n)) is None:
+        return Numbers(gauge, order, lam, consistent=consistent), None
+    numbers = Numbers(gauge, order, found[0].lam, consistent=consistent)
+    return numbers, numbers.numbers_of(found[0].weights)
 
 
-def fitted(train: Sequence[Aim], test: Sequence[Aim], iterations: int) -> tuple[torch.Tensor, dict[str, Any]]:
-    """The numbers with the least mean log error on the problems that decide, and what is known of them: errors of each
+def fitted(
+    train: Sequence[Aim], test: Sequence[Aim], iterations: int, q: torch.Tensor | None = None
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """The numbers with the least loss on the problems that decide, from q on, and what is known of them: errors of each
     table."""
     best = math.inf, 0, torch.zeros(0)
-    for k, state in enumerate(fit(train, forward=True, dtype=torch.float64)):
+    for k, state in enumerate(fit(train, forward=True, dtype=torch.float64, q=q)):
         errors = [aim.errors(state.q) for aim in test]
         medians = [float(e.median()) for e in errors]
         if k == 0:
             began = medians
-        if (found := loss_of(test, errors)) < best[0]:
+        if (found := loss_of(test, state.q, errors)) < best[0]:
             best = found, k, state.q
             told = {"held-out median": medians, "held-out rms": [float(e.square().mean().sqrt()) for e in errors]}
         if k == iterations or k - best[1] >= PATIENCE:
@@ -98,7 +117,7 @@ def fitted(train: Sequence[Aim], test: Sequence[Aim], iterations: int) -> tuple[
 
 
 def fit_tables(
-    nfe: Annotated[list[str] | None, typer.Option(help=f"Budgets or ranges; {', '.join(BUDGETS)} if none.")] = None,
+    nfe: Annotated[list[str] | None, typer.Option(help="Budgets or ranges, as 8 or 13-40; all if none.")] = None,
     span: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SPANS)}; all if none.")] = None,
     family: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(KINDS)}; all if none.")] = None,
     iterations: Annotated[int, typer.Option(min=1)] = 40,
@@ -107,7 +126,8 @@ def fit_tables(
 ) -> None:
     """Fit universal tables to random problems with exact denoisers."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, kind, wanted in product(span or SPANS, family or KINDS, nfe or BUDGETS):
+    every = ((name, kind, n) for name in span or SPANS for kind in family or KINDS for n in nfe or BUDGETS[kind])
+    for name, kind, wanted in every:
         path = out / f"{name}-{kind}-{wanted}.json"
         if path.exists() and not fresh:
             continue
@@ -123,10 +143,12 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
     count, kinds = PROBLEMS if most is None else FEWER, KINDS[kind]
     kinds = kinds._replace(names=kinds.names + BESIDES.get((span, kind, least), ()))
-    floor = FLOORS[max(n for n in FLOORS if n <= least)]
+    floor, penalty = (steps[max(n for n in steps if n <= least)] for steps in (FLOORS, PENALTY[kind]))
+    penalty = penalty if most is None else math.inf  # what budgets have in common is consistent
     train, test = (Part.drawn(n, kinds, SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
-    tables = [start(span, kind, n, most is not None) for n in budgets]
-    q, told = fitted([train.aim(t) for t in tables], [test.aim(t) for t in tables], iterations)
+    tables, starts = zip(*(start(span, kind, n, most is not None, penalty) for n in budgets), strict=True)
+    aims, tests = ([part.aim(table, penalty) for table in tables] for part in (train, test))
+    q, told = fitted(aims, tests, iterations, starts[0])
     provenance = {
         "made by": f"python -m logsnr.bench.universal, logsnr {__version__}",
         "family": kinds.told(count, ROWS, SEED) + f"; {HELD_OUT} others decide, seed {OTHERS}",

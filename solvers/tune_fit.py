@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from .tune_groups import Grouped
-from .tune_numbers import Numbers
 from .tune_run import Field, end_of, tangents_of
 
 FLOOR = 1e-4  # of the data's spread
@@ -44,14 +42,16 @@ class Noises:
 
 
 class Aim(NamedTuple):
-    """A table, and what it should do. field: N for some of the noises. powers: where several tables share numbers that
+    """A table, and what it should do. numbers: `Numbers`, or what has their methods. field: N for some of the noises. powers: where several tables share numbers that
     are polynomials in something, its powers here; of q = (q0, q1, ...), the table's own numbers are q0 powers[0] +
-    q1 powers[1] + ..."""
+    q1 powers[1] + ... penalty: half of it times the mean square of the `mismatch` is added to the loss: networks answer
+    worse where a state is not as noisy as they are told, and exact denoisers do not."""
 
     field: Callable[[Noises], Field]
-    numbers: Numbers | Grouped
+    numbers: Any
     noises: Noises
     powers: tuple[float, ...] = (1.0,)
+    penalty: float = 0.0
 
     @property
     def size(self) -> int:
@@ -67,6 +67,13 @@ class Aim(NamedTuple):
         table = self.numbers(self.own(q)).to(self.noises.u.device)
         return self.noises.errors(end_of(self.field(self.noises), self.noises.u, table))
 
+    def loss(self, q: torch.Tensor, errors: torch.Tensor) -> float:
+        """Of q, whose errors are known."""
+        found = self.noises.loss(errors)
+        if self.penalty:
+            found += self.penalty / 2 * float(self.numbers.mismatch(self.own(q)).square().mean())
+        return found
+
 
 @dataclass
 class State:
@@ -77,10 +84,10 @@ class State:
     damping: float = 1e-2
 
 
-def fit(aims: Sequence[Aim], *, forward: bool, dtype: torch.dtype) -> Iterator[State]:
-    """States of falling loss, the start first, until no damping brings it down. The tables have their numbers in
-    common; of several the mean loss falls."""
-    at = State(torch.zeros(aims[0].size, dtype=torch.float64), 0.0)
+def fit(aims: Sequence[Aim], *, forward: bool, dtype: torch.dtype, q: torch.Tensor | None = None) -> Iterator[State]:
+    """States of falling loss, the start ``q`` first, by default zeros, until no damping brings it down. The tables have
+    their numbers in common; of several the mean loss falls."""
+    at = State(torch.zeros(aims[0].size, dtype=torch.float64) if q is None else q, 0.0)
     at.loss = loss(aims, at.q)
     yield at  # not within no_grad, which would hold for whoever goes on
     while (found := _next(aims, at, forward, dtype)) is not None:
@@ -89,13 +96,13 @@ def fit(aims: Sequence[Aim], *, forward: bool, dtype: torch.dtype) -> Iterator[S
 
 
 def loss(aims: Sequence[Aim], q: torch.Tensor) -> float:
-    """The mean log error, in the mean over the tables."""
-    return loss_of(aims, [aim.errors(q) for aim in aims])
+    """The mean log error with the penalty, in the mean over the tables."""
+    return loss_of(aims, q, [aim.errors(q) for aim in aims])
 
 
-def loss_of(aims: Sequence[Aim], errors: Sequence[torch.Tensor]) -> float:
+def loss_of(aims: Sequence[Aim], q: torch.Tensor, errors: Sequence[torch.Tensor]) -> float:
     """`loss`, where the errors of each are known."""
-    return sum(aim.noises.loss(e) for aim, e in zip(aims, errors, strict=True)) / len(aims)
+    return sum(aim.loss(q, e) for aim, e in zip(aims, errors, strict=True)) / len(aims)
 
 
 @torch.no_grad()
@@ -115,7 +122,7 @@ def _next(aims: Sequence[Aim], at: State, forward: bool, dtype: torch.dtype) -> 
 def _normal(aim: Aim, q: torch.Tensor, forward: bool, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """The normal equations of the weighted residuals: 1 / (e (e + floor)) by sample makes the gradient that of the mean
     log error."""
-    field, numbers, noises, powers = aim
+    field, numbers, noises, powers, penalty = aim
     table, slopes = (part.to(noises.u.device) for part in numbers.tangents(aim.own(q)))
     a, b = torch.zeros(numbers.size, numbers.size, dtype=torch.float64), torch.zeros(numbers.size, dtype=torch.float64)
     one = noises.u[0].numel() * 8 * numbers.size * (numbers.n + 1)
@@ -130,5 +137,10 @@ def _normal(aim: Aim, q: torch.Tensor, forward: bool, dtype: torch.dtype) -> tup
         j, r = (moved * shaped).nan_to_num().flatten(1), ((found - part.end) * shaped).nan_to_num().flatten()
         a += (j @ j.T).cpu()
         b += (j @ r).cpu()
+    a, b = a / noises.end.numel(), b / noises.end.numel()
+    if penalty:
+        own = aim.own(q)
+        off, j = numbers.mismatch(own), torch.func.jacfwd(numbers.mismatch)(own)
+        a, b = a + penalty / len(off) * j.T @ j, b + penalty / len(off) * j.T @ off
     by = torch.tensor(powers, dtype=torch.float64)
-    return torch.kron(torch.outer(by, by), a) / noises.end.numel(), torch.kron(by, b) / noises.end.numel()
+    return torch.kron(torch.outer(by, by), a), torch.kron(by, b)

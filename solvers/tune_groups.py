@@ -55,7 +55,7 @@ class Groups:
 
 class Grouped:
     """Corrections q (size,) to the weights of a table that is fitted: to those that were free in ``numbers``, in each
-    group of elements. q = 0 is the table itself. Has what a fit asks of `Numbers`."""
+    group of elements. q = 0 is the table itself. Has what a fit without a penalty asks of `Numbers`."""
 
     def __init__(self, numbers: Numbers, fitted: torch.Tensor, groups: Groups) -> None:
         self.numbers, self.groups, self.n, self.gauge = numbers, groups, numbers.n, numbers.gauge

@@ -94,7 +94,7 @@ class Fit:
         """Up to the iterate of this number, or where it ends: the errors of each."""
         for k, state in self.states:
             errors = [aim.errors(state.q) for aim in self.test]
-            if (found := loss_of(self.test, errors)) < self.best[0]:
+            if (found := loss_of(self.test, state.q, errors)) < self.best[0]:
                 self.best = found, k, state.q
             self.at = k
             yield torch.cat(errors)

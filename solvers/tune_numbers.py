@@ -95,6 +95,23 @@ class Numbers:
         levels = (torch.cat([alpha_of(sign * part) for part in (self.first, lam[1:-1], self.last)]) for sign in (1, -1))
         return rows_of(self.gauge, lam, told, weights, *levels)
 
+    def numbers_of(self, weights: Array) -> torch.Tensor:
+        """q with these weights (n, n + 1) on the nodes that it was made with."""
+        corrections = (torch.from_numpy(weights) - self.base)[self.rows, self.columns] / self.scale
+        return torch.cat([corrections.new_zeros(self.grid), corrections, corrections.new_zeros(self.told)])
+
+    def mismatch(self, q: torch.Tensor) -> torch.Tensor:
+        """By what share the signal and the noise of the state differ from what the model is told at every call but the
+        first, where all answers are the same, (2 n - 2,). 0 for consistent tables."""
+        _, told, matrix = self(q)
+        levels = torch.stack([alpha_of(sign * told) for sign in (1, -1)], 1)
+        state, found = levels[0], []
+        answer = q.new_tensor([1.0, 0.0] if self.gauge == "x0" else [0.0, 1.0])
+        for row, level in zip(matrix, levels[1:], strict=False):
+            state = row[0] * state + row[1:].sum() * answer
+            found.append(state / level - 1)
+        return torch.cat(found)
+
     def fitted(self, q: torch.Tensor) -> Fitted:
         lam, told, weights = (value.numpy() for value in self.weights(q))
         return Fitted(self.gauge, lam, weights, told if self.told else None)

@@ -37,14 +37,15 @@ SPANS = {  # lam at the ends of what people run
 # Where a run goes on beyond the clean end, or beyond the last level that a network knows, its last evaluation is there.
 # Standard deviations of the widest directions of the data that tables are fitted to, and up to where they serve: a
 # table loses most on data that are wider than its own.
-WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0)}
-SERVED = {"narrow": 4.0, "wide": 30.0}
+WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (10.0, 80.0)}
+SERVED = {"narrow": 4.0, "wide": 30.0, "vast": 100.0}
 NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has classifier-free guidance
 UNKNOWN = 10.0  # the width of data of which nothing is known
 RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FOLDER = Path(__file__).parents[1] / "data" / "universal"
+FILES = resources.files("logsnr.solvers").joinpath("data", "universal")
 
 
 class Found(NamedTuple):
@@ -194,21 +195,24 @@ def equal(span: str, kind: str, n: int) -> Array:
 def load(span: str, kind: str, n: int) -> Table | None:
     """A table of the package, the order of the Adams method that it corrects, and its provenance; None if there is
     none. A file holds the table of one number of evaluations, or the numbers that a range of them has in common."""
-    files = resources.files("logsnr.solvers").joinpath("data", "universal")
-    if (own := files.joinpath(f"{span}-{kind}-{n}.json")).is_file():
-        data = json.loads(own.read_text())
-        weights = np.zeros((n, n + 1))
-        for i, row in enumerate(data["weights"]):
-            weights[i, : i + 2] = row
-        table = Fitted(data["gauge"], np.array(data["lam"]), weights)
-    else:
-        shared = (files.joinpath(f"{span}-{kind}-{a}-{b}.json") for a, b in RANGES if a <= n <= b)
-        if (found := next((file for file in shared if file.is_file()), None)) is None:
-            return None
-        data = json.loads(found.read_text())
-        numbers = Shared(data["gauge"], data["order"], equal(span, kind, n))
-        table = numbers.fitted(torch.tensor(data["numbers"], dtype=torch.float64))
-        at = min(range(len(data["budgets"])), key=lambda k: abs(data["budgets"][k] - n))
-        told = {name: value[at] if isinstance(value, list) else value for name, value in data["provenance"].items()}
-        data["provenance"] = told | {"fitted to evaluations": ", ".join(map(str, data["budgets"]))}
-    return table, data["order"], data["provenance"] | {"width": kind}
+    if not (own := FILES.joinpath(f"{span}-{kind}-{n}.json")).is_file():
+        return of_range(span, kind, n)
+    data = json.loads(own.read_text())
+    weights = np.zeros((n, n + 1))
+    for i, row in enumerate(data["weights"]):
+        weights[i, : i + 2] = row
+    return Fitted(data["gauge"], np.array(data["lam"]), weights), data["order"], data["provenance"] | {"width": kind}
+
+
+def of_range(span: str, kind: str, n: int) -> Table | None:
+    """As `load`, from the numbers that a range has in common."""
+    shared = (FILES.joinpath(f"{span}-{kind}-{a}-{b}.json") for a, b in RANGES if a <= n <= b)
+    if (found := next((file for file in shared if file.is_file()), None)) is None:
+        return None
+    data = json.loads(found.read_text())
+    numbers = Shared(data["gauge"], data["order"], equal(span, kind, n))
+    table = numbers.fitted(torch.tensor(data["numbers"], dtype=torch.float64))
+    at = min(range(len(data["budgets"])), key=lambda k: abs(data["budgets"][k] - n))
+    told = {name: value[at] if isinstance(value, list) else value for name, value in data["provenance"].items()}
+    told["fitted to evaluations"] = ", ".join(map(str, data["budgets"]))
+    return table, data["order"], told | {"width": kind}
