@@ -42,10 +42,13 @@ class Noises:
 
 
 class Aim(NamedTuple):
-    """A table, and what it should do. numbers: `Numbers`, or what has their methods. field: N for some of the noises. powers: where several tables share numbers that
-    are polynomials in something, its powers here; of q = (q0, q1, ...), the table's own numbers are q0 powers[0] +
-    q1 powers[1] + ... penalty: half of it times the mean square of the `mismatch` is added to the loss: networks answer
-    worse where a state is not as noisy as they are told, and exact denoisers do not."""
+    """A table, and what it should do.
+
+    field: N for some of the noises. numbers: `Numbers`, or what has their methods. powers: where several tables share
+    numbers that are polynomials in something, its powers here; of q = (q0, q1, ...), the table's own numbers are
+    q0 powers[0] + q1 powers[1] + ... penalty: half of it times the mean square of the `mismatch` is added to the loss:
+    networks answer worse where a state is not as noisy as they are told, and exact denoisers do not.
+    """
 
     field: Callable[[Noises], Field]
     numbers: Any

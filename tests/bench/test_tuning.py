@@ -12,6 +12,7 @@ from logsnr.analysis.mixture import GaussianMixture
 from logsnr.bench.family import DIM, SCHEDULE, Family, Kinds
 from logsnr.bench.universal import Part, fitted
 from logsnr.cli import app
+from logsnr.solvers.tune_fit import _normal, fit, loss
 from logsnr.solvers.tune_numbers import Numbers
 
 OWN = """
@@ -94,9 +95,29 @@ def test_a_small_fit_helps_on_other_problems() -> None:
     train, test = (Part.drawn(8, NARROW, span, seed) for seed in (3, 4))
     lam = torch.linspace(*span, 6, dtype=torch.float64).numpy()
     numbers = Numbers("eps", 2, lam)
-    q, told = fitted([train.aim(numbers)], [test.aim(numbers)], iterations=6)
-    assert len(q) == 4 + 20
-    assert told["held-out median"][0] < 0.8 * told["start's median"][0]
+    off = []
+    for penalty in (0.0, 100.0):
+        q, told = fitted([train.aim(numbers, penalty)], [test.aim(numbers, penalty)], iterations=6)
+        assert len(q) == 4 + 20
+        assert told["held-out median"][0] < 0.8 * told["start's median"][0]
+        off.append(float(numbers.mismatch(q).square().mean().sqrt()))
+    assert off[1] < off[0] / 2
+
+
+def test_a_penalty_has_its_own_normal_equations() -> None:
+    """The gradient that a fit goes by is that of the loss, by differences; and a fit goes on from the numbers that it
+    is given."""
+    span = -math.log(20.0), -math.log(0.02)
+    numbers = Numbers("eps", 2, torch.linspace(*span, 5, dtype=torch.float64).numpy())
+    aim = Part.drawn(4, NARROW, span, seed=3).aim(numbers, 30.0)
+    q = 0.05 * torch.randn(numbers.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    slope = _normal(aim, q, True, torch.float64)[1]
+    nudges = 1e-6 * torch.eye(numbers.size, dtype=torch.float64)
+    differences = torch.tensor([loss([aim], q + dq) - loss([aim], q - dq) for dq in nudges]) / 2e-6
+    torch.testing.assert_close(slope, differences.double(), rtol=1e-3, atol=1e-4)
+    first = next(fit([aim], forward=True, dtype=torch.float64, q=q))
+    assert torch.equal(first.q, q)
+    assert first.loss == loss([aim], q)
 
 
 def test_problems_are_drawn_again_from_their_seed() -> None:

@@ -110,3 +110,24 @@ def test_consistent_tables_keep_noise_and_data(gauge: str) -> None:
         states, answer = alpha * x0 + sigma * eps, x0 if gauge == "x0" else eps
         following = rows.matrix[:, 0] * states[:-1] + rows.matrix[:, 1:].sum(1) * answer
         assert torch.allclose(following, states[1:], rtol=1e-12, atol=1e-12) is consistent
+        assert (float(numbers.mismatch(q).abs().max()) < 1e-12) is consistent
+
+
+@pytest.mark.parametrize("gauge", ["x0", "eps"])
+def test_a_mismatch_is_what_a_state_has_beside_what_it_should(gauge: str) -> None:
+    """Signal and noise are what a run makes of data that are one point without noise, and of noise without data."""
+    numbers = Numbers(gauge, 2, np.linspace(-3.0, 3.0, 6))
+    q = 0.3 * torch.randn(numbers.size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    rows, off = numbers(q), numbers.mismatch(q).reshape(-1, 2)
+    for k, has in enumerate(((1.0, 0.0), (0.0, 1.0))):
+        u, answer = torch.sqrt(torch.sigmoid(2 * (1 - 2 * k) * rows.lam[0])), has[gauge == "eps"]
+        for i in range(4):
+            u = rows.matrix[i, 0] * u + answer * rows.matrix[i, 1:].sum()
+            level = torch.sqrt(torch.sigmoid(2 * (1 - 2 * k) * rows.lam[i + 1]))
+            torch.testing.assert_close(off[i, k], u / level - 1, rtol=1e-12, atol=1e-12)
+
+
+def test_numbers_of_a_table_give_it_back() -> None:
+    numbers = Numbers("eps", 3, np.linspace(-3.0, 3.0, 6), told=True)
+    weights = numbers.base.numpy() + np.tril(np.ones((5, 6)), 1)
+    assert np.allclose(numbers.fitted(numbers.numbers_of(weights)).weights, weights, rtol=1e-14)

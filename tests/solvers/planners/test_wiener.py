@@ -124,7 +124,7 @@ def test_orders(order: int, corrector: bool) -> None:
 def test_programs_and_gauges_are_values() -> None:
     sch = logsnr.VPLinear()
     same = logsnr.solver("wiener-2", gaussian=logsnr.Wiener(DATA.mean, DATA.variances))
-    assert same is METHODS["wiener-2"]
+    assert same == METHODS["wiener-2"]
     assert same.name == "wiener-2 (gaussian=Wiener(3, 4))"
     assert replace(GAUGE, mean=DATA.mean + 1) != GAUGE
     program = same.program(sch, logsnr.grid(sch, 3))
