@@ -45,30 +45,36 @@ GRIDS = ("logsnr", "karras", "time")
 HELD_OUT, SEED = 128, 99  # noises, of a seed that no fit uses
 
 
-def mixture(sch: Schedule, dim: int, components: int, seed: int) -> Denoiser:
+Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # means, variances and weights of Gaussians
+
+
+def mixture(dim: int, components: int, seed: int, spread: float = 0.5) -> Parts:
     """Broad Gaussians; not drawn as those of `family` are."""
     g = torch.Generator().manual_seed(seed)
     shape = components, dim
     mu, s2, odds = (torch.randn(*s, generator=g, dtype=torch.float64) for s in (shape, shape, (components,)))
-    return GaussianMixture(0.5 * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0)).denoiser(sch)
+    return spread * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0)
 
 
-def image(sch: Schedule, dim: int, components: int, seed: int, width: float, decay: float) -> Denoiser:
+def image(dim: int, components: int, seed: int, width: float, decay: float) -> Parts:
     """Means and variances with the spectrum k^-decay."""
     g = torch.Generator().manual_seed(seed)
     spectrum = width * torch.arange(1, dim + 1, dtype=torch.float64) ** -decay
     mu, odds = (torch.randn(*s, generator=g, dtype=torch.float64) for s in ((components, dim), (components,)))
     s2 = ((0.45 * spectrum) ** 2 + 0.02**2).expand(components, dim)
-    return GaussianMixture(0.9 * mu * spectrum, s2, torch.softmax(0.3 * odds, 0)).denoiser(sch)
+    return 0.9 * mu * spectrum, s2, torch.softmax(0.3 * odds, 0)
 
 
-def guided(sch: Schedule, dim: int, components: int, seed: int, scale: float, spread: float) -> Denoiser:
+def plain(parts: Parts, sch: Schedule) -> Denoiser:
+    """Of the mixture."""
+    return GaussianMixture(*parts).denoiser(sch)
+
+
+def guided(parts: Parts, sch: Schedule, scale: float) -> Denoiser:
     """Guidance of this scale to the first half of the components; `HELD_OUT` samples."""
-    g = torch.Generator().manual_seed(seed)
-    mu, s2 = (torch.randn(components, dim, generator=g, dtype=torch.float64) for _ in range(2))
-    odds, half = torch.softmax(torch.randn(components, generator=g, dtype=torch.float64), 0), components // 2
-    mu, s2 = spread * mu, torch.exp(0.7 * s2 - 3)
-    both, one = (GaussianMixture(mu[:k], s2[:k], odds[:k] / odds[:k].sum()) for k in (components, half))
+    mu, s2, weights = parts
+    components, half = len(mu), len(mu) // 2
+    both, one = (GaussianMixture(mu[:k], s2[:k], weights[:k] / weights[:k].sum()) for k in (components, half))
 
     def model(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         levels = (level(t.reshape(-1, 1)) for level in (sch.alpha, sch.sigma))
@@ -81,15 +87,18 @@ def guided(sch: Schedule, dim: int, components: int, seed: int, scale: float, sp
 
 
 PROBLEMS: dict[str, tuple[Callable[[Schedule], Denoiser], tuple[int, ...], float]] = {  # with the shape and the width
-    "mixture-16": (lambda sch: mixture(sch, 16, 8, 3), (16,), 2.0),
-    "mixture-64": (lambda sch: mixture(sch, 64, 10, 11), (64,), 2.0),
+    "mixture-16": (lambda sch: plain(mixture(16, 8, 3), sch), (16,), 2.0),
+    "mixture-64": (lambda sch: plain(mixture(64, 10, 11), sch), (64,), 2.0),
     "digits": (lambda sch: Empirical(load_digits()[0], 0.05).denoiser(sch), (1, 8, 8), 2.0),
-    "image-7": (lambda sch: image(sch, 64, 20, 5, 7.0, 1.2), (64,), 7.0),
-    "image-15": (lambda sch: image(sch, 64, 20, 6, 15.0, 1.5), (64,), 15.0),
-    "guided-4": (lambda sch: guided(sch, 16, 8, 3, 4.0, 0.5), (16,), 2.0),
-    "guided-8": (lambda sch: guided(sch, 16, 8, 3, 8.0, 0.5), (16,), 2.0),
-    "pair-4": (lambda sch: guided(sch, 2, 2, 3, 4.0, 2.0), (2,), 2.0),
-    "pair-8": (lambda sch: guided(sch, 2, 2, 3, 8.0, 2.0), (2,), 2.0),
+    "image-7": (lambda sch: plain(image(64, 20, 5, 7.0, 1.2), sch), (64,), 7.0),
+    "image-15": (lambda sch: plain(image(64, 20, 6, 15.0, 1.5), sch), (64,), 15.0),
+    "image-40": (lambda sch: plain(image(64, 20, 7, 40.0, 1.2), sch), (64,), 40.0),
+    "guided-4": (lambda sch: guided(mixture(16, 8, 3), sch, 4.0), (16,), 2.0),
+    "guided-8": (lambda sch: guided(mixture(16, 8, 3), sch, 8.0), (16,), 2.0),
+    "pair-4": (lambda sch: guided(mixture(2, 2, 3, 2.0), sch, 4.0), (2,), 2.0),
+    "pair-8": (lambda sch: guided(mixture(2, 2, 3, 2.0), sch, 8.0), (2,), 2.0),
+    "image-15-guided-4": (lambda sch: guided(image(64, 20, 6, 15.0, 1.5), sch, 4.0), (64,), 15.0),
+    "image-40-guided-8": (lambda sch: guided(image(64, 20, 7, 40.0, 1.2), sch, 8.0), (64,), 40.0),
     "digits-net": (lambda _: digits_net().denoiser, (1, 8, 8), 2.0),
     "photos-net": (lambda _: photos_net().denoiser, (3, 16, 16), 14.0),
 }

@@ -26,6 +26,7 @@ from .solver import Solver
 FAR = 7.0  # where an infinite lam is taken to be
 MOST = RANGES[-1][-1]  # steps of universal tables
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
+MANY_GUIDED = 12  # the same of guided models, where the third order never does
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up
 
@@ -70,7 +71,7 @@ class Auto:
         """What to run from the time ``first`` to the time ``last``. free: whether the grid may be chosen. fewer:
         whether a table for some fewer steps may be taken."""
         if free and steps < BACK and schedule.half_logsnr(first) > schedule.half_logsnr(last):
-            return _wide(True)._replace(steps=steps)
+            return _wide(3, False)._replace(steps=steps)
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None:
             return found
@@ -88,7 +89,8 @@ class Auto:
         """The exponential Adams method and the grid."""
         kind = family(self.width / self.data_std) if self.width else NARROW
         if kind != NARROW:
-            return _wide(kind == "wide" and steps < MANY)._replace(steps=steps)
+            corrector = steps >= MANY_GUIDED if self.guided else kind != "wide" or steps >= MANY
+            return _wide(2 if self.guided else 3, corrector)._replace(steps=steps)
         lam = np.nan_to_num(np.asarray(schedule.half_logsnr(np.array([first, last]))), posinf=FAR, neginf=-FAR)
         noisy, clean = sorted(lam.tolist())
         rows = TABLE[min(TABLE, key=lambda ends: math.hypot(ends[0] - noisy, ends[1] - clean))]
@@ -100,11 +102,12 @@ class Auto:
 
 
 @lru_cache
-def _wide(few: bool) -> Choice:
+def _wide(order: int, corrector: bool) -> Choice:
     """For data with wide directions, whose flow bends where the measured grids have few nodes: what is best among the
-    named solvers on images' spectra (`python -m logsnr.bench.unseen --problem image-15 --nfe 12 --nfe 40`)."""
-    name = f"auto: adams(gauge='eps', order=3, corrector={not few})"
-    return Choice(Solver(name, planner=Adams("eps", 3, corrector=not few)), 0, "karras")
+    named solvers on images' spectra (`python -m logsnr.bench.unseen --problem image-15 --nfe 12 --nfe 40`, and with
+    guidance, which makes answers rough, `--range sd --problem image-15-guided-4`)."""
+    name = f"auto: adams(gauge='eps', order={order}, corrector={corrector})"
+    return Choice(Solver(name, planner=Adams("eps", order, corrector=corrector)), 0, "karras")
 
 
 @lru_cache

@@ -78,10 +78,12 @@ def check_rows(name: str, conditions: Conditions, batch: int) -> None:
     for key, tree in conditions.items():
         for y in tensors(tree):
             if y.ndim and len(y) != batch:
+                shared = f"What all samples share is bound to the model: functools.partial(model, {key}=...)"
+                if len(y) == 1:
+                    shared = f"One row for all samples is {key}.expand({', '.join(map(str, (batch, *y.shape[1:])))})"
                 raise ValueError(
                     f"{name}[{key!r}] has {len(y)} row{'s' * (len(y) != 1)} for a batch of {batch}: a tensor of "
-                    f"conditions has one per sample; its shape is {tuple(y.shape)}. What all samples share is bound to "
-                    f"the model: functools.partial(model, {key}=...)"
+                    f"conditions has one per sample; its shape is {tuple(y.shape)}. {shared}"
                 )
 
 

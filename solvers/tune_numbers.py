@@ -104,10 +104,10 @@ class Numbers:
         """By what share the signal and the noise of the state differ from what the model is told at every call but the
         first, where all answers are the same, (2 n - 2,). 0 for consistent tables."""
         _, told, matrix = self(q)
-        levels = torch.stack([alpha_of(sign * told) for sign in (1, -1)], 1)
-        state, found = levels[0], []
+        first, inner = (torch.stack([alpha_of(sign * at) for sign in (1, -1)], 1) for at in (self.first, told[1:]))
+        state, found = first[0], []
         answer = q.new_tensor([1.0, 0.0] if self.gauge == "x0" else [0.0, 1.0])
-        for row, level in zip(matrix, levels[1:], strict=False):
+        for row, level in zip(matrix, inner, strict=False):
             state = row[0] * state + row[1:].sum() * answer
             found.append(state / level - 1)
         return torch.cat(found)

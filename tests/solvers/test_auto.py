@@ -76,11 +76,14 @@ def test_the_data_say_which_table_serves() -> None:
     assert program(8).grid == program(8, (5,)).grid
     for wide in (program(8, (320,)), program(8, width=10.0)):
         assert wide.provenance["width"] == "wide"
-    assert any("beyond 30" in note for note in program(8, width=1e3).notes)
+    assert program(8, width=32.0).provenance["width"] == "vast"
+    assert any("beyond 100" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)
     assert "order=3, corrector=True) on karras()" in program(41, width=10.0).name == program(41, width=1e3).name
     for steps, corrector in ((23, False), (24, True)):
         assert f"order=3, corrector={corrector})" in Auto(10.0).formula(sch, 1.0, 1e-3, steps).solver.name
+    for steps, corrector in ((11, False), (12, True)):
+        assert f"order=2, corrector={corrector})" in Auto(32.0, guided=True).formula(sch, 1.0, 1e-3, steps).solver.name
     guided = logsnr.Denoiser(
         lambda x, t, y: den.model(x, t) + y, sch, "x0", conditions={"y": torch.zeros(2, 1)},
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),

@@ -127,6 +127,15 @@ def test_a_mismatch_is_what_a_state_has_beside_what_it_should(gauge: str) -> Non
             torch.testing.assert_close(off[i, k], u / level - 1, rtol=1e-12, atol=1e-12)
 
 
+def test_slopes_of_a_mismatch_are_finite_at_infinite_ends() -> None:
+    numbers = Numbers("x0", 2, np.array([-np.inf, -2.0, 0.0, 2.0, np.inf]))
+    q = torch.full((numbers.size,), 0.01, dtype=torch.float64)
+    slopes = torch.func.jacfwd(numbers.mismatch)(q)
+    nudges = 1e-6 * torch.eye(numbers.size, dtype=torch.float64)
+    differences = torch.stack([(numbers.mismatch(q + dq) - numbers.mismatch(q - dq)) / 2e-6 for dq in nudges], 1)
+    torch.testing.assert_close(slopes, differences, rtol=1e-6, atol=1e-7)
+
+
 def test_numbers_of_a_table_give_it_back() -> None:
     numbers = Numbers("eps", 3, np.linspace(-3.0, 3.0, 6), told=True)
     weights = numbers.base.numpy() + np.tril(np.ones((5, 6)), 1)
