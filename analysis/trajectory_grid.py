@@ -13,6 +13,7 @@ from ..solvers.catalogue import solver as find_solver
 from ..solvers.denoiser import Denoiser, check_denoiser
 from ..solvers.grids import grid as make_grid
 from ..solvers.interpret import carry_out
+from ..solvers.planners.checks import choice
 from ..solvers.planning import Layout
 from ..solvers.program import STATE, Program, check_elements
 from ..solvers.sampling import sample, solve
@@ -28,6 +29,7 @@ def trajectory_grid(
     solver: str | Solver,
     nfe: int,
     *,
+    objective: str = "global",
     candidates: int = 60,
     teacher: str | Solver = "deis-3",
     t_start: float | None = None,
@@ -37,17 +39,21 @@ def trajectory_grid(
 
     x:          (B, ...), pure noise at t_start; 64 or more samples tell enough, and other ones should judge.
     solver:     one evaluation a step, without noise; it starts with the ramp.
+    objective:  "global": every state that the solver reaches after k steps, at every candidate time, comes from the
+                state after k - 1 steps that brings it closest to the teacher's (OptimalSteps, arXiv:2503.21774; the
+                solver's own history goes along, where the paper has Euler's step). B evaluations at most ``nfe`` times
+                ``candidates``. "local": the least sum of the errors of single DDIM steps from the teacher's states, in
+                x/alpha (GITS, arXiv:2405.11326); B evaluations at every candidate.
     candidates: steps of the fine grid, uniform in lam. teacher: runs on it, and its states are taken for exact.
 
-    Every state that the solver reaches after k steps, at every candidate time, comes from the state after k - 1 steps
-    that brings it closest to the teacher's (OptimalSteps, arXiv:2503.21774; the solver's own history goes along, where
-    the paper has Euler's step). B evaluations at most ``nfe`` times ``candidates``. ``error``, and what is compared, is
-    the mean over samples of the root mean square distance to the teacher; `before` has that of the ends on named grids.
-    The search is not exact: it keeps one state for each time and step.
+    ``error`` is the mean over samples of the root mean square distance of the ends to the teacher's; `before` has it on
+    named grids. Neither search is exact: "global" keeps one state for each time and step, "local" does not know the
+    solver.
 
     Raises ValueError for solvers with noise or with more evaluations a step, and for more steps than candidates.
     """
     check_denoiser(den)
+    choice("objective", objective, ("global", "local"))
     method, sch = find_solver(solver), den.schedule
     span: dict[str, Any] = dict(t_start=t_start, t_end=t_end)
     program = Layout(nfe=nfe, **span).program(method, sch)
@@ -60,7 +66,8 @@ def trajectory_grid(
         raise ValueError(f"candidates = {candidates} are too few for {steps} steps")
     fine = solve(den, x, solver=teacher, grid=times, trajectory=True)
     assert fine.trajectory is not None
-    path = _path(_Search(den, method, times, fine.trajectory), steps)
+    search, stepping = (_path, method) if objective == "global" else (_shortest, find_solver("ddim"))
+    path = search(_Search(den, stepping, times, fine.trajectory), steps)
     found = method.program(sch, times[list(path)])
 
     def error(program: Program) -> float:
@@ -73,7 +80,7 @@ def trajectory_grid(
 
 @dataclass(frozen=True)
 class _Search:
-    """The fine grid, the teacher's states on it, and steps between any two of its times."""
+    """What both searches share: the fine grid, the teacher's states on it, and steps between any two of its times."""
 
     den: Denoiser
     method: Solver
@@ -144,6 +151,27 @@ def _path(search: _Search, steps: int) -> tuple[int, ...]:
                     best[j] = far, _Reached(state, (*at.path, j), kept)
         level = {j: reached for j, (_, reached) in best.items()}
     return level[end].path
+
+
+def _shortest(search: _Search, steps: int) -> tuple[int, ...]:
+    """By the errors of single steps from the teacher's states."""
+    _, weights = search.stepper()
+    size, alphas = len(search.times), np.asarray(search.den.schedule.alpha(search.times))
+    cost = np.full((size, size), np.inf)
+    for i in range(size - 1):
+        columns = torch.stack([search.exact[i], *search.pair(search.exact[i], i)])
+        for j in range(i + 1, size):
+            state = torch.tensordot(torch.from_numpy(weights(i, j)).to(columns), columns, 1)
+            cost[i, j] = _distance(state, search.exact[j]) / alphas[j]
+    least, back = cost[0], []  # to every candidate in one step, in two, ...
+    for _ in range(steps - 1):
+        sums = least[:, None] + cost
+        back.append(sums.argmin(0))
+        least = sums.min(0)
+    path = [size - 1]
+    for came in reversed(back):
+        path.append(int(came[path[-1]]))
+    return 0, *path[::-1]
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> float:

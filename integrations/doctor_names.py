@@ -99,7 +99,7 @@ def _sampler(text: str) -> Named:
         said = (("ComfyUI", words[0]), ("A1111", " ".join(words[:own])))
         library = next((whose for whose, name in said if name in chain(*ELSEWHERE[whose].values())), "logsnr")
         return "-".join(words[:own]).lower(), "-".join(words[own:]).lower() or None, library, None
-    if words[0].lower() == "dpm_adaptive":
+    if text.lower().replace(" ", "_").startswith("dpm_adaptive"):
         raise ValueError(
             "dpm_adaptive chooses its steps as it goes: it has no grid, and no order on one. Its pair is dpm-23 here, "
             "whose errors follow rtol and atol: logsnr.sample(den, x, solver='dpm-23', rtol=1e-3, atol=1e-3)"

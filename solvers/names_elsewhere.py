@@ -15,6 +15,7 @@ ELSEWHERE: dict[str, dict[str, tuple[str, ...]]] = {
         "sde-dpmpp-2m": ("dpmpp_2m_sde", "dpmpp_2m_sde_heun"), "sde-dpmpp-3m": ("dpmpp_3m_sde",),
         "ddpm": ("ddpm",), "er-sde-3": ("er_sde",), "sde-dpmpp-3s": ("seeds_3",),
         "sa-3": ("sa_solver", "sa_solver_pece"), "lcm": ("lcm",), "res-2s": ("res_2s",), "res-3s": ("res_3s",),
+        "dpm-23": ("dpm_adaptive",),
     },
     "diffusers": {
         "ddim": ("DDIMScheduler", "EulerDiscreteScheduler"), "ddpm": ("DDPMScheduler",),
@@ -33,6 +34,7 @@ ELSEWHERE: dict[str, dict[str, tuple[str, ...]]] = {
         "dpm-2": ("DPM2",), "dpm2-a": ("DPM2 a",), "dpm-fast": ("DPM fast",), "dpmpp-2m": ("DPM++ 2M",),
         "dpmpp-2s-a": ("DPM++ 2S a",), "sde-dpmpp-2s": ("DPM++ SDE",), "sde-dpmpp-2m": ("DPM++ 2M SDE",),
         "sde-dpmpp-3m": ("DPM++ 3M SDE",), "unipc-3": ("UniPC",), "restart": ("Restart",), "lcm": ("LCM",),
+        "dpm-23": ("DPM adaptive",),
     },
 }  # fmt: skip
 
@@ -63,9 +65,10 @@ SOLVERS_ELSEWHERE = {_plain(name): solver for name, solver in ALSO.items()} | {
 def known_elsewhere(name: str) -> tuple[str | None, str | None]:
     """The solver and the grid, or None, that others mean by ``name``, as "DPM++ 2M Karras"."""
     words = _plain(name).split()
-    grid = next((GRIDS_ELSEWHERE[word] for word in words[1:] if word in GRIDS_ELSEWHERE), None)
-    key = " ".join(word for word in words if grid is None or word not in GRIDS_ELSEWHERE)
-    return SOLVERS_ELSEWHERE.get(key), grid
+    for n in range(1, len(words)):  # the most words that are a grid, as "SGM Uniform"
+        if grid := GRIDS_ELSEWHERE.get("_".join(words[n:])):
+            return SOLVERS_ELSEWHERE.get(" ".join(words[:n])), grid
+    return SOLVERS_ELSEWHERE.get(" ".join(words)), None
 
 
 def names_elsewhere(solver: str) -> dict[str, tuple[str, ...]]:

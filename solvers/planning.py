@@ -19,6 +19,7 @@ from .program import Program
 from .schedules.base import Schedule
 from .solver import Planner, check_times
 
+ROUNDING = 1e-9  # of a run's length: stages that stand at a node may be so far from it
 FARTHER = 8  # how many programs in a row may be too long before `largest_within` gives up
 
 
@@ -189,8 +190,8 @@ def largest_within(on: Callable[[int], Program], nfe: int) -> Program:
 def _goes_back(program: Program) -> bool:
     """Whether it returns to more noise: more steps can then take fewer evaluations, as other nodes are next to the
     levels between which it goes."""
-    times = np.array([call.t for call in program])
-    return bool((np.diff(times) * (program.grid[-1] - program.grid[0]) < 0).any())
+    times, way = np.array([call.t for call in program]), program.grid[-1] - program.grid[0]
+    return bool((np.diff(times) * way < -ROUNDING * way * way).any())
 
 
 def grid_key(grid: Any) -> Any:

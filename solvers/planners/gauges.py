@@ -192,6 +192,7 @@ VELOCITY_LAM = VelocityLamGauge()
 GAUGES: dict[str, Gauge] = {
     "x0": X0, "eps": EPS, "v": V, "straight": STRAIGHT, "velocity": VELOCITY, "velocity-lam": VELOCITY_LAM,
 }  # fmt: skip
+OF_DATA = {"wiener": "logsnr.Wiener.from_data(x0)", "v3": "logsnr.calibrate(den, x0)"}  # gauges that hold numbers
 
 
 def as_gauge(gauge: str | Gauge) -> Gauge:
@@ -199,5 +200,7 @@ def as_gauge(gauge: str | Gauge) -> Gauge:
     if isinstance(gauge, Gauge):
         return gauge
     if not isinstance(gauge, str) or gauge not in GAUGES:
+        if isinstance(gauge, str) and gauge in OF_DATA:
+            raise ValueError(f"gauge = {gauge!r} needs numbers of the data: give gauge={OF_DATA[gauge]}")
         raise ValueError(f"gauge = {gauge!r:.60} is unknown{nearest(gauge, GAUGES)}")
     return GAUGES[gauge]

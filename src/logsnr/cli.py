@@ -107,18 +107,19 @@ def bench(
 def list_solvers(
     name: Annotated[str | None, typer.Argument(help="A solver, here or elsewhere: 'DPM++ 2M Karras'.")] = None,
 ) -> None:
-    """Every solver that there is, by family: order, model evaluations a step (NFE), what it is. With a name, that one.
+    """Every solver that there is, by family: order, model evaluations a step (NFE), what it is; then their names in
+    other libraries. With a name, that one.
 
     deis-{1,2} stands for deis-1 and deis-2. `logsnr explain NAME` prints a table.
     """
-    from .solvers.catalogue import families, solver
+    from .solvers.catalogue import families, solver, solver_names
     from .solvers.listing import rows
-    from .solvers.names_elsewhere import known_elsewhere, names_elsewhere
+    from .solvers.names_elsewhere import ELSEWHERE, known_elsewhere, names_elsewhere
 
     console = Console(highlight=False)
     if name is not None:
         known, grid = known_elsewhere(name)
-        found = solver(known or name)
+        found = solver(name if known is None or name in solver_names() else known)
         count = f"{found.evaluations} model evaluation{'s' * (found.evaluations != 1)} a step"
         console.print(f"{found.name}: order {found.order}, {count}", markup=False)
         told = (f"{library}: {', '.join(names)}" for library, names in names_elsewhere(found.name).items())
@@ -130,6 +131,9 @@ def list_solvers(
         for row in rows(map(solver, names)):
             table.add_row(*row)
         console.print(f"\n[bold]{title}[/bold]", table, sep="\n")
+    for library, known_as in ELSEWHERE.items():
+        told = (f"{' or '.join(others)} is {own}" for own, others in known_as.items())
+        console.print(f"\n[bold]Names in {library}[/bold]", ", ".join(told), sep="\n")
 
 
 @app.command()

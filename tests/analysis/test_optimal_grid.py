@@ -1,5 +1,6 @@
 """Grids that are searched for: at a minimum, the closed form where there is one, and better than any name."""
 
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -147,12 +148,32 @@ def test_the_search_beats_the_names(solver: str) -> None:
     assert median(solver=found.program) < min(median(solver=solver, nfe=6, grid=g) for g in ("logsnr", "karras"))
 
 
+@pytest.mark.parametrize(("sch", "head"), [(EDM, "x0"), (FLOW, "velocity")])
+def test_the_local_search_is_the_shortest_path(sch: logsnr.Schedule, head: str) -> None:
+    """Against all paths, for the sum of the errors of single DDIM steps in x / alpha."""
+    den = mixture().denoiser(sch, head)
+    x = logsnr.start(sch, (16, 3), seed=0, dtype=torch.float64)
+    times = logsnr.grid(sch, 6)
+    states = logsnr.solve(den, x, solver="deis-3", grid=times, trajectory=True).trajectory
+    assert states is not None
+
+    def cost(i: int, j: int) -> float:
+        far = logsnr.sample(den, states[i], solver="ddim", grid=times[[i, j]]) - states[j]
+        return float(far.square().mean(1).sqrt().mean()) / float(sch.alpha(times[j]))
+
+    paths = [(0, *inner, 6) for inner in combinations(range(1, 6), 2)]
+    best = min(paths, key=lambda path: sum(cost(i, j) for i, j in pairwise(path)))
+    found = A.trajectory_grid(den, x, "dpmpp-2m", 3, objective="local", candidates=6)
+    np.testing.assert_allclose(found.times, times[list(best)])
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
         (("heun", 4), {}, "heun must take one evaluation a step"),
         (("ddpm", 4), {}, "and add no noise"),
         (("ddim", 9), {"candidates": 8}, "candidates = 8 are too few for 9 steps"),
+        (("ddim", 4), {"objective": "oss"}, "objective must be 'global' or 'local'"),
         (("ddim", 0), {}, "nfe must be"),
     ],
 )

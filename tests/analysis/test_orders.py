@@ -103,9 +103,8 @@ def test_mutant_fails(name: str) -> None:
         return matrix
 
     solver = altered(logsnr.solver(name), off)
-    budget = 200 if name == "heun" else 100  # whose own errors are as large before
-    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=budget)
-    assert abs(measured.order - measured.declared) > 0.1, measured
+    measured = convergence_order(solver, MIXTURE, SCH, max_nfe=400)  # before, own errors may be as large
+    assert measured.order < 0.5, measured
 
 
 @dataclass(frozen=True)

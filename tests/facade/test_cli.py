@@ -68,6 +68,9 @@ def test_solvers_lists_every_name(monkeypatch):
     assert shown == [name for names in families().values() for name in names]
     assert set(logsnr.solver_names()) < set(shown)
     assert max(len(family.splitlines()) for family in output.split("\n\n")) <= 42
+    told = " ".join(output.split())
+    assert "dpmpp_2m or res_multistep is dpmpp-2m" in told
+    assert "DPM++ 3M SDE is sde-dpmpp-3m" in told
     assert max(map(len, output.splitlines())) <= 80
 
 
@@ -78,6 +81,8 @@ def test_solvers_tells_one_by_any_name(monkeypatch):
     assert "diffusers: DPMSolverMultistepScheduler" in found
     assert found.endswith("grid: karras\n")
     assert run(monkeypatch, "solvers", "dpmpp-2x") == 2
+    for own in ("heun", "euler"):  # names that mean another solver elsewhere
+        assert CliRunner().invoke(app, ["solvers", own]).output.startswith(f"{own}: ")
 
 
 @pytest.mark.parametrize(("name", "declared"), [("heun", 2), ("dpmpp-3m", 3)])

@@ -104,6 +104,7 @@ def test_a_folder_is_its_config(tmp_path: Path) -> None:
         ("dpmp_2m", {}, "did you mean 'dpmpp_2m'"),
         ("euler", {"scheduler": "karas"}, "scheduler = 'karas' is unknown; did you mean 'karras'"),
         ("dpm_adaptive karras", {}, "dpm_adaptive chooses its steps as it goes"),
+        ("DPM adaptive Karras", {}, "dpm_adaptive chooses its steps as it goes"),
         ("", {}, "say what to look at"),
         ("euler", {"sigmas": "14, x"}, "sigmas must be numbers"),
         ("euler", {"sigmas": "1, 2"}, "finite numbers that decrease"),

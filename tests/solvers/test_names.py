@@ -33,6 +33,10 @@ def test_families_are_all_names() -> None:
         ("IPNDM", "that is solver='ipndm-4'"),
         ("Euler a", "that is solver='euler-a'"),
         ("PLMS", "that is solver='pndm'"),
+        ("DPM++ 2M SGM Uniform", "that is solver='dpmpp-2m' with grid='time'$"),
+        ("DPM++ 2M SDE Align Your Steps", "that is solver='sde-dpmpp-2m' with grid='ays-sd1'"),
+        ("euler_a_kl_optimal", "that is solver='euler-a' with grid='arctan'"),
+        ("DPM adaptive Karras", "that is solver='dpm-23' with grid='karras'"),
         ("zEABSampler", "that is solver='dpm-3m'"),
         ("etdrk5", "did you mean 'etdrk4'"),
     ],
@@ -44,6 +48,7 @@ def test_errors_name_the_solver_here(name: str, said: str) -> None:
 
 def test_names_by_library() -> None:
     assert names_elsewhere("lms-4") == {"ComfyUI": ("lms",), "diffusers": ("LMSDiscreteScheduler",), "A1111": ("LMS",)}
+    assert names_elsewhere("dpm-23") == {"ComfyUI": ("dpm_adaptive",), "A1111": ("DPM adaptive",)}
     assert names_elsewhere("ho4") == {}
     assert known_elsewhere("nothing of the kind") == (None, None)
     assert all(name == name.lower() for name in SOLVERS_ELSEWHERE)
@@ -60,6 +65,13 @@ def test_names_by_library() -> None:
 def test_forms_that_there_are_not(name: str, compat: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         logsnr.solver(name, compat=compat)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("gauge", "given"), [("wiener", "logsnr.Wiener"), ("v3", "logsnr.calibrate")])
+def test_gauges_of_the_data_say_what_they_need(gauge: str, given: str) -> None:
+    """Their names are no gauge yet: they hold numbers."""
+    with pytest.raises(ValueError, match=f"gauge = '{gauge}' needs numbers of the data: give gauge={given}"):
+        logsnr.solver("adams", gauge=gauge)
 
 
 def test_labels_say_what_is_set() -> None:

@@ -110,3 +110,15 @@ def test_budgets_of_restarts(
     assert {nfe: largest_within(on, nfe).steps for nfe in most} == most
     monkeypatch.setattr(planning, "FARTHER", 0)  # mutant
     assert {nfe: largest_within(on, nfe).steps for nfe in most} != most
+
+
+def test_budgets_take_few_programs() -> None:
+    """A stage at a node, off by a rounding, is no way back to more noise: no more numbers of steps are tried for it."""
+    tried = []
+
+    def on(steps: int) -> logsnr.Program:
+        tried.append(steps)
+        return plan_program("heun-rho", logsnr.VPLinear(), steps=steps)
+
+    assert len(largest_within(on, 20)) == 20
+    assert tried == [1, 10]
