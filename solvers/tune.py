@@ -17,7 +17,7 @@ from .program import Program
 from .tune_family import Tables, powers_of, some_of
 from .tune_groups import Groups
 from .tune_job import Case, Fit, Job
-from .tune_start import Start, starts
+from .tune_start import Start, starts, tables
 from .tune_teacher import Teacher, ends
 
 FEWEST = 64
@@ -59,7 +59,8 @@ def tune(
                 functions of the scale's logarithm. The answer is a dict by scale, and makes a program for every scale
                 between. With one budget.
     solver:     what to start from, an exponential Adams method in x0 or eps over lam, by name or planner; by default
-                the best of a few in each gauge. gauge: "x0" or "eps", to look among those alone, which takes less time.
+                the best of a few and of the universal tables, in each gauge. gauge: "x0" or "eps", to look among those
+                alone, which takes less time.
     t_start, t_end: the span, by default the schedule's. Where it passes the last level that the network knows, no call
                 goes beyond it.
     told:       let the fit also choose the time that the model is told at each call but the first.
@@ -117,7 +118,12 @@ def tune(
     programs: dict[int, Program] = {}
     for n in budgets:
         try:
-            fitted = job.fitted([(start,) for start in candidates[n]])
+            known = (
+                tables(sch, n, gauge, span[0], span[1], den.guidance is not None)
+                if solver is None and together == 1
+                else []
+            )
+            fitted = job.fitted([(start,) for start in (*candidates[n], *known)])
             if strengths:
                 return _by_scale(job, fitted, strengths)
             if groups is None or job.stopped:

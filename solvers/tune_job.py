@@ -82,8 +82,10 @@ class Fit:
             for part in ("train", "test")
         )
         self.forward = has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
-        self.states = enumerate(fit(train, forward=self.forward, dtype=cases[0].den.dtype(first.u)))
-        self.best, self.at = (math.inf, 0, torch.zeros(train[0].size, dtype=torch.float64)), 0
+        own = starts[0].begin(train[0].numbers)
+        self.start = torch.cat([own, own.new_zeros(train[0].size - len(own))])
+        self.states = enumerate(fit(train, forward=self.forward, dtype=cases[0].den.dtype(first.u), q=self.start))
+        self.best, self.at = (math.inf, 0, self.start), 0
 
     @property
     def budgets(self) -> list[int]:
@@ -184,7 +186,7 @@ class Job:
             "noises": f"{len(case.train)} fitted to, {len(case.test)} held out, checksum {case.noise}",
             "iterations": k,
             "derivatives": "forward mode" if one.forward else "central differences",
-            **(_errors(aim, q, case, warn=k > 0) if powers is None else {}),
+            **(_errors(aim, (one.start, q), case, warn=k > 0) if powers is None else {}),
             "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
         }
         if len(one.starts) > 1:
@@ -195,9 +197,9 @@ class Job:
         return table.program(case.den.schedule, name, ends=case.span, provenance=provenance, basis=case.basis)
 
 
-def _errors(aim: Aim, q: torch.Tensor, case: Case, *, warn: bool) -> dict[str, float]:
-    """Of a table and of its start, on held-out noise. Warns where the reference is no better."""
-    after, before = (aim.errors(numbers) for numbers in (q, torch.zeros_like(q)))
+def _errors(aim: Aim, ends: tuple[torch.Tensor, torch.Tensor], case: Case, *, warn: bool) -> dict[str, float]:
+    """Of a start and of what it became, on held-out noise. Warns where the reference is no better."""
+    before, after = map(aim.errors, ends)
     told = {
         "held-out median": case.absolute(after.median()),
         "held-out rms": case.absolute(after.square().mean().sqrt()),

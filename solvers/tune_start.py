@@ -1,4 +1,5 @@
-"""Where a fit starts: the best of a few exponential Adams methods, on the noises that are fitted to."""
+"""Where a fit starts: the best of a few exponential Adams methods and universal tables, on the noises that are fitted
+to."""
 
 import math
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from .catalogue import solver as find_solver
 from .grids import grid
 from .planners.checks import choice
 from .planners.multistep import Adams
+from .planners.universal import SERVED, Universal, moved
 from .schedules.base import Schedule
 from .tune_fit import Aim, loss
 from .tune_numbers import Numbers
@@ -28,7 +30,7 @@ PLACES = (0.3, 0.5, 0.7)  # of the last call of a round, on the way to the next 
 @dataclass(frozen=True)
 class Start:
     """An exponential Adams method in lam, on a grid: lam (n + 1,). together: how many calls a round has. level: of
-    `Numbers`."""
+    `Numbers`. weights: of a universal table (n, n + 1), in place of the method's."""
 
     gauge: str
     order: int
@@ -36,6 +38,14 @@ class Start:
     lam: Array
     together: int = 1
     level: float = math.inf
+    weights: Array | None = None
+
+    def begin(self, numbers: Any) -> torch.Tensor:
+        """What q is at the start, of what has the methods of `Numbers`."""
+        if self.weights is None:
+            return torch.zeros(numbers.size, dtype=torch.float64)
+        found: torch.Tensor = numbers.numbers_of(self.weights)
+        return found
 
     @property
     def kind(self) -> tuple[str, int, str]:
@@ -43,6 +53,8 @@ class Start:
         return self.gauge, self.order, self.spacing
 
     def __str__(self) -> str:
+        if self.weights is not None:
+            return f"{self.spacing}, in {self.gauge} over lam"
         rounds = f", {self.together} calls a round" if self.together > 1 else ""
         return f"exponential Adams of order {self.order} in {self.gauge} over lam, grid {self.spacing}{rounds}"
 
@@ -69,6 +81,22 @@ def starts(
     last = sch.last_before(t_start, t_end)
     level = math.inf if last is None else float(sch.half_logsnr(last))
     return [Start(name, order, kind, lam, together, level) for name, order in wanted for kind, lam in lams.items()]
+
+
+def tables(sch: Schedule, n: int, gauge: Any, t_start: float, t_end: float, guided: bool) -> list[Start]:
+    """Universal tables of n evaluations for this span, as more candidates."""
+    low, high = (float(sch.half_logsnr(t)) for t in (t_start, t_end))
+    last = sch.last_before(t_start, t_end)
+    level, made = math.inf if last is None else float(sch.half_logsnr(last)), dict[str, Start]()
+    for width in SERVED.values():
+        found = Universal(width, guided=guided).found(sch, t_start, t_end, n)
+        if not isinstance(found, str) and found.end == t_end and gauge in (None, found.table.gauge):
+            table, kind = (
+                moved(found.table, found.order, low, high),
+                f"the universal table for {found.told['width']} data",
+            )
+            made[kind] = Start(table.gauge, found.order, kind, table.lam, 1, level, table.weights)
+    return list(made.values())
 
 
 def _placed(lam: Array, together: int, place: float) -> Array:
@@ -103,7 +131,7 @@ def best(cases: Sequence[Any], candidates: list[tuple[Start, ...]]) -> list[tupl
     def score(start: Start) -> float:
         numbers = Numbers(start.gauge, start.order, start.lam, level=start.level, together=start.together)
         aims = [Aim(case.field(start.gauge), numbers, case.train) for case in cases]
-        return loss(aims, torch.zeros(numbers.size, dtype=torch.float64))
+        return loss(aims, torch.cat([start.begin(numbers), torch.zeros(aims[0].size - numbers.size)]))
 
     scored = [(sum(map(score, starts)), starts) for starts in candidates]
     gauges = dict.fromkeys(starts[0].gauge for starts in candidates)
