@@ -18,7 +18,7 @@ import typer
 
 from .._version import __version__
 from ..analysis.reference import reference_flow
-from ..solvers.planners.universal import FOLDER, GUIDED, RANGES, SPANS, WIDTHS, equal, of_range
+from ..solvers.planners.universal import FILES, GUIDED, RANGES, SPANS, WIDTHS, equal, of_range
 from ..solvers.tune_family import Shared, some_of
 from ..solvers.tune_fit import FLOOR, Aim, Noises, fit, loss_of
 from ..solvers.tune_numbers import Numbers
@@ -121,7 +121,7 @@ def fit_tables(
     span: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SPANS)}; all if none.")] = None,
     family: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(KINDS)}; all if none.")] = None,
     iterations: Annotated[int, typer.Option(min=1)] = 40,
-    out: Annotated[Path, typer.Option(help="Where the tables go.")] = FOLDER,
+    out: Annotated[Path, typer.Option(help="Where the tables go.")] = Path(str(FILES)),
     fresh: Annotated[bool, typer.Option("--fresh", help="Fit those again that are there.")] = False,
 ) -> None:
     """Fit universal tables to random problems with exact denoisers."""

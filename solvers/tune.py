@@ -17,7 +17,7 @@ from .program import Program
 from .tune_family import Tables, powers_of, some_of
 from .tune_groups import Groups
 from .tune_job import Case, Fit, Job
-from .tune_start import Start, starts, tables
+from .tune_start import Start, starts, table_starts
 from .tune_teacher import Teacher, ends
 
 FEWEST = 64
@@ -115,14 +115,10 @@ def tune(
         return _smooth(
             job, candidates, partial(starts, sch, solver=solver, gauge=gauge, t_start=span[0], t_end=span[1])
         )
-    programs: dict[int, Program] = {}
+    programs, free = dict[int, Program](), solver is None and together == 1
     for n in budgets:
         try:
-            known = (
-                tables(sch, n, gauge, span[0], span[1], den.guidance is not None)
-                if solver is None and together == 1
-                else []
-            )
+            known = table_starts(sch, n, gauge, den.guidance is not None, *span) if free else []
             fitted = job.fitted([(start,) for start in (*candidates[n], *known)])
             if strengths:
                 return _by_scale(job, fitted, strengths)

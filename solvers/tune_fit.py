@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
+from .tune_groups import Grouped
+from .tune_numbers import Numbers
 from .tune_run import Field, end_of, tangents_of
 
 FLOOR = 1e-4  # of the data's spread
@@ -44,14 +46,14 @@ class Noises:
 class Aim(NamedTuple):
     """A table, and what it should do.
 
-    field: N for some of the noises. numbers: `Numbers`, or what has their methods. powers: where several tables share
-    numbers that are polynomials in something, its powers here; of q = (q0, q1, ...), the table's own numbers are
-    q0 powers[0] + q1 powers[1] + ... penalty: half of it times the mean square of the `mismatch` is added to the loss:
-    networks answer worse where a state is not as noisy as they are told, and exact denoisers do not.
+    field: N for some of the noises. powers: where several tables share numbers that are polynomials in something, its
+    powers here; of q = (q0, q1, ...), the table's own numbers are q0 powers[0] + q1 powers[1] + ... penalty: half of it
+    times the mean square of the `mismatch` is added to the loss: networks answer worse where a state is not as noisy as
+    they are told, and exact denoisers do not.
     """
 
     field: Callable[[Noises], Field]
-    numbers: Any
+    numbers: Numbers | Grouped
     noises: Noises
     powers: tuple[float, ...] = (1.0,)
     penalty: float = 0.0
@@ -74,8 +76,13 @@ class Aim(NamedTuple):
         """Of q, whose errors are known."""
         found = self.noises.loss(errors)
         if self.penalty:
-            found += self.penalty / 2 * float(self.numbers.mismatch(self.own(q)).square().mean())
+            found += self.penalty / 2 * float(self.mismatch(self.own(q)).square().mean())
         return found
+
+    def mismatch(self, own: torch.Tensor) -> torch.Tensor:
+        """`Numbers.mismatch`; a fit of corrections has no penalty."""
+        assert isinstance(self.numbers, Numbers)
+        return self.numbers.mismatch(own)
 
 
 @dataclass
@@ -143,7 +150,7 @@ def _normal(aim: Aim, q: torch.Tensor, forward: bool, dtype: torch.dtype) -> tup
     a, b = a / noises.end.numel(), b / noises.end.numel()
     if penalty:
         own = aim.own(q)
-        off, j = numbers.mismatch(own), torch.func.jacfwd(numbers.mismatch)(own)
+        off, j = aim.mismatch(own), torch.func.jacfwd(aim.mismatch)(own)
         a, b = a + penalty / len(off) * j.T @ j, b + penalty / len(off) * j.T @ off
     by = torch.tensor(powers, dtype=torch.float64)
     return torch.kron(torch.outer(by, by), a), torch.kron(by, b)

@@ -18,6 +18,7 @@ from .planners.multistep import Adams
 from .planners.universal import SERVED, Universal, moved
 from .schedules.base import Schedule
 from .tune_fit import Aim, loss
+from .tune_groups import Grouped
 from .tune_numbers import Numbers
 from .tune_table import GAUGES
 
@@ -40,12 +41,11 @@ class Start:
     level: float = math.inf
     weights: Array | None = None
 
-    def begin(self, numbers: Any) -> torch.Tensor:
-        """What q is at the start, of what has the methods of `Numbers`."""
+    def begin(self, numbers: Numbers | Grouped) -> torch.Tensor:
+        """What q is at the start."""
         if self.weights is None:
             return torch.zeros(numbers.size, dtype=torch.float64)
-        found: torch.Tensor = numbers.numbers_of(self.weights)
-        return found
+        return numbers.numbers_of(self.weights)
 
     @property
     def kind(self) -> tuple[str, int, str]:
@@ -83,20 +83,18 @@ def starts(
     return [Start(name, order, kind, lam, together, level) for name, order in wanted for kind, lam in lams.items()]
 
 
-def tables(sch: Schedule, n: int, gauge: Any, t_start: float, t_end: float, guided: bool) -> list[Start]:
-    """Universal tables of n evaluations for this span, as more candidates."""
+def table_starts(sch: Schedule, n: int, gauge: Any, guided: bool, t_start: float, t_end: float) -> list[Start]:
+    """Universal tables of n evaluations for this span, as more candidates. Where a run goes on beyond a table's end, as
+    beyond the last level that the network knows, there is none."""
     low, high = (float(sch.half_logsnr(t)) for t in (t_start, t_end))
-    last = sch.last_before(t_start, t_end)
-    level, made = math.inf if last is None else float(sch.half_logsnr(last)), dict[str, Start]()
+    made = []
     for width in SERVED.values():
         found = Universal(width, guided=guided).found(sch, t_start, t_end, n)
         if not isinstance(found, str) and found.end == t_end and gauge in (None, found.table.gauge):
-            table, kind = (
-                moved(found.table, found.order, low, high),
-                f"the universal table for {found.told['width']} data",
-            )
-            made[kind] = Start(table.gauge, found.order, kind, table.lam, 1, level, table.weights)
-    return list(made.values())
+            table, kind = moved(found.table, found.order, low, high), found.told["width"]
+            name = f"the universal table for {kind} data"
+            made.append(Start(table.gauge, found.order, name, table.lam, weights=table.weights))
+    return made
 
 
 def _placed(lam: Array, together: int, place: float) -> Array:
@@ -131,7 +129,7 @@ def best(cases: Sequence[Any], candidates: list[tuple[Start, ...]]) -> list[tupl
     def score(start: Start) -> float:
         numbers = Numbers(start.gauge, start.order, start.lam, level=start.level, together=start.together)
         aims = [Aim(case.field(start.gauge), numbers, case.train) for case in cases]
-        return loss(aims, torch.cat([start.begin(numbers), torch.zeros(aims[0].size - numbers.size)]))
+        return loss(aims, start.begin(numbers))
 
     scored = [(sum(map(score, starts)), starts) for starts in candidates]
     gauges = dict.fromkeys(starts[0].gauge for starts in candidates)

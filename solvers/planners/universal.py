@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -44,7 +43,6 @@ UNKNOWN = 10.0  # the width of data of which nothing is known
 RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
-FOLDER = Path(__file__).parents[1] / "data" / "universal"
 FILES = resources.files("logsnr.solvers").joinpath("data", "universal")
 
 
