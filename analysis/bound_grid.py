@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.grids import WINDOW
-from ..solvers.program import Program
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.grids.grids import WINDOW
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 from .optimal_grid import OptimalGrid, check_request, searched
 

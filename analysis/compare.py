@@ -7,18 +7,18 @@ from typing import Any, NamedTuple, TypedDict
 
 import torch
 
-from ..solvers.answers import check_state
-from ..solvers.call import finite, integer
-from ..solvers.denoiser import Denoiser, check_denoiser, device_of
-from ..solvers.grids import GRIDS
-from ..solvers.grids import grid as make_grid
-from ..solvers.noise import start
-from ..solvers.program import Program
-from ..solvers.provenance import fingerprint
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser, device_of
+from ..solvers.grids.grids import GRIDS
+from ..solvers.grids.grids import grid as make_grid
+from ..solvers.programs.call import finite, integer
+from ..solvers.programs.program import Program
+from ..solvers.programs.provenance import fingerprint
+from ..solvers.runs.noise import start
+from ..solvers.runs.watching import Bar
 from ..solvers.sampling import solve
-from ..solvers.tune import FEWEST, tune
-from ..solvers.tune_teacher import Teacher, ends, spread
-from ..solvers.watching import Bar
+from ..solvers.tuning.teacher import Teacher, ends, spread
+from ..solvers.tuning.tune import FEWEST, tune
 from .compare_plan import QUICK, TUNED, Candidate, candidates, whole_numbers
 from .comparison import Comparison, Conditions, LawRow, PathRow, exact_distances, in_law, on_path
 

@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from ..solvers.auto import Auto
-from ..solvers.call import integer
-from ..solvers.catalogue import Solver, solver_names
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.denoiser import Denoiser
-from ..solvers.grids import KINDS
-from ..solvers.grids import grid as make_grid
+from ..solvers.catalogue.auto import Auto
+from ..solvers.catalogue.catalogue import Solver, solver_names
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.planning import Layout
+from ..solvers.catalogue.solver import check_times
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.grids.grids import KINDS
+from ..solvers.grids.grids import grid as make_grid
 from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import check_startup
-from ..solvers.planners.universal import Universal
-from ..solvers.planning import Layout
-from ..solvers.plans import suited_to
-from ..solvers.program import Program
+from ..solvers.programs.call import integer
+from ..solvers.programs.program import Program
+from ..solvers.runs.plans import suited_to
 from ..solvers.schedules.base import Schedule
-from ..solvers.solver import check_times
+from ..solvers.tuning.universal import Universal
 
 QUICK = ("auto", "universal", "ddim", "heun", "dpmpp-2m", "dpmpp-3m", "unipc-3", "dpm-3m")
 ALL = "all"

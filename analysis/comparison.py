@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.program import Program
+from ..solvers.programs.program import Program
 from .compare_plan import Candidate
 from .discrepancies import energy_distance
 from .estimates import sample_errors, summary

@@ -8,12 +8,12 @@ from textwrap import wrap
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver, solver_names
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.grids import grid as make_grid
-from ..solvers.interpret import carry_out
+from ..solvers.catalogue.catalogue import Solver, solver_names
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.grids.grids import grid as make_grid
 from ..solvers.planners.multistep import Startup
-from ..solvers.program import ONE, STATE, Program, check_elements
+from ..solvers.programs.interpret import carry_out
+from ..solvers.programs.program import ONE, STATE, Program, check_elements
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import VPLinear
 from .stability import LONGEST, SETTLED, stability, stable_step

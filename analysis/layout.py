@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from ..solvers.levels import Shift
+from ..solvers.grids.levels import Shift
 from ..solvers.planners.multistep import Startup
 
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.answers import check_state, convert
-from ..solvers.asking import column
-from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser, check_denoiser
-from ..solvers.heads import Level, network_rate
-from ..solvers.program import Program
+from ..solvers.denoisers.answers import check_state, convert
+from ..solvers.denoisers.asking import column
+from ..solvers.denoisers.complex_states import from_parts, of_parts, to_parts
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
+from ..solvers.denoisers.heads import Level, network_rate
+from ..solvers.programs.program import Program
 from ..solvers.sampling import solve
 from .divergence import ENOUGH, Trace, trace
 from .likelihood_checks import RK4, check_numbers, check_range, span, warn_of_latent

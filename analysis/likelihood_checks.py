@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.call import integer
-from ..solvers.denoiser import Denoiser
-from ..solvers.grids import end_time
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.grids.grids import end_time
 from ..solvers.planners.checks import choice
-from ..solvers.program import Program
+from ..solvers.programs.call import integer
+from ..solvers.programs.program import Program
 from .divergence import METHODS
 
 RK4 = "rk4"

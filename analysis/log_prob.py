@@ -22,17 +22,17 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from ..kernels.devices import in_float64
 from ..kernels.recurrence import layout
-from ..solvers.answers import check_state
 from ..solvers.arrays import Array
-from ..solvers.call import STATE, NoiseKey
-from ..solvers.complex_states import REAL, from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser, check_denoiser
-from ..solvers.execution import checked_answers
-from ..solvers.lower import Lowered, lower
-from ..solvers.planning import check_event
-from ..solvers.program import Program
-from ..solvers.run import timesteps
-from ..solvers.solver import check_times
+from ..solvers.catalogue.planning import check_event
+from ..solvers.catalogue.solver import check_times
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.complex_states import REAL, from_parts, of_parts, to_parts
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
+from ..solvers.programs.call import STATE, NoiseKey
+from ..solvers.programs.lower import Lowered, lower
+from ..solvers.programs.program import Program
+from ..solvers.runs.execution import checked_answers
+from ..solvers.runs.run import timesteps
 
 TINY = 1e-10  # of the variance of all its normals: what is left of it where a state is known by those before
 

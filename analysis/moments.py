@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.interpret import PairModel, carry_out
-from ..solvers.planning import plan_program
-from ..solvers.program import ONE, STATE, NoiseKey, Program, check_elements
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.planning import plan_program
+from ..solvers.programs.interpret import PairModel, carry_out
+from ..solvers.programs.program import ONE, STATE, NoiseKey, Program, check_elements
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions

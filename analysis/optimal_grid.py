@@ -8,12 +8,12 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from ..solvers.arrays import Array
-from ..solvers.call import integer
-from ..solvers.catalogue import Solver
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.grids import lam_window
-from ..solvers.planning import Layout
-from ..solvers.program import Program, check_elements
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.planning import Layout
+from ..solvers.grids.grids import lam_window
+from ..solvers.programs.call import integer
+from ..solvers.programs.program import Program, check_elements
 from ..solvers.schedules.base import Schedule, check_schedule
 from .moments import propagate
 from .rounding import weighted

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.interpret import carry_out
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.catalogue import solver as find_solver
 from ..solvers.planners.multistep import Startup
-from ..solvers.program import STATE, check_elements
+from ..solvers.programs.interpret import carry_out
+from ..solvers.programs.program import STATE, check_elements
 from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture

@@ -24,13 +24,13 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.lower import lower
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.planning import plan_program
 from ..solvers.parallel.picard import picard
 from ..solvers.parallel.plan import resting_pair
 from ..solvers.parallel.settings import Picard
-from ..solvers.planning import plan_program
-from ..solvers.program import Program, check_elements
+from ..solvers.programs.lower import lower
+from ..solvers.programs.program import Program, check_elements
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions

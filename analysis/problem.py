@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.denoiser import Denoiser
-from ..solvers.heads import Level, from_pair, network_rate
-from ..solvers.interpret import PairModel
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.denoisers.heads import Level, from_pair, network_rate
+from ..solvers.programs.interpret import PairModel
 from ..solvers.schedules.base import Schedule
 from .reference import reference_flow
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from ..solvers.denoiser import Denoiser, check_denoiser
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
 from ..solvers.schedules.base import Schedule
 
 GROUP = 256  # samples integrated together: more share the overhead, but the stiffest sets the steps of all

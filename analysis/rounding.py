@@ -8,13 +8,13 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.denoiser import Denoiser
-from ..solvers.heads import Level, from_pair, network_rate
-from ..solvers.lower import lower
-from ..solvers.planning import plan_program
-from ..solvers.program import Program
-from ..solvers.run import run
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.planning import plan_program
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.denoisers.heads import Level, from_pair, network_rate
+from ..solvers.programs.lower import lower
+from ..solvers.programs.program import Program
+from ..solvers.runs.run import run
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions

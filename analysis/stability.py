@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.interpret import carry_out
-from ..solvers.program import ONE, STATE, Call, Program, check_elements
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.programs.interpret import carry_out
+from ..solvers.programs.program import ONE, STATE, Call, Program, check_elements
 from ..solvers.schedules.formulas import EDM
 from .problem import parameter
 from .rounding import positive

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.catalogue import Solver
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.denoiser import Denoiser, check_denoiser
-from ..solvers.grids import grid as make_grid
-from ..solvers.interpret import carry_out
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.planning import Layout
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
+from ..solvers.grids.grids import grid as make_grid
 from ..solvers.planners.checks import choice
-from ..solvers.planning import Layout
-from ..solvers.program import STATE, Program, check_elements
+from ..solvers.programs.interpret import carry_out
+from ..solvers.programs.program import STATE, Program, check_elements
 from ..solvers.sampling import sample, solve
 from .optimal_grid import OptimalGrid
 

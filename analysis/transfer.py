@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.call import integer
-from ..solvers.catalogue import Solver, solver_names
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.grids import GRIDS
-from ..solvers.grids import grid as make_grid
+from ..solvers.catalogue.catalogue import Solver, solver_names
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.planning import Layout, largest_within, plan_program
+from ..solvers.grids.grids import GRIDS
+from ..solvers.grids.grids import grid as make_grid
 from ..solvers.planners.multistep import Startup
-from ..solvers.planning import Layout, largest_within, plan_program
-from ..solvers.program import Program, check_elements
+from ..solvers.programs.call import integer
+from ..solvers.programs.program import Program, check_elements
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions

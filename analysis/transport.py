@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import linear_sum_assignment
 
 from ..solvers.arrays import Array
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.names import nearest
 from ..solvers.sampling import sample
 from .metrics import _pair, samples, w2_gaussian

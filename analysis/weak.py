@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
+from ..solvers.catalogue.catalogue import Solver
 from ..solvers.planners.multistep import Startup
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian

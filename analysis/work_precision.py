@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from ..solvers.call import integer
-from ..solvers.grids import grid as make_grid
+from ..solvers.grids.grids import grid as make_grid
 from ..solvers.planners.multistep import Startup
+from ..solvers.programs.call import integer
+from ..solvers.runs.watching import Bar
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import VPLinear
-from ..solvers.tune_teacher import Teacher
-from ..solvers.watching import Bar
+from ..solvers.tuning.teacher import Teacher
 from .compare import FEWEST_SAMPLES, Asked, Span, measured
 from .compare_plan import candidates, whole_numbers
 from .comparison import Comparison

@@ -8,8 +8,8 @@ import torch
 from ..analysis.gaussian import Gaussian
 from ..analysis.mixture import GaussianMixture
 from ..analysis.orders import two_gaussians
-from ..solvers.denoiser import Denoiser
-from ..solvers.noise import start
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.runs.noise import start
 from ..solvers.sampling import solve
 from ..solvers.schedules.formulas import EDM, FlowMatching, VPLinear
 from .problems import digits

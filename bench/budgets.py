@@ -11,9 +11,9 @@ from typing import Annotated
 import torch
 import typer
 
-from ..solvers.noise import start
-from ..solvers.tune import tune
-from ..solvers.tune_teacher import ends
+from ..solvers.runs.noise import start
+from ..solvers.tuning.teacher import ends
+from ..solvers.tuning.tune import tune
 from .command import run_command
 from .unseen import HELD_OUT, PROBLEMS, RANGES, SEED, errors_of
 

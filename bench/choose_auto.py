@@ -3,7 +3,8 @@
     python -m logsnr.bench.choose_auto
 
 For every kind of range and budget: the Adams method and the grid whose errors are least over random problems, none
-of which is in the bench. It writes solvers/auto_table.py. A search takes about twenty minutes; it is deterministic.
+of which is in the bench. It writes solvers/catalogue/auto_table.py. A search takes about twenty minutes; it is
+deterministic.
 """
 
 import math
@@ -22,9 +23,9 @@ from rich.progress import track
 from .. import solvers
 from ..analysis.problem import shares
 from ..analysis.reference import reference_flow
-from ..solvers import auto
-from ..solvers.catalogue import Solver
-from ..solvers.denoiser import Denoiser
+from ..solvers.catalogue import auto
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.sampling import solve
 from ..solvers.schedules.formulas import EDM
 from .command import run_command

@@ -21,7 +21,7 @@ from ..integrations.doctor import Finding
 from ..integrations.doctor_orders import SAMPLES
 from ..integrations.doctor_types import Subject
 from ..solvers.arrays import Array
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.sampling import sample
 from ..solvers.schedules.base import Schedule
 from .clock import SMALL, best_of

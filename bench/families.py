@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..solvers.catalogue import solver
+from ..solvers.catalogue.catalogue import solver
 
 
 class Family(NamedTuple):

@@ -79,7 +79,7 @@ class Family:
         return x0 + s * error, eps - a * error
 
     def field(self, gauge: str) -> object:
-        """N on the unit circle, as `solvers.tune_run` takes it; flat batches (count * rows, DIM)."""
+        """N on the unit circle, as `tuning.run` takes it; flat batches (count * rows, DIM)."""
 
         def answer(u: torch.Tensor, node: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
             alpha, sigma = torch.sqrt(torch.sigmoid(2 * told)), torch.sqrt(torch.sigmoid(-2 * told))

@@ -17,8 +17,8 @@ from torch.nn.functional import pad
 from ..analysis.plots import COLOURS, growth_bar, growth_map, mark_budgets
 from ..analysis.stability import stability
 from ..analysis.transfer import Transfer, transfer
-from ..solvers.denoiser import Denoiser
-from ..solvers.noise import randn, start
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.runs.noise import randn, start
 from ..solvers.sampling import sample, solve
 from ..solvers.schedules.formulas import VPLinear
 from .command import run_command

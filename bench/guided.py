@@ -16,8 +16,8 @@ import torch
 import typer
 from rich.progress import track
 
-from ..solvers.denoiser import Denoiser
-from ..solvers.guidance import Guidance
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.denoisers.guidance import Guidance
 from ..solvers.sampling import sample
 from ..solvers.schedules.formulas import VPLinear
 from .command import run_command, show_table

@@ -14,7 +14,7 @@ from ..analysis.mixture import GaussianMixture
 from ..analysis.orders import Convergence, convergence_order, local_order, two_gaussians, warped_grid
 from ..analysis.problem import Problem
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver, solver, solver_names
+from ..solvers.catalogue.catalogue import Solver, solver, solver_names
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.custom import Custom
 from ..solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear

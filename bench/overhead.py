@@ -19,10 +19,10 @@ import typer
 from rich.progress import track
 
 from ..kernels import Updates
-from ..solvers.catalogue import solver, solver_names
-from ..solvers.denoiser import Denoiser
-from ..solvers.grids import grid
-from ..solvers.lower import lower
+from ..solvers.catalogue.catalogue import solver, solver_names
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.grids.grids import grid
+from ..solvers.programs.lower import lower
 from ..solvers.sampling import sample
 from ..solvers.schedules.formulas import VPLinear
 from .clock import LARGE, SMALL, best_of

@@ -17,8 +17,8 @@ import torch
 
 from ..analysis.compare_plan import OWN
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver, solver
-from ..solvers.planning import plan_program
+from ..solvers.catalogue.catalogue import Solver, solver
+from ..solvers.catalogue.planning import plan_program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import VPLinear
 from .peer_samplers import PACKAGES, Sampler, largest_within

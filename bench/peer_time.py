@@ -20,8 +20,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from ..solvers.catalogue import Solver, solver
-from ..solvers.denoiser import Denoiser
+from ..solvers.catalogue.catalogue import Solver, solver
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.sampling import sample
 from ..solvers.schedules.formulas import EDM
 from .clock import LARGE, SMALL, best_of

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.names import nearest
 from ..solvers.parallel.settings import Picard
 from ..solvers.sampling import Solution, solve

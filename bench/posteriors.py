@@ -28,8 +28,8 @@ from ..control import (
     mask,
     superresolution,
 )
-from ..solvers.denoiser import Denoiser
-from ..solvers.run import NonFiniteError
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.runs.run import NonFiniteError
 from ..solvers.sampling import sample
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM

@@ -14,12 +14,12 @@ from ..analysis.gaussian import Gaussian
 from ..analysis.mixture import GaussianMixture
 from ..analysis.problem import Problem
 from ..analysis.reference import reference_flow
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.names import nearest
-from ..solvers.noise import randn, start
+from ..solvers.runs.noise import randn, start
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VPLinear
-from ..solvers.tune_teacher import ends
+from ..solvers.tuning.teacher import ends
 from .digits_net import load_digits_net
 from .network import PREDICTION, SCHEDULE
 from .photos_net import load_patches, load_photos_net

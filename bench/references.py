@@ -15,7 +15,7 @@ import torch
 from ..analysis.discrepancies import energy_distance, mmd
 from ..analysis.estimates import Estimate, sample_errors, summary
 from ..analysis.metrics import sliced_w2
-from ..solvers.provenance import fingerprint as model_of
+from ..solvers.programs.provenance import fingerprint as model_of
 from ..solvers.sampling import solve
 from .problems import BenchProblem
 from .results import Compared, fingerprint

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from ..solvers.catalogue import solver, solver_names
+from ..solvers.catalogue.catalogue import solver, solver_names
 from . import explorer
 from .conclusion import conclusion
 from .plots import error_plot

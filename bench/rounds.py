@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from ..solvers.noise import start
 from ..solvers.parallel.settings import Rounds
-from ..solvers.program import Program
-from ..solvers.tune import tune
-from ..solvers.tune_teacher import ends
+from ..solvers.programs.program import Program
+from ..solvers.runs.noise import start
+from ..solvers.tuning.teacher import ends
+from ..solvers.tuning.tune import tune
 from .command import run_command
 from .unseen import HELD_OUT, PROBLEMS, RANGES, SEED, errors_of
 

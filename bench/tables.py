@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ..analysis.compare_plan import OWN
 from ..analysis.estimates import Estimate
-from ..solvers.grids import KINDS
+from ..solvers.grids.grids import KINDS
 from ..solvers.planners.multistep import Startup
 from .results import LAW, Compared, Row
 

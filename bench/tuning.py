@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from rich.table import Column, Table
 
-from ..solvers.denoiser import Denoiser
-from ..solvers.noise import start
-from ..solvers.program import Program
-from ..solvers.provenance import fingerprint
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.programs.program import Program
+from ..solvers.programs.provenance import fingerprint
+from ..solvers.runs.noise import start
 from .problems import BenchProblem, load_problem, of_denoiser
 
 

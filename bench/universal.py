@@ -18,10 +18,10 @@ import typer
 
 from .._version import __version__
 from ..analysis.reference import reference_flow
-from ..solvers.planners.universal import FILES, GUIDED, RANGES, SPANS, WIDTHS, equal, of_range
-from ..solvers.tune_family import Shared, some_of
-from ..solvers.tune_fit import FLOOR, Aim, Noises, fit, loss_of
-from ..solvers.tune_numbers import Numbers
+from ..solvers.tuning.family import Shared, some_of
+from ..solvers.tuning.fit import FLOOR, Aim, Noises, fit, loss_of
+from ..solvers.tuning.numbers import Numbers
+from ..solvers.tuning.universal import FILES, GUIDED, RANGES, SPANS, WIDTHS, equal, of_range
 from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
 

@@ -20,19 +20,19 @@ import typer
 from ..analysis.digits import load_digits
 from ..analysis.empirical import Empirical
 from ..analysis.mixture import GaussianMixture
-from ..solvers.catalogue import solver, solver_names
-from ..solvers.denoiser import Denoiser
-from ..solvers.grids import grid
-from ..solvers.guidance import Guidance
-from ..solvers.noise import start
-from ..solvers.planners.universal import Universal
+from ..solvers.catalogue.catalogue import solver, solver_names
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.denoisers.guidance import Guidance
+from ..solvers.grids.grids import grid
+from ..solvers.runs.noise import start
 from ..solvers.sampling import sample
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, FlowMatching, VPLinear
 from ..solvers.schedules.tabulated import Discrete
-from ..solvers.tune import tune
-from ..solvers.tune_teacher import ends
-from ..solvers.width import data_width
+from ..solvers.statistics.width import data_width
+from ..solvers.tuning.teacher import ends
+from ..solvers.tuning.tune import tune
+from ..solvers.tuning.universal import Universal
 from .command import run_command
 from .problems import digits_net, photos_net
 

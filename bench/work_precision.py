@@ -8,12 +8,12 @@ from typing import Any, get_args
 import torch
 
 from ..analysis.compare_plan import OWN, brings_grid, distinct, is_fitted
-from ..solvers.catalogue import Solver, solver, solver_names
-from ..solvers.grids import GRIDS, KINDS, grid
+from ..solvers.catalogue.catalogue import Solver, solver, solver_names
+from ..solvers.catalogue.planning import plan_program
+from ..solvers.grids.grids import GRIDS, KINDS, grid
 from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import Startup
-from ..solvers.planning import plan_program
-from ..solvers.run import NonFiniteError
+from ..solvers.runs.run import NonFiniteError
 from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
 from .problems import BenchProblem

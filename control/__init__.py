@@ -3,7 +3,7 @@
 Everything here stands on `logsnr.solvers`, and nothing there imports it.
 """
 
-from ..solvers.guides import At, Guide
+from ..solvers.denoisers.guides import At, Guide
 from .editing import inpaint, sdedit
 from .encode import decode, encode
 from .flow_maps import FlowMap

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 
 from ..kernels import Noise, standard_normals
-from ..solvers.answers import check_state
 from ..solvers.arguments import check_times_given
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.conditions import column
-from ..solvers.denoiser import Denoiser, check_denoiser
-from ..solvers.grids import end_time
-from ..solvers.lower import PURE
-from ..solvers.noise import Seed, drawn_seed, randn, seeds_of
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.conditions import column
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
+from ..solvers.grids.grids import end_time
 from ..solvers.planners.checks import choice
-from ..solvers.program import NoiseKey, Program
+from ..solvers.programs.lower import PURE
+from ..solvers.programs.program import NoiseKey, Program
+from ..solvers.runs.noise import Seed, drawn_seed, randn, seeds_of
+from ..solvers.runs.solution import Solution
 from ..solvers.sampling import solve
-from ..solvers.solution import Solution
 from .masked import Filled, Known
 
 KNOWN = 1 << 16  # the stream of the noise on known data

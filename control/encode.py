@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from ..solvers.call import NoiseKey
-from ..solvers.denoiser import Denoiser, check_denoiser
-from ..solvers.program import Program
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
+from ..solvers.programs.call import NoiseKey
+from ..solvers.programs.program import Program
 from ..solvers.sampling import solve
 
 

@@ -33,20 +33,20 @@ import numpy as np
 import torch
 
 from ..kernels import Noise, standard_normals
-from ..solvers.answers import CHANGED, check_output, check_state, written
 from ..solvers.arrays import Array
-from ..solvers.call import NoiseKey
-from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.conditions import check_rows
-from ..solvers.denoiser import Denoiser
-from ..solvers.grids import check_grid, end_time
-from ..solvers.heads import network_rate
+from ..solvers.denoisers.answers import CHANGED, check_output, check_state, written
+from ..solvers.denoisers.complex_states import from_parts, of_parts, to_parts
+from ..solvers.denoisers.conditions import check_rows
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.denoisers.heads import network_rate
+from ..solvers.grids.grids import check_grid, end_time
 from ..solvers.names import nearest
-from ..solvers.noise import Seed, drawn_seed, seeds_of
 from ..solvers.planners.checks import count, flag, number
-from ..solvers.run import recording
+from ..solvers.programs.call import NoiseKey
+from ..solvers.runs.noise import Seed, drawn_seed, seeds_of
+from ..solvers.runs.run import recording
+from ..solvers.runs.solution import Solution, finished
 from ..solvers.schedules.base import Schedule, check_schedule
-from ..solvers.solution import Solution, finished
 from .one_step import coefficients, linear, span, visible
 
 HEADS = ("x0", "eps", "v", "velocity")

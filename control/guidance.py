@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..solvers.call import finite, integer
-from ..solvers.conditions import check_conditions, check_rows
-from ..solvers.guides import At, Guide, MapX0, check_map, made, usual, wants_gradients
+from ..solvers.denoisers.conditions import check_conditions, check_rows
+from ..solvers.denoisers.guides import At, Guide, MapX0, check_map, made, usual, wants_gradients
+from ..solvers.programs.call import finite, integer
 from .inverse_methods import Scale, check_scale
 
 Function = Callable[..., torch.Tensor]

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..solvers.answers import check_state
-from ..solvers.guides import At
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.guides import At
 
 Map = Callable[[torch.Tensor], torch.Tensor]
 Number = float | torch.Tensor

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from ..solvers.call import finite, integer
-from ..solvers.guides import At, Guide
+from ..solvers.denoisers.guides import At, Guide
+from ..solvers.programs.call import finite, integer
 from .inverse import Linear, LinearProblem, Map, conjugate_gradients
 
 Scale = float | Callable[[Any], Any]

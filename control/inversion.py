@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.answers import check_state
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.denoiser import Denoiser, check_denoiser
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.planning import Layout
+from ..solvers.catalogue.solver import Planner
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
 from ..solvers.planners.checks import flag
-from ..solvers.planning import Layout
-from ..solvers.program import Program
+from ..solvers.programs.program import Program
+from ..solvers.runs.solution import Solution
 from ..solvers.sampling import solve
-from ..solvers.solution import Solution
-from ..solvers.solver import Planner
 from .reversible import Reversible
 
 LAYOUT = {f.name for f in fields(Layout)}

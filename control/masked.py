@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from ..solvers.complex_states import map_of_parts, to_parts
-from ..solvers.guides import At, Guide, made
+from ..solvers.denoisers.complex_states import map_of_parts, to_parts
+from ..solvers.denoisers.guides import At, Guide, made
 from ..solvers.signatures import arguments
 
 

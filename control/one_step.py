@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from ..kernels import transformed
-from ..solvers.answers import check_state
-from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser, check_denoiser, per_sample_times
-from ..solvers.heads import Level, from_pair, network_rate
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.complex_states import from_parts, of_parts, to_parts
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser, per_sample_times
+from ..solvers.denoisers.heads import Level, from_pair, network_rate
 from ..solvers.names import nearest
 from ..solvers.schedules.base import Schedule
 

@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from ..solvers.conditions import Conditions, tensors
-from ..solvers.denoiser import Denoiser, check_denoiser, device_of
-from ..solvers.grids import check_grid
-from ..solvers.levels import level_times
-from ..solvers.noise import start
+from ..solvers.denoisers.conditions import Conditions, tensors
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser, device_of
+from ..solvers.grids.grids import check_grid
+from ..solvers.grids.levels import level_times
 from ..solvers.planners.checks import count as whole
 from ..solvers.planners.checks import flag
-from ..solvers.program import Program
-from ..solvers.provenance import fingerprint
+from ..solvers.programs.program import Program
+from ..solvers.programs.provenance import fingerprint
+from ..solvers.runs.noise import start
+from ..solvers.runs.watching import Bar
 from ..solvers.sampling import sample, solve
 from ..solvers.schedules.base import Schedule
-from ..solvers.watching import Bar
 from .shards import MANIFEST, Pairs, write, written
 
 OWN = ("x", "den", "seed", "sample_ids", "generator", "noise", "callback", "trajectory", "grad", "progress")

@@ -9,14 +9,14 @@ import torch
 
 from ..solvers.arguments import check_arguments
 from ..solvers.arrays import Array
-from ..solvers.call import STATE, Call, NoiseKey
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.planning import Layout
+from ..solvers.denoisers.complex_states import from_parts, of_parts, to_parts
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.planners.checks import flag, number
 from ..solvers.planners.gauge import Nodes
-from ..solvers.planning import Layout
-from ..solvers.program import Program
+from ..solvers.programs.call import STATE, Call, NoiseKey
+from ..solvers.programs.program import Program
 from ..solvers.sampling import sample
 from ..solvers.schedules.base import Schedule
 from .reversible_gradients import Reversed, Walk, wanted_of

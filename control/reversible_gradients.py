@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..solvers.answers import check_output
-from ..solvers.call import STATE
-from ..solvers.conditions import tensors
-from ..solvers.denoiser import Denoiser
-from ..solvers.lower import lower
-from ..solvers.program import Program
-from ..solvers.run import timesteps
+from ..solvers.denoisers.answers import check_output
+from ..solvers.denoisers.conditions import tensors
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.programs.call import STATE
+from ..solvers.programs.lower import lower
+from ..solvers.programs.program import Program
+from ..solvers.runs.run import timesteps
 from ..solvers.sampling import solve
 
 FAR = 0.05  # of the start's norm, by which a way back may miss it: half precision does by less

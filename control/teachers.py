@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..solvers.answers import check_state
-from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser, check_denoiser
-from ..solvers.heads import HEADS, Level, from_pair, network_rate
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.complex_states import from_parts, of_parts, to_parts
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
+from ..solvers.denoisers.heads import HEADS, Level, from_pair, network_rate
 from ..solvers.names import head_hint, nearest
 from ..solvers.schedules.base import Schedule
 from .one_step import asked, coefficients, column, linear, part, span, step, visible

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.call import STATE, Call, NoiseKey
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.known import KnownStart
+from ..solvers.catalogue.catalogue import solver as find_solver
 from ..solvers.planners.checks import count
 from ..solvers.planners.gauge import Nodes
-from ..solvers.program import Program, check_elements
+from ..solvers.programs.call import STATE, Call, NoiseKey
+from ..solvers.programs.program import Program, check_elements
 from ..solvers.schedules.base import Schedule
+from ..solvers.statistics.known import KnownStart
 
 STREAMS = 1 << 10  # of a pass; the last one is that of its jump
 

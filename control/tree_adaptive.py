@@ -14,17 +14,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.adaptive import MARGIN, TOLERANCE, check_tolerances, inside, limit_weights, margin, report, states_at
-from ..solvers.adaptive_control import Control
-from ..solvers.adaptive_run import STRETCH, Run
-from ..solvers.answers import check_output
+from ..solvers.adaptive.control import Control
+from ..solvers.adaptive.run import STRETCH, Run
+from ..solvers.adaptive.solve import (
+    MARGIN,
+    TOLERANCE,
+    check_tolerances,
+    inside,
+    limit_weights,
+    margin,
+    report,
+    states_at,
+)
 from ..solvers.arrays import Array, Indices
-from ..solvers.catalogue import Solver
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.denoisers.answers import check_output
 from ..solvers.finite import all_finite, broken_samples, not_finite
 from ..solvers.planners.gauge import Nodes
 from ..solvers.planners.pairs import LONGEST, Pair
+from ..solvers.runs.solution import Solution
 from ..solvers.schedules.base import Schedule
-from ..solvers.solution import Solution
 from .tree_leaf import Leaf, ask, within
 from .tree_shapes import Path, named
 

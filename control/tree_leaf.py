@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from ..solvers.answers import CHANGED, learned_variance
-from ..solvers.call import STATE
-from ..solvers.catalogue import Solver
-from ..solvers.complex_states import from_parts, of_parts, to_parts
-from ..solvers.denoiser import Denoiser
-from ..solvers.execution import Execution
-from ..solvers.noise import noise_source
-from ..solvers.plans import lowered_for
-from ..solvers.program import Program
-from ..solvers.run import timesteps, writes
-from ..solvers.solution import Solution, finished
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.denoisers.answers import CHANGED, learned_variance
+from ..solvers.denoisers.complex_states import from_parts, of_parts, to_parts
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.programs.call import STATE
+from ..solvers.programs.program import Program
+from ..solvers.runs.execution import Execution
+from ..solvers.runs.noise import noise_source
+from ..solvers.runs.plans import lowered_for
+from ..solvers.runs.run import timesteps, writes
+from ..solvers.runs.solution import Solution, finished
 from .tree_shapes import Path, matched, named, rebuilt
 
 

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.answers import check_output
-from ..solvers.conditions import rows_of
+from ..solvers.denoisers.answers import check_output
+from ..solvers.denoisers.conditions import rows_of
 from ..solvers.finite import not_finite
 from ..solvers.parallel.common import Noises
 from ..solvers.parallel.picard import certified, joined
 from ..solvers.parallel.plan import Plan
 from ..solvers.parallel.settings import Picard
 from ..solvers.parallel.window import PicardWindow
-from ..solvers.solution import Solution
+from ..solvers.runs.solution import Solution
 from .tree_leaf import PlannedLeaf, ask, within
 from .tree_shapes import Path
 

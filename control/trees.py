@@ -11,17 +11,17 @@ from typing import Any
 
 import torch
 
-from ..solvers.answers import check_state
 from ..solvers.arguments import check_times_given
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.conditions import check_conditions, check_rows
-from ..solvers.denoiser import Denoiser
-from ..solvers.noise import Seed, drawn_seed, start
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.planning import Layout, layout_key
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.conditions import check_conditions, check_rows
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.parallel.settings import Picard
-from ..solvers.planning import Layout, layout_key
-from ..solvers.program import Program
+from ..solvers.programs.program import Program
+from ..solvers.runs.noise import Seed, drawn_seed, start
+from ..solvers.runs.solution import Solution
 from ..solvers.sampling import is_adaptive
-from ..solvers.solution import Solution
 from .tree_adaptive import AdaptiveTree, check_adaptive, check_path
 from .tree_leaf import Leaf, PlannedLeaf, ask, within
 from .tree_parallel import solve_in_parallel

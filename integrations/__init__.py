@@ -4,17 +4,7 @@ from importlib import import_module
 from types import ModuleType
 
 from .checking import Check, check
-from .forms import (
-    azula,
-    edm,
-    edm_raw,
-    flow,
-    from_k_diffusion,
-    guided_diffusion,
-    lucidrains,
-    score_sde,
-    trigflow,
-)
+from .forms import azula, edm, edm_raw, flow, from_k_diffusion, guided_diffusion, lucidrains, score_sde, trigflow
 from .pretrained import from_diffusers
 from .wrapping import wrap
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.denoiser import Denoiser
-from ..solvers.heads import HEADS, Level, from_pair, network_rate
+from ..solvers.denoisers.denoiser import Denoiser
+from ..solvers.denoisers.heads import HEADS, Level, from_pair, network_rate
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import FlowMatching
 from ..solvers.schedules.tabulated import Discrete

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..solvers.answers import check_state
 from ..solvers.arrays import Array
-from ..solvers.conditions import check_rows
-from ..solvers.denoiser import Denoiser, check_denoiser
-from ..solvers.heads import Level
-from ..solvers.noise import randn
+from ..solvers.denoisers.answers import check_state
+from ..solvers.denoisers.conditions import check_rows
+from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
+from ..solvers.denoisers.heads import Level
+from ..solvers.runs.noise import randn
 from ..solvers.schedules.base import Schedule
 from .candidates import Form, Told, data_scales, heads_of, inputs, times_told
 from .network import Preconditioned

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.call import STATE, Call, NoiseKey
 from ..solvers.planners.checks import choice, number
 from ..solvers.planners.gauges import Nodes
-from ..solvers.program import Program
+from ..solvers.programs.call import STATE, Call, NoiseKey
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 
 STAGE = 1  # the slot of the stage's state

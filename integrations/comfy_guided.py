@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.call import STATE, Call, NoiseKey
 from ..solvers.planners.ancestral import kept, posterior_std
 from ..solvers.planners.checks import choice, flag, number
 from ..solvers.planners.gauges import Nodes
 from ..solvers.planners.quadrature import phi
 from ..solvers.planners.stochasticity import WithEta
-from ..solvers.program import Program
+from ..solvers.programs.call import STATE, Call, NoiseKey
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 
 GUIDED, OLD, STAGE, STAGE_GUIDED = 1, 2, 3, 4  # slots

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver, solver
+from ..solvers.catalogue.catalogue import Solver, solver
 from ..solvers.names_elsewhere import ELSEWHERE
 from ..solvers.planners.gauges import X0
 from ..solvers.planners.multistep import Adams

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.call import STATE, Call, NoiseKey
 from ..solvers.planners.ancestral import kept, posterior_std, steps_to
 from ..solvers.planners.checks import number
 from ..solvers.planners.gauges import EPS, Nodes
 from ..solvers.planners.singlestep import ddim_calls, ddim_notes
 from ..solvers.planners.stochasticity import WithEta
-from ..solvers.program import Program
+from ..solvers.programs.call import STATE, Call, NoiseKey
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 
 STAGE, OLD, NEXT = 1, 2, 3  # slots: the stage's state, and values of this node and the next

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from ..solvers.grids import grid as make_grid
-from ..solvers.grids import grid_names
-from ..solvers.program import Program
+from ..solvers.grids.grids import grid as make_grid
+from ..solvers.grids.grids import grid_names
+from ..solvers.programs.program import Program
 from ..solvers.schedules.straight import EDM, FlowMatching
 from .k_diffusion import comfy_module, is_flow, register_comfyui, sample_function_names, sampler
 

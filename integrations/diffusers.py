@@ -15,7 +15,7 @@ except ImportError as error:
         "logsnr.integrations.diffusers needs the library diffusers: pip install 'logsnr[diffusers]'"
     ) from error
 
-from ..solvers.program import Program
+from ..solvers.programs.program import Program
 from .diffusers_configs import with_own_keys
 from .diffusers_plans import Plan, Setup
 from .diffusers_runs import Local, Run

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.grids import grid as make_grid
-from ..solvers.levels import Shift
+from ..solvers.grids.grids import grid as make_grid
+from ..solvers.grids.levels import Shift
 from ..solvers.schedules.straight import FlowMatching
 from .diffusers_configs import CONVENTION
 from .diffusers_tables import discrete

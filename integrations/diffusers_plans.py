@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import solver as find_solver
-from ..solvers.program import Program
+from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.solver import check_times
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, Trigonometric
 from ..solvers.schedules.straight import FlowMatching
 from ..solvers.schedules.tabulated import Discrete
-from ..solvers.solver import check_times
 from .diffusers_configs import HEADS
 from .diffusers_grids import SPACINGS, edm_grid, flow_grid, level_at, table_grid, told_between
 from .diffusers_tables import discrete, levels_of, table_of

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..solvers.answers import estimate
-from ..solvers.execution import Stepper
-from ..solvers.noise import drawn_seed
-from ..solvers.solver import FEW
+from ..solvers.catalogue.solver import FEW
+from ..solvers.denoisers.answers import estimate
+from ..solvers.runs.execution import Stepper
+from ..solvers.runs.noise import drawn_seed
 from .diffusers_plans import Plan, Setup
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.grids import check_grid
+from ..solvers.grids.grids import check_grid
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, Trigonometric
 from ..solvers.schedules.straight import FlowMatching

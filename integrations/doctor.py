@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..solvers.catalogue import solver
+from ..solvers.catalogue.catalogue import solver
 from .doctor_faults import FAULTS
 from .doctor_names import CFG_PP
 from .doctor_orders import Choice, Measured

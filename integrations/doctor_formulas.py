@@ -9,12 +9,12 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.call import NoiseKey
-from ..solvers.catalogue import solver
+from ..solvers.catalogue.catalogue import solver
+from ..solvers.catalogue.solver import Solver
 from ..solvers.planners.multistep import Adams
-from ..solvers.program import STATE, Call, Program
+from ..solvers.programs.call import NoiseKey
+from ..solvers.programs.program import STATE, Call, Program
 from ..solvers.schedules.base import Schedule
-from ..solvers.solver import Solver
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from itertools import chain
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import COMPAT, Solver, solver, solver_names
-from ..solvers.grids import grid as make_grid
-from ..solvers.grids import grid_names
+from ..solvers.catalogue.catalogue import COMPAT, Solver, solver, solver_names
+from ..solvers.grids.grids import grid as make_grid
+from ..solvers.grids.grids import grid_names
 from ..solvers.names import nearest
 from ..solvers.names_elsewhere import ELSEWHERE, GRIDS_ELSEWHERE, known_elsewhere
 from .comfy_names import MEANINGS

@@ -16,10 +16,10 @@ from ..analysis.moments import sampler_moments
 from ..analysis.orders import Convergence, refine, two_gaussians, warped_grid
 from ..analysis.weak import three_modes
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver
-from ..solvers.interpret import PairModel
-from ..solvers.planning import plan_program
-from ..solvers.program import Program
+from ..solvers.catalogue.catalogue import Solver
+from ..solvers.catalogue.planning import plan_program
+from ..solvers.programs.interpret import PairModel
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import EDM
 from .doctor_types import Subject

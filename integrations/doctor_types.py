@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..solvers.arrays import Array
-from ..solvers.catalogue import Solver, solver
+from ..solvers.catalogue.catalogue import Solver, solver
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import Trigonometric
 from ..solvers.schedules.straight import EDM, FlowMatching

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.names import nearest
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.custom import Custom

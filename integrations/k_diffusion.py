@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.answers import check_state
 from ..solvers.arrays import Array
-from ..solvers.call import NoiseKey
-from ..solvers.catalogue import Solver, solver, solver_names
-from ..solvers.execution import Stepper
+from ..solvers.catalogue.catalogue import Solver, solver, solver_names
+from ..solvers.denoisers.answers import check_state
 from ..solvers.planners.combined import DPMFast
-from ..solvers.program import Program
+from ..solvers.programs.call import NoiseKey
+from ..solvers.programs.program import Program
+from ..solvers.runs.execution import Stepper
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import EDM, FlowMatching
 from .comfy_names import IN_SIGMA, MEANINGS, NEAREST, both_answers, is_flow, moved, noisy_window

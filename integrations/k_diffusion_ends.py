@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..solvers.answers import check_state
 from ..solvers.arrays import Array
+from ..solvers.denoisers.answers import check_state
 from ..solvers.finite import NonFiniteError
 from ..solvers.planners.ancestral import kept
 from ..solvers.planners.checks import nonnegative, number

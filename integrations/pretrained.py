@@ -5,7 +5,7 @@ from functools import partial
 from inspect import Parameter, signature
 from typing import Any
 
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.schedules.straight import FlowMatching
 from .diffusers_configs import HEADS, is_flow
 from .diffusers_tables import discrete, table_of

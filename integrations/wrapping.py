@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..solvers.denoiser import Denoiser
+from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.schedules.base import Schedule
 from .forms import azula, edm, flow, from_k_diffusion, guided_diffusion, lucidrains
 from .k_diffusion import is_flow

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .answers import check_state
-from .denoiser import check_denoiser
-from .guides import check_map
-from .lower import Lowered
+from .denoisers.answers import check_state
+from .denoisers.denoiser import check_denoiser
+from .denoisers.guides import check_map
 from .parallel.settings import Picard, Rounds
 from .planners.checks import choice, count
+from .programs.lower import Lowered
 from .signatures import fits
 
 CALLBACK = "callback(node, t, state), or callback(node, t, state, x0)"

@@ -8,31 +8,31 @@ from typing import Any
 
 import torch
 
-from .adaptive import adaptive_solution
+from .adaptive.solve import adaptive_solution
 from .arguments import How, check_arguments, check_times_given, check_together
-from .catalogue import Solver
-from .catalogue import solver as find_solver
-from .checkpointing import run_in_groups
-from .complex_states import run_of_parts
-from .coordinates import in_coordinates, out_of_coordinates
-from .denoiser import Denoiser
-from .levels import Shift
-from .lower import Lowered
+from .catalogue.catalogue import Solver
+from .catalogue.catalogue import solver as find_solver
+from .catalogue.planning import Layout, layout_key
+from .catalogue.solver import Planner
+from .denoisers.complex_states import run_of_parts
+from .denoisers.denoiser import Denoiser
+from .grids.levels import Shift
 from .names import argument_hint
-from .noise import NoiseFunction, Seed, noise_source, warn_of_spread
 from .parallel.picard import picard
 from .parallel.rounds import rounds
 from .parallel.settings import Picard, Rounds
-from .planning import Layout, layout_key
-from .plans import laid_out, lowered_for
-from .program import Program
-from .provenance import warn_of_another
-from .run import recording, run
+from .programs.lower import Lowered
+from .programs.program import Program
+from .programs.provenance import warn_of_another
+from .runs.checkpointing import run_in_groups
+from .runs.coordinates import in_coordinates, out_of_coordinates
+from .runs.noise import NoiseFunction, Seed, noise_source, warn_of_spread
+from .runs.plans import laid_out, lowered_for
+from .runs.run import recording, run
+from .runs.solution import Solution, finished
+from .runs.starts import Starts, run_each, start_times
+from .runs.watching import Bar, Callback, Observer
 from .signatures import takes_what
-from .solution import Solution, finished
-from .solver import Planner
-from .starts import Starts, run_each, start_times
-from .watching import Bar, Callback, Observer
 
 EXECUTORS: dict[type, Any] = {Picard: picard, Rounds: rounds}
 

@@ -7,7 +7,7 @@ import torch
 
 import logsnr
 from logsnr import analysis
-from logsnr.solvers.program import Program
+from logsnr.solvers.programs.program import Program
 
 EDM, VP, ZERO_SNR = logsnr.EDM(), logsnr.VPLinear(), logsnr.Trigonometric()
 F64 = torch.float64

@@ -20,9 +20,9 @@ from logsnr.analysis import Convergence, GaussianMixture, two_gaussians, warped_
 from logsnr.analysis.orders import fixed_step, refine
 from logsnr.analysis.stability import by_step
 from logsnr.solvers.arrays import Array
-from logsnr.solvers.catalogue import Solver
-from logsnr.solvers.interpret import carry_out
-from logsnr.solvers.program import STATE, Call, NoiseKey, Program
+from logsnr.solvers.catalogue.catalogue import Solver
+from logsnr.solvers.programs.interpret import carry_out
+from logsnr.solvers.programs.program import STATE, Call, NoiseKey, Program
 from logsnr.solvers.schedules.base import Schedule
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import logsnr
-from logsnr.solvers.program import NoiseKey, Program
+from logsnr.solvers.programs.program import NoiseKey, Program
 
 SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(), logsnr.SubVP(), logsnr.FlowMatching(), logsnr.VPCosine()]
 X = np.linspace(-2, 2, 7)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import logsnr
-from logsnr.solvers.call import Call
-from logsnr.solvers.solver import Planner
+from logsnr.solvers.catalogue.solver import Planner
+from logsnr.solvers.programs.call import Call
 
 
 @dataclass(frozen=True)

@@ -20,20 +20,20 @@ import typer
 from rich.console import Console
 
 from logsnr.bench.command import run_command
-from logsnr.solvers.catalogue import solver, solver_names
-from logsnr.solvers.denoiser import Denoiser
+from logsnr.solvers.catalogue.catalogue import solver, solver_names
+from logsnr.solvers.denoisers.denoiser import Denoiser
+from logsnr.solvers.denoisers.guidance import Guidance
+from logsnr.solvers.denoisers.heads import HEADS
 from logsnr.solvers.finite import NonFiniteError
-from logsnr.solvers.grids import GRIDS
-from logsnr.solvers.guidance import Guidance
-from logsnr.solvers.heads import HEADS
-from logsnr.solvers.noise import start
+from logsnr.solvers.grids.grids import GRIDS
 from logsnr.solvers.parallel.settings import Picard, Rounds
-from logsnr.solvers.planners.wiener import Wiener
-from logsnr.solvers.program import Program
+from logsnr.solvers.programs.program import Program
+from logsnr.solvers.runs.noise import start
 from logsnr.solvers.sampling import solve
 from logsnr.solvers.schedules.base import Schedule
 from logsnr.solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from logsnr.solvers.schedules.tabulated import Discrete
+from logsnr.solvers.statistics.wiener import Wiener
 
 DTYPES = (torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SHAPES = ((1, 1), (2, 3), (1, 4, 8, 8), (3, 5), (2, 1, 7), (4, 2, 3, 3, 2), (0, 3))

@@ -1,0 +1,1 @@
+"""Runs of many calls at once: Picard windows, and rounds of independent calls."""

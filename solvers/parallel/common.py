@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from ...kernels import Seeds, recurrence, transformed
-from ..answers import check_answers, check_output
-from ..asking import Asking
-from ..lower import Lowered
-from ..noise import Addressed, NoiseFunction
-from ..program import NoiseKey
+from ..denoisers.answers import check_answers, check_output
+from ..denoisers.asking import Asking
+from ..programs.lower import Lowered
+from ..programs.program import NoiseKey
+from ..runs.noise import Addressed, NoiseFunction
 
 Evaluate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]  # nodes, calls, samples
 

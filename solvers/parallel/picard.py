@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from ...kernels import Seeds
-from ..denoiser import Denoiser
+from ..denoisers.denoiser import Denoiser
 from ..finite import not_finite
-from ..lower import Lowered
-from ..noise import NoiseFunction
-from ..run import Observe, run
-from ..solution import Solution
-from ..starts import Starts, run_each
+from ..programs.lower import Lowered
+from ..runs.noise import NoiseFunction
+from ..runs.run import Observe, run
+from ..runs.solution import Solution
+from ..runs.starts import Starts, run_each
 from .common import Certificate, Evaluate, Noises, check_conditions, check_start, evaluate, where_asked
 from .plan import Plan
 from .ranks import check_ranks, shared

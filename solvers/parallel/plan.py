@@ -9,12 +9,12 @@ import torch
 
 from ...kernels import Recurrence, recurrence
 from ...kernels.recurrence import layout
-from ..answers import pairs_at
 from ..arrays import Array
-from ..call import STATE
-from ..denoiser import Denoiser
-from ..heads import Level, from_pair, network_rate
-from ..lower import Lowered
+from ..denoisers.answers import pairs_at
+from ..denoisers.denoiser import Denoiser
+from ..denoisers.heads import Level, from_pair, network_rate
+from ..programs.call import STATE
+from ..programs.lower import Lowered
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # (x0, eps)
 

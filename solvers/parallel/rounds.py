@@ -7,15 +7,15 @@ import torch
 
 from ...kernels import Seeds
 from ...kernels.registers import TorchRegisters
-from ..answers import check_output
-from ..denoiser import Denoiser
-from ..execution import Execution
-from ..lower import Lowered
-from ..noise import NoiseFunction
-from ..program import NoiseKey
-from ..run import Observe, shown
-from ..solution import Solution
-from ..starts import Starts
+from ..denoisers.answers import check_output
+from ..denoisers.denoiser import Denoiser
+from ..programs.lower import Lowered
+from ..programs.program import NoiseKey
+from ..runs.execution import Execution
+from ..runs.noise import NoiseFunction
+from ..runs.run import Observe, shown
+from ..runs.solution import Solution
+from ..runs.starts import Starts
 from .common import asked, check_conditions, check_start
 from .settings import Rounds
 

@@ -10,7 +10,7 @@ import torch
 from ...kernels import advance, scan
 from ...kernels.devices import in_float64
 from ..arrays import Array, Mask
-from ..conditions import column
+from ..denoisers.conditions import column
 from .plan import Pair, Plan, resting_pair
 from .settings import Picard
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Array
-from ..program import Program
+from ..programs.program import Program
 from ..schedules.base import Schedule
 from .ancestral import steps_to
 from .checks import number

@@ -33,7 +33,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..arrays import Array, Mask
-from ..heads import Level, from_pair
+from ..denoisers.heads import Level, from_pair
 from ..names import nearest
 from ..schedules.base import Schedule
 from .clocks import STRAIGHT, V

@@ -12,8 +12,8 @@ from itertools import pairwise
 import numpy as np
 
 from ..arrays import Array
-from ..call import STATE, Call, NoiseKey
-from ..program import Program
+from ..programs.call import STATE, Call, NoiseKey
+from ..programs.program import Program
 from ..schedules.base import Schedule
 from .checks import count, nonnegative, number
 from .gauges import EPS, Nodes

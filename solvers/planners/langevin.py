@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..arrays import Array
-from ..call import STATE, Call, NoiseKey
-from ..program import Program
+from ..programs.call import STATE, Call, NoiseKey
+from ..programs.program import Program
 from ..schedules.base import Schedule
 from .ancestral import ddpm_calls
 from .checks import count, nonnegative, number

@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..arrays import Array
-from ..call import ONE, STATE, Call, NoiseKey
-from ..program import Program
+from ..programs.call import ONE, STATE, Call, NoiseKey
+from ..programs.program import Program
 from ..schedules.base import Schedule
 from .checks import choice, count, flag
 from .gauge import table, usable_history

@@ -1,7 +1,7 @@
 """Embedded exponential pairs: the weights of steps that differ from sample to sample.
 
 A pair makes two results of one step, a better one and one of an order less; their difference is the error that adaptive
-steps are chosen by (`logsnr.solvers.adaptive`). Both, and what leads to them, are
+steps are chosen by (`logsnr.solvers.adaptive.solve`). Both, and what leads to them, are
 
     y = (mu_t / mu_s) x_s + sum_j w_j N_j
 

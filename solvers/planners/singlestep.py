@@ -7,9 +7,9 @@ from itertools import pairwise
 import numpy as np
 
 from ..arrays import Array, Mask
-from ..call import ONE, STATE, Call, NoiseKey
-from ..heads import HEADS, Level, to_pair
-from ..program import Program
+from ..denoisers.heads import HEADS, Level, to_pair
+from ..programs.call import ONE, STATE, Call, NoiseKey
+from ..programs.program import Program
 from ..schedules.base import Schedule
 from .checks import choice
 from .gauge import table

@@ -7,29 +7,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .solvers.calibrate import calibrate
-from .solvers.catalogue import Solver, solver, solver_names
-from .solvers.denoiser import Denoiser
-from .solvers.execution import Stepper
-from .solvers.grids import grid, grid_names
-from .solvers.guidance import Guidance
-from .solvers.known import known_error
-from .solvers.levels import Shift
-from .solvers.noise import randn, start
+from .solvers.catalogue.catalogue import Solver, solver, solver_names
+from .solvers.denoisers.denoiser import Denoiser
+from .solvers.denoisers.guidance import Guidance
+from .solvers.grids.grids import grid, grid_names
+from .solvers.grids.levels import Shift
 from .solvers.parallel.settings import Picard, Rounds
-from .solvers.planners.wiener import Wiener
-from .solvers.program import Call, Program
-from .solvers.run import NonFiniteError
+from .solvers.programs.program import Call, Program
+from .solvers.runs.execution import Stepper
+from .solvers.runs.noise import randn, start
+from .solvers.runs.run import NonFiniteError
+from .solvers.runs.solution import Solution
+from .solvers.runs.watching import StopSampling
 from .solvers.sampling import sample, solve
 from .solvers.schedules.base import Schedule
 from .solvers.schedules.custom import Custom
 from .solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear
 from .solvers.schedules.tabulated import Discrete
-from .solvers.solution import Solution
-from .solvers.statistics import Statistics
-from .solvers.tune import tune
-from .solvers.watching import StopSampling
-from .solvers.width import data_width
+from .solvers.statistics.calibrate import calibrate
+from .solvers.statistics.known import known_error
+from .solvers.statistics.statistics import Statistics
+from .solvers.statistics.width import data_width
+from .solvers.statistics.wiener import Wiener
+from .solvers.tuning.tune import tune
 
 if TYPE_CHECKING:
     from .analysis import log_likelihood, log_prob

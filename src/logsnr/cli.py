@@ -112,8 +112,8 @@ def list_solvers(
 
     deis-{1,2} stands for deis-1 and deis-2. `logsnr explain NAME` prints a table.
     """
-    from .solvers.catalogue import families, solver, solver_names
-    from .solvers.listing import rows
+    from .solvers.catalogue.catalogue import families, solver, solver_names
+    from .solvers.catalogue.listing import rows
     from .solvers.names_elsewhere import ELSEWHERE, known_elsewhere, names_elsewhere
 
     console = Console(highlight=False)
@@ -149,7 +149,7 @@ def order(
     from .analysis.orders import convergence_order, two_gaussians
     from .analysis.weak import weak_order
     from .bench.work_precision import startups
-    from .solvers.catalogue import solver
+    from .solvers.catalogue.catalogue import solver
     from .solvers.schedules.formulas import VPLinear
 
     method, sch = solver(name), VPLinear()
@@ -232,7 +232,7 @@ def tune(
     Ctrl-C writes what there is so far.
     """
     from .bench.tuning import sheet, tuned_on, written
-    from .solvers.tune import tune as tuned
+    from .solvers.tuning.tune import tune as tuned
 
     den, x = tuned_on(problem, denoiser, " ".join([shape, *(rest or [])]), noises, seed)
     budgets = {name: list(dict.fromkeys(given)) for name, given in (("nfe", nfe), ("rounds", rounds)) if given}

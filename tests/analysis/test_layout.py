@@ -5,7 +5,7 @@ import torch
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments, two_gaussians
-from logsnr.solvers.planning import plan_program
+from logsnr.solvers.catalogue.planning import plan_program
 
 SCH = logsnr.VPLinear()
 DATA = {"scalar": Gaussian(0.7, 0.25)}

@@ -12,7 +12,7 @@ import logsnr
 from logsnr import analysis
 from logsnr.analysis.log_prob import Normals, log_prob
 from logsnr.analysis.moments import after_each_call
-from logsnr.solvers.call import ONE, Call, NoiseKey
+from logsnr.solvers.programs.call import ONE, Call, NoiseKey
 
 SCH = logsnr.VPLinear()
 MEAN, VARIANCE = np.array([0.5, -1.0, 0.0]), np.array([0.3, 1.0, 2.0])

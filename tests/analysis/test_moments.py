@@ -13,9 +13,9 @@ import logsnr
 from logsnr.analysis.gaussian import Gaussian
 from logsnr.analysis.metrics import kl_gaussian, w2_gaussian
 from logsnr.analysis.moments import Moments, propagate, sampler_moments
-from logsnr.solvers.lower import lower
-from logsnr.solvers.planning import plan_program
-from logsnr.solvers.run import run
+from logsnr.solvers.catalogue.planning import plan_program
+from logsnr.solvers.programs.lower import lower
+from logsnr.solvers.runs.run import run
 
 F64 = torch.float64
 SCH = logsnr.VPLinear()

@@ -14,9 +14,9 @@ from sampled import sampled
 import logsnr
 from logsnr.analysis.orders import two_gaussians
 from logsnr.bench.orders import PROBLEM, measured, methods, nodes, schedules
-from logsnr.solvers import heads
-from logsnr.solvers.call import Call
-from logsnr.solvers.heads import HEADS, Level
+from logsnr.solvers.denoisers import heads
+from logsnr.solvers.denoisers.heads import HEADS, Level
+from logsnr.solvers.programs.call import Call
 
 DOCS = Path(__file__).parents[2] / "docs" / "orders.md"
 SCHEDULES = schedules()
@@ -87,7 +87,7 @@ def test_mutant_of_a_head_fails(head: str, name: str, monkeypatch: pytest.Monkey
     def off(head: str, level: Level) -> object:
         return tuple((a, 1.001 * b) for a, b in right(head, level))
 
-    monkeypatch.setattr("logsnr.solvers.answers.to_pair", off)
+    monkeypatch.setattr("logsnr.solvers.denoisers.answers.to_pair", off)
     mutant = replace(logsnr.solver("dpmpp-2m"), summary="a mutant")  # another plan than the right one's
     found = measured(mutant, SCHEDULES[name], head)
     assert not abs(found.order - mutant.order) <= TOLERANCE, found

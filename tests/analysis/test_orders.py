@@ -14,7 +14,7 @@ from logsnr.analysis.gaussian import Gaussian
 from logsnr.analysis.mixture import GaussianMixture
 from logsnr.analysis.orders import convergence_order, local_order, two_gaussians, warped_grid
 from logsnr.bench.orders import methods
-from logsnr.solvers.call import Call
+from logsnr.solvers.programs.call import Call
 
 SCH = logsnr.VPLinear()
 MIXTURE = two_gaussians()

@@ -11,7 +11,7 @@ from logsnr.analysis.gaussian import Gaussian
 from logsnr.analysis.moments import propagate
 from logsnr.analysis.rounding import execute, rounding
 from logsnr.analysis.transfer import transfer
-from logsnr.solvers.planning import plan_program
+from logsnr.solvers.catalogue.planning import plan_program
 
 SCH = logsnr.VPLinear()
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16

@@ -14,7 +14,7 @@ from logsnr.analysis import Gaussian, sampler_moments, two_gaussians, warped_gri
 from logsnr.analysis.moments import after_each_call
 from logsnr.bench.orders import schedules
 from logsnr.solvers.planners.stochasticity import Window
-from logsnr.solvers.program import Call
+from logsnr.solvers.programs.program import Call
 
 SCH = logsnr.VPLinear()
 ORDERED = [n for n in logsnr.solver_names() if logsnr.solver(n).stochastic and logsnr.solver(n).order]

@@ -18,7 +18,7 @@ from logsnr.bench.results import COLUMNS
 from logsnr.bench.sheets import Pictures, gallery, picture
 from logsnr.bench.tables import Board, Line, legend, short, terminal_table
 from logsnr.bench.work_precision import NFES, Plan, cases, default_solvers, measure
-from logsnr.solvers.grids import GRIDS
+from logsnr.solvers.grids.grids import GRIDS
 
 
 @pytest.fixture(scope="module")

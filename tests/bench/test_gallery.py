@@ -55,6 +55,6 @@ def test_every_picture_of_the_gallery_has_its_block_and_its_caption() -> None:
 @pytest.mark.parametrize("block", range(1, 9))
 def test_each_block_runs_after_the_first_alone(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And with seeds of its own: pictures are the same whenever they are made."""
-    monkeypatch.setattr("logsnr.solvers.noise.drawn_seed", None)
+    monkeypatch.setattr("logsnr.solvers.runs.noise.drawn_seed", None)
     found = blocks("gallery.md")
     assert list(printed([found[0], found[block]])) == [("", ""), ("", "")]

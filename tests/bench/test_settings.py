@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from logsnr.solvers.finite import NonFiniteError
-from logsnr.solvers.solution import Solution
+from logsnr.solvers.runs.solution import Solution
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,8 +12,8 @@ from logsnr.analysis.mixture import GaussianMixture
 from logsnr.bench.family import DIM, SCHEDULE, Family, Kinds
 from logsnr.bench.universal import Part, fitted
 from logsnr.cli import app
-from logsnr.solvers.tune_fit import _normal, fit, loss
-from logsnr.solvers.tune_numbers import Numbers
+from logsnr.solvers.tuning.fit import _normal, fit, loss
+from logsnr.solvers.tuning.numbers import Numbers
 
 OWN = """
 import logsnr

@@ -23,7 +23,7 @@ from logsnr.control import (
     operator,
     superresolution,
 )
-from logsnr.solvers.guides import At, Guide
+from logsnr.solvers.denoisers.guides import At, Guide
 
 F64 = torch.float64
 SCHEDULES = [(logsnr.EDM(), "x0"), (logsnr.VPLinear(), "eps"), (logsnr.FlowMatching(), "velocity")]

@@ -5,7 +5,7 @@ import re
 from pages import DOCS, blocks, printed
 
 import logsnr
-from logsnr.solvers.grids import KINDS
+from logsnr.solvers.grids.grids import KINDS
 
 PAGE = (DOCS / "grids.md").read_text()
 

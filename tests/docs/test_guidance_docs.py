@@ -4,7 +4,7 @@ import re
 
 from pages import DOCS, blocks, printed
 
-from logsnr.solvers.guidance_rules import KINDS
+from logsnr.solvers.denoisers.guidance_rules import KINDS
 
 
 def test_python_blocks_print_what_the_page_says() -> None:

@@ -10,7 +10,7 @@ import logsnr
 from logsnr.analysis import orders, weak
 from logsnr.bench import explorer
 from logsnr.cli import app, main
-from logsnr.solvers.catalogue import families
+from logsnr.solvers.catalogue.catalogue import families
 
 
 def run(monkeypatch, *args):

@@ -12,7 +12,7 @@ import logsnr
 from logsnr import integrations as I
 from logsnr.analysis.digits import load_digits
 from logsnr.bench.digits_net import PREDICTION, SCHEDULE, load_digits_net
-from logsnr.solvers.heads import HEADS
+from logsnr.solvers.denoisers.heads import HEADS
 
 X0 = C.DATA.sample(16, generator=torch.Generator().manual_seed(0))
 VP = logsnr.VPLinear()

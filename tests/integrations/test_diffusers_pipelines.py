@@ -15,7 +15,7 @@ from diffusers_loops import apart, dpm
 from logsnr.integrations.diffusers import LogSNRScheduler
 from logsnr.kernels.combine import standard_normals
 from logsnr.kernels.normals import Noise
-from logsnr.solvers.noise import seeds_of
+from logsnr.solvers.runs.noise import seeds_of
 
 pytestmark = pytest.mark.usefixtures("without_root")
 

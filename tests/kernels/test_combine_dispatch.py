@@ -224,7 +224,7 @@ def test_registers_choose_like_combine() -> None:
     from logsnr import VPLinear, solver
     from logsnr.kernels.registers import TorchRegisters
     from logsnr.kernels.registers_cpu import CpuRegisters
-    from logsnr.solvers.lower import lower
+    from logsnr.solvers.programs.lower import lower
 
     sch = VPLinear()
     updates = lower(solver("ddim").program(sch, [1, 0.5]), sch, "eps", state=torch.float32, model=torch.float32).updates

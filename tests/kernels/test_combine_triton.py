@@ -13,9 +13,9 @@ from checks import BF16, F16, F32, F64, assert_same, interpreted, random
 import logsnr
 from logsnr.kernels import STATE_DTYPES, Noise, combine
 from logsnr.kernels.tensors import accumulation_dtype
-from logsnr.solvers.lower import lower
-from logsnr.solvers.program import Call, Program
-from logsnr.solvers.run import NonFiniteError, run
+from logsnr.solvers.programs.lower import lower
+from logsnr.solvers.programs.program import Call, Program
+from logsnr.solvers.runs.run import NonFiniteError, run
 
 SCH = logsnr.VPLinear()
 UNIT = {dtype: torch.finfo(dtype).eps / 2 for dtype in STATE_DTYPES} | {BF16: 2.0**-8}  # interpreted bf16 is cut off

@@ -10,8 +10,8 @@ import torch
 import logsnr
 from logsnr.kernels import Recurrence, Table, Update, advance, recurrence, scan
 from logsnr.kernels.recurrence import ALWAYS, NEVER, SOMETIMES
-from logsnr.solvers.lower import Lowered, lower
-from logsnr.solvers.run import run
+from logsnr.solvers.programs.lower import Lowered, lower
+from logsnr.solvers.runs.run import run
 
 SCH = logsnr.VPLinear()
 F64, F32, BF16 = torch.float64, torch.float32, torch.bfloat16

@@ -11,7 +11,7 @@ from checks import BF16, F16, F32, F64, assert_same, dense_recurrence, random
 
 import logsnr
 from logsnr.kernels import Recurrence, Table, Updates, advance, recurrence, registers, scan
-from logsnr.solvers.lower import Lowered, lower
+from logsnr.solvers.programs.lower import Lowered, lower
 
 SCH = logsnr.VPLinear()
 BACKENDS = ["torch", "cpu"]

@@ -3,7 +3,7 @@
 import pytest
 
 import logsnr
-from logsnr.solvers.catalogue import families
+from logsnr.solvers.catalogue.catalogue import families
 from logsnr.solvers.names_elsewhere import ALSO, ELSEWHERE, SOLVERS_ELSEWHERE, known_elsewhere, names_elsewhere
 
 

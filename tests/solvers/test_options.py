@@ -9,9 +9,9 @@ from sampled import sampled
 
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments
-from logsnr.solvers.grids import GRIDS
+from logsnr.solvers.catalogue.planning import plan_program
+from logsnr.solvers.grids.grids import GRIDS
 from logsnr.solvers.planners.stochasticity import er_sde
-from logsnr.solvers.planning import plan_program
 
 STOCHASTIC = [n for n in logsnr.solver_names() if logsnr.solver(n).stochastic]
 

@@ -10,7 +10,7 @@ from sampled import sampled
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
 from logsnr.bench.orders import methods
-from logsnr.solvers.planning import plan_program
+from logsnr.solvers.catalogue.planning import plan_program
 
 SCH = logsnr.VPLinear()
 PROBLEM = Gaussian(0.7, 0.25)

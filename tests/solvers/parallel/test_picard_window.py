@@ -9,10 +9,10 @@ import torch
 from parallel_runs import exact, model, reusing, start
 
 import logsnr
-from logsnr.solvers.lower import lower
 from logsnr.solvers.parallel import window as windows
 from logsnr.solvers.parallel.picard import picard
-from logsnr.solvers.run import run
+from logsnr.solvers.programs.lower import lower
+from logsnr.solvers.runs.run import run
 
 SCH = logsnr.VPLinear()
 F64, F32 = torch.float64, torch.float32

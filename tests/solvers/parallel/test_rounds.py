@@ -10,7 +10,7 @@ import torch
 from parallel_runs import model, reusing, start
 
 import logsnr
-from logsnr.solvers.tune_numbers import Numbers
+from logsnr.solvers.tuning.numbers import Numbers
 
 SCH = logsnr.VPLinear()
 F64, F32, F16 = torch.float64, torch.float32, torch.float16

@@ -10,7 +10,7 @@ from loops import X, by_schedule, check, inside, levels, net, normals, play
 import logsnr
 from logsnr.analysis import Gaussian, sampler_moments
 from logsnr.solvers.planners.combined import DPMFast
-from logsnr.solvers.program import NoiseKey
+from logsnr.solvers.programs.program import NoiseKey
 
 
 @by_schedule

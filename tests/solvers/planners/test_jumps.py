@@ -10,8 +10,8 @@ from loops import X, by_schedule, check, inside, levels, net, play
 from sampled import sampled
 
 import logsnr
-from logsnr.solvers import planning
-from logsnr.solvers.planning import largest_within, plan_program
+from logsnr.solvers.catalogue import planning
+from logsnr.solvers.catalogue.planning import largest_within, plan_program
 
 
 def heun(sch: logsnr.Schedule, x: np.ndarray, s: float, t: float) -> np.ndarray:

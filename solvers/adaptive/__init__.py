@@ -1,0 +1,1 @@
+"""Runs that choose their own steps."""

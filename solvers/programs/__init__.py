@@ -1,0 +1,1 @@
+"""The program: the table that a solver is, its entries, its interpreter, its JSON and its text."""

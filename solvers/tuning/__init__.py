@@ -1,0 +1,1 @@
+"""Fitted tables: `tune` for one denoiser, and the universal ones."""

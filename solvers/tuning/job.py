@@ -1,0 +1,215 @@
+"""A fit of `tune`: its starts, its iterates by their error on held-out noise, and the programs that come out."""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ..._version import __version__
+from ..bases import Basis, to_coordinates
+from ..denoisers.denoiser import Denoiser
+from ..programs.program import Program
+from ..programs.provenance import DENOISER, fingerprint
+from ..runs.watching import Bar
+from .family import Shared
+from .fit import Aim, Noises, fit, loss_of
+from .groups import Grouped, Groups
+from .numbers import Numbers
+from .run import Field, field, has_forward_mode
+from .start import Start, best
+from .teacher import Teacher, spread
+
+PATIENCE = 12  # iterations without less error on held-out noise
+MANY = 10  # calls from which on consistent tables, of fewer numbers, are better on noise that they were not fitted to
+TRIAL = 8  # iterations, before one of several starts goes on
+
+
+class Case:
+    """A denoiser, and noises with the ends of their trajectories, the last of which are held out. powers: of `Aim`."""
+
+    def __init__(
+        self, den: Denoiser, x: torch.Tensor, known: Teacher, span: Any, held_out: float,
+        powers: tuple[float, ...] = (1.0,),
+    ) -> None:  # fmt: skip
+        self.basis: Basis | None = None
+        samples = known.good.nonzero()[:, 0]
+        sch, x, end = den.schedule, x[samples], known.end[samples]
+        radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
+        self.scale, self.unit, count = radius[1], spread(end) / radius[1], round(len(x) * held_out)
+        u, v = x.double() / radius[0], end / radius[1]
+        noises = Noises(u, v, self.unit, samples=samples)
+        self.train, self.test = noises.part(slice(-count)), noises.part(slice(-count, None))
+        self.den, self.span, self.error, self.powers = den, span, known.error, powers
+        self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
+
+    def turned(self, basis: Basis | None) -> "Case":
+        """The same case in the coordinates of a basis."""
+        other = copy(self)
+        other.basis = basis
+        other.train, other.test = (
+            replace(part, u=to_coordinates(basis, part.u), end=to_coordinates(basis, part.end))
+            for part in (self.train, self.test)
+        )
+        return other
+
+    def field(self, gauge: str) -> Callable[[Noises], Field]:
+        """N for some of the noises, as `Aim` has it."""
+        return lambda noises: field(self.den, gauge, noises.samples, self.basis)
+
+    def absolute(self, error: Any) -> float:
+        """An error in the data's own unit."""
+        return float(error) * self.unit * self.scale
+
+
+class Fit:
+    """A fit from a start for each budget, to one or several cases, whose tables have their numbers in common, and its
+    iterates by their error on held-out noise. numbers: what q is of a start."""
+
+    def __init__(
+        self, starts: tuple[Start, ...], cases: Sequence[Case], numbers: Callable[[Start], Numbers | Grouped]
+    ) -> None:
+        self.starts, self.numbers = starts, numbers
+        pairs = [(numbers(start), case) for case in cases for start in starts]
+        gauge, first = starts[0].gauge, cases[0].train.part(slice(2))
+        train, self.test = (
+            [Aim(case.field(gauge), numbers, getattr(case, part), case.powers) for numbers, case in pairs]
+            for part in ("train", "test")
+        )
+        self.forward = has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
+        own = starts[0].begin(train[0].numbers)
+        self.start = torch.cat([own, own.new_zeros(train[0].size - len(own))])
+        self.states = enumerate(fit(train, forward=self.forward, dtype=cases[0].den.dtype(first.u), q=self.start))
+        self.best, self.at = (math.inf, 0, self.start), 0
+
+    @property
+    def budgets(self) -> list[int]:
+        """That it is fitted to."""
+        return [len(start.lam) - 1 for start in self.starts]
+
+    def advance(self, iterations: int) -> Iterator[torch.Tensor]:
+        """Up to the iterate of this number, or where it ends: the errors of each."""
+        for k, state in self.states:
+            errors = [aim.errors(state.q) for aim in self.test]
+            if (found := loss_of(self.test, state.q, errors)) < self.best[0]:
+                self.best = found, k, state.q
+            self.at = k
+            yield torch.cat(errors)
+            if k >= iterations or k - self.best[1] >= PATIENCE:
+                break
+
+    def __str__(self) -> str:
+        budgets = self.budgets
+        return f"{min(budgets)} to {max(budgets)} evaluations" if len(budgets) > 1 else f"{budgets[0]} evaluations"
+
+
+class Job:
+    """What the fits of all budgets share: the cases, and how they are fitted to."""
+
+    def __init__(self, cases: Sequence[Case], told: bool, iterations: int, progress: bool) -> None:
+        self.cases, self.told, self.iterations, self.progress, self.stopped = cases, told, iterations, progress, False
+
+    def fitted(self, candidates: list[tuple[Start, ...]]) -> Fit:
+        """The best of the fits from the best start of each gauge: all go a few iterations, one goes on. With several
+        calls a round all go to their end: who leads at first is often not the best."""
+        fits = [Fit(starts, self.cases, self._numbers(starts)) for starts in best(self.cases, candidates)]
+        trial = TRIAL if fits[0].starts[0].together == 1 else self.iterations
+        with self._interruptible(), Bar(self.progress, str(fits[0]), self.iterations) as bar:
+            for one in fits if len(fits) > 1 else []:
+                self._watched(one, min(trial, self.iterations), bar)
+            if trial < self.iterations or len(fits) == 1:
+                self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
+        found = min(fits, key=lambda one: one.best[:2])
+        if found.best[1] == 0:
+            text = f"the fit is no better on held-out noise than its start, {found.starts[0]}, which is returned"
+            warnings.warn(text, stacklevel=4)
+        return found
+
+    def _numbers(self, starts: tuple[Start, ...]) -> Callable[[Start], Numbers]:
+        """Of one budget as many as there are weights, if they are not too many; few of several."""
+        if len(starts) > 1:
+            return lambda start: Shared(start.gauge, start.order, start.lam, start.level)
+        together, told = starts[0].together, self.told
+        consistent = together == 1 and len(starts[0].lam) > MANY
+        return lambda start: Numbers(
+            start.gauge, start.order, start.lam, level=start.level, together=together, told=told, consistent=consistent
+        )
+
+    def corrected(self, one: Fit, groups: Groups) -> Program:
+        """A fit's program with corrections of the weights in each group, or without where they do not pay."""
+        start, case, numbers = one.starts[0], self.cases[0].turned(groups.basis), self._numbers(one.starts)
+        plain = self.program(one, start, self.cases[0])
+        fit = Fit(one.starts, [case], lambda start: Grouped(numbers(start), one.best[2], groups))
+        with self._interruptible(), Bar(self.progress, f"{one}, each {groups.name}", self.iterations) as bar:
+            self._watched(fit, self.iterations, bar)
+        if fit.best[1] == 0:
+            warnings.warn(
+                f"corrections of each {groups.name} are no better on held-out noise than one table for all, which is "
+                "returned", stacklevel=4,
+            )  # fmt: skip
+            return plain
+        found = self.program(fit, start, case)
+        told = {name: plain.provenance[name] for name in ("start's median", "start's rms")}
+        told["median of one table for all"] = plain.provenance["held-out median"]
+        told["each"] = f"{groups.name}, {groups.count} groups"
+        return replace(found, provenance={**found.provenance, **told})
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stopped = True
+            warnings.warn("the fit was stopped; the best so far is returned", stacklevel=6)
+
+    def _watched(self, one: Fit, iterations: int, bar: Bar) -> None:
+        for errors in one.advance(iterations):
+            bar.show(one.at, f"{one}, held-out error {self.cases[0].absolute(errors.median()):.2e}")
+
+    def program(
+        self, one: Fit, start: Start, case: Case, powers: tuple[float, ...] | None = None, scales: str = ""
+    ) -> Program:
+        """What a fit makes of a start, of a budget that it was fitted to or another, for a case; or for other powers
+        than that case's, whose errors are not known. scales: of guidance that it was fitted to."""
+        aim = Aim(case.field(start.gauge), one.numbers(start), case.test, powers or case.powers)
+        k, q = one.best[1:]
+        table, calls = aim.numbers.fitted(aim.own(q)), start.together
+        provenance = {
+            "made by": f"logsnr.tune {__version__}",
+            DENOISER: fingerprint(case.den),
+            "start": str(start),
+            "noises": f"{len(case.train)} fitted to, {len(case.test)} held out, checksum {case.noise}",
+            "iterations": k,
+            "derivatives": "forward mode" if one.forward else "central differences",
+            **(_errors(aim, (one.start, q), case, warn=k > 0) if powers is None else {}),
+            "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
+        }
+        if len(one.starts) > 1:
+            provenance["fitted to evaluations"] = ", ".join(map(str, one.budgets))
+        provenance |= {"fitted to scales": scales} if scales else {}
+        provenance = {name: value for name, value in provenance.items() if value == value and value != math.inf}
+        name = f"tuned-{len(table) // calls}x{calls}" if calls > 1 else f"tuned-{len(table)}"
+        return table.program(case.den.schedule, name, ends=case.span, provenance=provenance, basis=case.basis)
+
+
+def _errors(aim: Aim, ends: tuple[torch.Tensor, torch.Tensor], case: Case, *, warn: bool) -> dict[str, float]:
+    """Of a start and of what it became, on held-out noise. Warns where the reference is no better."""
+    before, after = map(aim.errors, ends)
+    told = {
+        "held-out median": case.absolute(after.median()),
+        "held-out rms": case.absolute(after.square().mean().sqrt()),
+        "start's median": case.absolute(before.median()),
+        "start's rms": case.absolute(before.square().mean().sqrt()),
+        "reference error": case.error,
+    }
+    if warn and told["held-out median"] < 3 * case.error:
+        warnings.warn(
+            f"the error on held-out noise, {told['held-out median']:.1e}, is as small as that of the reference, "
+            f"{case.error:.1e}: the reference is no better than the table", stacklevel=5,
+        )  # fmt: skip
+    return told

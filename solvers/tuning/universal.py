@@ -1,0 +1,216 @@
+"""Universal tables: fitted once, to many random problems with exact answers, for denoisers that they have not seen.
+
+A table lives in coordinates in which every schedule is the same, lam and data of the spread 1/2 to 1 an element, so
+that it serves a schedule whose ends are near those that it was made for.
+"""
+
+import json
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+
+from ..arrays import Array
+from ..planners.checks import number
+from ..planners.gauges import X0, Nodes
+from ..planners.multistep import Adams
+from ..planners.singlestep import ddim_calls
+from ..programs.program import Program
+from ..programs.provenance import WIDEST
+from ..schedules.base import Schedule
+from .family import Shared
+from .numbers import adams_weights
+from .table import Fitted
+
+SPANS = {  # lam at the ends of what people run
+    "edm": (-math.log(80.0), -math.log(0.002)),
+    "vp": (-math.log(152.0), -math.log(0.0105)),
+    "sd": (-math.log(14.6), -math.log(0.03)),
+    "zero": (-math.inf, -math.log(0.03)),
+    "flow": (-math.inf, math.inf),
+}
+# Where a run goes on beyond the clean end, or beyond the last level that a network knows, its last evaluation is there.
+# Standard deviations of the widest directions of the data that tables are fitted to, and up to where they serve: a
+# table loses most on data that are wider than its own.
+WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (10.0, 80.0)}
+SERVED = {"narrow": 4.0, "wide": 30.0, "vast": 100.0}
+NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has classifier-free guidance
+UNKNOWN = 10.0  # the width of data of which nothing is known
+RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
+MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
+Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
+FILES = resources.files("logsnr.solvers").joinpath("data", "universal")
+
+
+class Found(NamedTuple):
+    """A `Table`, and the time at which it ends. If that is not the last time, one evaluation is left for the rest."""
+
+    table: Fitted
+    order: int
+    told: dict[str, Any]
+    end: float
+
+
+@dataclass(frozen=True)
+class Universal:
+    """The universal table for as many evaluations as the grid has steps; of the grid it takes the ends alone.
+
+    width: the standard deviation of the data's widest direction, which says how early the flow bends. By default it
+    goes by the size of the samples, `typical_width`, as for images; where that is not known either, it is 10.
+    data_std: the factor by which all data is larger than usual (elements of a spread of 1/2 to 1).
+    guided: whether the model is; there are tables for scales of 1 to 10 and narrow data.
+
+    Where there is no table for this number of evaluations or this span, the program is the exponential Adams method
+    that the fits start from, on the grid as it is, and says so in a note. Raises ValueError for a width or data_std
+    that is not a positive number.
+    """
+
+    width: float | None = None
+    data_std: float = 1.0
+    guided: bool = False
+    evaluations: ClassVar[int] = 1
+    global_order: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "data_std"):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, number(name, given, 1e-6, 1e6, "a positive number"))
+
+    def suited(self, event: tuple[int, ...], guided: bool) -> "Universal":
+        """The planner for samples of this shape, and for a model with guidance or without."""
+        return replace(self, width=self.width or typical_width(event) * self.data_std or None, guided=guided)
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        """The table on ``schedule``, between the ends of ``grid``, float64 times."""
+        ends, n = (float(grid[0]), float(grid[-1])), len(grid) - 1
+        found = self.found(schedule, *ends, n)
+        if isinstance(found, str):
+            finite = np.isfinite(np.asarray(schedule.half_logsnr(np.array(ends)))).all()
+            gauge = "eps" if finite else "x0"
+            return Adams(gauge, 2).plan(schedule, grid).renamed(f"adams-{gauge}-2", f"no universal table: {found}")
+        shift = math.log(self.data_std)
+        low, high = (float(schedule.half_logsnr(t)) + shift for t in (ends[0], found.end))
+        table = moved(found.table, found.order, low, high)
+        shifted = replace(table, lam=table.lam - shift)
+        told = {**found.told, WIDEST: min(self.data_std * SERVED.get(found.told["width"], SERVED[NARROW]), 1e6)}
+        program = shifted.program(schedule, "universal", ends=(ends[0], found.end), provenance=told)
+        return program if found.end == ends[1] else followed(program, schedule, ends[1])
+
+    def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Found | str":
+        """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
+        shift = math.log(self.data_std)
+        low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
+        cleanest = schedule.last_before(first, last)
+        told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
+        near = list[tuple[float, str, float]]()  # how far, the span, and where its table ends
+        for name, (a, b) in SPANS.items():
+            end = last
+            if cleanest is not None:
+                end = cleanest
+            elif high == math.inf > b > low:
+                end = float(schedule.time(b - shift))
+            apart = _apart(low, a), _apart(float(schedule.half_logsnr(end)) + shift, b)
+            if apart[0] <= MOVED[0] and apart[1] <= MOVED[1]:
+                near.append((apart[1] + apart[0] / 2 + (end != last), name, end))
+        if not near:
+            known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
+            return f"sigma/alpha {told} is far from {known}"
+        wide = (self.width or UNKNOWN * self.data_std) / self.data_std
+        kind = family(wide)
+        if kind is None:
+            return f"a widest direction of {wide:.3g} is beyond {max(SERVED.values()):g}"
+        if self.guided:
+            if kind != NARROW:
+                return f"none was made for guided models of wide data (here {wide:.3g})"
+            kind = GUIDED
+        _, span, end = min(near)
+        if (table := load(span, kind, n - (end != last))) is None:
+            return f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
+        return Found(*table, end)
+
+
+def family(width: float) -> str | None:
+    """The family of tables for data of this width, if there is one."""
+    return next((kind for kind, most in SERVED.items() if width <= most), None)
+
+
+def typical_width(event: tuple[int, ...]) -> float:
+    """The standard deviation along the widest direction of images in [-1, 1]: it is about their mean brightness, which
+    varies by some 1/4, in the norm of the whole image."""
+    return math.sqrt(math.prod(event)) / 4
+
+
+def _apart(a: float, b: float) -> float:
+    return 0.0 if a == b else abs(a - b)
+
+
+def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
+    """The table with other ends, as far as these are finite. Its nodes go with an end, the less the farther they are
+    from it, so that they stay in order however small the steps are. The weights are those of the Adams method between
+    them, with the corrections of the old ones in proportion to what a step has of answers."""
+    if (low, high) == (table.lam[0], table.lam[-1]):
+        return table
+    lam, finite = table.lam.copy(), np.isfinite(table.lam)
+    part = (lam[finite] - lam[finite][0]) / np.ptp(lam[finite])
+    first, last = (end - old if math.isfinite(old) else 0.0 for end, old in ((low, lam[0]), (high, lam[-1])))
+    lam[finite] += first * (1 - part) ** 2 + last * part**2
+    lam[[0, -1]] = low, high
+    before, after = (adams_weights(torch.tensor(nodes), table.gauge, order).numpy() for nodes in (table.lam, lam))
+    sign = 1 if table.gauge == "eps" else -1
+    old, new = (sign * np.diff(nodes) for nodes in (table.lam, lam))
+    corrections = table.weights - before
+    noise = corrections[0, 0] * (np.exp(old[0]) - np.exp(new[0])) + corrections[0, 1]
+    corrections[:, 1:] *= (np.expm1(new) / np.expm1(old))[:, None]
+    if table.gauge == "eps":
+        corrections[0, 1] = noise  # the first step leaves as much as before
+    return Fitted(table.gauge, lam, after + corrections)
+
+
+def followed(program: Program, schedule: Schedule, end: float) -> Program:
+    """The program, and one step more to the time ``end``, DDIM's: networks know no level between."""
+    at = Nodes.at(schedule, np.array([program.grid[-1], end]))
+    step = ddim_calls(X0, schedule, at[:-1], at[1:], [len(program.grid)])
+    return replace(program, grid=(*program.grid, end), calls=(*program.calls, *step))
+
+
+def equal(span: str, kind: str, n: int) -> Array:
+    """Equal steps in lam (n + 1,), what a fit begins with. Next to an infinite end they begin where data of the widest
+    direction still are noise, and end where a last step of first order costs little: the more steps, the nearer."""
+    ends = np.array(SPANS[span])
+    noise = -1.5 - math.log(WIDTHS.get(kind, WIDTHS[NARROW])[1])
+    clean = 4.0 if n <= RANGES[0][-1] else 8.0 - 32.0 / n
+    low, high = ends if np.isfinite(ends).all() else np.clip(ends, noise, clean)
+    lam = np.linspace(low, high, n + 1)
+    lam[[0, -1]] = ends
+    return lam
+
+
+@cache
+def load(span: str, kind: str, n: int) -> Table | None:
+    """A table of the package, the order of the Adams method that it corrects, and its provenance; None if there is
+    none. A file holds the table of one number of evaluations, or the numbers that a range of them has in common."""
+    if not (own := FILES.joinpath(f"{span}-{kind}-{n}.json")).is_file():
+        return of_range(span, kind, n)
+    data = json.loads(own.read_text())
+    weights = np.zeros((n, n + 1))
+    for i, row in enumerate(data["weights"]):
+        weights[i, : i + 2] = row
+    return Fitted(data["gauge"], np.array(data["lam"]), weights), data["order"], data["provenance"] | {"width": kind}
+
+
+def of_range(span: str, kind: str, n: int) -> Table | None:
+    """As `load`, from the numbers that a range has in common."""
+    shared = (FILES.joinpath(f"{span}-{kind}-{a}-{b}.json") for a, b in RANGES if a <= n <= b)
+    if (found := next((file for file in shared if file.is_file()), None)) is None:
+        return None
+    data = json.loads(found.read_text())
+    numbers = Shared(data["gauge"], data["order"], equal(span, kind, n))
+    table = numbers.fitted(torch.tensor(data["numbers"], dtype=torch.float64))
+    at = min(range(len(data["budgets"])), key=lambda k: abs(data["budgets"][k] - n))
+    told = {name: value[at] if isinstance(value, list) else value for name, value in data["provenance"].items()}
+    told["fitted to evaluations"] = ", ".join(map(str, data["budgets"]))
+    return table, data["order"], told | {"width": kind}
