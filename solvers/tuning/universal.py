@@ -40,6 +40,7 @@ WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (10.0, 80.0)}
 SERVED = {"narrow": 4.0, "wide": 30.0, "vast": 100.0}
 NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has classifier-free guidance
 UNKNOWN = 10.0  # the width of data of which nothing is known
+PATCH = 14.0  # of patches of photographs, 3 x 16 x 16; larger pictures are whole scenes, which differ less
 RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
 MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
@@ -139,9 +140,11 @@ def family(width: float) -> str | None:
 
 
 def typical_width(event: tuple[int, ...]) -> float:
-    """The standard deviation along the widest direction of images in [-1, 1]: it is about their mean brightness, which
-    varies by some 1/4, in the norm of the whole image."""
-    return math.sqrt(math.prod(event)) / 4
+    """The standard deviation along the widest direction of images in [-1, 1]: it is about their mean brightness, in the
+    norm of the whole image, which varies by some 1/4; that of small pictures in colour, as they are patches, by 1/2."""
+    norm = math.sqrt(math.prod(event))
+    patch = min(norm / 2, PATCH) if len(event) == 3 and event[0] == 3 else 0.0
+    return max(norm / 4, patch)
 
 
 def _apart(a: float, b: float) -> float:

@@ -21,7 +21,7 @@ def denoiser(sch: logsnr.Schedule) -> logsnr.Denoiser:
     """Of Gaussian data with mean 0.3 and variance 0.25."""
 
     def x0(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        alpha, sigma = (f(t)[:, None] for f in (sch.alpha, sch.sigma))
+        alpha, sigma = (f(t).reshape(-1, *[1] * (x.ndim - 1)) for f in (sch.alpha, sch.sigma))
         return (0.25 * alpha * x + 0.3 * sigma**2) / (0.25 * alpha**2 + sigma**2)
 
     return logsnr.Denoiser(x0, sch, "x0")
@@ -74,8 +74,9 @@ def test_the_data_say_which_table_serves() -> None:
         return found
 
     assert program(8).grid == program(8, (5,)).grid
-    for wide in (program(8, (320,)), program(8, width=10.0)):
+    for wide in (program(8, (320,)), program(8, width=10.0), program(8, (3, 8, 8))):
         assert wide.provenance["width"] == "wide"
+    assert program(8, (1, 8, 8)).provenance["width"] == program(8, (3, 4, 4)).provenance["width"] == "narrow"
     assert program(8, width=32.0).provenance["width"] == "vast"
     assert any("beyond 100" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)
