@@ -29,10 +29,10 @@ PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
-FEWEST, BETWEEN = ["3", "4", "5", "6"], ["7", "8", "9", "10", "11", "12"]
+FEWEST, BETWEEN, MANY = (list(map(str, numbers)) for numbers in (range(3, 7), range(7, 13), (*range(13, 21), 25)))
 PARTS = [f"{least}-{most}" for least, most in RANGES]
 BUDGETS = {
-    "narrow": [*FEWEST, *PARTS, *BETWEEN],  # the latter from the numbers of their range on
+    "narrow": [*FEWEST, *PARTS, *BETWEEN, *MANY],  # the latter two from the numbers of their range on
     "wide": [*FEWEST, *PARTS],
     "vast": [*FEWEST, *PARTS],
     "guided": [*FEWEST, *BETWEEN, PARTS[-1]],

@@ -28,7 +28,8 @@ MOST = RANGES[-1][-1]  # steps of universal tables
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
 MANY_GUIDED = 12  # the same of guided models, where the third order never does
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
-ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up
+ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up,
+OWN = 0.8  # and one that was fitted to as many alone beats one that has its numbers in common with others
 
 
 class Choice(NamedTuple):
@@ -77,12 +78,18 @@ class Auto:
             return found
         narrow = family(self.width / self.data_std) == NARROW
         least, why = math.ceil(ENOUGH * steps) if fewer and narrow else steps, list[str]()
+        best = 0
         for n in range(min(steps, MOST), least - 1, -1):
             table = self.tables.found(schedule, first, last, n)
-            if not isinstance(table, str):
-                name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {n} steps of its own"
-                return Choice(Solver(name, planner=self.tables), n)
-            why.append(f"no universal table: {table}")
+            if isinstance(table, str):
+                why.append(f"no universal table: {table}")
+            elif not best or (n >= OWN * steps and not table.of_range):
+                best = n
+                if not table.of_range:
+                    break
+        if best:
+            name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {best} steps of its own"
+            return Choice(Solver(name, planner=self.tables), best)
         return found._replace(notes=tuple(why[:1]))
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:

@@ -12,7 +12,7 @@ from .run import Field, end_of, tangents_of
 
 FLOOR = 1e-4  # of the data's spread
 TRIALS = 16  # of the damping, before a fit ends
-MEMORY = 1 << 29  # bytes of derivatives that are kept at once
+MEMORY = 1 << 30  # bytes of derivatives that are kept at once
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,10 @@ def table_starts(sch: Schedule, n: int, gauge: Any, guided: bool, t_start: float
     for width in SERVED.values():
         found = Universal(width, guided=guided).found(sch, t_start, t_end, n)
         if not isinstance(found, str) and found.end == t_end and gauge in (None, found.table.gauge):
-            table, kind = moved(found.table, found.order, low, high), found.told["width"]
-            name = f"the universal table for {kind} data"
-            made.append(Start(table.gauge, found.order, name, table.lam, weights=table.weights))
+            table, kind = moved(found, low, high), found.told["width"]
+            if table.lam[0] == low:
+                name = f"the universal table for {kind} data"
+                made.append(Start(table.gauge, found.order, name, table.lam, weights=table.weights))
     return made
 
 

@@ -19,7 +19,8 @@ class Fitted:
     """A table in coordinates in which every schedule is the same.
 
     gauge:   N, what is combined: "x0" or "eps".
-    lam:     (n + 1,) increasing; -inf and +inf are pure noise and clean data, with x0.
+    lam:     (n + 1,) increasing; -inf and +inf are pure noise and clean data, with x0. In eps a very noisy first one
+             serves for pure noise.
     weights: (n, n + 1, *event), row i of the state and of N_0 .. N_i; nothing above. In x0
 
                  x_{i+1} = (sigma_{i+1} / sigma_i) w_i0 x_i + alpha_{i+1} sum_j w_i,j+1 x0_j,
@@ -51,9 +52,14 @@ class Fitted:
         calls = []
         for i in range(n):
             row = self.weights[i, : i + 2] * unit[i + 1]
-            row[0] = self.weights[i, 0] * (scale[i + 1] / scale[i])
-            state, *old, new = row
-            update = [pair[0] * new, pair[1] * new, state, *old[max(i - kept, 0) :]]
+            if scale[i]:
+                row[0] = self.weights[i, 0] * (scale[i + 1] / scale[i])
+                state, *old, new = row
+                update = [pair[0] * new, pair[1] * new, state, *old[max(i - kept, 0) :]]
+            else:  # pure noise, where eps says no more than x: what the step leaves of signal and of noise
+                left, more = self.weights[0, :2]
+                noise = left * np.exp(self.lam[1] - self.lam[0]) + more
+                new, update = left, [left * alpha[1], np.zeros_like(left), noise * sigma[1] / sigma[0]]
             store = [np.full_like(new, c) for c in (*pair, *[0.0] * (len(update) - 2))]
             slots = [1 + j % kept for j in range(max(i - kept, 0), i)]
             reads, writes = (STATE, *slots), (STATE, 1 + i % kept) if i < n - 1 else (STATE,)

@@ -42,18 +42,31 @@ NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has c
 UNKNOWN = 10.0  # the width of data of which nothing is known
 PATCH = 14.0  # of patches of photographs, 3 x 16 x 16; larger pictures are whole scenes, which differ less
 RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
-MOVED = 0.8, 0.5  # in lam, how far the ends of a table may move
+MOVED = 1.4, 1.6  # in lam, how far the ends of a table may move
+LESS = 0.6  # of a distance counts that ends before that of the table
+LITTLE = 0.2  # a start that moves farther takes the numbers of a range, which bear it better than a table of its own
+SEEN = 0.25  # times n and the data's width over sigma/alpha: how far in lam two starts of n steps are apart at most
+SHORTEST = 0.2  # the first step, if it alone is of another length
+FITTED_TO = "fitted to evaluations"  # in the provenance of a range's tables
+PURE = -12.0  # the lam of noise that is as good as pure
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FILES = resources.files("logsnr.solvers").joinpath("data", "universal")
 
 
 class Found(NamedTuple):
-    """A `Table`, and the time at which it ends. If that is not the last time, one evaluation is left for the rest."""
+    """A `Table`, and the time at which it ends. If that is not the last time, one evaluation is left for the rest.
+    in_noise: whether another start than its own differs in noise alone, see `moved`."""
 
     table: Fitted
     order: int
     told: dict[str, Any]
     end: float
+    in_noise: bool
+
+    @property
+    def of_range(self) -> bool:
+        """Whether it has its numbers in common with the tables of other budgets."""
+        return FITTED_TO in self.told
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ class Universal:
             return Adams(gauge, 2).plan(schedule, grid).renamed(f"adams-{gauge}-2", f"no universal table: {found}")
         shift = math.log(self.data_std)
         low, high = (float(schedule.half_logsnr(t)) + shift for t in (ends[0], found.end))
-        table = moved(found.table, found.order, low, high)
+        table = moved(found, low, high)
         shifted = replace(table, lam=table.lam - shift)
         told = {**found.told, WIDEST: min(self.data_std * SERVED.get(found.told["width"], SERVED[NARROW]), 1e6)}
         program = shifted.program(schedule, "universal", ends=(ends[0], found.end), provenance=told)
@@ -107,31 +120,36 @@ class Universal:
         low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
         cleanest = schedule.last_before(first, last)
         told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
-        near = list[tuple[float, str, float]]()  # how far, the span, and where its table ends
+        wide = (self.width or UNKNOWN * self.data_std) / self.data_std
+        kind = family(wide)
+        if kind is None:
+            return f"a widest direction of {wide:.3g} is beyond {max(SERVED.values()):g}"
+        if self.guided and kind != NARROW:
+            return f"none was made for guided models of wide data (here {wide:.3g})"
+        kind = GUIDED if self.guided else kind
+        most = WIDTHS.get(kind, WIDTHS[NARROW])[1]
+        near = list[tuple[float, str, float, bool, float]]()  # how far, the span, and what there is of it
         for name, (a, b) in SPANS.items():
             end = last
             if cleanest is not None:
                 end = cleanest
             elif high == math.inf > b > low:
                 end = float(schedule.time(b - shift))
-            apart = _apart(low, a), _apart(float(schedule.half_logsnr(end)) + shift, b)
-            if apart[0] <= MOVED[0] and apart[1] <= MOVED[1]:
-                near.append((apart[1] + apart[0] / 2 + (end != last), name, end))
+            clean = float(schedule.half_logsnr(end)) + shift
+            seen = SEEN * n * most * math.exp(max(low, a)) if math.isfinite(a) else math.inf
+            begins, ends = _apart(low, a), _apart(clean, b)
+            in_noise, begins = seen < begins, min(seen, begins)
+            if begins <= MOVED[0] and ends <= MOVED[1]:
+                ends *= LESS if clean < b else 1.0
+                near.append((ends + begins / 2 + (end != last), name, end, in_noise, begins))
         if not near:
             known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
             return f"sigma/alpha {told} is far from {known}"
-        wide = (self.width or UNKNOWN * self.data_std) / self.data_std
-        kind = family(wide)
-        if kind is None:
-            return f"a widest direction of {wide:.3g} is beyond {max(SERVED.values()):g}"
-        if self.guided:
-            if kind != NARROW:
-                return f"none was made for guided models of wide data (here {wide:.3g})"
-            kind = GUIDED
-        _, span, end = min(near)
-        if (table := load(span, kind, n - (end != last))) is None:
+        _, span, end, in_noise, begins = min(near)
+        some = None if in_noise or begins <= LITTLE else of_range(span, kind, n - (end != last))
+        if (table := some or load(span, kind, n - (end != last))) is None:
             return f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
-        return Found(*table, end)
+        return Found(*table, end, in_noise)
 
 
 def family(width: float) -> str | None:
@@ -151,10 +169,14 @@ def _apart(a: float, b: float) -> float:
     return 0.0 if a == b else abs(a - b)
 
 
-def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
-    """The table with other ends, as far as these are finite. Its nodes go with an end, the less the farther they are
-    from it, so that they stay in order however small the steps are. The weights are those of the Adams method between
-    them, with the corrections of the old ones in proportion to what a step has of answers."""
+def moved(found: Found, low: float, high: float) -> Fitted:
+    """The table with other ends, as far as these are finite. In noise a start before the second node is that of the
+    first step alone, `begun`. Else nodes go with an end, the less the farther they are from it, so that they stay in
+    order however small the steps are. The weights are those of the Adams method between them, with the corrections of
+    the old ones in proportion to what a step has of answers."""
+    table, order = found[:2]
+    if found.in_noise and low != table.lam[0] and low < table.lam[1] - SHORTEST:
+        return begun(moved(found, float(table.lam[0]), high), low)
     if (low, high) == (table.lam[0], table.lam[-1]):
         return table
     lam, finite = table.lam.copy(), np.isfinite(table.lam)
@@ -171,6 +193,21 @@ def moved(table: Fitted, order: int, low: float, high: float) -> Fitted:
     if table.gauge == "eps":
         corrections[0, 1] = noise  # the first step leaves as much as before
     return Fitted(table.gauge, lam, after + corrections)
+
+
+def begun(table: Fitted, low: float) -> Fitted:
+    """The table from another start, where states are noise as well, so that the model says the same: the first step
+    differs alone, and it leaves as much of the noise, and of the signal, as before.
+
+    Of a step of length h in eps it leaves S = w_00 of the signal and S e^h + w_01 of the noise; in x0 S is w_00, of
+    the noise, and S e^-h + w_01 is left of the signal.
+    """
+    lam, weights = table.lam.copy(), table.weights.copy()
+    lam[0] = max(low, PURE)
+    sign = 1 if table.gauge == "eps" else -1
+    old, new = (math.exp(sign * (nodes[1] - nodes[0])) for nodes in (table.lam, lam))
+    weights[0, 1] += weights[0, 0] * (old - new)
+    return Fitted(table.gauge, lam, weights)
 
 
 def followed(program: Program, schedule: Schedule, end: float) -> Program:
@@ -215,5 +252,5 @@ def of_range(span: str, kind: str, n: int) -> Table | None:
     table = numbers.fitted(torch.tensor(data["numbers"], dtype=torch.float64))
     at = min(range(len(data["budgets"])), key=lambda k: abs(data["budgets"][k] - n))
     told = {name: value[at] if isinstance(value, list) else value for name, value in data["provenance"].items()}
-    told["fitted to evaluations"] = ", ".join(map(str, data["budgets"]))
+    told[FITTED_TO] = ", ".join(map(str, data["budgets"]))
     return table, data["order"], told | {"width": kind}
