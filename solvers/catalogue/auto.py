@@ -72,11 +72,11 @@ class Auto:
         """What to run from the time ``first`` to the time ``last``. free: whether the grid may be chosen. fewer:
         whether a table for some fewer steps may be taken."""
         if free and steps < BACK and schedule.half_logsnr(first) > schedule.half_logsnr(last):
-            return _wide(3, False)._replace(steps=steps)
+            return _wide(3, False, "karras")._replace(steps=steps)
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None:
             return found
-        narrow = family(self.width / self.data_std) == NARROW
+        narrow = family(self.width / self.data_std, steps) == NARROW
         least, why = math.ceil(ENOUGH * steps) if fewer and narrow else steps, list[str]()
         best = 0
         for n in range(min(steps, MOST), least - 1, -1):
@@ -94,12 +94,13 @@ class Auto:
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
         """The exponential Adams method and the grid."""
-        kind = family(self.width / self.data_std) if self.width else NARROW
-        if kind != NARROW:
-            corrector = steps >= MANY_GUIDED if self.guided else kind != "wide" or steps >= MANY
-            return _wide(2 if self.guided else 3, corrector)._replace(steps=steps)
-        lam = np.nan_to_num(np.asarray(schedule.half_logsnr(np.array([first, last]))), posinf=FAR, neginf=-FAR)
-        noisy, clean = sorted(lam.tolist())
+        kind = family(self.width / self.data_std, steps) if self.width else NARROW
+        lam = np.asarray(schedule.half_logsnr(np.array([first, last])))
+        if kind != NARROW or schedule.last_before(first, last) is not None:
+            corrector = steps >= MANY_GUIDED if self.guided else kind not in (NARROW, "wide") or steps >= MANY
+            grid = "karras" if math.isfinite(lam.min()) else "logsnr"
+            return _wide(2 if self.guided else 3, corrector, grid)._replace(steps=steps)
+        noisy, clean = sorted(np.nan_to_num(lam, posinf=FAR, neginf=-FAR).tolist())
         rows = TABLE[min(TABLE, key=lambda ends: math.hypot(ends[0] - noisy, ends[1] - clean))]
         return _made(*rows[max((n for n in rows if n <= steps), default=min(rows))])._replace(steps=steps)
 
@@ -109,12 +110,14 @@ class Auto:
 
 
 @lru_cache
-def _wide(order: int, corrector: bool) -> Choice:
+def _wide(order: int, corrector: bool, grid: str) -> Choice:
     """For data with wide directions, whose flow bends where the measured grids have few nodes: what is best among the
     named solvers on images' spectra (`python -m logsnr.bench.unseen --problem image-15 --nfe 12 --nfe 40`, and with
-    guidance, which makes answers rough, `--range sd --problem image-15-guided-4`)."""
+    guidance, which makes answers rough, `--range sd --problem image-15-guided-4`). From pure noise on, Karras' grid has
+    its first node too late for a corrector. And for runs past the last level that a network knows, whose last step must
+    be DDIM's: other gauges go on with what older answers say of it, which is not what networks are trained for."""
     name = f"auto: adams(gauge='eps', order={order}, corrector={corrector})"
-    return Choice(Solver(name, planner=Adams("eps", order, corrector=corrector)), 0, "karras")
+    return Choice(Solver(name, planner=Adams("eps", order, corrector=corrector)), 0, grid)
 
 
 @lru_cache

@@ -16,11 +16,12 @@ from ..grids.grids import grid
 from ..planners.checks import choice
 from ..planners.multistep import Adams
 from ..schedules.base import Schedule
+from .ends import moved
 from .fit import Aim, loss
 from .groups import Grouped
 from .numbers import Numbers
 from .table import GAUGES
-from .universal import SERVED, Universal, moved
+from .universal import SERVED, Universal
 
 GRIDS = ("logsnr", "karras")
 ORDERS = (2, 3)
@@ -91,7 +92,7 @@ def table_starts(sch: Schedule, n: int, gauge: Any, guided: bool, t_start: float
     for width in SERVED.values():
         found = Universal(width, guided=guided).found(sch, t_start, t_end, n)
         if not isinstance(found, str) and found.end == t_end and gauge in (None, found.table.gauge):
-            table, kind = moved(found, low, high), found.told["width"]
+            table, kind = moved(found.table, found.order, low, high, found.in_noise), found.told["width"]
             if table.lam[0] == low:
                 name = f"the universal table for {kind} data"
                 made.append(Start(table.gauge, found.order, name, table.lam, weights=table.weights))

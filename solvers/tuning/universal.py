@@ -16,14 +16,12 @@ import torch
 
 from ..arrays import Array
 from ..planners.checks import number
-from ..planners.gauges import X0, Nodes
 from ..planners.multistep import Adams
-from ..planners.singlestep import ddim_calls
 from ..programs.program import Program
 from ..programs.provenance import WIDEST
 from ..schedules.base import Schedule
+from .ends import followed, moved
 from .family import Shared
-from .numbers import adams_weights
 from .table import Fitted
 
 SPANS = {  # lam at the ends of what people run
@@ -38,6 +36,7 @@ SPANS = {  # lam at the ends of what people run
 # table loses most on data that are wider than its own.
 WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (10.0, 80.0)}
 SERVED = {"narrow": 4.0, "wide": 30.0, "vast": 100.0}
+FEW, WIDER = 10, 5.0  # up to so many evaluations narrow tables serve wider data
 NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has classifier-free guidance
 UNKNOWN = 10.0  # the width of data of which nothing is known
 PATCH = 14.0  # of patches of photographs, 3 x 16 x 16; larger pictures are whole scenes, which differ less
@@ -46,9 +45,7 @@ MOVED = 1.4, 1.6  # in lam, how far the ends of a table may move
 LESS = 0.6  # of a distance counts that ends before that of the table
 LITTLE = 0.2  # a start that moves farther takes the numbers of a range, which bear it better than a table of its own
 SEEN = 0.25  # times n and the data's width over sigma/alpha: how far in lam two starts of n steps are apart at most
-SHORTEST = 0.2  # the first step, if it alone is of another length
 FITTED_TO = "fitted to evaluations"  # in the provenance of a range's tables
-PURE = -12.0  # the lam of noise that is as good as pure
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FILES = resources.files("logsnr.solvers").joinpath("data", "universal")
 
@@ -108,7 +105,7 @@ class Universal:
             return Adams(gauge, 2).plan(schedule, grid).renamed(f"adams-{gauge}-2", f"no universal table: {found}")
         shift = math.log(self.data_std)
         low, high = (float(schedule.half_logsnr(t)) + shift for t in (ends[0], found.end))
-        table = moved(found, low, high)
+        table = moved(found.table, found.order, low, high, found.in_noise)
         shifted = replace(table, lam=table.lam - shift)
         told = {**found.told, WIDEST: min(self.data_std * SERVED.get(found.told["width"], SERVED[NARROW]), 1e6)}
         program = shifted.program(schedule, "universal", ends=(ends[0], found.end), provenance=told)
@@ -121,7 +118,7 @@ class Universal:
         cleanest = schedule.last_before(first, last)
         told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
         wide = (self.width or UNKNOWN * self.data_std) / self.data_std
-        kind = family(wide)
+        kind = family(wide, n)
         if kind is None:
             return f"a widest direction of {wide:.3g} is beyond {max(SERVED.values()):g}"
         if self.guided and kind != NARROW:
@@ -152,69 +149,29 @@ class Universal:
         return Found(*table, end, in_noise)
 
 
-def family(width: float) -> str | None:
-    """The family of tables for data of this width, if there is one."""
+def family(width: float, n: int) -> str | None:
+    """The family of tables for data of this width and n evaluations, if there is one."""
+    if n <= FEW and width <= WIDER:
+        return NARROW
     return next((kind for kind, most in SERVED.items() if width <= most), None)
 
 
 def typical_width(event: tuple[int, ...]) -> float:
-    """The standard deviation along the widest direction of images in [-1, 1]: it is about their mean brightness, in the
-    norm of the whole image, which varies by some 1/4; that of small pictures in colour, as they are patches, by 1/2."""
+    """The standard deviation along the widest direction, for data with elements of a spread of 1/2 to 1.
+
+    Of images in [-1, 1] it is about their mean brightness, in the norm of the whole image, which varies by some 1/4;
+    that of small pictures in colour, as they are patches, by 1/2. Vectors (D,) that fall in some ten groups have
+    0.4 sqrt(D).
+    """
     norm = math.sqrt(math.prod(event))
+    if len(event) == 1:
+        return 0.4 * norm
     patch = min(norm / 2, PATCH) if len(event) == 3 and event[0] == 3 else 0.0
     return max(norm / 4, patch)
 
 
 def _apart(a: float, b: float) -> float:
     return 0.0 if a == b else abs(a - b)
-
-
-def moved(found: Found, low: float, high: float) -> Fitted:
-    """The table with other ends, as far as these are finite. In noise a start before the second node is that of the
-    first step alone, `begun`. Else nodes go with an end, the less the farther they are from it, so that they stay in
-    order however small the steps are. The weights are those of the Adams method between them, with the corrections of
-    the old ones in proportion to what a step has of answers."""
-    table, order = found[:2]
-    if found.in_noise and low != table.lam[0] and low < table.lam[1] - SHORTEST:
-        return begun(moved(found, float(table.lam[0]), high), low)
-    if (low, high) == (table.lam[0], table.lam[-1]):
-        return table
-    lam, finite = table.lam.copy(), np.isfinite(table.lam)
-    part = (lam[finite] - lam[finite][0]) / np.ptp(lam[finite])
-    first, last = (end - old if math.isfinite(old) else 0.0 for end, old in ((low, lam[0]), (high, lam[-1])))
-    lam[finite] += first * (1 - part) ** 2 + last * part**2
-    lam[[0, -1]] = low, high
-    before, after = (adams_weights(torch.tensor(nodes), table.gauge, order).numpy() for nodes in (table.lam, lam))
-    sign = 1 if table.gauge == "eps" else -1
-    old, new = (sign * np.diff(nodes) for nodes in (table.lam, lam))
-    corrections = table.weights - before
-    noise = corrections[0, 0] * (np.exp(old[0]) - np.exp(new[0])) + corrections[0, 1]
-    corrections[:, 1:] *= (np.expm1(new) / np.expm1(old))[:, None]
-    if table.gauge == "eps":
-        corrections[0, 1] = noise  # the first step leaves as much as before
-    return Fitted(table.gauge, lam, after + corrections)
-
-
-def begun(table: Fitted, low: float) -> Fitted:
-    """The table from another start, where states are noise as well, so that the model says the same: the first step
-    differs alone, and it leaves as much of the noise, and of the signal, as before.
-
-    Of a step of length h in eps it leaves S = w_00 of the signal and S e^h + w_01 of the noise; in x0 S is w_00, of
-    the noise, and S e^-h + w_01 is left of the signal.
-    """
-    lam, weights = table.lam.copy(), table.weights.copy()
-    lam[0] = max(low, PURE)
-    sign = 1 if table.gauge == "eps" else -1
-    old, new = (math.exp(sign * (nodes[1] - nodes[0])) for nodes in (table.lam, lam))
-    weights[0, 1] += weights[0, 0] * (old - new)
-    return Fitted(table.gauge, lam, weights)
-
-
-def followed(program: Program, schedule: Schedule, end: float) -> Program:
-    """The program, and one step more to the time ``end``, DDIM's: networks know no level between."""
-    at = Nodes.at(schedule, np.array([program.grid[-1], end]))
-    step = ddim_calls(X0, schedule, at[:-1], at[1:], [len(program.grid)])
-    return replace(program, grid=(*program.grid, end), calls=(*program.calls, *step))
 
 
 def equal(span: str, kind: str, n: int) -> Array:

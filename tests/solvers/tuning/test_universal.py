@@ -14,8 +14,9 @@ import logsnr
 from logsnr.analysis.mixture import GaussianMixture
 from logsnr.solvers import Adams
 from logsnr.solvers.programs.provenance import widest
+from logsnr.solvers.tuning.ends import moved
 from logsnr.solvers.tuning.table import Fitted
-from logsnr.solvers.tuning.universal import MOVED, SPANS, WIDTHS, Found, Universal, load, moved, of_range
+from logsnr.solvers.tuning.universal import MOVED, SPANS, WIDTHS, Universal, load, of_range
 
 EDM = logsnr.EDM(0.002, 80.0)
 NFES = (5, 6, 8, 10)
@@ -214,19 +215,19 @@ def test_another_start_in_noise_changes_nothing_but_the_noise(span: str, nfe: in
     """Data that are one point say the same of noise at any level, so that the results are equal, whatever the table
     makes of them; with the first step as it was they are not."""
     sch, (low, high) = logsnr.Trigonometric(), SPANS[span]
-    table = Found(*(load(span, "narrow", nfe) or pytest.fail("no table")), end=0.0, in_noise=True)
+    table, order, _ = load(span, "narrow", nfe) or pytest.fail("no table")
     z, point = logsnr.randn((4, 3), seed=0, dtype=torch.float64), 0.7
     den = logsnr.Denoiser(lambda x, t: torch.full_like(x, point), sch, "x0")
-    shift = later if later < 0 else later * float(table.table.lam[1] - low)
+    shift = later if later < 0 else later * float(table.lam[1] - low)
 
     def result(fitted: Fitted, first: float) -> torch.Tensor:
         ends = float(sch.time(first)), float(sch.time(high))
         alpha, sigma = float(sch.alpha(ends[0])), float(sch.sigma(ends[0]))
         return logsnr.sample(den, alpha * point + sigma * z, solver=fitted.program(sch, "table", ends=ends))
 
-    own, found = result(table.table, low), moved(table, low + shift, high)
+    own, found = result(table, low), moved(table, order, low + shift, high, True)
     torch.testing.assert_close(result(found, low + shift), own, rtol=1e-9, atol=1e-9)
-    wrong = replace(found, weights=np.concatenate([table.table.weights[:1], found.weights[1:]]))
+    wrong = replace(found, weights=np.concatenate([table.weights[:1], found.weights[1:]]))
     assert (result(wrong, low + shift) - own).abs().max() > 1e-3
 
 
@@ -236,9 +237,9 @@ def test_another_start_in_noise_changes_nothing_but_the_noise(span: str, nfe: in
 def test_nodes_keep_their_order_wherever_the_ends_are(span: str, kind: str, in_noise: bool) -> None:
     """Tables of many steps have steps far shorter than ends may move: only moving the ends would pass nodes."""
     for nfe, way in itertools.product((3, 6, 9, 20, 40), itertools.product((-1, 1), repeat=2)):
-        table = load(span, kind, nfe) or pytest.fail("no table")
+        table, order, _ = load(span, kind, nfe) or pytest.fail("no table")
         low, high = (end + sign * most for end, sign, most in zip(SPANS[span], way, MOVED, strict=True))
-        found = moved(Found(*table, end=0.0, in_noise=in_noise), low, high)
+        found = moved(table, order, low, high, in_noise)
         assert (found.lam[0], found.lam[-1]) == (low, high)
         assert np.all(np.diff(found.lam) > 0)
         if kind == "wide":
