@@ -27,7 +27,7 @@ from ..solvers.grids.grids import grid
 from ..solvers.runs.noise import start
 from ..solvers.sampling import sample
 from ..solvers.schedules.base import Schedule
-from ..solvers.schedules.formulas import EDM, FlowMatching, VPLinear
+from ..solvers.schedules.formulas import EDM, FlowMatching, VPCosine, VPLinear
 from ..solvers.schedules.tabulated import Discrete
 from ..solvers.statistics.width import data_width
 from ..solvers.tuning.teacher import ends
@@ -40,6 +40,7 @@ ROOT = np.sqrt(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
 RANGES: dict[str, Schedule] = {
     "edm": EDM(0.002, 80.0), "vp": VPLinear(), "flow": FlowMatching(), "sd": Discrete(ROOT**2),
     "zero": Discrete(((ROOT - ROOT[-1]) * ROOT[0] / (ROOT[0] - ROOT[-1])) ** 2),  # no signal at first (Lin et al. 2023)
+    "cosine": VPCosine(), "sigma-700": EDM(0.002, 700.0), "sigma-50": EDM(0.01, 50.0),  # that no table was made for
 }  # fmt: skip
 GRIDS = ("logsnr", "karras", "time")
 HELD_OUT, SEED = 128, 99  # noises, of a seed that no fit uses

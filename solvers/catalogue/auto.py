@@ -27,6 +27,7 @@ FAR = 7.0  # where an infinite lam is taken to be
 MOST = RANGES[-1][-1]  # steps of universal tables
 MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
 MANY_GUIDED = 12  # the same of guided models, where the third order never does
+NOISY = -6.0  # in lam: from noisier starts on, Karras' grid comes too late to where the flow bends
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up,
 OWN = 0.8  # and one that was fitted to as many alone beats one that has its numbers in common with others
@@ -98,7 +99,7 @@ class Auto:
         lam = np.asarray(schedule.half_logsnr(np.array([first, last])))
         if kind != NARROW or schedule.last_before(first, last) is not None:
             corrector = steps >= MANY_GUIDED if self.guided else kind not in (NARROW, "wide") or steps >= MANY
-            grid = "karras" if math.isfinite(lam.min()) else "logsnr"
+            grid = "karras" if lam.min() > NOISY else "logsnr"
             return _wide(2 if self.guided else 3, corrector, grid)._replace(steps=steps)
         noisy, clean = sorted(np.nan_to_num(lam, posinf=FAR, neginf=-FAR).tolist())
         rows = TABLE[min(TABLE, key=lambda ends: math.hypot(ends[0] - noisy, ends[1] - clean))]
@@ -113,9 +114,9 @@ class Auto:
 def _wide(order: int, corrector: bool, grid: str) -> Choice:
     """For data with wide directions, whose flow bends where the measured grids have few nodes: what is best among the
     named solvers on images' spectra (`python -m logsnr.bench.unseen --problem image-15 --nfe 12 --nfe 40`, and with
-    guidance, which makes answers rough, `--range sd --problem image-15-guided-4`). From pure noise on, Karras' grid has
-    its first node too late for a corrector. And for runs past the last level that a network knows, whose last step must
-    be DDIM's: other gauges go on with what older answers say of it, which is not what networks are trained for."""
+    guidance, which makes answers rough, `--range sd --problem image-15-guided-4`). And for runs past the last level that
+    a network knows, whose last step must be DDIM's: other gauges go on with what older answers say of it, which is not
+    what networks are trained for."""
     name = f"auto: adams(gauge='eps', order={order}, corrector={corrector})"
     return Choice(Solver(name, planner=Adams("eps", order, corrector=corrector)), 0, grid)
 

@@ -44,7 +44,7 @@ RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their 
 MOVED = 1.4, 1.6  # in lam, how far the ends of a table may move
 LESS = 0.6  # of a distance counts that ends before that of the table
 LITTLE = 0.2  # a start that moves farther takes the numbers of a range, which bear it better than a table of its own
-SEEN = 0.25  # times n and the data's width over sigma/alpha: how far in lam two starts of n steps are apart at most
+SEEN = 0.07  # times n^2 and the data's width over sigma/alpha: how far in lam two starts of n steps are apart at most
 FITTED_TO = "fitted to evaluations"  # in the provenance of a range's tables
 Table = tuple[Fitted, int, dict[str, Any]]  # with the order of the Adams method that it corrects, and its provenance
 FILES = resources.files("logsnr.solvers").joinpath("data", "universal")
@@ -52,7 +52,8 @@ FILES = resources.files("logsnr.solvers").joinpath("data", "universal")
 
 class Found(NamedTuple):
     """A `Table`, and the time at which it ends. If that is not the last time, one evaluation is left for the rest.
-    in_noise: whether another start than its own differs in noise alone, see `moved`."""
+    in_noise: whether another start than its own counts as one that differs in noise alone, see `moved`: a later one
+    does, as its first step is shorter, whatever else it is."""
 
     table: Fitted
     order: int
@@ -124,7 +125,6 @@ class Universal:
         if self.guided and kind != NARROW:
             return f"none was made for guided models of wide data (here {wide:.3g})"
         kind = GUIDED if self.guided else kind
-        most = WIDTHS.get(kind, WIDTHS[NARROW])[1]
         near = list[tuple[float, str, float, bool, float]]()  # how far, the span, and what there is of it
         for name, (a, b) in SPANS.items():
             end = last
@@ -133,7 +133,7 @@ class Universal:
             elif high == math.inf > b > low:
                 end = float(schedule.time(b - shift))
             clean = float(schedule.half_logsnr(end)) + shift
-            seen = SEEN * n * most * math.exp(max(low, a)) if math.isfinite(a) else math.inf
+            seen = SEEN * n**2 * wide * math.exp(max(low, a)) if math.isfinite(a) else math.inf
             begins, ends = _apart(low, a), _apart(clean, b)
             in_noise, begins = seen < begins, min(seen, begins)
             if begins <= MOVED[0] and ends <= MOVED[1]:
@@ -146,7 +146,7 @@ class Universal:
         some = None if in_noise or begins <= LITTLE else of_range(span, kind, n - (end != last))
         if (table := some or load(span, kind, n - (end != last))) is None:
             return f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
-        return Found(*table, end, in_noise)
+        return Found(*table, end, in_noise or low > SPANS[span][0])
 
 
 def family(width: float, n: int) -> str | None:
