@@ -114,9 +114,9 @@ class Auto:
 def _wide(order: int, corrector: bool, grid: str) -> Choice:
     """For data with wide directions, whose flow bends where the measured grids have few nodes: what is best among the
     named solvers on images' spectra (`python -m logsnr.bench.unseen --problem image-15 --nfe 12 --nfe 40`, and with
-    guidance, which makes answers rough, `--range sd --problem image-15-guided-4`). And for runs past the last level that
-    a network knows, whose last step must be DDIM's: other gauges go on with what older answers say of it, which is not
-    what networks are trained for."""
+    guidance, which makes answers rough, `--range sd --problem image-15-guided-4`). And for runs past the last level
+    that a network knows, whose last step must be DDIM's: other gauges go on with what older answers say of it, which is
+    not what networks are trained for."""
     name = f"auto: adams(gauge='eps', order={order}, corrector={corrector})"
     return Choice(Solver(name, planner=Adams("eps", order, corrector=corrector)), 0, grid)
 
