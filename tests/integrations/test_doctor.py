@@ -132,7 +132,7 @@ def test_what_is_better_reaches_the_least_sigma_that_there_is() -> None:
     measured = Measured(of_config(MULTISTEP))
     assert measured.subject.levels()[-2] > 0.2
     assert measured.choices[0].solver == "auto"
-    assert measured.choices[0].error < measured.own / 20
+    assert measured.choices[0].error < measured.own / 10  # a root mean square, most of it of a path between two modes
 
 
 @pytest.mark.parametrize(
