@@ -11,6 +11,7 @@ from logsnr import analysis as A
 from logsnr.bench import choose_auto
 from logsnr.solvers.catalogue.auto import AUTO, ENOUGH, MOST, Auto
 from logsnr.solvers.catalogue.auto_table import TABLE
+from logsnr.solvers.tuning.universal import FITTED_TO
 
 SCHEDULES = [
     logsnr.VPLinear(), logsnr.EDM(), logsnr.FlowMatching(), logsnr.VPCosine(), logsnr.VE(), logsnr.Trigonometric(),
@@ -109,6 +110,15 @@ def test_wide_data_get_a_grid_that_is_fine_where_their_flow_bends() -> None:
         return float((logsnr.sample(den, x, nfe=30, width=width) - end).square().mean(1).sqrt().median())
 
     assert error(15.0) < 0.1 * error(1.0)
+
+
+@pytest.mark.parametrize(("nfe", "steps"), [(19, 19), (20, 20), (23, 20), (26, 25), (31, 25), (33, 33), (40, 40)])
+def test_a_table_of_its_own_goes_before_one_of_many_budgets(nfe: int, steps: int) -> None:
+    """Up to a fifth fewer evaluations, on narrow data."""
+    found = logsnr.solve(denoiser(logsnr.VPLinear()), torch.ones(2, 3), nfe=nfe)
+    assert found.nfe == steps
+    assert found.program
+    assert (FITTED_TO in found.program.provenance) == (nfe > 31)
 
 
 @pytest.mark.parametrize("width", [1.0, 14.0])
