@@ -78,12 +78,16 @@ def test_the_data_say_which_table_serves() -> None:
     for wide in (program(8, (320,)), program(8, width=10.0), program(8, (3, 8, 8))):
         assert wide.provenance["width"] == "wide"
     assert program(8, (1, 8, 8)).provenance["width"] == program(8, (3, 4, 4)).provenance["width"] == "narrow"
+    for own in ({"width": 4.5}, {"event": (128,)}):  # with few evaluations narrow tables bear more
+        assert [program(n, **own).provenance["width"] for n in (10, 11)] == ["narrow", "wide"]  # type: ignore[arg-type]
     assert program(8, width=32.0).provenance["width"] == "vast"
     assert any("beyond 100" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)
     assert "order=3, corrector=True) on karras()" in program(41, width=10.0).name == program(41, width=1e3).name
     for steps, corrector in ((23, False), (24, True)):
         assert f"order=3, corrector={corrector})" in Auto(10.0).formula(sch, 1.0, 1e-3, steps).solver.name
+    for other, grid in ((sch, "karras"), (logsnr.VPCosine(), "logsnr"), (logsnr.EDM(0.002, 700.0), "logsnr")):
+        assert Auto(10.0).formula(other, other.t_start, other.t_end, 50).grid == grid
     for steps, corrector in ((11, False), (12, True)):
         assert f"order=2, corrector={corrector})" in Auto(32.0, guided=True).formula(sch, 1.0, 1e-3, steps).solver.name
     guided = logsnr.Denoiser(
