@@ -84,10 +84,11 @@ class Auto:
             table = self.tables.found(schedule, first, last, n)
             if isinstance(table, str):
                 why.append(f"no universal table: {table}")
-            elif not best or (n >= OWN * steps and not table.of_range):
+                continue
+            if not best or (n >= OWN * steps and not table.of_range):
                 best = n
-                if not table.of_range:
-                    break
+            if n <= OWN * steps or not table.of_range:
+                break  # smaller ones are no better
         if best:
             name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {best} steps of its own"
             return Choice(Solver(name, planner=self.tables), best)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from ..arrays import Array
 from ..planners.gauges import X0, Nodes
 from ..planners.singlestep import ddim_calls
 from ..programs.program import Program
@@ -38,26 +39,32 @@ def moved(table: Fitted, order: int, low: float, high: float, in_noise: bool) ->
     sign = 1 if table.gauge == "eps" else -1
     old, new = (sign * np.diff(nodes) for nodes in (table.lam, lam))
     corrections = table.weights - before
-    noise = corrections[0, 0] * (np.exp(old[0]) - np.exp(new[0])) + corrections[0, 1]
     corrections[:, 1:] *= (np.expm1(new) / np.expm1(old))[:, None]
+    weights = after + corrections
     if table.gauge == "eps":
-        corrections[0, 1] = noise  # the first step leaves as much as before
-    return Fitted(table.gauge, lam, after + corrections)
+        weights[0, 1] = _first(table, lam)
+    return Fitted(table.gauge, lam, weights)
 
 
 def begun(table: Fitted, low: float) -> Fitted:
     """The table from another start, where states are noise as well, so that the model says the same: the first step
-    differs alone, and it leaves as much of the noise, and of the signal, as before.
+    differs alone."""
+    lam, weights = table.lam.copy(), table.weights.copy()
+    lam[0] = max(low, PURE)
+    weights[0, 1] = _first(table, lam)
+    return Fitted(table.gauge, lam, weights)
+
+
+def _first(table: Fitted, lam: Array) -> float:
+    """The weight of the first answer with which the first step between the nodes ``lam`` leaves as much of the noise,
+    and of the signal, as the table's own.
 
     Of a step of length h in eps it leaves S = w_00 of the signal and S e^h + w_01 of the noise; in x0 S is w_00, of
     the noise, and S e^-h + w_01 is left of the signal.
     """
-    lam, weights = table.lam.copy(), table.weights.copy()
-    lam[0] = max(low, PURE)
-    sign = 1 if table.gauge == "eps" else -1
+    sign, (kept, answer) = 1 if table.gauge == "eps" else -1, table.weights[0, :2]
     old, new = (math.exp(sign * (nodes[1] - nodes[0])) for nodes in (table.lam, lam))
-    weights[0, 1] += weights[0, 0] * (old - new)
-    return Fitted(table.gauge, lam, weights)
+    return float(answer + kept * (old - new))
 
 
 def followed(program: Program, schedule: Schedule, end: float) -> Program:

@@ -143,8 +143,8 @@ class Universal:
             known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
             return f"sigma/alpha {told} is far from {known}"
         _, span, end, in_noise, begins = min(near)
-        some = None if in_noise or begins <= LITTLE else of_range(span, kind, n - (end != last))
-        if (table := some or load(span, kind, n - (end != last))) is None:
+        left, far = n - (end != last), begins > LITTLE and not in_noise
+        if (table := (far and of_range(span, kind, left)) or load(span, kind, left)) is None:
             return f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
         return Found(*table, end, in_noise or low > SPANS[span][0])
 

@@ -9,6 +9,7 @@ import torch
 import logsnr
 from logsnr import analysis as A
 from logsnr.bench import choose_auto
+from logsnr.bench.unseen import RANGES
 from logsnr.solvers.catalogue.auto import AUTO, ENOUGH, MOST, Auto
 from logsnr.solvers.catalogue.auto_table import TABLE
 from logsnr.solvers.tuning.universal import FITTED_TO
@@ -130,8 +131,7 @@ def test_a_table_of_its_own_goes_before_one_of_many_budgets(nfe: int, steps: int
 def test_many_steps_past_the_last_level(start: str, width: float) -> None:
     """Beyond all tables, on Stable Diffusion's levels: on narrow data a gauge that goes on past the last of them with
     older answers had 100 to 900 times the error."""
-    root = np.sqrt(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
-    sch = logsnr.Discrete(root**2 if start == "signal" else ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2)
+    sch = RANGES["sd" if start == "signal" else "zero"]
     g = torch.Generator().manual_seed(4)
     means = 0.4 * width * torch.randn(6, 16, dtype=torch.float64, generator=g)
     den = A.GaussianMixture(means, (0.2 * width) ** 2 * torch.ones(6, 16)).denoiser(sch)

@@ -10,14 +10,14 @@ import torch
 from unseen_data import median, unseen
 
 import logsnr
+from logsnr.integrations.diffusers_tables import discrete, table_of
 from logsnr.solvers import Adams
 from logsnr.solvers.tuning.ends import moved
 from logsnr.solvers.tuning.table import Fitted
 from logsnr.solvers.tuning.universal import MOVED, SPANS, WIDTHS, Universal, load
 
 EDM = logsnr.EDM(0.002, 80.0)
-BAR = np.cos((np.linspace(0, 1, 1001) + 0.008) / 1.008 * np.pi / 2) ** 2
-COSINE = np.minimum(1 - BAR[1:] / BAR[:-1], 0.999)  # Nichol and Dhariwal 2021
+COSINE = discrete(table_of({"beta_schedule": "squaredcos_cap_v2"}))
 
 
 def test_ends_move_a_little() -> None:
@@ -33,7 +33,7 @@ def test_ends_move_a_little() -> None:
 @pytest.mark.parametrize(
     ("sch", "options"),
     [
-        (logsnr.VPCosine(), {}), (logsnr.Discrete(np.cumprod(1 - COSINE)), {}), (logsnr.EDM(0.002, 700.0), {}),
+        (logsnr.VPCosine(), {}), (COSINE, {}), (logsnr.EDM(0.002, 700.0), {}),
         (logsnr.FlowMatching(), {"t_end": 1e-3}), (logsnr.EDM(0.01, 50.0), {}),
     ],
     ids=["cosine", "a table of it", "sigma from 700", "flow to 0.001", "sigma 50 to 0.01"],

@@ -10,6 +10,7 @@ from unseen_data import best_of, median, unseen
 
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
+from logsnr.bench.unseen import RANGES
 from logsnr.solvers import Adams
 from logsnr.solvers.programs.provenance import widest
 from logsnr.solvers.tuning.universal import SPANS, WIDTHS, Universal, load, of_range
@@ -110,11 +111,7 @@ def test_none_is_missing_from_3_to_40(span: str, kind: str) -> None:
 def test_no_call_between_the_last_level_and_clean_data(start: str) -> None:
     """A network of a table of levels knows none below the first: the last evaluation is there. Fitted to go on, the
     errors of the same solver were 2e-3 from 10 to 40 evaluations."""
-    bar = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
-    if start == "noise":  # zero terminal signal, Lin et al. 2023, algorithm 1
-        root = np.sqrt(bar)
-        bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-    data, sch = unseen(), logsnr.Discrete(bar)
+    data, sch = unseen(), RANGES["zero" if start == "noise" else "sd"]
     x = logsnr.start(sch, (64, 16), seed=9, dtype=torch.float64)
     end = logsnr.sample(data.denoiser(sch), x, solver=Adams("x0", 4, corrector=True), steps=256)
     for nfe, most in ((10, 2e-3), (20, 6e-4), (40, 3e-5)):
