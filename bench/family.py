@@ -5,6 +5,7 @@ Noise is isotropic, so a common rotation of means and covariances changes nothin
 """
 
 import math
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -49,9 +50,22 @@ class Family:
         g = torch.Generator().manual_seed(seed)
         drawn = [_problem(kinds.names[i % len(kinds.names)], kinds.width, g) for i in range(count)]
         self.mu, self.s2, self.log_weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
-        self.count, self.event_shape = count, torch.Size((count, 1, DIM))
+        self.event_shape = torch.Size((count, 1, DIM))
         self.waves = _waves(count, kinds.error, seed) if kinds.error else None
         self.guidance = _classes(self.log_weights, kinds.scales, seed) if kinds.scales[1] > 1 else None
+
+    @property
+    def count(self) -> int:
+        return len(self.mu)
+
+    def some(self, which: slice) -> "Family":
+        """The family of some of the problems."""
+        found = copy(self)
+        found.mu, found.s2, found.log_weights = self.mu[which], self.s2[which], self.log_weights[which]
+        found.waves, found.guidance = (
+            parts and tuple(p[which] for p in parts) for parts in (self.waves, self.guidance)
+        )
+        return found
 
     def starts(self, rows: int, seed: int) -> torch.Tensor:
         """Standard normals (count, rows, DIM). All problems are one event then, for `reference_flow`."""

@@ -76,12 +76,18 @@ class Part:
         u = family.starts(ROWS, seed + 1)  # pure noise has the spread 1 on the unit circle at any level
         u = u * math.sin(times[0])
         end = reference_flow(family, u, SCHEDULE, times[0], times[1], tol=min(1e-7, floor / 100)).x
-        return cls(family, Noises(u.reshape(-1, DIM), end.reshape(-1, DIM), 1.0, floor))
+        samples = torch.arange(count * ROWS)
+        return cls(family, Noises(u.reshape(-1, DIM), end.reshape(-1, DIM), 1.0, floor, samples, ROWS))
 
     def aim(self, numbers: Numbers, penalty: float) -> Aim:
         """A table for these problems; one that is consistent has no mismatch."""
-        field: Any = self.family.field(numbers.gauge)
-        return Aim(lambda _: field, numbers, self.noises, penalty=penalty if penalty < math.inf else 0.0)
+
+        def field(noises: Noises) -> Any:
+            assert noises.samples is not None
+            first, last = (int(noises.samples[k]) // ROWS for k in (0, -1))
+            return self.family.some(slice(first, last + 1)).field(numbers.gauge)
+
+        return Aim(field, numbers, self.noises, penalty=penalty if penalty < math.inf else 0.0)
 
 
 def start(span: str, kind: str, n: int, shared: bool, penalty: float) -> tuple[Numbers, torch.Tensor | None]:

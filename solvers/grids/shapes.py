@@ -62,6 +62,20 @@ def _arctan(first: float, last: float, steps: int, *, c: float = 1.0) -> Array:
     return nodes
 
 
+def _flow(first: float, last: float, steps: int) -> Array:
+    u, ends = _fractions(steps), (first, last)
+    with np.errstate(divide="ignore"):  # the ends themselves are put in later
+        # 1 - t has its own ends, so that neither side cancels
+        noise, data = (np.log(_between([-np.logaddexp(0.0, sign * lam) for lam in ends], u)) for sign in (1, -1))
+    nodes: Array = data - noise
+    return nodes
+
+
+def _between(logs: list[float], u: Array) -> Array:
+    first, last = np.exp(logs)
+    return (1 - u) * first + u * last
+
+
 def _laplace(first: float, last: float, steps: int, *, mu: float = 0.0, beta: float = 0.5) -> Array:
     def below(z: float) -> float:
         return float(np.exp(z) / 2 if z < 0 else 1 - np.exp(-z) / 2)
@@ -79,7 +93,7 @@ def _logistic(
     first: float, last: float, steps: int, *, share: float = 1.0, mu: float = 1.5, scale: float = 1.25
 ) -> Array:
     """A density of nodes in lam that is constant but for a hump: ``share`` of them lies in that of a logistic law about
-    ``mu``. 0 is uniform; 1 at mu 0 and scale 1/2 uniform in the time of flow matching."""
+    ``mu``. 0 is uniform; 1 at mu 0 and scale 1 uniform in the time of flow matching, as ``flow`` is."""
     lam, u = np.linspace(first, last, 4097), _fractions(steps)
 
     def part(z: Array) -> Array:
@@ -180,6 +194,7 @@ SHAPES: dict[str, Shape] = {
     "exponential": Shape(_uniform),
     "polyexponential": Shape(_polyexponential),
     "arctan": Shape(_arctan, infinite=True),
+    "flow": Shape(_flow, infinite=True),
     "laplace": Shape(_laplace, infinite=True),
     "logit-normal": Shape(_logit_normal, infinite=True),
     "logistic": Shape(_logistic),

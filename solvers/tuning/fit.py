@@ -12,19 +12,21 @@ from .run import Field, end_of, tangents_of
 
 FLOOR = 1e-4  # of the data's spread
 TRIALS = 16  # of the damping, before a fit ends
-MEMORY = 1 << 30  # bytes of derivatives that are kept at once
+TOGETHER = 1 << 19  # elements of derivatives that are taken at once: what is larger leaves the caches
 
 
 @dataclass(frozen=True)
 class Noises:
     """Starts u and where they should end, (B, ...) float64 on the unit circle. unit: the data's spread. floor: errors
-    below it, in this unit, count as none. samples: int64 (B,), which ones they are of the denoiser's batch."""
+    below it, in this unit, count as none. samples: int64 (B,), which ones they are of the denoiser's batch. rows: how
+    many in a row no fit may part."""
 
     u: torch.Tensor
     end: torch.Tensor
     unit: float
     floor: float = FLOOR
     samples: torch.Tensor | None = None
+    rows: int = 1
 
     def __len__(self) -> int:
         return len(self.u)
@@ -135,8 +137,7 @@ def _normal(aim: Aim, q: torch.Tensor, forward: bool, dtype: torch.dtype) -> tup
     field, numbers, noises, powers, penalty = aim
     table, slopes = (part.to(noises.u.device) for part in numbers.tangents(aim.own(q)))
     a, b = torch.zeros(numbers.size, numbers.size, dtype=torch.float64), torch.zeros(numbers.size, dtype=torch.float64)
-    one = noises.u[0].numel() * 8 * numbers.size * (numbers.n + 1)
-    few = max(1, MEMORY // one)
+    few = max(1, TOGETHER // (noises.u[0].numel() * numbers.size * noises.rows)) * noises.rows
     for k in range(0, len(noises), few):
         part = noises.part(slice(k, k + few))
         found, moved = tangents_of(field(part), part.u, table, slopes, forward=forward, dtype=dtype)

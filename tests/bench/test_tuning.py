@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
 from logsnr.bench.family import DIM, SCHEDULE, Family, Kinds
-from logsnr.bench.universal import Part, fitted
+from logsnr.bench.universal import ROWS, Part, fitted
 from logsnr.cli import app
-from logsnr.solvers.tuning.fit import _normal, fit, loss
+from logsnr.solvers.tuning.fit import Noises, _normal, fit, loss
 from logsnr.solvers.tuning.numbers import Numbers
 
 OWN = """
@@ -118,6 +118,29 @@ def test_a_penalty_has_its_own_normal_equations() -> None:
     first = next(fit([aim], forward=True, dtype=torch.float64, q=q))
     assert torch.equal(first.q, q)
     assert first.loss == loss([aim], q)
+
+
+def test_problems_are_taken_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its rows, its class and its network's errors; the normal equations are those of all at once."""
+    span = -math.log(20.0), -math.log(0.02)
+    kinds = NARROW._replace(scales=(2.0, 8.0), error=0.1)
+    aim = Part.drawn(6, kinds, span, seed=3).aim(
+        Numbers("eps", 2, torch.linspace(*span, 5, dtype=torch.float64).numpy()), 0.0
+    )
+    whole = _normal(aim, torch.zeros(aim.size, dtype=torch.float64), True, torch.float64)
+    monkeypatch.setattr("logsnr.solvers.tuning.fit.TOGETHER", 2 * ROWS * DIM * aim.size)
+    calls = 0
+
+    def counted(noises: Noises) -> object:
+        nonlocal calls
+        calls += 1
+        assert len(noises) == 2 * ROWS
+        return aim.field(noises)
+
+    parts = _normal(aim._replace(field=counted), torch.zeros(aim.size, dtype=torch.float64), True, torch.float64)
+    assert calls == 3
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 def test_problems_are_drawn_again_from_their_seed() -> None:

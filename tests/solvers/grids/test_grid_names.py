@@ -84,6 +84,16 @@ def test_arctan_is_uniform_in_the_angle(c: float) -> None:
     uniform(np.arctan2(t, c * (1 - t)))
 
 
+def test_flow_is_uniform_in_the_time_of_flow_matching() -> None:
+    """Under any schedule, to the last digit at both ends; and the logistic grid can be it."""
+    t = logsnr.grid(EDM, 12, "flow")
+    uniform(t / (1 + t))
+    np.testing.assert_allclose(logsnr.grid(EDM, 12, "logistic", mu=0.0, scale=1.0), t, rtol=1e-5)
+    np.testing.assert_allclose(logsnr.grid(FLOW, 12, "flow"), logsnr.grid(FLOW, 12, "time"), atol=1e-15)
+    far = logsnr.grid(logsnr.EDM(1e-3, 1e9), 9, "flow", t_start=1e9, t_end=1e6)
+    uniform(1 / (1 + far))
+
+
 @pytest.mark.parametrize("c", [0.2, 1.0])
 def test_arctan_has_the_least_kl_of_ddim_on_a_gaussian(c: float) -> None:
     """DDIM on N(0, c^2) generates too little variance; any other node makes KL from the exact marginal larger."""
