@@ -4,7 +4,7 @@ from importlib import resources
 
 from safetensors.torch import load
 
-from .network import PREDICTION, SCHEDULE, UNet
+from .networks.network import PREDICTION, SCHEDULE, UNet
 
 __all__ = ["PREDICTION", "SCHEDULE", "DigitsNet", "load_digits_net"]
 
@@ -20,7 +20,7 @@ def load_digits_net() -> DigitsNet:
     """The trained network in float32 on the CPU, in eval mode, without gradients of its weights.
 
     Wrap it as Denoiser(net, SCHEDULE, prediction=PREDICTION), which are VPLinear() and "v". `.double()` makes
-    it the float64 model that references are integrated with. `python -m logsnr.bench.train digits` trains it;
+    it the float64 model that references are integrated with. `python -m logsnr.bench.networks.train digits` trains it;
     the data and their licence are those of `logsnr.analysis.digits`.
     """
     weights = resources.files(__package__).joinpath("data", "digits_net.safetensors").read_bytes()

@@ -62,9 +62,10 @@ class Family:
         """The family of some of the problems."""
         found = copy(self)
         found.mu, found.s2, found.log_weights = self.mu[which], self.s2[which], self.log_weights[which]
-        found.waves, found.guidance = (
-            parts and tuple(p[which] for p in parts) for parts in (self.waves, self.guidance)
-        )
+        if self.waves is not None:
+            found.waves = tuple(part[which] for part in self.waves)
+        if self.guidance is not None:
+            found.guidance = self.guidance[0][which], self.guidance[1][which]
         return found
 
     def starts(self, rows: int, seed: int) -> torch.Tensor:

@@ -9,14 +9,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from . import explorer
 from .problems import BenchProblem, load_problem
 from .ranks import leads, on_first, shared
 from .references import load_reference
-from .report import Section, check_page, write_report
+from .report import explorer
+from .report.report import Section, check_page, write_report
+from .report.sheets import take_pictures
+from .report.tables import FIRST, WORDS, Board, adaptive_lines, legend, terminal_table
 from .results import Case, Results, Row
-from .sheets import take_pictures
-from .tables import FIRST, WORDS, Board, adaptive_lines, legend, terminal_table
 from .work_precision import Plan, cases, check_plan, measure
 
 CSV = "results.csv"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load
 
-from .network import PREDICTION, SCHEDULE, UNet
+from .networks.network import PREDICTION, SCHEDULE, UNet
 
 __all__ = ["PREDICTION", "SCHEDULE", "SIZE", "PhotosNet", "load_patches", "load_photos_net", "training_patches"]
 
@@ -76,7 +76,7 @@ def load_photos_net() -> PhotosNet:
     """The trained network in float32 on the CPU, in eval mode, without gradients of its weights.
 
     Wrap it as Denoiser(net, SCHEDULE, prediction=PREDICTION), which are VPLinear() and "v".
-    `python -m logsnr.bench.train photos` trains it.
+    `python -m logsnr.bench.networks.train photos` trains it.
     """
     weights = resources.files(__package__).joinpath("data", "photos_net.safetensors").read_bytes()
     net = PhotosNet()

@@ -21,7 +21,7 @@ from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VPLinear
 from ..solvers.tuning.teacher import ends
 from .digits_net import load_digits_net
-from .network import PREDICTION, SCHEDULE
+from .networks.network import PREDICTION, SCHEDULE
 from .photos_net import load_patches, load_photos_net
 
 SMOOTHING = 0.05  # of the digits, whose grey levels are 0.125 apart

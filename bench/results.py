@@ -153,9 +153,9 @@ def _files(folder: Traversable, prefix: str) -> list[tuple[str, bytes]]:
     found = []
     for item in folder.iterdir():
         path = f"{prefix}/{item.name}"
-        if item.is_dir() and item.name == "data":
+        if item.is_dir():
             found += _files(item, path)
-        elif item.name.endswith((".py", ".npz", ".safetensors")):
+        elif item.name.endswith((".py", ".npz", ".safetensors", ".json")):
             found.append((path, item.read_bytes()))
     return found
 

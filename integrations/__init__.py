@@ -3,10 +3,10 @@
 from importlib import import_module
 from types import ModuleType
 
-from .checking import Check, check
-from .forms import azula, edm, edm_raw, flow, from_k_diffusion, guided_diffusion, lucidrains, score_sde, trigflow
-from .pretrained import from_diffusers
-from .wrapping import wrap
+from .models.checking import Check, check
+from .models.forms import azula, edm, edm_raw, flow, from_k_diffusion, guided_diffusion, lucidrains, score_sde, trigflow
+from .models.pretrained import from_diffusers
+from .models.wrapping import wrap
 
 MODULES = ("comfyui", "diffusers", "k_diffusion")  # imported when they are first used, with what they need
 

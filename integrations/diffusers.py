@@ -16,10 +16,10 @@ except ImportError as error:
     ) from error
 
 from ..solvers.programs.program import Program
-from .diffusers_configs import with_own_keys
-from .diffusers_plans import Plan, Setup
-from .diffusers_runs import Local, Run
-from .diffusers_schedules import grid, schedule
+from .schedulers.configs import with_own_keys
+from .schedulers.plans import Plan, Setup
+from .schedulers.runs import Local, Run
+from .schedulers.schedules import grid, schedule
 
 __all__ = ["LogSNRScheduler", "grid", "schedule"]
 

@@ -4,7 +4,7 @@
 
 ``model(x, sigma * ones(B), **extra_args)`` is the denoised data, x = x0 + sigma eps; ``sigmas`` (n + 1,) decrease, and
 the last may be 0. ``sample_NAME`` exists for every solver here, with ``_`` for ``-``, and for the names of ComfyUI and
-k-diffusion, which mean their formulas (`comfy_names`), or else the nearest solver here.
+k-diffusion, which mean their formulas (`comfy.names`), or else the nearest solver here.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ from ..solvers.programs.program import Program
 from ..solvers.runs.execution import Stepper
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.straight import EDM, FlowMatching
-from .comfy_names import IN_SIGMA, MEANINGS, NEAREST, both_answers, is_flow, moved, noisy_window
-from .k_diffusion_ends import between, levels_of, sample_dpm_adaptive
+from .comfy.ends import between, levels_of, sample_dpm_adaptive
+from .comfy.names import IN_SIGMA, MEANINGS, NEAREST, both_answers, is_flow, moved, noisy_window
 
 Sampler = Callable[..., torch.Tensor]
 

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 
 from ._version import __version__
 from .bench.command import interruptible, run_app
-from .bench.doctor import doctor
+from .bench.doctor.sheet import doctor
 from .solvers.planners.multistep import Startup
 
 app = typer.Typer(

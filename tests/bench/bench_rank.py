@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from logsnr.bench import explorer, job, references
+from logsnr.bench import job, references
+from logsnr.bench.report import explorer
 from logsnr.bench.work_precision import measure
 from logsnr.cli import main
 

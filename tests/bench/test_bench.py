@@ -14,9 +14,9 @@ from rich.console import Console
 import logsnr
 from logsnr.bench.problems import PROBLEMS, load_problem
 from logsnr.bench.references import load_reference
+from logsnr.bench.report.sheets import Pictures, gallery, picture
+from logsnr.bench.report.tables import Board, Line, legend, short, terminal_table
 from logsnr.bench.results import COLUMNS
-from logsnr.bench.sheets import Pictures, gallery, picture
-from logsnr.bench.tables import Board, Line, legend, short, terminal_table
 from logsnr.bench.work_precision import NFES, Plan, cases, default_solvers, measure
 from logsnr.solvers.grids.grids import GRIDS
 

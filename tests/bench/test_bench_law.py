@@ -17,12 +17,12 @@ from rich.console import Console
 import logsnr
 from logsnr.analysis import energy_distance, mmd, sliced_w2
 from logsnr.bench import job, problems, references
-from logsnr.bench.plots import error_plot
 from logsnr.bench.problems import draw_seen, load_problem
 from logsnr.bench.references import load_reference
+from logsnr.bench.report.plots import error_plot
+from logsnr.bench.report.sheets import take_pictures
+from logsnr.bench.report.tables import Board, Line, legend, terminal_table
 from logsnr.bench.results import LAW, STATISTICS, Case, Results, Row, versions
-from logsnr.bench.sheets import take_pictures
-from logsnr.bench.tables import Board, Line, legend, terminal_table
 from logsnr.bench.work_precision import LAW_SOLVERS, NFES, Plan, cases, check_plan, measure
 
 CASE = Case("gaussian", "sde-dpmpp-2m", "ramp", "logsnr", 6, None, 50, 3, "law")

@@ -16,8 +16,9 @@ from torch import distributed
 from typer.testing import CliRunner
 
 import logsnr
-from logsnr.bench import explorer, references
+from logsnr.bench import references
 from logsnr.bench.problems import BenchProblem
+from logsnr.bench.report import explorer
 from logsnr.cli import app
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="needs torch.distributed")

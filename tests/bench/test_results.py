@@ -3,13 +3,14 @@
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from bench_runs import CASE, PLAN, bench, references, row, rows
 
 from logsnr.bench import job
-from logsnr.bench.results import Results, versions
+from logsnr.bench.results import Results, fingerprint, versions
 from logsnr.bench.work_precision import measure
 
 
@@ -44,6 +45,24 @@ def test_an_interrupted_run_goes_on_where_it_stopped(report, tmp_path, monkeypat
     bench(tmp_path)
     assert len(measured) == len(lines) - 8
     assert len(rows(tmp_path)) == len(lines) - 1
+
+
+@pytest.mark.parametrize("file", ["code.py", "inner/code.py", "inner/data/deep/table.json"])
+def test_every_file_of_a_package_is_in_its_fingerprint(file: str, tmp_path: Path, monkeypatch) -> None:
+    """Those of its folders, too; compiled ones are not."""
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "some_package"
+    path = package / file
+    path.parent.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    found = []
+    for text, compiled in (("1", "1"), ("1", "2"), ("2", "2")):
+        path.write_text(text)
+        (package / "code.pyc").write_text(compiled)
+        fingerprint.cache_clear()
+        found.append(fingerprint("some_package"))
+    fingerprint.cache_clear()
+    assert found[0] == found[1] != found[2]
 
 
 def test_rows_of_other_versions_stay_and_are_not_used(report, tmp_path):

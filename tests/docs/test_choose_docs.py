@@ -6,7 +6,7 @@ import pytest
 from pages import blocks, printed
 from typer.testing import CliRunner
 
-from logsnr.bench import explorer
+from logsnr.bench.report import explorer
 from logsnr.cli import app
 
 OWN = """

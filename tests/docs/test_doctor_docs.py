@@ -4,7 +4,7 @@ import re
 
 from pages import DOCS, blocks, printed
 
-from logsnr.integrations.doctor import KINDS
+from logsnr.integrations.doctor.doctor import KINDS
 
 
 def test_python_blocks_print_what_the_page_says() -> None:

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 import logsnr
 from logsnr.analysis import orders, weak
-from logsnr.bench import explorer
+from logsnr.bench.report import explorer
 from logsnr.cli import app, main
 from logsnr.solvers.catalogue.catalogue import families
 

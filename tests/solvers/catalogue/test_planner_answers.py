@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import logsnr
-from logsnr.integrations.diffusers_tables import BETAS
+from logsnr.integrations.schedulers.tables import BETAS
 from logsnr.solvers import Program
 from logsnr.solvers.schedules.base import Schedule
 

@@ -10,7 +10,7 @@ import torch
 from unseen_data import median, unseen
 
 import logsnr
-from logsnr.integrations.diffusers_tables import discrete, table_of
+from logsnr.integrations.schedulers.tables import discrete, table_of
 from logsnr.solvers import Adams
 from logsnr.solvers.tuning.ends import moved
 from logsnr.solvers.tuning.table import Fitted

@@ -1,0 +1,1 @@
+"""The doctor asked about the samplers that are installed."""

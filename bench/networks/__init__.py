@@ -1,0 +1,1 @@
+"""The small networks of the problems, and how they are trained."""

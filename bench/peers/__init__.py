@@ -1,0 +1,1 @@
+"""This library beside others: errors at equal evaluations, and time."""

@@ -1,0 +1,18 @@
+"""This library beside diffusers, k-diffusion and azula, of which only what is installed is run:
+
+python -m logsnr.bench.peers accuracy    errors at equal numbers of evaluations
+python -m logsnr.bench.peers time        time outside the model
+"""
+
+import typer
+
+from ..command import interruptible, run_app
+from .report import accuracy
+from .time import time
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown", pretty_exceptions_enable=False)
+app.command()(interruptible("stopped; the rows so far are kept")(accuracy))
+app.command()(interruptible()(time))
+
+if __name__ == "__main__":
+    run_app(app)

@@ -1,0 +1,1 @@
+"""What diffusers' schedulers mean by their options, and a run of one, one call at a time."""
