@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(report, tmp_path, monkeypat
 def test_every_file_of_a_package_is_in_its_fingerprint(file: str, tmp_path: Path, monkeypatch) -> None:
     """Those of its folders, too; compiled ones are not."""
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "some_package", raising=False)
     package = tmp_path / "some_package"
     path = package / file
     path.parent.mkdir(parents=True)
