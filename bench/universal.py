@@ -19,7 +19,7 @@ import typer
 from .._version import __version__
 from ..analysis.reference import reference_flow
 from ..solvers.tuning.family import Shared, some_of
-from ..solvers.tuning.fit import FLOOR, Aim, Noises, fit, loss_of
+from ..solvers.tuning.fit import FLOOR, Aim, Noises, fit, iterates
 from ..solvers.tuning.numbers import Numbers
 from ..solvers.tuning.universal import FILES, GUIDED, RANGES, SPANS, WIDTHS, equal, of_range
 from .command import run_command
@@ -108,16 +108,13 @@ def fitted(
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """The numbers with the least loss on the problems that decide, from q on, and what is known of them: errors of each
     table."""
-    best = math.inf, 0, torch.zeros(0)
-    for k, state in enumerate(fit(train, forward=True, dtype=torch.float64, q=q)):
-        errors = [aim.errors(state.q) for aim in test]
+    for k, errors, best in iterates(fit(train, forward=True, dtype=torch.float64, q=q), test, PATIENCE):
         medians = [float(e.median()) for e in errors]
         if k == 0:
             began = medians
-        if (found := loss_of(test, state.q, errors)) < best[0]:
-            best = found, k, state.q
+        if best[1] == k:
             told = {"held-out median": medians, "held-out rms": [float(e.square().mean().sqrt()) for e in errors]}
-        if k == iterations or k - best[1] >= PATIENCE:
+        if k == iterations:
             break
     return best[2], told | {"start's median": began, "iterations": best[1]}
 

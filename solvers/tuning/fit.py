@@ -107,6 +107,30 @@ def fit(aims: Sequence[Aim], *, forward: bool, dtype: torch.dtype, q: torch.Tens
         yield at
 
 
+class Iterate(NamedTuple):
+    """The k-th state of a fit, by noises that it does not see. errors: of each table on them. best: the least loss on
+    them so far, and the number and the numbers of the state that has it."""
+
+    k: int
+    errors: list[torch.Tensor]
+    best: tuple[float, int, torch.Tensor]
+
+
+def iterates(states: Iterator[State], test: Sequence[Aim], patience: int, gain: float = 0.0) -> Iterator[Iterate]:
+    """Of the states of a fit, until as many as ``patience`` have not brought the least loss down by more than
+    ``gain``."""
+    losses = list[float]()
+    for k, state in enumerate(states):
+        errors = [aim.errors(state.q) for aim in test]
+        found = loss_of(test, state.q, errors)
+        if not losses or found < losses[-1]:
+            best = found, k, state.q
+        losses.append(best[0])
+        yield Iterate(k, errors, best)
+        if k >= patience and losses[k - patience] - best[0] <= gain:
+            return
+
+
 def loss(aims: Sequence[Aim], q: torch.Tensor) -> float:
     """The mean log error with the penalty, in the mean over the tables."""
     return loss_of(aims, q, [aim.errors(q) for aim in aims])

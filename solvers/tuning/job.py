@@ -18,14 +18,14 @@ from ..programs.program import Program
 from ..programs.provenance import DENOISER, fingerprint
 from ..runs.watching import Bar
 from .family import Shared
-from .fit import Aim, Noises, fit, loss_of
+from .fit import Aim, Noises, fit, iterates
 from .groups import Grouped, Groups
 from .numbers import Numbers
 from .run import Field, field, has_forward_mode
 from .start import Start, best
 from .teacher import Teacher, spread
 
-PATIENCE = 12  # iterations without less error on held-out noise
+PATIENCE, GAIN = 8, 0.01  # iterations that have to bring the mean log error on held-out noise down by as much
 MANY = 10  # calls from which on consistent tables, of fewer numbers, are better on noise that they were not fitted to
 TRIAL = 8  # iterations, before one of several starts goes on
 
@@ -84,7 +84,8 @@ class Fit:
         self.forward = has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
         own = starts[0].begin(train[0].numbers)
         self.start = torch.cat([own, own.new_zeros(train[0].size - len(own))])
-        self.states = enumerate(fit(train, forward=self.forward, dtype=cases[0].den.dtype(first.u), q=self.start))
+        states = fit(train, forward=self.forward, dtype=cases[0].den.dtype(first.u), q=self.start)
+        self.iterates = iterates(states, self.test, PATIENCE, GAIN)
         self.best, self.at = (math.inf, 0, self.start), 0
 
     @property
@@ -94,13 +95,10 @@ class Fit:
 
     def advance(self, iterations: int) -> Iterator[torch.Tensor]:
         """Up to the iterate of this number, or where it ends: the errors of each."""
-        for k, state in self.states:
-            errors = [aim.errors(state.q) for aim in self.test]
-            if (found := loss_of(self.test, state.q, errors)) < self.best[0]:
-                self.best = found, k, state.q
-            self.at = k
-            yield torch.cat(errors)
-            if k >= iterations or k - self.best[1] >= PATIENCE:
+        for found in self.iterates:
+            self.at, self.best = found.k, found.best
+            yield torch.cat(found.errors)
+            if self.at >= iterations:
                 break
 
     def __str__(self) -> str:

@@ -72,7 +72,8 @@ def tune(
                 error on it is returned, and the start, with a warning, if that is the best.
     reference:  where the trajectories end, like x; by default a solve of order 5 whose steps are doubled until the ends
                 do not change, and whose error is in the provenance.
-    iterations: at most, each of them one Jacobian and a few trial runs; fits end earlier where nothing improves.
+    iterations: at most, each of them one Jacobian and a few trial runs; fits end earlier where eight of them
+                improve the error on held-out noise by less than 1 %.
     progress:   show a bar with the median error on held-out noise.
 
     Levenberg-Marquardt on the mean log error of the end states. The Jacobian is taken by forward mode, and by central
