@@ -12,7 +12,7 @@ from .run import Field, end_of, tangents_of
 
 FLOOR = 1e-4  # of the data's spread
 TRIALS = 16  # of the damping, before a fit ends
-TOGETHER = 1 << 19  # elements of derivatives that are taken at once: what is larger leaves the caches
+TOGETHER = 1 << 20  # elements of derivatives that are taken at once: what is larger leaves the caches
 
 
 @dataclass(frozen=True)

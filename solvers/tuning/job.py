@@ -27,7 +27,6 @@ from .teacher import Teacher, spread
 
 PATIENCE, GAIN = 8, 0.01  # iterations that have to bring the mean log error on held-out noise down by as much
 MANY = 10  # calls from which on consistent tables, of fewer numbers, are better on noise that they were not fitted to
-TRIAL = 8  # iterations, before one of several starts goes on
 
 
 class Case:
@@ -81,10 +80,14 @@ class Fit:
             [Aim(case.field(gauge), numbers, getattr(case, part), case.powers) for numbers, case in pairs]
             for part in ("train", "test")
         )
-        self.forward = has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
+        # A network's normalisations take as long as three to five calls in forward mode. In single precision a
+        # difference does as well, and costs one.
+        dtype = cases[0].den.dtype(first.u)
+        exact = dtype == torch.float64
+        self.forward = exact and has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
         own = starts[0].begin(train[0].numbers)
         self.start = torch.cat([own, own.new_zeros(train[0].size - len(own))])
-        states = fit(train, forward=self.forward, dtype=cases[0].den.dtype(first.u), q=self.start)
+        states = fit(train, forward=self.forward, dtype=dtype, q=self.start)
         self.iterates = iterates(states, self.test, PATIENCE, GAIN)
         self.best, self.at = (math.inf, 0, self.start), 0
 
@@ -113,15 +116,12 @@ class Job:
         self.cases, self.told, self.iterations, self.progress, self.stopped = cases, told, iterations, progress, False
 
     def fitted(self, candidates: list[tuple[Start, ...]]) -> Fit:
-        """The best of the fits from the best start of each gauge: all go a few iterations, one goes on. With several
-        calls a round all go to their end: who leads at first is often not the best."""
+        """The best of the fits from the best start of each gauge. All go to their end: who leads at first is often not
+        the best."""
         fits = [Fit(starts, self.cases, self._numbers(starts)) for starts in best(self.cases, candidates)]
-        trial = TRIAL if fits[0].starts[0].together == 1 else self.iterations
         with self._interruptible(), Bar(self.progress, str(fits[0]), self.iterations) as bar:
-            for one in fits if len(fits) > 1 else []:
-                self._watched(one, min(trial, self.iterations), bar)
-            if trial < self.iterations or len(fits) == 1:
-                self._watched(min(fits, key=lambda one: one.best[:2]), self.iterations, bar)
+            for one in fits:
+                self._watched(one, self.iterations, bar)
         found = min(fits, key=lambda one: one.best[:2])
         if found.best[1] == 0:
             text = f"the fit is no better on held-out noise than its start, {found.starts[0]}, which is returned"
@@ -183,7 +183,7 @@ class Job:
             "start": str(start),
             "noises": f"{len(case.train)} fitted to, {len(case.test)} held out, checksum {case.noise}",
             "iterations": k,
-            "derivatives": "forward mode" if one.forward else "central differences",
+            "derivatives": "forward mode" if one.forward else "differences",
             **(_errors(aim, (one.start, q), case, warn=k > 0) if powers is None else {}),
             "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
         }

@@ -76,9 +76,10 @@ def tune(
                 improve the error on held-out noise by less than 1 %.
     progress:   show a bar with the median error on held-out noise.
 
-    Levenberg-Marquardt on the mean log error of the end states. The Jacobian is taken by forward mode, and by central
-    differences for models that have none. Ctrl-C ends the fit and returns what it has so far. Raises ValueError for
-    fewer than 64 noises, a budget below 2 and whatever else does not fit, before the first model call.
+    Levenberg-Marquardt on the mean log error of the end states. The Jacobian is taken by forward mode, and by
+    differences for models that have none or are in less than double precision. Ctrl-C ends the fit and returns what it
+    has so far. Raises ValueError for fewer than 64 noises, a budget below 2 and whatever else does not fit, before the
+    first model call.
     """
     if nfe is not None and rounds is not None:
         raise ValueError(f"give one of nfe and rounds, not nfe = {nfe!r:.60} and rounds = {rounds!r:.60}")
