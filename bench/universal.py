@@ -36,15 +36,18 @@ BUDGETS = {
     "wide": [*FEWEST, *PARTS],
     "vast": [*FEWEST, *PARTS],
     "guided": [*FEWEST, *BETWEEN, PARTS[-1]],
+    "vectors": [*FEWEST, *PARTS, *BETWEEN],
 }
 SOME, MORE = 4, 6  # budgets of a range; more of a long one with an infinite end, next to which grids differ most
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
-# Wide data are images, which networks know: their tables are fitted to networks' errors too.
+# Wide data are images, which networks know: their tables are fitted to networks' errors too. Wide vectors lie in
+# groups.
 # Guidance between two classes of one component each bends the flow most: a third of the guided problems are such pairs.
 KINDS = {
     "narrow": Kinds(WIDTHS["narrow"]),
     "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.05),
     "vast": Kinds(WIDTHS["vast"], ("photo",), error=0.05),
+    "vectors": Kinds(WIDTHS["wide"], ("photo", "cloud", "image")),
     "guided": Kinds(WIDTHS["narrow"], ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
 }
 # What a mismatch of the state costs, see `Aim`, from this number of evaluations on. Networks want consistent tables,
@@ -56,6 +59,7 @@ PENALTY = {
     "wide": {3: math.inf},
     "vast": {3: math.inf},
     "guided": {3: 0.0},
+    "vectors": {3: 0.0, 5: 100.0},
 }
 # Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12. In
 # the other spans the tables gain nothing by them, and lose in many dimensions.

@@ -90,6 +90,7 @@ def guided(parts: Parts, sch: Schedule, scale: float) -> Denoiser:
 PROBLEMS: dict[str, tuple[Callable[[Schedule], Denoiser], tuple[int, ...], float]] = {  # with the shape and the width
     "mixture-16": (lambda sch: plain(mixture(16, 8, 3), sch), (16,), 2.0),
     "mixture-64": (lambda sch: plain(mixture(64, 10, 11), sch), (64,), 2.0),
+    "mixture-256": (lambda sch: plain(mixture(256, 10, 13), sch), (256,), 6.0),
     "digits": (lambda sch: Empirical(load_digits()[0], 0.05).denoiser(sch), (1, 8, 8), 2.0),
     "image-7": (lambda sch: plain(image(64, 20, 5, 7.0, 1.2), sch), (64,), 7.0),
     "image-15": (lambda sch: plain(image(64, 20, 6, 15.0, 1.5), sch), (64,), 15.0),
@@ -139,7 +140,7 @@ def unseen(
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
             tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", {"nfe": n, **measured})]
-            program = solver(Universal(width, guided=den.guidance is not None)).program(sch, grid(sch, n))
+            program = solver(Universal(width).suited(shape, den.guidance is not None)).program(sch, grid(sch, n))
             tried += [(f"width={width:g}", program, {})] if program.provenance else []
             for label, how, options in tried:
                 found = errors(how, **options)

@@ -57,15 +57,17 @@ class Auto:
     width: float | None = None
     data_std: float = 1.0
     guided: bool = False
+    vectors: bool = False
     tables: Universal = field(init=False, repr=False, compare=False)
     evaluations: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", Universal(self.width, self.data_std, self.guided))
+        object.__setattr__(self, "tables", Universal(self.width, self.data_std, self.guided, self.vectors))
 
     def suited(self, event: tuple[int, ...], guided: bool) -> "Auto":
         """The planner for samples of this shape, and for a model with guidance or without."""
-        return replace(self, width=self.tables.suited(event, guided).width, guided=guided)
+        tables = self.tables.suited(event, guided)
+        return replace(self, width=tables.width, guided=guided, vectors=tables.vectors)
 
     def choose(
         self, schedule: Schedule, first: float, last: float, steps: int, *, free: bool = True, fewer: bool = False
@@ -77,7 +79,7 @@ class Auto:
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None:
             return found
-        narrow = family(self.width / self.data_std, steps) == NARROW
+        narrow = family(self.width / self.data_std, steps, self.vectors) == NARROW
         least, why = math.ceil(ENOUGH * steps) if fewer and narrow else steps, list[str]()
         best = 0
         for n in range(min(steps, MOST), least - 1, -1):
@@ -96,7 +98,7 @@ class Auto:
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
         """The exponential Adams method and the grid."""
-        kind = family(self.width / self.data_std, steps) if self.width else NARROW
+        kind = family(self.width / self.data_std, steps, self.vectors) if self.width else NARROW
         lam = np.asarray(schedule.half_logsnr(np.array([first, last])))
         if kind != NARROW or schedule.last_before(first, last) is not None:
             corrector = steps >= MANY_GUIDED if self.guided else kind not in (NARROW, "wide") or steps >= MANY

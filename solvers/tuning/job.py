@@ -87,8 +87,7 @@ class Fit:
         self.forward = exact and has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
         own = starts[0].begin(train[0].numbers)
         self.start = torch.cat([own, own.new_zeros(train[0].size - len(own))])
-        states = fit(train, forward=self.forward, dtype=dtype, q=self.start)
-        self.iterates = iterates(states, self.test, PATIENCE, GAIN)
+        self.states = fit(train, forward=self.forward, dtype=dtype, q=self.start)
         self.best, self.at = (math.inf, 0, self.start), 0
 
     @property
@@ -98,7 +97,7 @@ class Fit:
 
     def advance(self, iterations: int) -> Iterator[torch.Tensor]:
         """Up to the iterate of this number, or where it ends: the errors of each."""
-        for found in self.iterates:
+        for found in iterates(self.states, self.test, PATIENCE, GAIN):
             self.at, self.best = found.k, found.best
             yield torch.cat(found.errors)
             if self.at >= iterations:

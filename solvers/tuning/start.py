@@ -21,7 +21,7 @@ from .fit import Aim, loss
 from .groups import Grouped
 from .numbers import Numbers
 from .table import GAUGES
-from .universal import SERVED, Universal
+from .universal import SERVED, WIDE, Universal
 
 GRIDS = ("logsnr", "karras")
 ORDERS = (2, 3)
@@ -89,12 +89,12 @@ def table_starts(sch: Schedule, n: int, gauge: Any, guided: bool, t_start: float
     beyond the last level that the network knows, there is none."""
     low, high = (float(sch.half_logsnr(t)) for t in (t_start, t_end))
     made = []
-    for width in SERVED.values():
-        found = Universal(width, guided=guided).found(sch, t_start, t_end, n)
+    for width, vectors in [*((width, False) for width in SERVED.values()), (SERVED[WIDE], True)]:
+        found = Universal(width, guided=guided, vectors=vectors).found(sch, t_start, t_end, n)
         if not isinstance(found, str) and found.end == t_end and gauge in (None, found.table.gauge):
             table, kind = moved(found.table, found.order, low, high, found.in_noise), found.told["width"]
             if table.lam[0] == low:
-                name = f"the universal table for {kind} data"
+                name = f"the universal table of the family {kind}"
                 made.append(Start(table.gauge, found.order, name, table.lam, weights=table.weights))
     return made
 

@@ -36,8 +36,9 @@ SPANS = {  # lam at the ends of what people run
 # table loses most on data that are wider than its own.
 WIDTHS = {"narrow": (0.6, 3.0), "wide": (3.0, 20.0), "vast": (10.0, 80.0)}
 SERVED = {"narrow": 4.0, "wide": 30.0, "vast": 100.0}
-FEW, WIDER = 10, 5.0  # up to so many evaluations narrow tables serve wider data
-NARROW, GUIDED = "narrow", "guided"  # families: the second is narrow, and has classifier-free guidance
+FEW, WIDER = 10, 5.0  # up to so many evaluations narrow tables serve wider data, but vectors
+NARROW, WIDE, GUIDED, VECTORS = "narrow", "wide", "guided", "vectors"
+LIKE = {GUIDED: NARROW, VECTORS: WIDE}  # the width of the other families: with guidance; of groups, not of brightness
 UNKNOWN = 10.0  # the width of data of which nothing is known
 PATCH = 14.0  # of patches of photographs, 3 x 16 x 16; larger pictures are whole scenes, which differ less
 RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
@@ -67,6 +68,17 @@ class Found(NamedTuple):
         return FITTED_TO in self.told
 
 
+class Near(NamedTuple):
+    """A span that is near a run. far: how much, all in all; end: of `Found`; in_noise: whether its start and that of
+    the run differ in noise alone; begins: how far in lam they are apart, as far as it matters."""
+
+    far: float
+    span: str
+    end: float
+    in_noise: bool
+    begins: float
+
+
 @dataclass(frozen=True)
 class Universal:
     """The universal table for as many evaluations as the grid has steps; of the grid it takes the ends alone.
@@ -75,6 +87,7 @@ class Universal:
     goes by the size of the samples, `typical_width`, as for images; where that is not known either, it is 10.
     data_std: the factor by which all data is larger than usual (elements of a spread of 1/2 to 1).
     guided: whether the model is; there are tables for scales of 1 to 10 and narrow data.
+    vectors: whether samples are vectors, as those that are wide lie in groups; wide pictures vary in brightness.
 
     Where there is no table for this number of evaluations or this span, the program is the exponential Adams method
     that the fits start from, on the grid as it is, and says so in a note. Raises ValueError for a width or data_std
@@ -84,6 +97,7 @@ class Universal:
     width: float | None = None
     data_std: float = 1.0
     guided: bool = False
+    vectors: bool = False
     evaluations: ClassVar[int] = 1
     global_order: ClassVar[int] = 0
 
@@ -94,7 +108,8 @@ class Universal:
 
     def suited(self, event: tuple[int, ...], guided: bool) -> "Universal":
         """The planner for samples of this shape, and for a model with guidance or without."""
-        return replace(self, width=self.width or typical_width(event) * self.data_std or None, guided=guided)
+        width = self.width or typical_width(event) * self.data_std or None
+        return replace(self, width=width, guided=guided, vectors=len(event) == 1)
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table on ``schedule``, between the ends of ``grid``, float64 times."""
@@ -108,37 +123,23 @@ class Universal:
         low, high = (float(schedule.half_logsnr(t)) + shift for t in (ends[0], found.end))
         table = moved(found.table, found.order, low, high, found.in_noise)
         shifted = replace(table, lam=table.lam - shift)
-        told = {**found.told, WIDEST: min(self.data_std * SERVED.get(found.told["width"], SERVED[NARROW]), 1e6)}
+        served = SERVED[LIKE.get(found.told["width"], found.told["width"])]
+        told = {**found.told, WIDEST: min(self.data_std * served, 1e6)}
         program = shifted.program(schedule, "universal", ends=(ends[0], found.end), provenance=told)
         return program if found.end == ends[1] else followed(program, schedule, ends[1])
 
     def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Found | str":
         """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
-        shift = math.log(self.data_std)
-        low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
-        cleanest = schedule.last_before(first, last)
+        low, high = (float(schedule.half_logsnr(t)) + math.log(self.data_std) for t in (first, last))
         told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
         wide = (self.width or UNKNOWN * self.data_std) / self.data_std
-        kind = family(wide, n)
+        kind = family(wide, n, self.vectors)
         if kind is None:
             return f"a widest direction of {wide:.3g} is beyond {max(SERVED.values()):g}"
         if self.guided and kind != NARROW:
             return f"none was made for guided models of wide data (here {wide:.3g})"
-        kind = GUIDED if self.guided else kind
-        near = list[tuple[float, str, float, bool, float]]()  # how far, the span, and what there is of it
-        for name, (a, b) in SPANS.items():
-            end = last
-            if cleanest is not None:
-                end = cleanest
-            elif high == math.inf > b > low:
-                end = float(schedule.time(b - shift))
-            clean = float(schedule.half_logsnr(end)) + shift
-            seen = SEEN * n**2 * wide * math.exp(max(low, a)) if math.isfinite(a) else math.inf
-            begins, ends = _apart(low, a), _apart(clean, b)
-            in_noise, begins = seen < begins, min(seen, begins)
-            if begins <= MOVED[0] and ends <= MOVED[1]:
-                ends *= LESS if clean < b else 1.0
-                near.append((ends + begins / 2 + (end != last), name, end, in_noise, begins))
+        kind = GUIDED if self.guided else VECTORS if self.vectors and kind == WIDE else kind
+        near = [at for name in SPANS if (at := self._near(name, schedule, first, last, SEEN * n**2 * wide))]
         if not near:
             known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
             return f"sigma/alpha {told} is far from {known}"
@@ -148,10 +149,29 @@ class Universal:
             return f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
         return Found(*table, end, in_noise or low > SPANS[span][0])
 
+    def _near(self, span: str, schedule: Schedule, first: float, last: float, seen: float) -> "Near | None":
+        """How far a run is from a span, if its tables can be moved there. seen: by how much of sigma/alpha at its start
+        a start may be another in lam, as the model says the same."""
+        (a, b), shift = SPANS[span], math.log(self.data_std)
+        low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
+        end, cleanest = last, schedule.last_before(first, last)
+        if cleanest is not None:
+            end = cleanest
+        elif high == math.inf > b > low:
+            end = float(schedule.time(b - shift))
+        clean = float(schedule.half_logsnr(end)) + shift
+        seen = seen * math.exp(max(low, a)) if math.isfinite(a) else math.inf
+        begins, ends = _apart(low, a), _apart(clean, b)
+        in_noise, begins = seen < begins, min(seen, begins)
+        if begins > MOVED[0] or ends > MOVED[1]:
+            return None
+        ends *= LESS if clean < b else 1.0
+        return Near(ends + begins / 2 + (end != last), span, end, in_noise, begins)
 
-def family(width: float, n: int) -> str | None:
-    """The family of tables for data of this width and n evaluations, if there is one."""
-    if n <= FEW and width <= WIDER:
+
+def family(width: float, n: int, vectors: bool = False) -> str | None:
+    """The family of tables for data of this width and n evaluations, by its width, if there is one."""
+    if n <= FEW and width <= WIDER and not vectors:
         return NARROW
     return next((kind for kind, most in SERVED.items() if width <= most), None)
 
@@ -178,7 +198,7 @@ def equal(span: str, kind: str, n: int) -> Array:
     """Equal steps in lam (n + 1,), what a fit begins with. Next to an infinite end they begin where data of the widest
     direction still are noise, and end where a last step of first order costs little: the more steps, the nearer."""
     ends = np.array(SPANS[span])
-    noise = -1.5 - math.log(WIDTHS.get(kind, WIDTHS[NARROW])[1])
+    noise = -1.5 - math.log(WIDTHS[LIKE.get(kind, kind)][1])
     clean = 4.0 if n <= RANGES[0][-1] else 8.0 - 32.0 / n
     low, high = ends if np.isfinite(ends).all() else np.clip(ends, noise, clean)
     lam = np.linspace(low, high, n + 1)

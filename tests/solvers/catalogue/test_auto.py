@@ -76,11 +76,13 @@ def test_the_data_say_which_table_serves() -> None:
         return found
 
     assert program(8).grid == program(8, (5,)).grid
-    for wide in (program(8, (320,)), program(8, width=10.0), program(8, (3, 8, 8))):
+    for wide in (program(8, (3, 8, 8)), program(8, (1, 1, 3), width=10.0)):
         assert wide.provenance["width"] == "wide"
+    for vectors in (program(8, (320,)), program(8, (128,)), program(8, width=10.0)):
+        assert vectors.provenance["width"] == "vectors"
     assert program(8, (1, 8, 8)).provenance["width"] == program(8, (3, 4, 4)).provenance["width"] == "narrow"
-    for own in ({"width": 4.5}, {"event": (128,)}):  # with few evaluations narrow tables bear more
-        assert [program(n, **own).provenance["width"] for n in (10, 11)] == ["narrow", "wide"]  # type: ignore[arg-type]
+    few = {"event": (1, 1, 3), "width": 4.5}  # with few evaluations narrow tables bear more
+    assert [program(n, **few).provenance["width"] for n in (10, 11)] == ["narrow", "wide"]  # type: ignore[arg-type]
     assert program(8, width=32.0).provenance["width"] == "vast"
     assert any("beyond 100" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)

@@ -20,6 +20,11 @@ NFES = (5, 6, 8, 10)
 MANY = 7, 11, 13, 20, 40  # of which some were not fitted to
 
 
+def of_pictures(width: float, nfe: int) -> logsnr.Program:
+    """The table for pictures of this width."""
+    return logsnr.solver(Universal(width)).program(EDM, logsnr.grid(EDM, nfe))
+
+
 @pytest.mark.parametrize("nfe", NFES)
 def test_it_beats_the_best_named_solver_on_what_it_has_not_seen(nfe: int) -> None:
     data = unseen()
@@ -28,7 +33,7 @@ def test_it_beats_the_best_named_solver_on_what_it_has_not_seen(nfe: int) -> Non
     names = "dpmpp-2m", "dpmpp-3m", "deis-3", "deis-4", "deis-rho-3", "dpmpp-3s"
     named = best_of(names, data, EDM, end, x, nfe=nfe)
     assert median(data, EDM, end, x, solver="universal", nfe=nfe) < 0.2 * named
-    assert median(data, EDM, end, x, solver="universal", width=10.0, nfe=nfe) < 0.6 * named
+    assert median(data, EDM, end, x, solver=of_pictures(10.0, nfe)) < 0.6 * named
 
 
 @pytest.mark.parametrize("kind", WIDTHS)
@@ -43,6 +48,18 @@ def test_the_tables_are_in_the_package(kind: str, nfe: int) -> None:
     assert 0 < told["held-out median"] < told["start's median"]
 
 
+@pytest.mark.parametrize("nfe", [6, 8, 12, 20])
+def test_wide_vectors_have_tables_of_their_own(nfe: int) -> None:
+    """As they lie in groups: less than half of the best named solver's error, and less than pictures' tables have."""
+    data = unseen(256)
+    x = logsnr.start(EDM, (32, 256), seed=9, dtype=torch.float64)
+    end = logsnr.sample(data.denoiser(EDM), x, solver=Adams("x0", 4, corrector=True), steps=256)
+    named = best_of(("dpm-2m", "dpm-3m", "deis-3", "unipc-3"), data, EDM, end, x, nfe=nfe)
+    found = median(data, EDM, end, x, solver="auto", nfe=nfe)
+    assert found < 0.5 * named
+    assert found < 0.6 * median(data, EDM, end, x, solver=of_pictures(6.0, nfe))
+
+
 @pytest.mark.parametrize("nfe", [15, 30])
 def test_many_evaluations(nfe: int) -> None:
     """One set of numbers for 13 to 40: the best of the named solvers has twice the error at least."""
@@ -54,7 +71,7 @@ def test_many_evaluations(nfe: int) -> None:
     assert median(data, EDM, end, x, solver="auto", nfe=nfe) < 0.5 * named
 
 
-@pytest.mark.parametrize("kind", WIDTHS)
+@pytest.mark.parametrize("kind", [*WIDTHS, "vectors"])
 @pytest.mark.parametrize("span", SPANS)
 def test_tables_of_a_range_of_budgets(span: str, kind: str) -> None:
     for nfe in MANY:
@@ -99,7 +116,7 @@ def test_guided_models_have_tables_of_their_own(scale: float) -> None:
     assert errors.pop("auto") < 0.5 * min(errors.values())
 
 
-@pytest.mark.parametrize("kind", [*WIDTHS, "guided"])
+@pytest.mark.parametrize("kind", [*WIDTHS, "guided", "vectors"])
 @pytest.mark.parametrize("span", SPANS)
 def test_none_is_missing_from_3_to_40(span: str, kind: str) -> None:
     assert [n for n in (*range(3, 14), 40) if load(span, kind, n) is None] == []  # 13 to 40 are of one file
