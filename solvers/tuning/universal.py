@@ -87,7 +87,8 @@ class Universal:
     goes by the size of the samples, `typical_width`, as for images; where that is not known either, it is 10.
     data_std: the factor by which all data is larger than usual (elements of a spread of 1/2 to 1).
     guided: whether the model is; there are tables for scales of 1 to 10 and narrow data.
-    vectors: whether samples are vectors, as those that are wide lie in groups; wide pictures vary in brightness.
+    vectors: whether samples are vectors, as those that are wide lie in groups; wide pictures vary in brightness. There
+    are no tables for guided ones.
 
     Where there is no table for this number of evaluations or this span, the program is the exponential Adams method
     that the fits start from, on the grid as it is, and says so in a note. Raises ValueError for a width or data_std
@@ -109,7 +110,7 @@ class Universal:
     def suited(self, event: tuple[int, ...], guided: bool) -> "Universal":
         """The planner for samples of this shape, and for a model with guidance or without."""
         width = self.width or typical_width(event) * self.data_std or None
-        return replace(self, width=width, guided=guided, vectors=len(event) == 1)
+        return replace(self, width=width, guided=guided, vectors=len(event) == 1 and not guided)
 
     def plan(self, schedule: Schedule, grid: Array) -> Program:
         """The table on ``schedule``, between the ends of ``grid``, float64 times."""
@@ -150,8 +151,8 @@ class Universal:
         return Found(*table, end, in_noise or low > SPANS[span][0])
 
     def _near(self, span: str, schedule: Schedule, first: float, last: float, seen: float) -> "Near | None":
-        """How far a run is from a span, if its tables can be moved there. seen: by how much of sigma/alpha at its start
-        a start may be another in lam, as the model says the same."""
+        """How far a run is from a span, if its tables can be moved there. seen: times e^lam at the start, how far in
+        lam another start may be and the model still says the same."""
         (a, b), shift = SPANS[span], math.log(self.data_std)
         low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
         end, cleanest = last, schedule.last_before(first, last)

@@ -12,7 +12,7 @@ from logsnr.bench import choose_auto
 from logsnr.bench.unseen import RANGES
 from logsnr.solvers.catalogue.auto import AUTO, ENOUGH, MOST, Auto
 from logsnr.solvers.catalogue.auto_table import TABLE
-from logsnr.solvers.tuning.universal import FITTED_TO
+from logsnr.solvers.tuning.universal import FITTED_TO, Universal
 
 SCHEDULES = [
     logsnr.VPLinear(), logsnr.EDM(), logsnr.FlowMatching(), logsnr.VPCosine(), logsnr.VE(), logsnr.Trigonometric(),
@@ -98,6 +98,9 @@ def test_the_data_say_which_table_serves() -> None:
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),
     )  # fmt: skip
     assert program(8, den=guided).provenance["width"] == "guided"
+    vectors = Universal().suited((128,), guided=True).found(sch, 1.0, 1e-3, 8)
+    assert not isinstance(vectors, str)
+    assert vectors.told["width"] == "guided"
     assert any("none was made for guided" in note for note in program(8, den=guided, width=10.0).notes)
     assert not any("no universal table" in note for note in program(40).notes)
     with pytest.raises(ValueError, match="width = -1 must be a positive number"):
