@@ -158,27 +158,6 @@ def test_a_budget_of_numpy_is_one_number() -> None:
     assert isinstance(found, logsnr.Program)
 
 
-def test_a_model_without_forward_mode_is_tuned_by_differences() -> None:
-    def numpy_model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(DEN.model(x, t).numpy().copy())
-
-    den = logsnr.Denoiser(numpy_model, SCH, "x0")
-    options = {"gauge": "eps", "iterations": 3, "reference": answers(96, 0)}
-    program, other = (logsnr.tune(d, noise(96, 0), 4, **options) for d in (den, DEN))
-    assert program.provenance["derivatives"] == "differences"
-    medians = [float(p.provenance["held-out median"]) for p in (program, other)]
-    assert medians[0] == pytest.approx(medians[1], rel=0.1)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_a_model_in_less_than_double_precision_is_tuned_by_differences(dtype: torch.dtype) -> None:
-    """Whose steps are as large as what the model rounds to asks for."""
-    den = logsnr.Denoiser(lambda x, t: DEN.model(x.double(), t.double()).to(dtype), SCH, "x0", dtype=dtype)
-    program = logsnr.tune(den, noise(96, 0), 4, gauge="x0", solver="ddim", iterations=5, reference=answers(96, 0))
-    assert program.provenance["derivatives"] == "differences"
-    assert program.provenance["held-out median"] < 0.2 * program.provenance["start's median"]
-
-
 def test_an_interrupt_returns_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
