@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
-from .families import family_of
 from ..results import Row
+from .families import family_of
 from .tables import FIRST, WORDS, Board, line_of
 
 ASKED = (5, 10, 20)  # budgets that people have; of those measured, the nearest

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from ...analysis.compare_plan import OWN
-from .families import FAMILIES, family_of
 from ..results import LAW, PATH, Compared, Row
+from .families import FAMILIES, family_of
 from .tables import WORDS, line_of
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from pathlib import Path
 from string import Template
 
 from ...solvers.catalogue.catalogue import solver, solver_names
+from ..problems import BenchProblem
+from ..results import LAW, PATH, Compared, Row, versions
 from . import explorer
 from .conclusion import conclusion
 from .plots import error_plot
-from ..problems import BenchProblem
-from ..results import LAW, PATH, Compared, Row, versions
 from .sheets import Pictures, gallery
 from .tables import FIRST, WORDS, Board, Line, adaptive_lines, error_table, exact_line, short
 

@@ -17,8 +17,8 @@ from ...solvers.sampling import sample
 from ..problems import BenchProblem
 from ..references import Reference
 from ..results import Case, Compared
-from .tables import Board, Line, short
 from ..work_precision import options
+from .tables import Board, Line, short
 
 TINY = 16  # pixels to a side: pictures up to here are shown of all solvers, larger ones of the best
 MANY, FEW = (4, 2), (2, 1)  # pictures in one cell, across and down, of tiny and of larger ones

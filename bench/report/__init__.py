@@ -1,0 +1,1 @@
+"""What a bench has measured, as tables, plots and a page."""
