@@ -19,7 +19,7 @@ from ..planners.gauges import GAUGES
 from ..planners.multistep import Adams
 from ..programs.program import Program
 from ..schedules.base import Schedule
-from ..tuning.universal import NARROW, RANGES, Universal, family
+from ..tuning.universal import NARROW, RANGES, Universal
 from .auto_table import TABLE
 from .solver import Solver
 
@@ -79,7 +79,7 @@ class Auto:
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None:
             return found
-        narrow = family(self.width / self.data_std, steps, self.vectors) == NARROW
+        narrow = self.tables.family(steps) == NARROW
         least, why = math.ceil(ENOUGH * steps) if fewer and narrow else steps, list[str]()
         best = 0
         for n in range(min(steps, MOST), least - 1, -1):
@@ -98,7 +98,7 @@ class Auto:
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
         """The exponential Adams method and the grid."""
-        kind = family(self.width / self.data_std, steps, self.vectors) if self.width else NARROW
+        kind = self.tables.family(steps) if self.width else NARROW
         lam = np.asarray(schedule.half_logsnr(np.array([first, last])))
         if kind != NARROW or schedule.last_before(first, last) is not None:
             corrector = steps >= MANY_GUIDED if self.guided else kind not in (NARROW, "wide") or steps >= MANY

@@ -63,17 +63,9 @@ def _arctan(first: float, last: float, steps: int, *, c: float = 1.0) -> Array:
 
 
 def _flow(first: float, last: float, steps: int) -> Array:
-    u, ends = _fractions(steps), (first, last)
-    with np.errstate(divide="ignore"):  # the ends themselves are put in later
-        # 1 - t has its own ends, so that neither side cancels
-        noise, data = (np.log(_between([-np.logaddexp(0.0, sign * lam) for lam in ends], u)) for sign in (1, -1))
-    nodes: Array = data - noise
-    return nodes
+    from scipy.special import expit, logit
 
-
-def _between(logs: list[float], u: Array) -> Array:
-    first, last = np.exp(logs)
-    return (1 - u) * first + u * last
+    return _quantiles(expit, logit, first, last, steps, 0.0, 1.0)
 
 
 def _laplace(first: float, last: float, steps: int, *, mu: float = 0.0, beta: float = 0.5) -> Array:

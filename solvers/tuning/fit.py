@@ -8,11 +8,10 @@ import torch
 
 from .groups import Grouped
 from .numbers import Numbers
-from .run import Field, end_of, tangents_of
+from .run import ELEMENTS, Field, end_of, tangents_of
 
 FLOOR = 1e-4  # of the data's spread
 TRIALS = 16  # of the damping, before a fit ends
-TOGETHER = 1 << 20  # elements of derivatives that are taken at once: what is larger leaves the caches
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def _normal(aim: Aim, q: torch.Tensor, forward: bool, dtype: torch.dtype) -> tup
     field, numbers, noises, powers, penalty = aim
     table, slopes = (part.to(noises.u.device) for part in numbers.tangents(aim.own(q)))
     a, b = torch.zeros(numbers.size, numbers.size, dtype=torch.float64), torch.zeros(numbers.size, dtype=torch.float64)
-    few = max(1, TOGETHER // (noises.u[0].numel() * numbers.size * noises.rows)) * noises.rows
+    few = max(1, ELEMENTS // (noises.u[0].numel() * numbers.size * noises.rows)) * noises.rows
     for k in range(0, len(noises), few):
         part = noises.part(slice(k, k + few))
         found, moved = tangents_of(field(part), part.u, table, slopes, forward=forward, dtype=dtype)

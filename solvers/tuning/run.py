@@ -11,7 +11,7 @@ from .numbers import Rows
 
 # N of states on the unit circle (B, ...) at the node lam, as the model tells it at another: field(u, node, told)
 Field = Callable[[torch.Tensor, Any, Any], torch.Tensor]
-ELEMENTS = 1 << 21  # of all directions that go through the model at once
+ELEMENTS = 1 << 20  # of derivatives that are taken at once: what is larger leaves the caches
 # Steps of differences, by the model's dtype: the sum over many samples and elements averages what is rounded.
 NUDGE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 

@@ -69,12 +69,13 @@ class Found(NamedTuple):
 
 
 class Near(NamedTuple):
-    """A span that is near a run. far: how much, all in all; end: of `Found`; in_noise: whether its start and that of
-    the run differ in noise alone; begins: how far in lam they are apart, as far as it matters."""
+    """A span that is near a run. far: how much, all in all; short: whether its tables end before the run does;
+    in_noise: whether its start and that of the run differ in noise alone; begins: how far in lam they are apart, as far
+    as it matters."""
 
     far: float
     span: str
-    end: float
+    short: bool
     in_noise: bool
     begins: float
 
@@ -129,52 +130,55 @@ class Universal:
         program = shifted.program(schedule, "universal", ends=(ends[0], found.end), provenance=told)
         return program if found.end == ends[1] else followed(program, schedule, ends[1])
 
+    @property
+    def wide(self) -> float:
+        """The width of data of the usual scale."""
+        return self.width / self.data_std if self.width else UNKNOWN
+
+    def family(self, n: int) -> str | None:
+        """The family of tables for data of this width and n evaluations, by its width, if there is one."""
+        if n <= FEW and self.wide <= WIDER and not self.vectors:
+            return NARROW
+        return next((kind for kind, most in SERVED.items() if self.wide <= most), None)
+
     def found(self, schedule: Schedule, first: float, last: float, n: int) -> "Found | str":
         """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
-        low, high = (float(schedule.half_logsnr(t)) + math.log(self.data_std) for t in (first, last))
+        shift, cleanest = math.log(self.data_std), schedule.last_before(first, last)
+        low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
+        clean = high if cleanest is None else float(schedule.half_logsnr(cleanest)) + shift
         told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
-        wide = (self.width or UNKNOWN * self.data_std) / self.data_std
-        kind = family(wide, n, self.vectors)
+        kind, wide = self.family(n), self.wide
         if kind is None:
             return f"a widest direction of {wide:.3g} is beyond {max(SERVED.values()):g}"
         if self.guided and kind != NARROW:
             return f"none was made for guided models of wide data (here {wide:.3g})"
         kind = GUIDED if self.guided else VECTORS if self.vectors and kind == WIDE else kind
-        near = [at for name in SPANS if (at := self._near(name, schedule, first, last, SEEN * n**2 * wide))]
+        near = [at for name in SPANS if (at := _near(name, low, clean, SEEN * n**2 * wide))]
         if not near:
             known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
             return f"sigma/alpha {told} is far from {known}"
-        _, span, end, in_noise, begins = min(near)
+        _, span, short, in_noise, begins = min(near)
+        end = last if cleanest is None else cleanest
+        if short:
+            end = float(schedule.time(SPANS[span][1] - shift))
         left, far = n - (end != last), begins > LITTLE and not in_noise
         if (table := (far and of_range(span, kind, left)) or load(span, kind, left)) is None:
             return f"none was made for {n} evaluations {told}, and a width of {wide:.3g}"
         return Found(*table, end, in_noise or low > SPANS[span][0])
 
-    def _near(self, span: str, schedule: Schedule, first: float, last: float, seen: float) -> "Near | None":
-        """How far a run is from a span, if its tables can be moved there. seen: times e^lam at the start, how far in
-        lam another start may be and the model still says the same."""
-        (a, b), shift = SPANS[span], math.log(self.data_std)
-        low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
-        end, cleanest = last, schedule.last_before(first, last)
-        if cleanest is not None:
-            end = cleanest
-        elif high == math.inf > b > low:
-            end = float(schedule.time(b - shift))
-        clean = float(schedule.half_logsnr(end)) + shift
-        seen = seen * math.exp(max(low, a)) if math.isfinite(a) else math.inf
-        begins, ends = _apart(low, a), _apart(clean, b)
-        in_noise, begins = seen < begins, min(seen, begins)
-        if begins > MOVED[0] or ends > MOVED[1]:
-            return None
-        ends *= LESS if clean < b else 1.0
-        return Near(ends + begins / 2 + (end != last), span, end, in_noise, begins)
 
-
-def family(width: float, n: int, vectors: bool = False) -> str | None:
-    """The family of tables for data of this width and n evaluations, by its width, if there is one."""
-    if n <= FEW and width <= WIDER and not vectors:
-        return NARROW
-    return next((kind for kind, most in SERVED.items() if width <= most), None)
+def _near(span: str, low: float, clean: float, seen: float) -> Near | None:
+    """How far a run in lam from ``low`` to ``clean`` is from a span, if its tables can be moved there. seen: times
+    e^lam at the start, how far in lam another start may be and the model still says the same."""
+    a, b = SPANS[span]
+    short = clean == math.inf > b > low
+    begins, ends = _apart(low, a), 0.0 if short else _apart(clean, b)
+    seen = seen * math.exp(max(low, a)) if math.isfinite(a) else math.inf
+    in_noise, begins = seen < begins, min(seen, begins)
+    if begins > MOVED[0] or ends > MOVED[1]:
+        return None
+    ends *= LESS if clean < b else 1.0
+    return Near(ends + begins / 2 + short, span, short, in_noise, begins)
 
 
 def typical_width(event: tuple[int, ...]) -> float:

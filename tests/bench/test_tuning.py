@@ -128,7 +128,7 @@ def test_problems_are_taken_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
         Numbers("eps", 2, torch.linspace(*span, 5, dtype=torch.float64).numpy()), 0.0
     )
     whole = _normal(aim, torch.zeros(aim.size, dtype=torch.float64), True, torch.float64)
-    monkeypatch.setattr("logsnr.solvers.tuning.fit.TOGETHER", 2 * ROWS * DIM * aim.size)
+    monkeypatch.setattr("logsnr.solvers.tuning.fit.ELEMENTS", 2 * ROWS * DIM * aim.size)
     calls = 0
 
     def counted(noises: Noises) -> object:

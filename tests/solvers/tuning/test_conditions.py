@@ -33,7 +33,7 @@ def test_rows_follow_their_samples(guided: bool, monkeypatch: pytest.MonkeyPatch
     program = logsnr.tune(den, X, **given)
     miss = (logsnr.sample(den, X, solver=program) - exact).square().mean(1).sqrt()[-16:]
     assert float(miss.median()) == pytest.approx(program.provenance["held-out median"], rel=1e-9)
-    monkeypatch.setattr("logsnr.solvers.tuning.fit.TOGETHER", 1 << 12)
+    monkeypatch.setattr("logsnr.solvers.tuning.fit.ELEMENTS", 1 << 12)
     other = logsnr.tune(den, X, **given)
     for one, two in zip(program.calls, other.calls, strict=True):
         np.testing.assert_allclose(one.matrix, two.matrix, rtol=1e-6, atol=1e-9)
