@@ -25,17 +25,21 @@ COARSE = 2  # directions of a photograph that have no contrast of their own: bri
 class Kinds(NamedTuple):
     """What a family is made of. width: the standard deviations of the widest directions, from and to; names: of the
     kinds of problems, in turn; error: the size of the networks' errors in v, where noise has the size 1; scales: of
-    classifier-free guidance towards a class, from and to."""
+    classifier-free guidance towards a class, from and to; sizes: how many directions are not empty, more than the one
+    and up to the other, by default 8 to all."""
 
     width: tuple[float, float]
     names: tuple[str, ...] = ("broad", "cloud", "image", "uneven", "low-rank")
     error: float = 0.0
     scales: tuple[float, float] = (1.0, 1.0)
+    sizes: tuple[float, float] | None = None
 
     def told(self, count: int, rows: int, seed: int) -> str:
         """In words, for the provenance of a table."""
         text = f"{count} random problems of {rows} noises, seed {seed}, widest direction {self.width[0]:g} to "
         text += f"{self.width[1]:g}" + (f", with errors of {self.error:g} in v" if self.error else "")
+        if self.sizes:
+            text += f", in {math.ceil(self.sizes[0]):g} to {self.sizes[1]:g} dimensions"
         return text + (f", guided with scales {self.scales[0]:g} to {self.scales[1]:g}" if self.scales[1] > 1 else "")
 
 
@@ -48,7 +52,7 @@ class Family:
 
     def __init__(self, count: int, kinds: Kinds, seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
-        drawn = [_problem(kinds.names[i % len(kinds.names)], kinds.width, g) for i in range(count)]
+        drawn = [_problem(kinds.names[i % len(kinds.names)], kinds, g) for i in range(count)]
         self.mu, self.s2, self.log_weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         self.event_shape = torch.Size((count, 1, DIM))
         self.waves = _waves(count, kinds.error, seed) if kinds.error else None
@@ -128,9 +132,7 @@ def _classes(log_weights: torch.Tensor, scales: tuple[float, float], seed: int) 
     return scales[0] * (scales[1] / scales[0]) ** at, -60.0 * others
 
 
-def _problem(
-    kind: str, width: tuple[float, float], g: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _problem(kind: str, kinds: Kinds, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Means (components, DIM), variances of the same shape, and log weights (components,)."""
 
     def uniform(low: float, high: float) -> float:
@@ -139,14 +141,14 @@ def _problem(
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    widest = math.exp(uniform(math.log(width[0]), math.log(width[1])))
-    size = int(uniform(*SIZES.get(kind, (8, DIM))) + 0.999)
+    widest = math.exp(uniform(*map(math.log, kinds.width)))
+    size = int(uniform(*(kinds.sizes or SIZES.get(kind, (8, DIM)))) + 0.999)
     few, like = COMPONENTS.get(kind, DIM), LIKE.get(kind, kind)
     decay = {"broad": uniform(0.0, 0.3), "cloud": uniform(0.0, 0.6), "image": uniform(1.0, 2.5), "low-rank": 0.0}[like]
     spectrum = torch.arange(1, DIM + 1, dtype=torch.float64) ** -decay
     spectrum[size:] = 0
     if kind == "low-rank":
-        rank = int(uniform(2, 7.999))
+        rank = min(int(uniform(2, 7.999)), size)
         mu = normal(MOST, rank) @ torch.linalg.qr(normal(size, rank))[0].T
         mu = torch.nn.functional.pad(mu, (0, DIM - size))
     else:

@@ -6,6 +6,7 @@ unless --fresh is given.
 
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,48 +22,59 @@ from ..analysis.reference import reference_flow
 from ..solvers.tuning.family import Shared, some_of
 from ..solvers.tuning.fit import FLOOR, Aim, Noises, fit, iterates
 from ..solvers.tuning.numbers import Numbers
-from ..solvers.tuning.universal import FILES, GUIDED, RANGES, SPANS, WIDTHS, equal, of_range
+from ..solvers.tuning.stored import FILES, RANGES, SPANS, equal, of_range, stored
 from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
 
 PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
+MORE_PROBLEMS = {"points": 128, "vectors": 128}  # of kinds that differ most
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
 FEWEST, BETWEEN, MANY = (list(map(str, numbers)) for numbers in (range(3, 7), range(7, 13), (*range(13, 21), 25)))
 PARTS = [f"{least}-{most}" for least, most in RANGES]
-BUDGETS = {
-    "narrow": [*FEWEST, *PARTS, *BETWEEN, *MANY],  # the latter two from the numbers of their range on
+UP_TO_12 = [*FEWEST, PARTS[0], *BETWEEN]
+BUDGETS = {  # those that are in a range of the family go on from its numbers
+    "points": [*UP_TO_12, PARTS[1]],
+    "vectors": UP_TO_12,
+    "pictures": UP_TO_12,
+    "narrow": [*FEWEST, *PARTS, *BETWEEN, *MANY],
+    "groups": [*FEWEST, *PARTS, *BETWEEN],
     "wide": [*FEWEST, *PARTS],
     "vast": [*FEWEST, *PARTS],
-    "guided": [*FEWEST, *BETWEEN, PARTS[-1]],
-    "vectors": [*FEWEST, *PARTS, *BETWEEN],
+    "guided": [*FEWEST, *BETWEEN, PARTS[1]],
 }
 SOME, MORE = 4, 6  # budgets of a range; more of a long one with an infinite end, next to which grids differ most
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
-# Wide data are images, which networks know: their tables are fitted to networks' errors too. Wide vectors lie in
-# groups.
-# Guidance between two classes of one component each bends the flow most: a third of the guided problems are such pairs.
+# Pictures are what networks know: their tables are fitted to networks' errors too. The widths of "pictures" are those
+# of most of their directions; brightness is twice as wide, and fits to that serve exact answers better and networks,
+# which are smoother, worse. Guidance between two classes of one component each bends the flow most: a third of the
+# guided problems are such pairs.
 KINDS = {
-    "narrow": Kinds(WIDTHS["narrow"]),
-    "wide": Kinds(WIDTHS["wide"], ("photo",), error=0.05),
-    "vast": Kinds(WIDTHS["vast"], ("photo",), error=0.05),
-    "vectors": Kinds(WIDTHS["wide"], ("photo", "cloud", "image")),
-    "guided": Kinds(WIDTHS["narrow"], ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
+    "points": Kinds((0.4, 3.0), ("broad", "cloud", "pair", "uneven"), sizes=(0.5, 4)),
+    "vectors": Kinds((0.8, 5.0), ("broad", "cloud", "uneven", "low-rank")),
+    "pictures": Kinds((0.4, 1.2), ("uneven",), error=0.02),
+    "narrow": Kinds((0.6, 3.0)),
+    "groups": Kinds((3.0, 20.0), ("photo", "cloud", "image")),
+    "wide": Kinds((3.0, 20.0), ("photo",), error=0.05),
+    "vast": Kinds((10.0, 80.0), ("photo",), error=0.05),
+    "guided": Kinds((0.6, 3.0), ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
 }
-# What a mismatch of the state costs, see `Aim`, from this number of evaluations on. Networks want consistent tables,
-# those of wide data most: all but 0 doubles their errors there. Data with exact answers lose by them, with 3 and 4
-# evaluations more than networks gain: twice and up to nine times the error, for 0.6 to 0.8 times. With 5 and from 7 on
-# a penalty is better than either for both, but not with 6, where networks have 1.2 times the error.
+# What a mismatch of the state costs, see `Aim`, from this number of evaluations on. Networks want consistent tables:
+# all but 0 doubles their errors on wide pictures. Data with exact answers lose by them, with 3 and 4 evaluations more
+# than networks gain: twice and up to nine times the error, for 0.6 to 0.8 times. With 5 and from 7 on a penalty is
+# better than either for both, but for narrow tables of 6, where networks have 1.2 times the error.
 PENALTY = {
+    "points": {3: 0.0, 5: 100.0},
+    "vectors": {3: 0.0},
+    "pictures": {3: math.inf},
     "narrow": {3: 0.0, 5: 100.0, 6: math.inf, 7: 100.0},
+    "groups": {3: 0.0, 5: 100.0},
     "wide": {3: math.inf},
     "vast": {3: math.inf},
     "guided": {3: 0.0},
-    "vectors": {3: 0.0, 5: 100.0},
 }
-# Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12. In
-# the other spans the tables gain nothing by them, and lose in many dimensions.
+# Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12.
 BESIDES = {("vp", "narrow", 7): ("pair",)}
 
 
@@ -100,7 +112,7 @@ def start(span: str, kind: str, n: int, shared: bool, penalty: float) -> tuple[N
     gauge, lam = "eps" if np.isfinite(SPANS[span]).all() else "x0", equal(span, kind, n)
     if shared:
         return Shared(gauge, 3, lam), None
-    order, consistent = 3 if n > (6 if kind == GUIDED else 5) else 2, penalty == math.inf
+    order, consistent = 3 if n > (6 if KINDS[kind].scales[1] > 1 else 5) else 2, penalty == math.inf
     if (found := of_range(span, kind, n)) is None:
         return Numbers(gauge, order, lam, consistent=consistent), None
     numbers = Numbers(gauge, order, found[0].lam, consistent=consistent)
@@ -135,20 +147,34 @@ def fit_tables(
     out.mkdir(parents=True, exist_ok=True)
     every = ((name, kind, n) for name in span or SPANS for kind in family or KINDS for n in nfe or BUDGETS[kind])
     for name, kind, wanted in every:
-        path = out / f"{name}-{kind}-{wanted}.json"
-        if path.exists() and not fresh:
+        path = out / f"{name}-{kind}.json"
+        if wanted in _read(path) and not fresh:
             continue
         began = time.perf_counter()
-        data = fit_table(name, kind, *map(int, wanted.split("-")), iterations=iterations)
-        path.write_text(json.dumps(data) + "\n")
-        print(f"{name} {kind} {wanted}: {data['provenance']}, {time.perf_counter() - began:.0f} s", flush=True)
+        found = fit_table(name, kind, *map(int, wanted.split("-")), iterations=iterations)
+        _add(path, wanted, found)
+        stored.cache_clear()  # a range's numbers are what the fits of its budgets begin with
+        print(f"{name} {kind} {wanted}: {found['provenance']}, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _add(path: Path, key: str, table: dict[str, Any]) -> None:
+    """To the tables of the file as it is now: another process may have written to it."""
+    tables = _read(path) | {key: table}
+    ordered = sorted(tables, key=lambda key: [int(n) for n in key.split("-")])
+    whole = path.with_suffix(f".{os.getpid()}")
+    whole.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(tables[key])}" for key in ordered) + "\n}\n")
+    whole.replace(path)
 
 
 def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iterations: int) -> dict[str, Any]:
-    """What a file holds: of a number of evaluations a table, of a range the numbers that its tables have in common."""
+    """What is stored: of a number of evaluations a table, of a range the numbers that its tables have in common."""
     some = SOME if least < RANGES[-1][0] or np.isfinite(SPANS[span]).all() else MORE
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
-    count, kinds = PROBLEMS if most is None else FEWER, KINDS[kind]
+    count, kinds = MORE_PROBLEMS.get(kind, PROBLEMS) if most is None else FEWER, KINDS[kind]
     kinds = kinds._replace(names=kinds.names + BESIDES.get((span, kind, least), ()))
     floor, penalty = (steps[max(n for n in steps if n <= least)] for steps in (FLOORS, PENALTY[kind]))
     penalty = penalty if most is None else math.inf  # what budgets have in common is consistent
@@ -160,7 +186,7 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
         "made by": f"python -m logsnr.bench.universal, logsnr {__version__}",
         "family": kinds.told(count, ROWS, SEED) + f"; {HELD_OUT} others decide, seed {OTHERS}",
     }
-    data = {"version": 1, "span": span, "width": kind, "gauge": tables[0].gauge, "order": tables[0].order}
+    data = {"gauge": tables[0].gauge, "order": tables[0].order}
     if most is not None:
         return data | {"budgets": budgets, "numbers": q.tolist(), "provenance": provenance | told}
     table, told = tables[0].fitted(q), {key: value if key == "iterations" else value[0] for key, value in told.items()}

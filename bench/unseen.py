@@ -66,6 +66,14 @@ def image(dim: int, components: int, seed: int, width: float, decay: float) -> P
     return 0.9 * mu * spectrum, s2, torch.softmax(0.3 * odds, 0)
 
 
+def rings() -> torch.Tensor:
+    """Points on three rings in the plane, (600, 2), of the spread 1."""
+    g = torch.Generator().manual_seed(17)
+    angle, radius = 2 * torch.pi * torch.rand(600, generator=g, dtype=torch.float64), 1 + torch.arange(600) % 3
+    x = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], 1)
+    return (x - x.mean(0)) / x.std()
+
+
 def plain(parts: Parts, sch: Schedule) -> Denoiser:
     """Of the mixture."""
     return GaussianMixture(*parts).denoiser(sch)
@@ -88,8 +96,10 @@ def guided(parts: Parts, sch: Schedule, scale: float) -> Denoiser:
 
 
 PROBLEMS: dict[str, tuple[Callable[[Schedule], Denoiser], tuple[int, ...], float]] = {  # with the shape and the width
+    "mixture-1": (lambda sch: plain(mixture(1, 4, 15, 1.0), sch), (1,), 0.7),
+    "rings": (lambda sch: Empirical(rings(), 0.05).denoiser(sch), (2,), 0.7),
     "mixture-16": (lambda sch: plain(mixture(16, 8, 3), sch), (16,), 2.0),
-    "mixture-64": (lambda sch: plain(mixture(64, 10, 11), sch), (64,), 2.0),
+    "mixture-64": (lambda sch: plain(mixture(64, 10, 11), sch), (64,), 3.0),
     "mixture-256": (lambda sch: plain(mixture(256, 10, 13), sch), (256,), 6.0),
     "digits": (lambda sch: Empirical(load_digits()[0], 0.05).denoiser(sch), (1, 8, 8), 2.0),
     "image-7": (lambda sch: plain(image(64, 20, 5, 7.0, 1.2), sch), (64,), 7.0),

@@ -6,7 +6,7 @@ budget, the exponential Adams method and the logistic grid whose errors are leas
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
@@ -19,13 +19,16 @@ from ..planners.gauges import GAUGES
 from ..planners.multistep import Adams
 from ..programs.program import Program
 from ..schedules.base import Schedule
-from ..tuning.universal import NARROW, RANGES, Universal
+from ..tuning.serving import DataHints
+from ..tuning.stored import RANGES
+from ..tuning.universal import Universal, find_table
 from .auto_table import TABLE
 from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
 MOST = RANGES[-1][-1]  # steps of universal tables
-MANY = 24  # steps from which a corrector pays on wide data; on the widest it always does
+MANY = 24  # steps from which a corrector pays on wide data
+WIDEST = 30.0  # width from which on it always does
 MANY_GUIDED = 12  # the same of guided models, where the third order never does
 NOISY = -6.0  # in lam: from noisier starts on, Karras' grid comes too late to where the flow bends
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
@@ -45,29 +48,15 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Auto:
+class Auto(DataHints):
     """Chooses for a number of steps, each of one evaluation.
 
-    Up to some forty steps it takes a universal table, if there is one for the range, the number, the data's width and
-    the model (`Universal`, which has the options ``width`` and ``data_std``), and the grid is free. Else, by formula,
-    what was measured on the most alike range, for the next smaller number of steps in the table, or for wide data
-    `_wide`; on a grid that is given it chooses the method only.
+    Up to some forty steps it takes a universal table, if there is one for the range, the number and the data
+    (`Universal`), and the grid is free. Else, by formula, what was measured on the most alike range, for the next
+    smaller number of steps in the table, or for wide data `_wide`; on a grid that is given it chooses the method only.
     """
 
-    width: float | None = None
-    data_std: float = 1.0
-    guided: bool = False
-    vectors: bool = False
-    tables: Universal = field(init=False, repr=False, compare=False)
     evaluations: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "tables", Universal(self.width, self.data_std, self.guided, self.vectors))
-
-    def suited(self, event: tuple[int, ...], guided: bool) -> "Auto":
-        """The planner for samples of this shape, and for a model with guidance or without."""
-        tables = self.tables.suited(event, guided)
-        return replace(self, width=tables.width, guided=guided, vectors=tables.vectors)
 
     def choose(
         self, schedule: Schedule, first: float, last: float, steps: int, *, free: bool = True, fewer: bool = False
@@ -79,11 +68,10 @@ class Auto:
         found = self.formula(schedule, first, last, steps)
         if not free or self.width is None:
             return found
-        narrow = self.tables.family(steps) == NARROW
-        least, why = math.ceil(ENOUGH * steps) if fewer and narrow else steps, list[str]()
+        least, why = math.ceil(ENOUGH * steps) if fewer and self.narrow else steps, list[str]()
         best = 0
         for n in range(min(steps, MOST), least - 1, -1):
-            table = self.tables.found(schedule, first, last, n)
+            table = find_table(self, schedule, first, last, n)
             if isinstance(table, str):
                 why.append(f"no universal table: {table}")
                 continue
@@ -93,15 +81,15 @@ class Auto:
                 break  # smaller ones are no better
         if best:
             name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {best} steps of its own"
-            return Choice(Solver(name, planner=self.tables), best)
+            return Choice(Solver(name, planner=Universal(self.width, self.data_std, self.guided, self.dimension)), best)
         return found._replace(notes=tuple(why[:1]))
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:
         """The exponential Adams method and the grid."""
-        kind = self.tables.family(steps) if self.width else NARROW
+        narrow = self.narrow or not self.width
         lam = np.asarray(schedule.half_logsnr(np.array([first, last])))
-        if kind != NARROW or schedule.last_before(first, last) is not None:
-            corrector = steps >= MANY_GUIDED if self.guided else kind not in (NARROW, "wide") or steps >= MANY
+        if not narrow or schedule.last_before(first, last) is not None:
+            corrector = steps >= MANY_GUIDED if self.guided else self.usual_width > WIDEST or steps >= MANY
             grid = "karras" if lam.min() > NOISY else "logsnr"
             return _wide(2 if self.guided else 3, corrector, grid)._replace(steps=steps)
         noisy, clean = sorted(np.nan_to_num(lam, posinf=FAR, neginf=-FAR).tolist())

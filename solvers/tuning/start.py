@@ -20,8 +20,10 @@ from .ends import moved
 from .fit import Aim, loss
 from .groups import Grouped
 from .numbers import Numbers
+from .serving import SERVES, DataHints
+from .stored import FAMILY
 from .table import GAUGES
-from .universal import SERVED, WIDE, Universal
+from .universal import find_table
 
 GRIDS = ("logsnr", "karras")
 ORDERS = (2, 3)
@@ -88,15 +90,16 @@ def table_starts(sch: Schedule, n: int, gauge: Any, guided: bool, t_start: float
     """Universal tables of n evaluations for this span, as more candidates. Where a run goes on beyond a table's end, as
     beyond the last level that the network knows, there is none."""
     low, high = (float(sch.half_logsnr(t)) for t in (t_start, t_end))
-    made = []
-    for width, vectors in [*((width, False) for width in SERVED.values()), (SERVED[WIDE], True)]:
-        found = Universal(width, guided=guided, vectors=vectors).found(sch, t_start, t_end, n)
+    made = dict[str, Start]()
+    for entry in (entry for entry in SERVES if entry.guided == guided and n <= entry.most):
+        hints = DataHints(entry.width, 1.0, guided, int(entry.dimensions[0]))
+        found = find_table(hints, sch, t_start, t_end, n)
         if not isinstance(found, str) and found.end == t_end and gauge in (None, found.table.gauge):
-            table, kind = moved(found.table, found.order, low, high, found.in_noise), found.told["width"]
+            table = moved(found.table, found.order, low, high, found.in_noise)
             if table.lam[0] == low:
-                name = f"the universal table of the family {kind}"
-                made.append(Start(table.gauge, found.order, name, table.lam, weights=table.weights))
-    return made
+                name = f"the universal table of the family {found.told[FAMILY]}"
+                made[name] = Start(table.gauge, found.order, name, table.lam, weights=table.weights)
+    return list(made.values())
 
 
 def _placed(lam: Array, together: int, place: float) -> Array:

@@ -150,6 +150,15 @@ def test_problems_are_drawn_again_from_their_seed() -> None:
     assert not torch.equal(one.mu, other.mu)
 
 
+def test_problems_have_as_many_directions_as_are_asked_for() -> None:
+    """Of points in a few directions too, which have no more than there are."""
+    kinds = NARROW._replace(names=("broad", "cloud", "pair", "low-rank"), sizes=(0.5, 4))
+    live = (Family(64, kinds, seed=5).s2[:, 0] > 0).sum(-1)
+    assert set(live.tolist()) == {1, 2, 3, 4}
+    assert "in 1 to 4 dimensions" in kinds.told(64, 8, 5)
+    assert int((Family(64, NARROW, seed=5).s2[:, 0] > 0).sum(-1).min()) >= 8
+
+
 def test_guided_problems_are_guided() -> None:
     """Between the answers of two mixtures, one without the components that are not of the class."""
     family, x = Family(3, NARROW._replace(scales=(2.0, 8.0)), seed=5), Family(3, NARROW, seed=5).starts(2, seed=0)

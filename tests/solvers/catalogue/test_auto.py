@@ -12,7 +12,8 @@ from logsnr.bench import choose_auto
 from logsnr.bench.unseen import RANGES
 from logsnr.solvers.catalogue.auto import AUTO, ENOUGH, MOST, Auto
 from logsnr.solvers.catalogue.auto_table import TABLE
-from logsnr.solvers.tuning.universal import FITTED_TO, Universal
+from logsnr.solvers.tuning.stored import FAMILY, FITTED_TO
+from logsnr.solvers.tuning.universal import Universal, find_table
 
 SCHEDULES = [
     logsnr.VPLinear(), logsnr.EDM(), logsnr.FlowMatching(), logsnr.VPCosine(), logsnr.VE(), logsnr.Trigonometric(),
@@ -75,15 +76,18 @@ def test_the_data_say_which_table_serves() -> None:
         assert found
         return found
 
-    assert program(8).grid == program(8, (5,)).grid
+    assert program(8).grid == program(8, (2,)).grid
     for wide in (program(8, (3, 8, 8)), program(8, (1, 1, 3), width=10.0)):
-        assert wide.provenance["width"] == "wide"
-    for vectors in (program(8, (320,)), program(8, (128,)), program(8, width=10.0)):
-        assert vectors.provenance["width"] == "vectors"
-    assert program(8, (1, 8, 8)).provenance["width"] == program(8, (3, 4, 4)).provenance["width"] == "narrow"
-    few = {"event": (1, 1, 3), "width": 4.5}  # with few evaluations narrow tables bear more
-    assert [program(n, **few).provenance["width"] for n in (10, 11)] == ["narrow", "wide"]  # type: ignore[arg-type]
-    assert program(8, width=32.0).provenance["width"] == "vast"
+        assert wide.provenance[FAMILY] == "wide"
+    for groups in (program(8, (320,)), program(8, (190,)), program(8, width=10.0)):
+        assert groups.provenance[FAMILY] == "groups"
+    for size, family in ((3, "points"), (4, "narrow"), (39, "narrow"), (40, "vectors"), (128, "vectors")):
+        assert program(8, (size,)).provenance[FAMILY] == family
+    assert program(8, (1, 8, 8)).provenance[FAMILY] == program(8, (3, 4, 4)).provenance[FAMILY] == "pictures"
+    assert program(13, (64,)).provenance[FAMILY] == program(13, (1, 8, 8)).provenance[FAMILY] == "narrow"
+    few = {"event": (1, 1, 3), "width": 4.5}  # with few evaluations tables of narrow data bear more
+    assert [program(n, **few).provenance[FAMILY] for n in (10, 11)] == ["pictures", "wide"]  # type: ignore[arg-type]
+    assert program(8, width=32.0).provenance[FAMILY] == "vast"
     assert any("beyond 100" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)
     assert "order=3, corrector=True) on karras()" in program(41, width=10.0).name == program(41, width=1e3).name
@@ -97,11 +101,14 @@ def test_the_data_say_which_table_serves() -> None:
         lambda x, t, y: den.model(x, t) + y, sch, "x0", conditions={"y": torch.zeros(2, 1)},
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),
     )  # fmt: skip
-    assert program(8, den=guided).provenance["width"] == "guided"
-    vectors = Universal().suited((128,), guided=True).found(sch, 1.0, 1e-3, 8)
+    assert program(8, den=guided).provenance[FAMILY] == "guided"
+    vectors = find_table(Universal().suited((128,), guided=True), sch, 1.0, 1e-3, 8)
     assert not isinstance(vectors, str)
-    assert vectors.told["width"] == "guided"
-    assert any("none was made for guided" in note for note in program(8, den=guided, width=10.0).notes)
+    assert vectors.told[FAMILY] == "guided"
+    assert any(
+        "for guided models, a widest direction of 10 is beyond 5" in note
+        for note in program(8, den=guided, width=10.0).notes
+    )
     assert not any("no universal table" in note for note in program(40).notes)
     with pytest.raises(ValueError, match="width = -1 must be a positive number"):
         program(8, width=-1)
@@ -125,7 +132,7 @@ def test_wide_data_get_a_grid_that_is_fine_where_their_flow_bends() -> None:
 @pytest.mark.parametrize(("nfe", "steps"), [(19, 19), (20, 20), (23, 20), (26, 25), (31, 25), (33, 33), (40, 40)])
 def test_a_table_of_its_own_goes_before_one_of_many_budgets(nfe: int, steps: int) -> None:
     """Up to a fifth fewer evaluations, on narrow data."""
-    found = logsnr.solve(denoiser(logsnr.VPLinear()), torch.ones(2, 3), nfe=nfe)
+    found = logsnr.solve(denoiser(logsnr.VPLinear()), torch.ones(2, 8), nfe=nfe)
     assert found.nfe == steps
     assert found.program
     assert (FITTED_TO in found.program.provenance) == (nfe > 31)

@@ -5,6 +5,7 @@ import torch
 
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
+from logsnr.solvers.tuning.stored import FAMILY
 
 F64 = torch.float64
 
@@ -24,10 +25,10 @@ def test_it_chooses_the_table() -> None:
     den = GaussianMixture(torch.zeros(1, 64, dtype=F64), torch.full((1, 64), 0.01, dtype=F64)).denoiser(sch)
     x = logsnr.start(sch, (64, 64), seed=0, dtype=F64)
     wide = GaussianMixture(torch.tensor([[-8.0, *[0.0] * 63], [8.0, *[0.0] * 63]]), torch.full((2, 64), 0.1))
-    for denoiser, kind in ((den, "narrow"), (wide.denoiser(sch), "vectors")):
+    for denoiser, kind in ((den, "narrow"), (wide.denoiser(sch), "groups")):
         program = logsnr.solve(denoiser, x[:2], nfe=8, width=logsnr.data_width(denoiser, x)).program
         assert program is not None
-        assert program.provenance["width"] == kind
+        assert program.provenance[FAMILY] == kind
 
 
 def test_what_is_refused() -> None:

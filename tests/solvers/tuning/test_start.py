@@ -16,11 +16,11 @@ END = DATA.reference(X, SCH, SCH.t_start, SCH.t_end)
 
 def test_it_starts_from_the_universal_table_where_that_is_best() -> None:
     """Its error on held-out noise is the start's; a solver that is named is what a fit starts from."""
-    table = Universal(6.0, vectors=True).plan(SCH, logsnr.grid(SCH, 4))
+    table = Universal(0.5, dimension=2).plan(SCH, logsnr.grid(SCH, 4))
     x, end = X[-32:], END[-32:]
     error = float((logsnr.sample(DEN, x, solver=table) - end).square().mean(1).sqrt().median())
     told = logsnr.tune(DEN, X, 4, gauge="eps", reference=END, iterations=1).provenance
-    assert told["start"] == "the universal table of the family vectors, in eps over lam"
+    assert told["start"] == "the universal table of the family points, in eps over lam"
     assert told["start's median"] == pytest.approx(error, rel=1e-5)
     named = logsnr.tune(DEN, X, 4, solver=Adams("eps", 2), reference=END, iterations=1)
     assert named.provenance["start"].startswith("exponential Adams of order 2 in eps")  # type: ignore[union-attr]
