@@ -33,11 +33,10 @@ SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that 
 PATIENCE = 10
 FEWEST, BETWEEN, MANY = (list(map(str, numbers)) for numbers in (range(3, 7), range(7, 13), (*range(13, 21), 25)))
 PARTS = [f"{least}-{most}" for least, most in RANGES]
-UP_TO_12 = [*FEWEST, PARTS[0], *BETWEEN]
 BUDGETS = {  # those that are in a range of the family go on from its numbers
-    "points": [*UP_TO_12, PARTS[1]],
-    "vectors": UP_TO_12,
-    "pictures": UP_TO_12,
+    "points": [*FEWEST, *PARTS, *BETWEEN],
+    "vectors": [*FEWEST, *PARTS, *BETWEEN],
+    "pictures": [*FEWEST, PARTS[0], *BETWEEN],
     "narrow": [*FEWEST, *PARTS, *BETWEEN, *MANY],
     "groups": [*FEWEST, *PARTS, *BETWEEN],
     "wide": [*FEWEST, *PARTS],

@@ -33,7 +33,7 @@ OTHERS, POINTS, VECTORS = (0, 0), (1, 3), (1, math.inf)
 SERVES = (
     Serves("points", 1.5, dimensions=POINTS),
     Serves("narrow", 2.5, dimensions=VECTORS),
-    Serves("vectors", 5.0, 12, VECTORS),
+    Serves("vectors", 5.0, dimensions=VECTORS),
     Serves("pictures", 5.0, 10, OTHERS),
     Serves("pictures", NARROW, 12, OTHERS),
     Serves("narrow", NARROW),

@@ -84,7 +84,7 @@ def test_the_data_say_which_table_serves() -> None:
     for size, family in ((3, "points"), (4, "narrow"), (39, "narrow"), (40, "vectors"), (128, "vectors")):
         assert program(8, (size,)).provenance[FAMILY] == family
     assert program(8, (1, 8, 8)).provenance[FAMILY] == program(8, (3, 4, 4)).provenance[FAMILY] == "pictures"
-    assert program(13, (64,)).provenance[FAMILY] == program(13, (1, 8, 8)).provenance[FAMILY] == "narrow"
+    assert program(13, (8,)).provenance[FAMILY] == program(13, (1, 8, 8)).provenance[FAMILY] == "narrow"
     few = {"event": (1, 1, 3), "width": 4.5}  # with few evaluations tables of narrow data bear more
     assert [program(n, **few).provenance[FAMILY] for n in (10, 11)] == ["pictures", "wide"]  # type: ignore[arg-type]
     assert program(8, width=32.0).provenance[FAMILY] == "vast"
