@@ -6,7 +6,6 @@ unless --fresh is given.
 
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import typer
 
 from .._version import __version__
 from ..analysis.reference import reference_flow
+from ..control.shards import write
 from ..solvers.tuning.family import Shared, some_of
 from ..solvers.tuning.fit import FLOOR, Aim, Noises, fit, iterates
 from ..solvers.tuning.numbers import Numbers
@@ -160,13 +160,12 @@ def _read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def _add(path: Path, key: str, table: dict[str, Any]) -> None:
+def _add(path: Path, budget: str, table: dict[str, Any]) -> None:
     """To the tables of the file as it is now: another process may have written to it."""
-    tables = _read(path) | {key: table}
+    tables = _read(path) | {budget: table}
     ordered = sorted(tables, key=lambda key: [int(n) for n in key.split("-")])
-    whole = path.with_suffix(f".{os.getpid()}")
-    whole.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {json.dumps(tables[key])}" for key in ordered) + "\n}\n")
-    whole.replace(path)
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(tables[key])}" for key in ordered)
+    write(path, f"{{\n{lines}\n}}\n".encode())
 
 
 def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iterations: int) -> dict[str, Any]:

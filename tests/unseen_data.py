@@ -1,5 +1,6 @@
 """Data that no universal table was fitted to, and how far samples of them are from where they should end."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,11 +16,11 @@ def unseen(dim: int = 16) -> GaussianMixture:
     return GaussianMixture(0.5 * mu, torch.exp(0.7 * s2 - 3), torch.softmax(odds, 0))
 
 
-def median(data: GaussianMixture, sch: logsnr.Schedule, end: torch.Tensor, x: torch.Tensor, **options: Any) -> float:
-    found = logsnr.sample(data.denoiser(sch), x, **options)
-    return float((found - end).square().mean(1).sqrt().median())
+def median(den: logsnr.Denoiser, end: torch.Tensor, x: torch.Tensor, **options: Any) -> float:
+    found = logsnr.sample(den, x, **options)
+    return float((found - end).flatten(1).square().mean(1).sqrt().median())
 
 
-def best_of(names: tuple[str, ...], *problem: Any, nfe: int) -> float:
-    """The least median of these solvers, on two grids."""
-    return min(median(*problem, solver=name, nfe=nfe, grid=grid) for name in names for grid in ("logsnr", "karras"))
+def best_of(names: Sequence[str], *problem: Any, nfe: int, grids: Sequence[str] = ("logsnr", "karras")) -> float:
+    """The least median of these solvers, on these grids."""
+    return min(median(*problem, solver=name, nfe=nfe, grid=grid) for name in names for grid in grids)
