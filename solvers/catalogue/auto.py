@@ -27,10 +27,10 @@ from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
 MOST = RANGES[-1][-1]  # steps of universal tables
-MANY = 24  # steps from which a corrector pays on wide data
-WIDEST = 30.0  # width from which on it always does
-MANY_GUIDED = 12  # the same of guided models, where the third order never does
-NOISY = -6.0  # in lam: from noisier starts on, Karras' grid comes too late to where the flow bends
+MANY = 28  # steps from which a corrector pays, where a run begins in nothing but noise; from none, if in data
+MANY_GUIDED = 12  # steps from which it does at the earliest, of guided models,
+ROUGH = 0.4  # whose answers are too rough for the third order where the start has this much of the data
+NOISY = -6.0  # in lam: from noisier starts on, Karras' grid comes too late to where the flow of narrow data bends
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up,
 OWN = 0.8  # and one that was fitted to as many alone beats one that has its numbers in common with others
@@ -89,9 +89,10 @@ class Auto(DataHints):
         narrow = self.narrow or not self.width
         lam = np.asarray(schedule.half_logsnr(np.array([first, last])))
         if not narrow or schedule.last_before(first, last) is not None:
-            corrector = steps >= MANY_GUIDED if self.guided else self.usual_width > WIDEST or steps >= MANY
-            grid = "karras" if lam.min() > NOISY else "logsnr"
-            return _wide(2 if self.guided else 3, corrector, grid)._replace(steps=steps)
+            seen = self.usual_width * self.data_std * math.exp(lam.min())  # of the data at the start, beside the noise
+            many = max(MANY * (1 - seen), MANY_GUIDED * self.guided)
+            grid = "karras" if not narrow or lam.min() > NOISY else "logsnr"
+            return _wide(2 if self.guided and seen > ROUGH else 3, steps >= many, grid)._replace(steps=steps)
         noisy, clean = sorted(np.nan_to_num(lam, posinf=FAR, neginf=-FAR).tolist())
         rows = TABLE[min(TABLE, key=lambda ends: math.hypot(ends[0] - noisy, ends[1] - clean))]
         return _made(*rows[max((n for n in rows if n <= steps), default=min(rows))])._replace(steps=steps)

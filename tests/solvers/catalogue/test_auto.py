@@ -91,12 +91,6 @@ def test_the_data_say_which_table_serves() -> None:
     assert any("beyond 100" in note for note in program(8, width=1e3).notes)
     assert any("is far from" in note for note in program(8, data_std=50.0).notes)
     assert "order=3, corrector=True) on karras()" in program(41, width=10.0).name == program(41, width=1e3).name
-    for steps, corrector in ((23, False), (24, True)):
-        assert f"order=3, corrector={corrector})" in Auto(10.0).formula(sch, 1.0, 1e-3, steps).solver.name
-    for other, grid in ((sch, "karras"), (logsnr.VPCosine(), "logsnr"), (logsnr.EDM(0.002, 700.0), "logsnr")):
-        assert Auto(10.0).formula(other, other.t_start, other.t_end, 50).grid == grid
-    for steps, corrector in ((11, False), (12, True)):
-        assert f"order=2, corrector={corrector})" in Auto(32.0, guided=True).formula(sch, 1.0, 1e-3, steps).solver.name
     guided = logsnr.Denoiser(
         lambda x, t, y: den.model(x, t) + y, sch, "x0", conditions={"y": torch.zeros(2, 1)},
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),
@@ -112,6 +106,25 @@ def test_the_data_say_which_table_serves() -> None:
     assert not any("no universal table" in note for note in program(40).notes)
     with pytest.raises(ValueError, match="width = -1 must be a positive number"):
         program(8, width=-1)
+
+
+def test_formulas_go_by_how_much_of_the_data_the_start_has() -> None:
+    """A corrector from 28 steps on where a run begins in nothing but noise, and from none where it begins in data; of
+    guided models from 12, and of second order there. Wide data get Karras' grid from any start."""
+    sch, wide = logsnr.EDM(0.01, 100.0), "order={}, corrector={})"
+    for width, steps in ((5.0, 27), (50.0, 14), (100.0, 1)):
+        for n in {steps, max(steps - 1, 1)}:
+            found = Auto(width).formula(sch, 100.0, 0.01, n)
+            assert wide.format(3, n == steps) in found.solver.name
+            assert found.grid == "karras"
+    for width, order, steps in ((10.0, 3, 26), (50.0, 2, 14), (100.0, 2, 12)):
+        for n in (steps - 1, steps):
+            assert wide.format(order, n == steps) in Auto(width, guided=True).formula(sch, 100.0, 0.01, n).solver.name
+    scaled = Auto(50.0, data_std=10.0).formula(sch, 100.0, 0.01, 14).solver.name  # a width of what it is, not of usual
+    assert wide.format(3, True) in scaled
+    noisy = RANGES["zero"]
+    for width, grid in ((10.0, "karras"), (2.0, "logsnr")):
+        assert Auto(width).formula(noisy, noisy.t_start, noisy.t_end, 50).grid == grid
 
 
 def test_wide_data_get_a_grid_that_is_fine_where_their_flow_bends() -> None:
