@@ -68,7 +68,7 @@ def candidates(
                 why = f"it takes {len(method)}"
             else:
                 if hasattr(method.planner, "suited"):
-                    method = suited_to(method, event, den.guidance is not None)
+                    method = suited_to(method, event, den.guidance is not None, den.answers)
                 made, why = _laid_out(method, sch, head, nfe, kinds, begins, span)
             found += made
             if not made:

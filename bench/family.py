@@ -24,20 +24,23 @@ COARSE = 2  # directions of a photograph that have no contrast of their own: bri
 
 class Kinds(NamedTuple):
     """What a family is made of. width: the standard deviations of the widest directions, from and to; names: of the
-    kinds of problems, in turn; error: the size of the networks' errors in v, where noise has the size 1; scales: of
-    classifier-free guidance towards a class, from and to; sizes: how many directions are not empty, more than the one
-    and up to the other, by default 8 to all."""
+    kinds of problems, in turn; error: the size of the networks' errors in v, where noise has the size 1; head: or in
+    "eps", of which x0's are sigma / alpha times the size; rough: how many times as fast as usual they change with the
+    state, and its square with lam; scales: of classifier-free guidance towards a class, from and to; sizes: how many
+    directions are not empty, more than the one and up to the other, by default 8 to all."""
 
     width: tuple[float, float]
     names: tuple[str, ...] = ("broad", "cloud", "image", "uneven", "low-rank")
     error: float = 0.0
     scales: tuple[float, float] = (1.0, 1.0)
     sizes: tuple[float, float] | None = None
+    head: str = "v"
+    rough: float = 1.0
 
     def told(self, count: int, rows: int, seed: int) -> str:
         """In words, for the provenance of a table."""
         text = f"{count} random problems of {rows} noises, seed {seed}, widest direction {self.width[0]:g} to "
-        text += f"{self.width[1]:g}" + (f", with errors of {self.error:g} in v" if self.error else "")
+        text += f"{self.width[1]:g}" + (f", with errors of {self.error:g} in {self.head}" if self.error else "")
         if self.sizes:
             text += f", in {math.ceil(self.sizes[0]):g} to {self.sizes[1]:g} dimensions"
         return text + (f", guided with scales {self.scales[0]:g} to {self.scales[1]:g}" if self.scales[1] > 1 else "")
@@ -55,7 +58,8 @@ class Family:
         drawn = [_problem(kinds.names[i % len(kinds.names)], kinds, g) for i in range(count)]
         self.mu, self.s2, self.log_weights = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         self.event_shape = torch.Size((count, 1, DIM))
-        self.waves = _waves(count, kinds.error, seed) if kinds.error else None
+        self.waves = _waves(count, kinds, seed) if kinds.error else None
+        self.head = kinds.head
         self.guidance = _classes(self.log_weights, kinds.scales, seed) if kinds.scales[1] > 1 else None
 
     @property
@@ -95,6 +99,8 @@ class Family:
         across, along, phase, size = self.waves
         lam = torch.log(a / s).clamp(-FAR, FAR)
         error = torch.sin(u @ across + along * lam + phase) @ size
+        if self.head == "eps":
+            error = error / a
         return x0 + s * error, eps - a * error
 
     def field(self, gauge: str) -> object:
@@ -111,14 +117,14 @@ class Family:
 SCHEDULE = Trigonometric()  # the unit circle
 
 
-def _waves(count: int, error: float, seed: int) -> tuple[torch.Tensor, ...]:
+def _waves(count: int, kinds: Kinds, seed: int) -> tuple[torch.Tensor, ...]:
     """Sines of the state (count, DIM, WAVES) and of lam, with phases, (count, 1, WAVES); (count, WAVES, DIM) is what
     each adds to v."""
     g = torch.Generator().manual_seed(seed + 77)
     across, along = (torch.randn(count, k, WAVES, generator=g, dtype=torch.float64) for k in (DIM, 1))
     phase = 2 * math.pi * torch.rand(count, 1, WAVES, generator=g, dtype=torch.float64)
-    size = error * math.sqrt(2 / WAVES) * torch.randn(count, WAVES, DIM, generator=g, dtype=torch.float64)
-    return across / math.sqrt(DIM), along, phase, size
+    size = kinds.error * math.sqrt(2 / WAVES) * torch.randn(count, WAVES, DIM, generator=g, dtype=torch.float64)
+    return across * (kinds.rough / math.sqrt(DIM)), along * kinds.rough**2, phase, size
 
 
 def _classes(log_weights: torch.Tensor, scales: tuple[float, float], seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -42,9 +42,14 @@ BUDGETS = {  # those that are in a range of the family go on from its numbers
     "wide": [*FEWEST, *PARTS],
     "vast": [*FEWEST, *PARTS],
     "guided": [*FEWEST, *BETWEEN, PARTS[1]],
+    "eps-vectors": [*FEWEST, *PARTS, *BETWEEN],
+    "eps-pictures": [*FEWEST, PARTS[0], *BETWEEN],
+    "eps-guided": [*FEWEST, *BETWEEN, PARTS[1]],
 }
 SOME, MORE = 4, 6  # budgets of a range; more of a long one with an infinite end, next to which grids differ most
+ROUGH = 2.0  # errors in eps, for as many evaluations as a range has that sees finer ones
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
+GUIDED = "broad", "pair", "cloud", "pair", "low-rank", "image"
 # Pictures are what networks know: their tables are fitted to networks' errors too. The widths of "pictures" are those
 # of most of their directions; brightness is twice as wide, and fits to that serve exact answers better and networks,
 # which are smoother, worse. Guidance between two classes of one component each bends the flow most: a third of the
@@ -57,12 +62,16 @@ KINDS = {
     "groups": Kinds((3.0, 20.0), ("photo", "cloud", "image")),
     "wide": Kinds((3.0, 20.0), ("photo",), error=0.05),
     "vast": Kinds((10.0, 80.0), ("photo",), error=0.05),
-    "guided": Kinds((0.6, 3.0), ("broad", "pair", "cloud", "pair", "low-rank", "image"), scales=(1.0, 10.0)),
+    "guided": Kinds((0.6, 3.0), GUIDED, scales=(1.0, 10.0)),
+    "eps-vectors": Kinds((0.6, 3.0), error=0.015, head="eps"),
+    "eps-pictures": Kinds((0.6, 12.0), error=0.05, head="eps"),
+    "eps-guided": Kinds((0.6, 3.0), GUIDED, error=0.015, head="eps", scales=(1.0, 10.0)),
 }
-# What a mismatch of the state costs, see `Aim`, from this number of evaluations on. Networks want consistent tables:
-# all but 0 doubles their errors on wide pictures. Data with exact answers lose by them, with 3 and 4 evaluations more
-# than networks gain: twice and up to nine times the error, for 0.6 to 0.8 times. With 5 and from 7 on a penalty is
-# better than either for both, but for narrow tables of 6, where networks have 1.2 times the error.
+# What a mismatch of the state costs, see `Aim`, from this number of evaluations on. Networks of pictures want tables
+# that are consistent: all but 0 doubles their errors on wide ones. Data with exact answers lose by them, with 3 and 4
+# evaluations more than networks gain: twice and up to nine times the error, for 0.6 to 0.8 times. With 5 and from 7 on
+# a penalty is better than either for both, but for narrow tables of 6, where networks have 1.2 times the error. With
+# errors in eps, vectors need none and are better without.
 PENALTY = {
     "points": {3: 0.0, 5: 100.0},
     "vectors": {3: 0.0},
@@ -72,9 +81,12 @@ PENALTY = {
     "wide": {3: math.inf},
     "vast": {3: math.inf},
     "guided": {3: 0.0},
+    "eps-vectors": {3: 0.0},
+    "eps-pictures": {3: math.inf},
+    "eps-guided": {3: 0.0},
 }
 # Kinds of a family that a range has besides: mixtures of two in one to eight dimensions, which lose most at 8 to 12.
-BESIDES = {("vp", "narrow", 7): ("pair",)}
+BESIDES = {("vp", family, 7): ("pair",) for family in ("narrow", "eps-vectors")}
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,8 @@ def fit_tables(
     every = ((name, kind, n) for name in span or SPANS for kind in family or KINDS for n in nfe or BUDGETS[kind])
     for name, kind, wanted in every:
         path = out / f"{name}-{kind}.json"
-        if wanted in _read(path) and not fresh:
+        from_noise = SPANS[name][0] == -math.inf  # of which eps says nothing
+        if (from_noise and KINDS[kind].head == "eps") or (wanted in _read(path) and not fresh):
             continue
         began = time.perf_counter()
         found = fit_table(name, kind, *map(int, wanted.split("-")), iterations=iterations)
@@ -175,6 +188,8 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     count, kinds = MORE_PROBLEMS.get(kind, PROBLEMS) if most is None else FEWER, KINDS[kind]
     kinds = kinds._replace(names=kinds.names + BESIDES.get((span, kind, least), ()))
     floor, penalty = (steps[max(n for n in steps if n <= least)] for steps in (FLOORS, PENALTY[kind]))
+    if kinds.head == "eps" and least >= RANGES[-1][0]:
+        kinds = kinds._replace(rough=ROUGH)
     penalty = penalty if most is None else math.inf  # what budgets have in common is consistent
     train, test = (Part.drawn(n, kinds, SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
     tables, starts = zip(*(start(span, kind, n, most is not None, penalty) for n in budgets), strict=True)

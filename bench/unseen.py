@@ -34,6 +34,7 @@ from ..solvers.tuning.teacher import ends
 from ..solvers.tuning.tune import tune
 from ..solvers.tuning.universal import Universal
 from .command import run_command
+from .networks.perceptron import trained_perceptron
 from .problems import digits_net, photos_net
 
 ROOT = np.sqrt(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))  # alpha of Stable Diffusion
@@ -74,6 +75,11 @@ def rings() -> torch.Tensor:
     return (x - x.mean(0)) / x.std()
 
 
+def points(parts: Parts) -> torch.Tensor:
+    """3000 of them."""
+    return GaussianMixture(*parts).sample(3000, generator=torch.Generator().manual_seed(7))
+
+
 def plain(parts: Parts, sch: Schedule) -> Denoiser:
     """Of the mixture."""
     return GaussianMixture(*parts).denoiser(sch)
@@ -111,6 +117,8 @@ PROBLEMS: dict[str, tuple[Callable[[Schedule], Denoiser], tuple[int, ...], float
     "pair-8": (lambda sch: guided(mixture(2, 2, 3, 2.0), sch, 8.0), (2,), 2.0),
     "image-15-guided-4": (lambda sch: guided(image(64, 20, 6, 15.0, 1.5), sch, 4.0), (64,), 15.0),
     "image-40-guided-8": (lambda sch: guided(image(64, 20, 7, 40.0, 1.2), sch, 8.0), (64,), 40.0),
+    "rings-net": (lambda _: trained_perceptron(rings()), (2,), 0.7),  # which says eps
+    "mixture-16-net": (lambda _: trained_perceptron(points(mixture(16, 8, 3))), (16,), 2.0),
     "digits-net": (lambda _: digits_net().denoiser, (1, 8, 8), 2.0),
     "photos-net": (lambda _: photos_net().denoiser, (3, 16, 16), 14.0),
 }
@@ -150,7 +158,9 @@ def unseen(
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
             tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", {"nfe": n, **measured})]
-            program = solver(Universal(width).suited(shape, den.guidance is not None)).program(sch, grid(sch, n))
+            program = solver(Universal(width).suited(shape, den.guidance is not None, den.answers)).program(
+                sch, grid(sch, n)
+            )
             tried += [(f"width={width:g}", program, {})] if program.provenance else []
             for label, how, options in tried:
                 found = errors(how, **options)

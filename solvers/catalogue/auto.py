@@ -6,7 +6,7 @@ budget, the exponential Adams method and the logistic grid whose errors are leas
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
@@ -81,7 +81,8 @@ class Auto(DataHints):
                 break  # smaller ones are no better
         if best:
             name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {best} steps of its own"
-            return Choice(Solver(name, planner=Universal(self.width, self.data_std, self.guided, self.dimension)), best)
+            hints = {field.name: getattr(self, field.name) for field in fields(DataHints)}
+            return Choice(Solver(name, planner=Universal(**hints)), best)
         return found._replace(notes=tuple(why[:1]))
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:

@@ -51,9 +51,9 @@ def lowered_for(
     return lowered
 
 
-def suited_to(method: Any, event: tuple[int, ...], guided: bool) -> Solver:
-    """A solver whose planner chooses by what the samples look like, for samples of this shape."""
-    return replace(method, planner=method.planner.suited(event, guided))
+def suited_to(method: Any, event: tuple[int, ...], guided: bool, head: str) -> Solver:
+    """A solver whose planner chooses by what the samples look like, for samples of this shape, and by the model."""
+    return replace(method, planner=method.planner.suited(event, guided, head))
 
 
 def laid_out(*fields: Any) -> Layout:
@@ -87,7 +87,7 @@ def _planned(
     """Everything that can be known before the first model call. event: the shape of the samples, for a solver whose
     planner chooses by what they look like."""
     if event is not None:
-        method = suited_to(method, event, guided)
+        method = suited_to(method, event, guided, prediction)
     program = Layout(*layout).program(method, sch, prediction)
     shown = model if program.basis is None else state  # the model is shown what is made of the coordinates
     lowered = lower(

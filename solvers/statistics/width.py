@@ -10,18 +10,19 @@ from ..programs.provenance import widest
 from ..runs.run import recording
 
 FEWEST = 8
-NOISY = 100.0  # sigma / alpha where pure noise stands for states, if the start has more
+NOISY = 10.0, 100.0  # sigma / alpha where pure noise stands for states, if the start has more
 
 
 def data_width(den: Denoiser, x: torch.Tensor) -> float:
-    """The standard deviation of the data's widest direction, of one call of the model.
+    """The standard deviation of the data's widest direction, of one call of the model, or of two if that is above 5.
 
     x: (B, ...), at least 8 noises, as `solve` takes them at the schedule's t_start; 64 are a good number, and larger x
     need more memory, nothing else. Conditions are those of the denoiser, B rows.
 
     Far above the data, at sigma / alpha = v, every denoiser is that of a Gaussian: in the direction whose variance is c
     the answers x0 have the standard deviation c / sqrt(c + v^2). Of the largest one, c follows. So the number is right
-    where v is above sqrt(c), and rough for few noises. Use it as ``sample(den, x, width=...)``.
+    where v is above sqrt(c), and rough for few noises. But of networks, errors grow with v: those of eps by v times. So
+    v is 10, and where that finds more than 5, 100. Use it as ``sample(den, x, width=...)``.
 
     Raises TypeError and ValueError for a denoiser or noises that are none, and where the answers are not finite.
     """
@@ -29,8 +30,16 @@ def data_width(den: Denoiser, x: torch.Tensor) -> float:
     check_state(x)
     if len(x) < FEWEST:
         raise ValueError(f"x holds {len(x)} noises; a width needs at least {FEWEST}, and 64 are a good number")
+    for noisy in NOISY:
+        width = _width_at(den, x, noisy)
+        if width <= noisy / 2:
+            break
+    return width
+
+
+def _width_at(den: Denoiser, x: torch.Tensor, noisy: float) -> float:
     sch = den.schedule
-    t = sch.t_start if float(sch.half_logsnr(sch.t_start)) >= -math.log(NOISY) else float(sch.time(-math.log(NOISY)))
+    t = sch.t_start if float(sch.half_logsnr(sch.t_start)) >= -math.log(noisy) else float(sch.time(-math.log(noisy)))
     v = float(sch.sigma(t)) / float(sch.alpha(t))
     seen = x * (float(sch.sigma(t)) / float(sch.sigma(sch.t_start)))
     with recording(x, False):

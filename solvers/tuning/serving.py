@@ -1,7 +1,7 @@
 """What is known of the data before a run, and which family of universal tables serves them.
 
-That is the shape of the samples, how wide the data are, and whether the model is guided. A table loses most on data
-that are wider than its own.
+That is the shape of the samples, how wide the data are, what the model says, and whether it is guided. A table loses
+most on data that are wider than its own, and on answers that are worse.
 """
 
 import math
@@ -17,13 +17,15 @@ NARROW = 4.0  # up to this width data are narrow
 
 class Serves(NamedTuple):
     """Up to which width a family serves, up to how many evaluations, for vectors of how many dimensions from and to,
-    where 0 are samples of other shapes; guided: whether models with guidance, or those without."""
+    where 0 are samples of other shapes; guided: whether models with guidance, or those without; eps: whether only
+    models that say eps."""
 
     family: str
     width: float
     most: int = 40
     dimensions: tuple[float, float] = (0, math.inf)
     guided: bool = False
+    eps: bool = False
 
 
 OTHERS, POINTS, VECTORS = (0, 0), (1, 3), (1, math.inf)
@@ -31,6 +33,11 @@ OTHERS, POINTS, VECTORS = (0, 0), (1, 3), (1, math.inf)
 # of few dimensions are clouds and curves; those of more lie in groups. By the usual width, narrow vectors have up to 39
 # dimensions, "vectors" up to 156.
 SERVES = (
+    Serves("eps-vectors", 5.0, dimensions=VECTORS, eps=True),
+    Serves("eps-pictures", 30.0, 12, OTHERS, eps=True),
+    Serves("eps-vectors", NARROW, eps=True),
+    Serves("eps-guided", 5.0, 10, guided=True, eps=True),
+    Serves("eps-guided", NARROW, guided=True, eps=True),
     Serves("points", 1.5, dimensions=POINTS),
     Serves("narrow", 2.5, dimensions=VECTORS),
     Serves("vectors", 5.0, dimensions=VECTORS),
@@ -55,6 +62,8 @@ class DataHints:
     data_std: the factor by which all data is larger than usual (elements of a spread of 1/2 to 1).
     guided: whether the model is.
     dimension: D, if samples are vectors (D,), 1 if they are numbers; else 0.
+    eps: whether the model says eps or the score. Its x0 has errors sigma/alpha times as large as those of its answers:
+    at the start of a run, hundreds of times.
 
     Raises ValueError for a width or data_std that is not a positive number.
     """
@@ -63,16 +72,18 @@ class DataHints:
     data_std: float = 1.0
     guided: bool = False
     dimension: int = 0
+    eps: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "data_std"):
             if (given := getattr(self, name)) is not None:
                 object.__setattr__(self, name, number(name, given, 1e-6, 1e6, "a positive number"))
 
-    def suited(self, event: tuple[int, ...], guided: bool) -> Self:
-        """The same for samples of this shape, and for a model with guidance or without."""
+    def suited(self, event: tuple[int, ...], guided: bool, head: str) -> Self:
+        """The same for samples of this shape, for a model with guidance or without, and with this head."""
         width = self.width or typical_width(event) * self.data_std or None
-        return replace(self, width=width, guided=guided, dimension=math.prod(event) if len(event) < 2 else 0)
+        dimension = math.prod(event) if len(event) < 2 else 0
+        return replace(self, width=width, guided=guided, dimension=dimension, eps=head in ("eps", "score"))
 
     @property
     def usual_width(self) -> float:
@@ -86,7 +97,7 @@ class DataHints:
 
     def served_by(self, n: int) -> Serves | None:
         """What has tables for this data and n evaluations, if there is anything."""
-        fits = (entry for entry in SERVES if entry.guided == self.guided and n <= entry.most)
+        fits = (entry for entry in SERVES if entry.guided == self.guided and entry.eps <= self.eps and n <= entry.most)
         fits = (entry for entry in fits if entry.dimensions[0] <= self.dimension <= entry.dimensions[1])
         return next((entry for entry in fits if self.usual_width <= entry.width * ROUNDING), None)
 

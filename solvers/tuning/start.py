@@ -92,7 +92,7 @@ def table_starts(sch: Schedule, n: int, gauge: Any, guided: bool, t_start: float
     low, high = (float(sch.half_logsnr(t)) for t in (t_start, t_end))
     made = dict[str, Start]()
     for entry in (entry for entry in SERVES if entry.guided == guided and n <= entry.most):
-        hints = DataHints(entry.width, 1.0, guided, int(entry.dimensions[0]))
+        hints = DataHints(entry.width, 1.0, guided, int(entry.dimensions[0]), entry.eps)
         found = find_table(hints, sch, t_start, t_end, n)
         if not isinstance(found, str) and found.end == t_end and gauge in (None, found.table.gauge):
             table = moved(found.table, found.order, low, high, found.in_noise)

@@ -89,6 +89,7 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
     """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
     shift, cleanest = math.log(data.data_std), schedule.last_before(first, last)
     low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
+    data = replace(data, eps=data.eps and low > -math.inf)  # of pure noise, eps says nothing
     clean = high if cleanest is None else float(schedule.half_logsnr(cleanest)) + shift
     told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
     wide, of = data.usual_width, "for guided models, " * data.guided

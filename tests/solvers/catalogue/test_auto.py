@@ -96,7 +96,7 @@ def test_the_data_say_which_table_serves() -> None:
         guidance=logsnr.Guidance(2.0, uncond={"y": torch.ones(2, 1)}),
     )  # fmt: skip
     assert program(8, den=guided).provenance[FAMILY] == "guided"
-    vectors = find_table(Universal().suited((128,), guided=True), sch, 1.0, 1e-3, 8)
+    vectors = find_table(Universal().suited((128,), guided=True, head="x0"), sch, 1.0, 1e-3, 8)
     assert not isinstance(vectors, str)
     assert vectors.told[FAMILY] == "guided"
     assert any(

@@ -33,8 +33,8 @@ def test_the_shape_says_the_dimension_and_the_width() -> None:
         ((), 1, 0.4, "points"), ((3,), 3, 0.4 * 3**0.5, "points"), ((4,), 4, 0.8, "narrow"),
         ((1, 8, 8), 0, 2.0, "pictures"), ((64,), 64, 3.2, "vectors"),
     ):  # fmt: skip
-        hints = DataHints(data_std=0.49).suited(event, False)
+        hints = DataHints(data_std=0.49).suited(event, False, "x0")
         assert (hints.dimension, hints.usual_width) == (dimension, pytest.approx(width))
         assert hints.served_by(8).family == family  # type: ignore[union-attr]
     assert DataHints(2.0, dimension=2).served_by(8).family == "narrow"  # type: ignore[union-attr]
-    assert DataHints(data_std=0.49).suited((1, 20, 20), False).served_by(8).family == "pictures"  # type: ignore[union-attr]
+    assert DataHints(data_std=0.49).suited((1, 20, 20), False, "x0").served_by(8).family == "pictures"  # type: ignore[union-attr]
