@@ -27,7 +27,7 @@ from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
 
 PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
-MORE_PROBLEMS = {"points": 128, "vectors": 128}  # of kinds that differ most
+MORE_PROBLEMS = {"points": 128, "vectors": 128, "eps-points": 128}  # of kinds that differ most
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
@@ -42,6 +42,7 @@ BUDGETS = {  # those that are in a range of the family go on from its numbers
     "wide": [*FEWEST, *PARTS],
     "vast": [*FEWEST, *PARTS],
     "guided": [*FEWEST, *BETWEEN, PARTS[1]],
+    "eps-points": [*FEWEST, PARTS[0], *BETWEEN],
     "eps-vectors": [*FEWEST, *PARTS, *BETWEEN],
     "eps-pictures": [*FEWEST, PARTS[0], *BETWEEN],
     "eps-guided": [*FEWEST, *BETWEEN, PARTS[1]],
@@ -49,13 +50,14 @@ BUDGETS = {  # those that are in a range of the family go on from its numbers
 SOME, MORE = 4, 6  # budgets of a range; more of a long one with an infinite end, next to which grids differ most
 ROUGH = 2.0  # errors in eps, for as many evaluations as a range has that sees finer ones
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
+FEW = "broad", "cloud", "pair", "uneven"
 GUIDED = "broad", "pair", "cloud", "pair", "low-rank", "image"
 # Pictures are what networks know: their tables are fitted to networks' errors too. The widths of "pictures" are those
 # of most of their directions; brightness is twice as wide, and fits to that serve exact answers better and networks,
 # which are smoother, worse. Guidance between two classes of one component each bends the flow most: a third of the
 # guided problems are such pairs.
 KINDS = {
-    "points": Kinds((0.4, 3.0), ("broad", "cloud", "pair", "uneven"), sizes=(0.5, 4)),
+    "points": Kinds((0.4, 3.0), FEW, sizes=(0.5, 4)),
     "vectors": Kinds((0.8, 5.0), ("broad", "cloud", "uneven", "low-rank")),
     "pictures": Kinds((0.4, 1.2), ("uneven",), error=0.02),
     "narrow": Kinds((0.6, 3.0)),
@@ -63,6 +65,7 @@ KINDS = {
     "wide": Kinds((3.0, 20.0), ("photo",), error=0.05),
     "vast": Kinds((10.0, 80.0), ("photo",), error=0.05),
     "guided": Kinds((0.6, 3.0), GUIDED, scales=(1.0, 10.0)),
+    "eps-points": Kinds((0.4, 3.0), FEW, error=0.015, head="eps", sizes=(0.5, 4)),
     "eps-vectors": Kinds((0.6, 3.0), error=0.015, head="eps"),
     "eps-pictures": Kinds((0.6, 12.0), error=0.05, head="eps"),
     "eps-guided": Kinds((0.6, 3.0), GUIDED, error=0.015, head="eps", scales=(1.0, 10.0)),
@@ -81,6 +84,7 @@ PENALTY = {
     "wide": {3: math.inf},
     "vast": {3: math.inf},
     "guided": {3: 0.0},
+    "eps-points": {3: 0.0},
     "eps-vectors": {3: 0.0},
     "eps-pictures": {3: math.inf},
     "eps-guided": {3: 0.0},

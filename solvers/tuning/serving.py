@@ -17,8 +17,8 @@ NARROW = 4.0  # up to this width data are narrow
 
 class Serves(NamedTuple):
     """Up to which width a family serves, up to how many evaluations, for vectors of how many dimensions from and to,
-    where 0 are samples of other shapes; guided: whether models with guidance, or those without; eps: whether only
-    models that say eps."""
+    where 0 are samples of other shapes; guided: whether models with guidance, or those without; eps: whether models
+    that say eps, or the others."""
 
     family: str
     width: float
@@ -33,6 +33,7 @@ OTHERS, POINTS, VECTORS = (0, 0), (1, 3), (1, math.inf)
 # of few dimensions are clouds and curves; those of more lie in groups. By the usual width, narrow vectors have up to 39
 # dimensions, "vectors" up to 156.
 SERVES = (
+    Serves("eps-points", 1.5, 12, POINTS, eps=True),
     Serves("eps-vectors", 5.0, dimensions=VECTORS, eps=True),
     Serves("eps-pictures", 30.0, 12, OTHERS, eps=True),
     Serves("eps-vectors", NARROW, eps=True),
@@ -95,11 +96,16 @@ class DataHints:
         """Whether the data are, as far as one knows."""
         return self.usual_width <= NARROW * ROUNDING
 
+    @property
+    def families(self) -> list[Serves]:
+        """Those for such models and samples."""
+        model = [entry for entry in SERVES if (entry.guided, entry.eps) == (self.guided, self.eps)]
+        return [entry for entry in model if entry.dimensions[0] <= self.dimension <= entry.dimensions[1]]
+
     def served_by(self, n: int) -> Serves | None:
         """What has tables for this data and n evaluations, if there is anything."""
-        fits = (entry for entry in SERVES if entry.guided == self.guided and entry.eps <= self.eps and n <= entry.most)
-        fits = (entry for entry in fits if entry.dimensions[0] <= self.dimension <= entry.dimensions[1])
-        return next((entry for entry in fits if self.usual_width <= entry.width * ROUNDING), None)
+        fits = (entry for entry in self.families if n <= entry.most and self.usual_width <= entry.width * ROUNDING)
+        return next(fits, None)
 
 
 def typical_width(event: tuple[int, ...]) -> float:

@@ -16,7 +16,7 @@ from ..programs.program import Program
 from ..programs.provenance import WIDEST
 from ..schedules.base import Schedule
 from .ends import followed, moved
-from .serving import SERVES, DataHints
+from .serving import DataHints
 from .stored import FITTED_TO, SPANS, load, of_range
 from .table import Fitted
 
@@ -92,9 +92,10 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
     data = replace(data, eps=data.eps and low > -math.inf)  # of pure noise, eps says nothing
     clean = high if cleanest is None else float(schedule.half_logsnr(cleanest)) + shift
     told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
-    wide, of = data.usual_width, "for guided models, " * data.guided
+    wide = data.usual_width
+    of = "for guided models, " * data.guided + "for models that say eps, " * data.eps
     if data.served_by(1) is None:
-        most = max(entry.width for entry in SERVES if entry.guided == data.guided)
+        most = max(entry.width for entry in data.families)
         return f"{of}a widest direction of {wide:.3g} is beyond {most:g}"
     near = [at for name in SPANS if (at := _near(name, low, clean, SEEN * n**2 * wide))]
     if not near:

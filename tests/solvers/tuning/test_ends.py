@@ -82,6 +82,9 @@ def test_another_start_in_noise_changes_nothing_but_the_noise(span: str, nfe: in
 @pytest.mark.parametrize("span", SPANS)
 def test_nodes_keep_their_order_wherever_the_ends_are(span: str, family: str, in_noise: bool) -> None:
     """Tables of many steps have steps far shorter than ends may move: only moving the ends would pass nodes."""
+    if family.startswith("eps") and SPANS[span][0] == -math.inf:
+        assert load(span, family, 6) is None  # of pure noise eps says nothing
+        return
     for nfe, way in itertools.product((3, 6, 9, 20, 40), itertools.product((-1, 1), repeat=2)):
         if nfe > 12 and "13-40" not in BUDGETS[family]:
             continue

@@ -54,14 +54,21 @@ def test_what_says_eps_has_tables_of_its_own() -> None:
             assert found.told[FAMILY] == of
     hints = DataHints(2.0, eps=True)
     for other, nfe, of in (
-        (hints, 8, "eps-pictures"), (hints, 13, "eps-vectors"), (replace(hints, width=20.0), 12, "eps-pictures"),
-        (replace(hints, width=20.0), 13, "wide"), (replace(hints, dimension=2), 8, "eps-vectors"),
-        (replace(hints, dimension=100, width=5.0), 40, "eps-vectors"), (replace(hints, guided=True), 13, "eps-guided"),
-        (replace(hints, dimension=200, width=6.0), 8, "groups"),
-    ):  # fmt: skip
+        (hints, 8, "eps-pictures"),
+        (hints, 13, "eps-vectors"),
+        (replace(hints, width=20.0), 12, "eps-pictures"),
+        (replace(hints, width=20.0), 13, None),
+        (replace(hints, width=1.5, dimension=3), 12, "eps-points"),
+        (replace(hints, width=1.5, dimension=3), 13, "eps-vectors"),
+        (replace(hints, dimension=2), 8, "eps-vectors"),
+        (replace(hints, width=5.0, dimension=100), 40, "eps-vectors"),
+        (replace(hints, width=6.0, dimension=200), 8, None),
+        (replace(hints, guided=True), 13, "eps-guided"),
+    ):
         entry = other.served_by(nfe)
-        assert entry is not None
-        assert entry.family == of
+        assert (entry and entry.family) == of
+    found = find_table(Universal(6.0, dimension=200, eps=True), RANGES["vp"], 1.0, 1e-3, 8)
+    assert found == "for models that say eps, a widest direction of 6 is beyond 5"
     sch = RANGES["edm"]
     den = logsnr.Denoiser(lambda x, t: 0 * x, sch, "eps")
     program = logsnr.solve(den, logsnr.start(sch, (2, 3, 16, 16), seed=0), nfe=8).program
