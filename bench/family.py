@@ -40,7 +40,8 @@ class Kinds(NamedTuple):
     def told(self, count: int, rows: int, seed: int) -> str:
         """In words, for the provenance of a table."""
         text = f"{count} random problems of {rows} noises, seed {seed}, widest direction {self.width[0]:g} to "
-        text += f"{self.width[1]:g}" + (f", with errors of {self.error:g} in {self.head}" if self.error else "")
+        rough = "rough " * (self.rough > 1)
+        text += f"{self.width[1]:g}" + (f", with {rough}errors of {self.error:g} in {self.head}" if self.error else "")
         if self.sizes:
             text += f", in {math.ceil(self.sizes[0]):g} to {self.sizes[1]:g} dimensions"
         return text + (f", guided with scales {self.scales[0]:g} to {self.scales[1]:g}" if self.scales[1] > 1 else "")
