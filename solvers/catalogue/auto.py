@@ -27,9 +27,13 @@ from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
 MOST = RANGES[-1][-1]  # steps of universal tables
-MANY = 28  # steps from which a corrector pays, where a run begins in nothing but noise; from none, if in data
-MANY_GUIDED = 12  # steps from which it does at the earliest, of guided models,
-ROUGH = 0.4  # whose answers are too rough for the third order where the start has this much of the data
+MANY = (
+    36  # steps from which a corrector pays with the third order; on networks with fewer it has 2 to 15 times the error
+)
+SEEN = (
+    0.4  # how much of the data the start has, beside the noise, from where on a corrector pays with the second order,
+)
+SOME = 15  # from so many steps on, and answers with guidance are too rough for the third
 NOISY = -6.0  # in lam: from noisier starts on, Karras' grid comes too late to where the flow of narrow data bends
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up,
@@ -90,10 +94,11 @@ class Auto(DataHints):
         narrow = self.narrow or not self.width
         lam = np.asarray(schedule.half_logsnr(np.array([first, last])))
         if not narrow or schedule.last_before(first, last) is not None:
-            seen = self.usual_width * self.data_std * math.exp(lam.min())  # of the data at the start, beside the noise
-            many = max(MANY * (1 - seen), MANY_GUIDED * self.guided)
+            seen = self.usual_width * self.data_std * math.exp(lam.min()) > SEEN
+            corrector = steps >= (SOME if seen else MANY)
+            order = 2 if seen and (self.guided or SOME <= steps < MANY) else 3
             grid = "karras" if not narrow or lam.min() > NOISY else "logsnr"
-            return _wide(2 if self.guided and seen > ROUGH else 3, steps >= many, grid)._replace(steps=steps)
+            return _wide(order, corrector, grid)._replace(steps=steps)
         noisy, clean = sorted(np.nan_to_num(lam, posinf=FAR, neginf=-FAR).tolist())
         rows = TABLE[min(TABLE, key=lambda ends: math.hypot(ends[0] - noisy, ends[1] - clean))]
         return _made(*rows[max((n for n in rows if n <= steps), default=min(rows))])._replace(steps=steps)

@@ -109,19 +109,20 @@ def test_the_data_say_which_table_serves() -> None:
 
 
 def test_formulas_go_by_how_much_of_the_data_the_start_has() -> None:
-    """A corrector from 28 steps on where a run begins in nothing but noise, and from none where it begins in data; of
-    guided models from 12, and of second order there. Wide data get Karras' grid from any start."""
-    sch, wide = logsnr.EDM(0.01, 100.0), "order={}, corrector={})"
-    for width, steps in ((5.0, 27), (50.0, 14), (100.0, 1)):
-        for n in {steps, max(steps - 1, 1)}:
-            found = Auto(width).formula(sch, 100.0, 0.01, n)
-            assert wide.format(3, n == steps) in found.solver.name
-            assert found.grid == "karras"
-    for width, order, steps in ((10.0, 3, 26), (50.0, 2, 14), (100.0, 2, 12)):
-        for n in (steps - 1, steps):
-            assert wide.format(order, n == steps) in Auto(width, guided=True).formula(sch, 100.0, 0.01, n).solver.name
-    scaled = Auto(50.0, data_std=10.0).formula(sch, 100.0, 0.01, 14).solver.name  # a width of what it is, not of usual
-    assert wide.format(3, True) in scaled
+    """Where a run begins in data, a corrector of second order from 15 steps on; from 36 on one of third order anywhere,
+    but with guidance. Wide data get Karras' grid from any start."""
+    sch = logsnr.EDM(0.01, 100.0)
+
+    def chosen(width: float, steps: int, **hints: float) -> tuple[int, bool]:
+        found = Auto(width, **hints).formula(sch, 100.0, 0.01, steps)  # type: ignore[arg-type]
+        assert found.grid == "karras"
+        return found.solver.planner.order, found.solver.planner.corrector  # type: ignore[union-attr]
+
+    assert [chosen(10.0, n) for n in (8, 15, 35, 36)] == [(3, False)] * 3 + [(3, True)]
+    assert [chosen(50.0, n) for n in (8, 14, 15, 35, 36)] == [(3, False)] * 2 + [(2, True)] * 2 + [(3, True)]
+    assert [chosen(50.0, n, guided=True) for n in (14, 15, 36)] == [(2, False), (2, True), (2, True)]
+    assert [chosen(10.0, n, guided=True) for n in (35, 36)] == [(3, False), (3, True)]
+    assert chosen(50.0, 15, data_std=10.0) == (2, True)  # by the width that it is, not the usual one
     noisy = RANGES["zero"]
     for width, grid in ((10.0, "karras"), (2.0, "logsnr")):
         assert Auto(width).formula(noisy, noisy.t_start, noisy.t_end, 50).grid == grid
