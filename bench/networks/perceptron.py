@@ -26,8 +26,7 @@ class Perceptron(nn.Module):
         sizes = [dim + 2 * FREQUENCIES, WIDTH, WIDTH, WIDTH, dim]
         layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.SiLU())]
         self.layers = nn.Sequential(*layers[:-1])
-        rates = torch.exp(-math.log(1e4) * torch.arange(FREQUENCIES) / FREQUENCIES)
-        self.rates = nn.Buffer(rates)
+        self.rates = nn.Buffer(torch.exp(-math.log(1e4) * torch.arange(FREQUENCIES) / FREQUENCIES))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         angle = t.to(x.dtype)[:, None] * self.rates

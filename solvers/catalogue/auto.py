@@ -6,7 +6,7 @@ budget, the exponential Adams method and the logistic grid whose errors are leas
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
@@ -27,13 +27,10 @@ from .solver import Solver
 
 FAR = 7.0  # where an infinite lam is taken to be
 MOST = RANGES[-1][-1]  # steps of universal tables
-MANY = (
-    36  # steps from which a corrector pays with the third order; on networks with fewer it has 2 to 15 times the error
-)
-SEEN = (
-    0.4  # how much of the data the start has, beside the noise, from where on a corrector pays with the second order,
-)
-SOME = 15  # from so many steps on, and answers with guidance are too rough for the third
+# A corrector of third order pays from MANY steps on; on networks, with fewer, it has 2 to 15 times the error. Where a
+# run begins with more than SEEN of the data, beside the noise, one of second order pays from SOME steps on, and guided
+# answers are too rough for the third.
+MANY, SOME, SEEN = 36, 15, 0.4
 NOISY = -6.0  # in lam: from noisier starts on, Karras' grid comes too late to where the flow of narrow data bends
 BACK = 12  # steps below which what was measured on the way to the data is worse, on that to the noise, than `_wide`
 ENOUGH = 0.75  # of a budget: on narrow data, a table for as many evaluations beats formulas that use it up,
@@ -85,8 +82,7 @@ class Auto(DataHints):
                 break  # smaller ones are no better
         if best:
             name = f"auto: universal(width={self.width:.3g}, data_std={self.data_std:g}), {best} steps of its own"
-            hints = {field.name: getattr(self, field.name) for field in fields(DataHints)}
-            return Choice(Solver(name, planner=Universal(**hints)), best)
+            return Choice(Solver(name, planner=Universal(**vars(self))), best)
         return found._replace(notes=tuple(why[:1]))
 
     def formula(self, schedule: Schedule, first: float, last: float, steps: int) -> Choice:

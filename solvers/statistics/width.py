@@ -30,16 +30,18 @@ def data_width(den: Denoiser, x: torch.Tensor) -> float:
     check_state(x)
     if len(x) < FEWEST:
         raise ValueError(f"x holds {len(x)} noises; a width needs at least {FEWEST}, and 64 are a good number")
+    sch = den.schedule
     for noisy in NOISY:
-        width = _width_at(den, x, noisy)
-        if width <= noisy / 2:
+        begins = float(sch.half_logsnr(sch.t_start)) >= -math.log(noisy)
+        width = _width_at(den, x, sch.t_start if begins else float(sch.time(-math.log(noisy))))
+        if begins or width <= noisy / 2:
             break
     return width
 
 
-def _width_at(den: Denoiser, x: torch.Tensor, noisy: float) -> float:
+def _width_at(den: Denoiser, x: torch.Tensor, t: float) -> float:
+    """As `data_width`, of the answers at the time t."""
     sch = den.schedule
-    t = sch.t_start if float(sch.half_logsnr(sch.t_start)) >= -math.log(noisy) else float(sch.time(-math.log(noisy)))
     v = float(sch.sigma(t)) / float(sch.alpha(t))
     seen = x * (float(sch.sigma(t)) / float(sch.sigma(sch.t_start)))
     with recording(x, False):

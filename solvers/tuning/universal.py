@@ -89,7 +89,8 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
     """The table for n evaluations from the time ``first`` to ``last``; or why there is none."""
     shift, cleanest = math.log(data.data_std), schedule.last_before(first, last)
     low, high = (float(schedule.half_logsnr(t)) + shift for t in (first, last))
-    data = replace(data, eps=data.eps and low > -math.inf)  # of pure noise, eps says nothing
+    if data.eps and low == -math.inf:  # of pure noise, eps says nothing
+        data = replace(data, eps=False)
     clean = high if cleanest is None else float(schedule.half_logsnr(cleanest)) + shift
     told = f"from {math.exp(-low):.3g} to {math.exp(-high):.3g}"
     wide = data.usual_width

@@ -20,6 +20,27 @@ def test_of_gaussians(sch: logsnr.Schedule, width: float) -> None:
     assert 0.75 * width < found < 1.35 * width
 
 
+@pytest.mark.parametrize(
+    ("sch", "width", "calls"),
+    [
+        (logsnr.EDM(), 1.0, 1),
+        (logsnr.EDM(), 20.0, 2),
+        (logsnr.EDM(sigma_max=9.0), 1.0, 1),
+        (logsnr.EDM(sigma_max=9.0), 20.0, 1),
+    ],
+)
+def test_no_call_is_made_twice(sch: logsnr.Schedule, width: float, calls: int) -> None:
+    """Data that are wide are asked of again at more noise, if the schedule has more."""
+    asked = list[float]()
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        asked.append(float(t[0]))
+        return width**2 / (width**2 + t[:, None] ** 2) * x
+
+    logsnr.data_width(logsnr.Denoiser(model, sch, "x0"), logsnr.start(sch, (64, 4), seed=0, dtype=F64))
+    assert len(set(asked)) == len(asked) == calls
+
+
 def test_it_chooses_the_table() -> None:
     sch = logsnr.EDM()
     den = GaussianMixture(torch.zeros(1, 64, dtype=F64), torch.full((1, 64), 0.01, dtype=F64)).denoiser(sch)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from unseen_data import best_of, median
 
 import logsnr
 from logsnr.bench.family import Family, Kinds
@@ -12,10 +13,9 @@ from logsnr.bench.networks.perceptron import trained_perceptron
 from logsnr.bench.unseen import RANGES, mixture, points
 from logsnr.solvers.statistics.width import data_width
 from logsnr.solvers.tuning.serving import DataHints
-from logsnr.solvers.tuning.stored import FAMILY
+from logsnr.solvers.tuning.stored import FAMILY, load
 from logsnr.solvers.tuning.teacher import ends
 from logsnr.solvers.tuning.universal import Universal, find_table
-from tests.unseen_data import best_of, median
 
 NAMED = "dpm-2m", "dpm-3m", "ipndm-2", "unipc-2"
 
@@ -74,6 +74,15 @@ def test_what_says_eps_has_tables_of_its_own() -> None:
     program = logsnr.solve(den, logsnr.start(sch, (2, 3, 16, 16), seed=0), nfe=8).program
     assert program
     assert program.provenance[FAMILY] == "eps-pictures"
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("dimension", [0, 1, 64])
+@pytest.mark.parametrize("span", ["edm", "vp", "sd"])
+def test_none_is_missing_from_3_to_40(span: str, dimension: int, guided: bool) -> None:
+    for width in (1.0, 4.0):
+        entries = {n: DataHints(width, 1.0, guided, dimension, eps=True).served_by(n) for n in range(2, 42)}
+        assert [n for n, entry in entries.items() if not entry or load(span, entry.family, n) is None] == [2, 41]
 
 
 @pytest.mark.parametrize("head", ["v", "eps"])
