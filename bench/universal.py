@@ -27,7 +27,7 @@ from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
 
 PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
-MORE_PROBLEMS = {"points": 128, "vectors": 128, "eps-points": 128}  # of kinds that differ most
+MORE_PROBLEMS = {"points": 128, "vectors": 128, "eps-points": 128, "guided": 256}  # of kinds that differ most
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10

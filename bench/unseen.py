@@ -43,7 +43,7 @@ RANGES: dict[str, Schedule] = {
     "zero": Discrete(((ROOT - ROOT[-1]) * ROOT[0] / (ROOT[0] - ROOT[-1])) ** 2),  # no signal at first (Lin et al. 2023)
     "cosine": VPCosine(), "sigma-700": EDM(0.002, 700.0), "sigma-50": EDM(0.01, 50.0),  # that no table was made for
 }  # fmt: skip
-GRIDS = ("logsnr", "karras", "time")
+GRIDS = ("logsnr", "karras", "time", "flow")
 HELD_OUT, SEED = 128, 99  # noises, of a seed that no fit uses
 
 
@@ -141,6 +141,9 @@ def unseen(
     tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
     each: Annotated[str | None, typer.Option(help="Of `tune`: channel, band or element.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of these noises, of which the worst counts.")] = 1,
+    levels: Annotated[
+        tuple[float, float] | None, typer.Option(help="sigma/alpha at the start and the end, if not the range's.")
+    ] = None,
 ) -> None:
     """Ratios of the errors of fitted tables to those of the best named solver."""
     if span not in RANGES:
@@ -149,17 +152,19 @@ def unseen(
         make, shape, width = PROBLEMS[name]
         den = make(RANGES[span])
         sch = den.schedule
-        x = start(sch, (HELD_OUT, *shape), seed=SEED, dtype=torch.float64)
-        end = ends(den, x, sch.t_start, sch.t_end).end
+        first, last = map(float, sch.time(-np.log(levels))) if levels else (sch.t_start, sch.t_end)
+        between = {"t_start": first, "t_end": last}
+        x = start(sch, (HELD_OUT, *shape), seed=SEED, t_start=first, dtype=torch.float64)
+        end = ends(den, x, first, last).end
         measured = {"width": data_width(den, x)}
         errors = partial(errors_of, den, x, end)
         for n in nfe or (5, 6, 8, 10):
-            named = [(*errors(s, nfe=n, grid=kind), s, kind) for s in beside or _named(n) for kind in GRIDS]
+            named = [(*errors(s, nfe=n, grid=kind, **between), s, kind) for s in beside or _named(n) for kind in GRIDS]
             best = min(named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
-            tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", {"nfe": n, **measured})]
+            tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", {"nfe": n, **measured, **between})]
             program = solver(Universal(width).suited(shape, den.guidance is not None, den.answers)).program(
-                sch, grid(sch, n)
+                sch, grid(sch, n, **between)
             )
             tried += [(f"width={width:g}", program, {})] if program.provenance else []
             for label, how, options in tried:
@@ -168,8 +173,8 @@ def unseen(
             if tune_on:
                 began, tuned = time.process_time(), list[tuple[float, float]]()
                 for seed in range(1, draws + 1):
-                    noises = start(sch, (tune_on, *shape), seed=seed, dtype=torch.float64)
-                    tuned.append(errors(tune(den, noises, n, each=each)))
+                    noises = start(sch, (tune_on, *shape), seed=seed, t_start=first, dtype=torch.float64)
+                    tuned.append(errors(tune(den, noises, n, each=each, **between)))
                 found, spent = max(tuned), (time.process_time() - began) / draws
                 line += f"  tuned {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f}) {spent:.0f} s"
             print(line, flush=True)
