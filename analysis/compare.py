@@ -14,13 +14,14 @@ from ..solvers.grids.grids import grid as make_grid
 from ..solvers.programs.call import finite, integer
 from ..solvers.programs.program import Program
 from ..solvers.programs.provenance import fingerprint
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from ..solvers.runs.watching import Bar
 from ..solvers.sampling import solve
 from ..solvers.tuning.teacher import Teacher, ends, spread
 from ..solvers.tuning.tune import FEWEST, tune
 from .compare_plan import QUICK, TUNED, Candidate, candidates, whole_numbers
-from .comparison import Comparison, Conditions, LawRow, PathRow, exact_distances, in_law, on_path
+from .comparison import Comparison
+from .comparison_rows import Conditions, LawRow, PathRow, exact_distances, in_law, on_path
 
 FEWEST_SAMPLES = 4
 FAR = 0.1  # of the data's spread: an error that counts as another picture

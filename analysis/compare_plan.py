@@ -7,13 +7,13 @@ from ..solvers.catalogue.auto import Auto
 from ..solvers.catalogue.catalogue import Solver, solver_names
 from ..solvers.catalogue.catalogue import solver as find_solver
 from ..solvers.catalogue.planning import Layout
-from ..solvers.catalogue.solver import check_times
 from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.grids.grids import KINDS
 from ..solvers.grids.grids import grid as make_grid
 from ..solvers.names import grid_hint
 from ..solvers.planners.multistep import check_startup
 from ..solvers.programs.call import integer
+from ..solvers.programs.checks import check_times
 from ..solvers.programs.program import Program
 from ..solvers.runs.plans import suited_to
 from ..solvers.schedules.base import Schedule

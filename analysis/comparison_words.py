@@ -2,15 +2,20 @@
 
 from itertools import chain
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
-from .comparison import SHOWN, Comparison, LawRow, PathRow
+from .comparison_rows import LawRow, PathRow
+
+if TYPE_CHECKING:
+    from .comparison import Comparison
 
 WIDTH = 80
+SHOWN = 8  # rows of one budget in print
 NAMED = 3  # rows in a sentence
 SAFE = "auto"  # what is said of besides the best
 
 
-def told(found: Comparison) -> str:
+def told(found: "Comparison") -> str:
     """Conditions, a table for every budget, and the verdicts."""
     said = found.conditions
     shape = " x ".join(map(str, said.event_shape))
@@ -33,7 +38,7 @@ def told(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def _table(found: Comparison, nfe: int) -> list[str]:
+def _table(found: "Comparison", nfe: int) -> list[str]:
     lines = []
     if any(row.nfe == nfe for row in found.rows):
         far = f"> {found.conditions.threshold:.2g}"
@@ -61,7 +66,7 @@ def _table(found: Comparison, nfe: int) -> list[str]:
     return lines
 
 
-def verdict(found: Comparison, nfe: int) -> str:
+def verdict(found: "Comparison", nfe: int) -> str:
     """What to use at this budget."""
     parts = []
     if any(row.nfe == nfe for row in found.rows):
@@ -77,7 +82,7 @@ def verdict(found: Comparison, nfe: int) -> str:
     return f"At {nfe} evaluations: {text[:1].lower()}{text[1:]}"
 
 
-def _paths(found: Comparison, nfe: int) -> str:
+def _paths(found: "Comparison", nfe: int) -> str:
     ranked, alike = found.ranked(nfe), found.alike(nfe)
     best, error = ranked[0], short(found.conditions.error)
     if best.median == float("inf"):

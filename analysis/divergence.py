@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from ..solvers.runs.noise import randn
+from ..solvers.runs.normals import randn
 
 METHODS = ("exact", "hutchinson", "hutch++")
 ENOUGH = 8  # estimates, to tell their error: of 4, a third of 12 probes, intervals of 95 % cover 92 %

@@ -12,8 +12,9 @@ from ..solvers.catalogue.catalogue import Solver, solver_names
 from ..solvers.catalogue.catalogue import solver as find_solver
 from ..solvers.grids.grids import grid as make_grid
 from ..solvers.planners.multistep import Startup
+from ..solvers.programs.checks import check_elements
 from ..solvers.programs.interpret import carry_out
-from ..solvers.programs.program import ONE, STATE, Program, check_elements
+from ..solvers.programs.program import ONE, STATE, Program
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import VPLinear
 from .stability import LONGEST, SETTLED, stability, stable_step

@@ -23,12 +23,11 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from ..kernels.devices import in_float64
 from ..kernels.recurrence import layout
 from ..solvers.arrays import Array
-from ..solvers.catalogue.planning import check_event
-from ..solvers.catalogue.solver import check_times
 from ..solvers.denoisers.answers import check_state
 from ..solvers.denoisers.complex_states import REAL, from_parts, of_parts, to_parts
 from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
 from ..solvers.programs.call import STATE, NoiseKey
+from ..solvers.programs.checks import check_event, check_times
 from ..solvers.programs.lower import Lowered, lower
 from ..solvers.programs.program import Program
 from ..solvers.runs.execution import checked_answers

@@ -19,8 +19,9 @@ import torch
 from ..solvers.arrays import Array
 from ..solvers.catalogue.catalogue import Solver
 from ..solvers.catalogue.planning import plan_program
+from ..solvers.programs.checks import check_elements
 from ..solvers.programs.interpret import PairModel, carry_out
-from ..solvers.programs.program import ONE, STATE, NoiseKey, Program, check_elements
+from ..solvers.programs.program import ONE, STATE, NoiseKey, Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions

@@ -13,7 +13,8 @@ from ..solvers.catalogue.catalogue import solver as find_solver
 from ..solvers.catalogue.planning import Layout
 from ..solvers.grids.grids import lam_window
 from ..solvers.programs.call import integer
-from ..solvers.programs.program import Program, check_elements
+from ..solvers.programs.checks import check_elements
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule, check_schedule
 from .moments import propagate
 from .rounding import weighted

@@ -17,8 +17,9 @@ from ..solvers.arrays import Array
 from ..solvers.catalogue.catalogue import Solver
 from ..solvers.catalogue.catalogue import solver as find_solver
 from ..solvers.planners.multistep import Startup
+from ..solvers.programs.checks import check_elements
 from ..solvers.programs.interpret import carry_out
-from ..solvers.programs.program import STATE, check_elements
+from ..solvers.programs.program import STATE
 from ..solvers.sampling import solve
 from ..solvers.schedules.base import Schedule
 from .mixture import GaussianMixture

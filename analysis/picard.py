@@ -29,8 +29,9 @@ from ..solvers.catalogue.planning import plan_program
 from ..solvers.parallel.picard import picard
 from ..solvers.parallel.plan import resting_pair
 from ..solvers.parallel.settings import Picard
+from ..solvers.programs.checks import check_elements
 from ..solvers.programs.lower import lower
-from ..solvers.programs.program import Program, check_elements
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions

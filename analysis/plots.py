@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 if TYPE_CHECKING:
-    from .comparison import Comparison, PathRow
+    from .comparison import Comparison
+    from .comparison_rows import PathRow
     from .orders import Convergence
     from .stability import Stability
     from .transfer import Transfer

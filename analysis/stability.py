@@ -22,8 +22,9 @@ import numpy as np
 from ..solvers.arrays import Array
 from ..solvers.catalogue.catalogue import Solver
 from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.programs.checks import check_elements
 from ..solvers.programs.interpret import carry_out
-from ..solvers.programs.program import ONE, STATE, Call, Program, check_elements
+from ..solvers.programs.program import ONE, STATE, Call, Program
 from ..solvers.schedules.formulas import EDM
 from .problem import parameter
 from .rounding import positive

@@ -14,8 +14,9 @@ from ..solvers.catalogue.planning import Layout
 from ..solvers.denoisers.denoiser import Denoiser, check_denoiser
 from ..solvers.grids.grids import grid as make_grid
 from ..solvers.planners.checks import choice
+from ..solvers.programs.checks import check_elements
 from ..solvers.programs.interpret import carry_out
-from ..solvers.programs.program import STATE, Program, check_elements
+from ..solvers.programs.program import STATE, Program
 from ..solvers.sampling import sample, solve
 from .optimal_grid import OptimalGrid
 

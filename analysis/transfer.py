@@ -19,7 +19,8 @@ from ..solvers.grids.grids import GRIDS
 from ..solvers.grids.grids import grid as make_grid
 from ..solvers.planners.multistep import Startup
 from ..solvers.programs.call import integer
-from ..solvers.programs.program import Program, check_elements
+from ..solvers.programs.checks import check_elements
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
 from .gaussian import Gaussian
 from .layout import LayoutOptions

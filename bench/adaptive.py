@@ -9,7 +9,7 @@ from ..analysis.gaussian import Gaussian
 from ..analysis.mixture import GaussianMixture
 from ..analysis.orders import two_gaussians
 from ..solvers.denoisers.denoiser import Denoiser
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from ..solvers.sampling import solve
 from ..solvers.schedules.formulas import EDM, FlowMatching, VPLinear
 from .problems import digits

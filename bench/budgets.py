@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from ..solvers.tuning.teacher import ends
 from ..solvers.tuning.tune import tune
 from .command import run_command

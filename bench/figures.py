@@ -18,7 +18,7 @@ from ..analysis.plots import COLOURS, growth_bar, growth_map, mark_budgets
 from ..analysis.stability import stability
 from ..analysis.transfer import Transfer, transfer
 from ..solvers.denoisers.denoiser import Denoiser
-from ..solvers.runs.noise import randn, start
+from ..solvers.runs.normals import randn, start
 from ..solvers.sampling import sample, solve
 from ..solvers.schedules.formulas import VPLinear
 from .command import run_command

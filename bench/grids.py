@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..analysis import GaussianMixture, trajectory_grid
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from ..solvers.sampling import sample
 from ..solvers.schedules.formulas import EDM, FlowMatching
 

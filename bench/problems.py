@@ -16,7 +16,7 @@ from ..analysis.problem import Problem
 from ..analysis.reference import reference_flow
 from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.names import nearest
-from ..solvers.runs.noise import randn, start
+from ..solvers.runs.normals import randn, start
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VPLinear
 from ..solvers.tuning.teacher import ends

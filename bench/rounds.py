@@ -14,7 +14,7 @@ import typer
 
 from ..solvers.parallel.settings import Rounds
 from ..solvers.programs.program import Program
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from ..solvers.tuning.teacher import ends
 from ..solvers.tuning.tune import tune
 from .command import run_command

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.programs.program import Program
 from ..solvers.programs.provenance import fingerprint
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from .problems import BenchProblem, load_problem, of_denoiser
 
 

@@ -26,8 +26,15 @@ from ..solvers.tuning.stored import FILES, RANGES, SPANS, equal, of_range, store
 from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
 
-PROBLEMS, ROWS, HELD_OUT = 64, 8, 24
-MORE_PROBLEMS = {"points": 128, "vectors": 128, "eps-points": 128, "guided": 256}  # of kinds that differ most
+ROWS, HELD_OUT = 8, 24
+PROBLEMS = {3: 64}  # from this number of evaluations on
+MORE_PROBLEMS = {  # of kinds that differ most
+    "points": {3: 128},
+    "vectors": {3: 128},
+    "guided": {3: 64, 4: 256},
+    "eps-points": {3: 128},
+    "eps-vectors": {3: 64, 5: 256},
+}
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
 PATIENCE = 10
@@ -189,9 +196,10 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     """What is stored: of a number of evaluations a table, of a range the numbers that its tables have in common."""
     some = SOME if least < RANGES[-1][0] or np.isfinite(SPANS[span]).all() else MORE
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
-    count, kinds = MORE_PROBLEMS.get(kind, PROBLEMS) if most is None else FEWER, KINDS[kind]
+    kinds, steps = KINDS[kind], (FLOORS, PENALTY[kind], MORE_PROBLEMS.get(kind, PROBLEMS))
     kinds = kinds._replace(names=kinds.names + BESIDES.get((span, kind, least), ()))
-    floor, penalty = (steps[max(n for n in steps if n <= least)] for steps in (FLOORS, PENALTY[kind]))
+    floor, penalty, count = (step[max(n for n in step if n <= least)] for step in steps)
+    count = int(count) if most is None else FEWER
     if kinds.head == "eps" and least >= RANGES[-1][0]:
         kinds = kinds._replace(rough=ROUGH)
     penalty = penalty if most is None else math.inf  # what budgets have in common is consistent

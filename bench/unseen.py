@@ -24,7 +24,7 @@ from ..solvers.catalogue.catalogue import solver, solver_names
 from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.denoisers.guidance import Guidance
 from ..solvers.grids.grids import grid
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from ..solvers.sampling import sample
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, FlowMatching, VPCosine, VPLinear
@@ -153,7 +153,7 @@ def unseen(
         den = make(RANGES[span])
         sch = den.schedule
         first, last = map(float, sch.time(-np.log(levels))) if levels else (sch.t_start, sch.t_end)
-        between = {"t_start": first, "t_end": last}
+        between: dict[str, Any] = {"t_start": first, "t_end": last}
         x = start(sch, (HELD_OUT, *shape), seed=SEED, t_start=first, dtype=torch.float64)
         end = ends(den, x, first, last).end
         measured = {"width": data_width(den, x)}

@@ -17,7 +17,7 @@ from ..solvers.grids.grids import end_time
 from ..solvers.planners.checks import choice
 from ..solvers.programs.lower import PURE
 from ..solvers.programs.program import NoiseKey, Program
-from ..solvers.runs.noise import Seed, drawn_seed, randn, seeds_of
+from ..solvers.runs.normals import Seed, drawn_seed, randn, seeds_of
 from ..solvers.runs.solution import Solution
 from ..solvers.sampling import solve
 from .masked import Filled, Known

@@ -43,7 +43,7 @@ from ..solvers.grids.grids import check_grid, end_time
 from ..solvers.names import nearest
 from ..solvers.planners.checks import count, flag, number
 from ..solvers.programs.call import NoiseKey
-from ..solvers.runs.noise import Seed, drawn_seed, seeds_of
+from ..solvers.runs.normals import Seed, drawn_seed, seeds_of
 from ..solvers.runs.run import recording
 from ..solvers.runs.solution import Solution, finished
 from ..solvers.schedules.base import Schedule, check_schedule

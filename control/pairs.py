@@ -25,7 +25,7 @@ from ..solvers.planners.checks import count as whole
 from ..solvers.planners.checks import flag
 from ..solvers.programs.program import Program
 from ..solvers.programs.provenance import fingerprint
-from ..solvers.runs.noise import start
+from ..solvers.runs.normals import start
 from ..solvers.runs.watching import Bar
 from ..solvers.sampling import sample, solve
 from ..solvers.schedules.base import Schedule

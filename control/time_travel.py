@@ -8,12 +8,13 @@ import numpy as np
 
 from ..solvers.arrays import Array
 from ..solvers.catalogue.catalogue import solver as find_solver
+from ..solvers.catalogue.solver import KnownStart
 from ..solvers.planners.checks import count
 from ..solvers.planners.gauge import Nodes
 from ..solvers.programs.call import STATE, Call, NoiseKey
-from ..solvers.programs.program import Program, check_elements
+from ..solvers.programs.checks import check_elements
+from ..solvers.programs.program import Program
 from ..solvers.schedules.base import Schedule
-from ..solvers.statistics.known import KnownStart
 
 STREAMS = 1 << 10  # of a pass; the last one is that of its jump
 

@@ -19,7 +19,7 @@ from ..solvers.denoisers.conditions import check_conditions, check_rows
 from ..solvers.denoisers.denoiser import Denoiser
 from ..solvers.parallel.settings import Picard
 from ..solvers.programs.program import Program
-from ..solvers.runs.noise import Seed, drawn_seed, start
+from ..solvers.runs.normals import Seed, drawn_seed, start
 from ..solvers.runs.solution import Solution
 from ..solvers.sampling import is_adaptive
 from .tree_adaptive import AdaptiveTree, check_adaptive, check_path

@@ -1,6 +1,7 @@
 """Fused kernels: each operation has a torch reference that is its specification, and compiled versions."""
 
-from .combine import MAX_INPUTS, MAX_OUTPUTS, combine, combine_reference, standard_normals
+from .combine import MAX_INPUTS, MAX_OUTPUTS, combine
+from .execute import combine_reference, standard_normals
 from .normals import Noise, normals
 from .recurrence import Recurrence, recurrence
 from .registers import Registers, registers

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from .execute import execute
 from .normals import Noise
 from .table import table
 from .tensors import STATE_DTYPES
@@ -25,7 +26,7 @@ def traced(
     noise: Noise | None,
     backend: str | None,
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """`logsnr.kernels.combine.execute` through the operator; ``coefs`` float64."""
+    """`execute` through the operator; ``coefs`` float64."""
     seeds, samples = (noise.seeds, noise.samples) if noise else (None, None)
     words = [word for column in noise.columns for word in column] if noise else []
     *results, bad = torch.ops.logsnr.combine(
@@ -51,8 +52,6 @@ def _run(
     columns: list[int],
     backend: str | None,
 ) -> list[torch.Tensor]:
-    from .combine import execute
-
     noise = None
     if seeds is not None and samples is not None:
         noise = Noise(seeds, samples, tuple(zip(columns[::2], columns[1::2], strict=True)))

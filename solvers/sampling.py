@@ -26,7 +26,8 @@ from .programs.program import Program
 from .programs.provenance import warn_of_another
 from .runs.checkpointing import run_in_groups
 from .runs.coordinates import in_coordinates, out_of_coordinates
-from .runs.noise import NoiseFunction, Seed, noise_source, warn_of_spread
+from .runs.noise import NoiseFunction, noise_source, warn_of_spread
+from .runs.normals import Seed
 from .runs.plans import laid_out, lowered_for
 from .runs.run import recording, run
 from .runs.solution import Solution, finished

@@ -28,7 +28,7 @@ from logsnr.solvers.finite import NonFiniteError
 from logsnr.solvers.grids.grids import GRIDS
 from logsnr.solvers.parallel.settings import Picard, Rounds
 from logsnr.solvers.programs.program import Program
-from logsnr.solvers.runs.noise import start
+from logsnr.solvers.runs.normals import start
 from logsnr.solvers.sampling import solve
 from logsnr.solvers.schedules.base import Schedule
 from logsnr.solvers.schedules.formulas import EDM, VE, FlowMatching, SubVP, Trigonometric, VPCosine, VPLinear

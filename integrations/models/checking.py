@@ -14,7 +14,7 @@ from ...solvers.denoisers.answers import check_state
 from ...solvers.denoisers.conditions import check_rows
 from ...solvers.denoisers.denoiser import Denoiser, check_denoiser
 from ...solvers.denoisers.heads import Level
-from ...solvers.runs.noise import randn
+from ...solvers.runs.normals import randn
 from ...solvers.schedules.base import Schedule
 from .candidates import Form, Told, data_scales, heads_of, inputs, times_told
 from .network import Preconditioned

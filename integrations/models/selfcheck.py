@@ -10,7 +10,7 @@ import torch
 from ...solvers.denoisers.conditions import check_rows, tensors
 from ...solvers.denoisers.denoiser import Denoiser, device_of
 from ...solvers.denoisers.heads import HEADS, Level, from_pair, network_rate
-from ...solvers.runs.noise import randn
+from ...solvers.runs.normals import randn
 
 LAMS = (-4.0, -1.4)  # nearly noise alone, and where a model with its time the other way round takes noise for data
 WRONG = 0.5  # slope of the estimated data on the noise, which is sigma alpha c / (alpha^2 c + sigma^2) of variance c

@@ -10,7 +10,7 @@ import torch
 
 from ...solvers.arrays import Array
 from ...solvers.catalogue.catalogue import solver as find_solver
-from ...solvers.catalogue.solver import check_times
+from ...solvers.programs.checks import check_times
 from ...solvers.programs.program import Program
 from ...solvers.schedules.base import Schedule
 from ...solvers.schedules.formulas import EDM, Trigonometric

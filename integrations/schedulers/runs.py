@@ -10,7 +10,7 @@ import torch
 from ...solvers.catalogue.solver import FEW
 from ...solvers.denoisers.answers import estimate
 from ...solvers.runs.execution import Stepper
-from ...solvers.runs.noise import drawn_seed
+from ...solvers.runs.normals import drawn_seed
 from .plans import Plan, Setup
 
 

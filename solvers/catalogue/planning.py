@@ -13,11 +13,12 @@ from ..grids.grids import check_grid, end_time
 from ..grids.grids import grid as make_grid
 from ..grids.levels import Shift, as_shift, level_times, numbers
 from ..planners.multistep import check_startup
+from ..programs.checks import check_times
 from ..programs.program import Program
 from ..schedules.base import Schedule
 from .catalogue import Solver
 from .catalogue import solver as find_solver
-from .solver import Planner, check_times
+from .solver import Planner
 
 ROUNDING = 1e-9  # of a run's length: stages that stand at a node may be so far from it
 FARTHER = 8  # how many programs in a row may be too long before `largest_within` gives up
@@ -153,13 +154,6 @@ class Layout:
 def plan_program(solver: str | Solver | Planner | Program, sch: Schedule, **layout: Any) -> Program:
     """The program for a `Layout` given by its fields."""
     return Layout(**layout).program(solver, sch)
-
-
-def check_event(event: tuple[int, ...], x: torch.Tensor) -> None:
-    """ValueError unless coefficients for samples of shape ``event`` fit those of x."""
-    shape = tuple(x.shape[1:])
-    if len(event) > len(shape) or any(e not in (1, n) for e, n in zip(event[::-1], shape[::-1], strict=False)):
-        raise ValueError(f"the program has coefficients for samples of shape {event}, not {shape} as of x")
 
 
 def largest_within(on: Callable[[int], Program], nfe: int) -> Program:

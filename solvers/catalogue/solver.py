@@ -1,21 +1,20 @@
 """What a solver is: a planner with a name, and what is known of it."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from ..arrays import Array
 from ..grids.grids import check_grid
+from ..planners.checks import count, nonnegative
 from ..planners.pairs import Pair
-from ..programs.program import FAR, Program
+from ..programs.checks import SLACK, check_times
+from ..programs.known import FAR, check_gaussian, with_known
+from ..programs.program import Program
 from ..schedules.base import Schedule
+from ..statistics.wiener import Wiener
 
-if TYPE_CHECKING:
-    from ..statistics.wiener import Wiener
-
-
-SLACK = 1e-6  # of the span, that the ends of a program may be off
 WIDE = 3.0  # a result that is so many times as wide as its data is noted
 FEW = "too few steps for this method here"  # the note's beginning
 
@@ -120,15 +119,13 @@ class Solver:
             notes.append(f"{FEW}: normal data come out {wide:.3g} times as wide")
         return program.renamed(self.name, *(note for note in notes if note not in program.notes))
 
-    def with_known(self, gaussian: "Wiener", calls: int = 1, *, least: float = FAR) -> "Solver":
+    def with_known(self, gaussian: Wiener, calls: int = 1, *, least: float = FAR) -> "Solver":
         """The solver whose programs are this one's `Program.with_known`: ``nfe=8`` is then a step more than without.
 
         gaussian, calls, least: as for `Program.with_known`. Programs of no more than ``calls`` evaluations stay as they
         are, with a note. Raises ValueError for solvers that have no program, or one for each budget, as "auto" has:
         take `Program.with_known` there; and for numbers out of range, TypeError for what is no `Wiener`.
         """
-        from ..statistics.known import KnownStart
-
         planner = KnownStart(self, gaussian, calls, least)
         return Solver(planner.name, self.summary, planner, order=self.order, evaluations=self.evaluations)
 
@@ -137,15 +134,42 @@ class Solver:
             raise ValueError(f"{self.name} adds noise: its grid must go from noise to data, with times that decrease")
 
 
-def check_times(sch: Schedule, program: Program, why: str = "it was made for another schedule") -> None:
-    """ValueError, which says ``why``, unless all times of the program lie in the schedule's domain."""
-    low, high = sch.domain
-    slack = SLACK * (high - low)
-    for t in (*program.grid, *(call.t for call in program)):
-        if not low - slack <= t <= high + slack:
-            raise ValueError(
-                f"{program.name} has the time {t:.6g}, outside the times of {sch}, {low:.6g} to {high:.6g}: {why}"
-            )
+@dataclass(frozen=True)
+class KnownStart:
+    """The planner of `Solver.with_known`."""
+
+    solver: Solver
+    gaussian: Wiener
+    calls: int = 1
+    least: float = FAR
+    startup: str | None = None
+    prediction: str | None = None
+
+    def __post_init__(self) -> None:
+        planner = self.solver.planner
+        if planner is None or hasattr(planner, "within") or hasattr(planner, "suited"):
+            raise ValueError(f"{self.solver.name} has no program of its own on a grid; take Program.with_known")
+        check_gaussian(self.gaussian)
+        count("calls", self.calls)
+        nonnegative("least", self.least)
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver.name}-known"
+
+    @property
+    def stochastic(self) -> bool:
+        return self.solver.stochastic
+
+    @property
+    def gauge(self) -> Any:
+        return getattr(self.solver.planner, "gauge", None)
+
+    def plan(self, schedule: Schedule, grid: Array) -> Program:
+        program = self.solver.program(schedule, grid, startup=self.startup, prediction=self.prediction)
+        if len(program) <= self.calls:
+            return program.renamed(self.name, f"no call is left out of so few: {len(program)}")
+        return with_known(program, schedule, self.gaussian, self.calls, self.least)
 
 
 def _width(program: Program, sch: Schedule) -> float:

@@ -10,8 +10,8 @@ import torch
 from ...kernels import Seeds, recurrence, transformed
 from ..denoisers.answers import check_answers, check_output
 from ..denoisers.asking import Asking
+from ..programs.call import NoiseKey
 from ..programs.lower import Lowered
-from ..programs.program import NoiseKey
 from ..runs.noise import Addressed, NoiseFunction
 
 Evaluate = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], list[torch.Tensor]]  # nodes, calls, samples

@@ -9,8 +9,8 @@ from ...kernels import Seeds
 from ...kernels.registers import TorchRegisters
 from ..denoisers.answers import check_output
 from ..denoisers.denoiser import Denoiser
+from ..programs.call import NoiseKey
 from ..programs.lower import Lowered
-from ..programs.program import NoiseKey
 from ..runs.execution import Execution
 from ..runs.noise import NoiseFunction
 from ..runs.run import Observe, shown

@@ -1,63 +1,21 @@
-"""Programs as JSON: a versioned format, read like any file that a stranger may have written; and, for other servers,
-plans, whose columns are what a network returns."""
+"""Programs as JSON: a versioned format, read like any file that a stranger may have written."""
 
 import json
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
+from typing import Any
 
 from ..bases import basis_from_json
 from ..planners.stochasticity import eta_from_json, eta_to_json
-from .call import ONE
-
-if TYPE_CHECKING:
-    from ..denoisers.denoiser import Denoiser
 
 VERSION = 1
 PROGRAM = ("version", "name", "order", "grid", "notes", "eta", "calls")
 OPTIONAL = ("provenance", "basis")  # left out where there is none
 CALL = ("t", "at", "reads", "writes", "matrix", "noises", "node")
 OPTIONAL_IN_CALL = ("learned",)
-COND, UNCOND = "cond", "uncond"
 
 
 def write_program(program: Any) -> str:
     """The text that `read_program` takes."""
     return json.dumps(header(program) | {"calls": [call_fields(call) for call in program.calls]})
-
-
-def write_plan(program: Any, den: "Denoiser") -> str:
-    """``program`` lowered to the answers of ``den``'s network, in float64. ValueError for what no column can be."""
-    from ..denoisers.denoiser import check_denoiser, time_map
-    from .lower import lower
-
-    check_denoiser(den)
-    rule = den.guidance.rule if den.guidance else None
-    if den.map_x0 is not None:
-        raise ValueError("map_x0 is a function, which a plan cannot hold; write the plan of the denoiser without it")
-    if program.basis is not None:
-        raise ValueError(
-            f"{program.name} is in the basis {program.basis}, and a plan has no transform; send the program, to_json()"
-        )
-    if rule and not rule.columns:
-        raise ValueError(
-            f"guidance {rule.kind!r} is not a sum with one weight for all samples, which is all that a plan can hold; "
-            "write the plan of the denoiser without guidance, and let the server guide"
-        )
-    wide = torch.float64
-    lowered = lower(program, den.schedule, den.prediction, state=wide, model=wide, rule=rule)
-    times = np.array(lowered.times)
-    told = time_map(den.time, den.schedule)(torch.from_numpy(times)).tolist()
-    needs = rule.asks(den.schedule, times)[1] if rule else [(False, True)] * len(times)
-    calls = []
-    for call, update, time, need in zip(program, lowered.updates.calls, told, needs, strict=True):
-        reads = [ONE if slot == lowered.updates.one else slot for slot in update.reads]
-        wants = need if call.asks else (False, True)
-        answers = [name for name, wanted in zip((UNCOND, COND), wants, strict=True) if wanted]
-        numbers = {"writes": update.writes, "matrix": update.table.coefs.tolist()}
-        calls.append(call_fields(call) | numbers | {"reads": reads, "answers": answers, "told": time})
-    return json.dumps(header(program) | {"head": den.prediction, "calls": calls})
 
 
 def header(program: Any) -> dict[str, Any]:

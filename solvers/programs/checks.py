@@ -1,12 +1,20 @@
-"""What the calls and the grid of a program must be to one another; each call is checked where it is made, in `call`."""
+"""What the calls and the grid of a program must be to one another, and a program to a schedule and to states; each call
+is checked where it is made, in `call`."""
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
+from ..schedules.base import Schedule
 from .call import ONE, STATE, Call, NoiseKey, finite, sequence
+
+if TYPE_CHECKING:
+    from .program import Program
+
+SLACK = 1e-6  # of the span, that the ends of a program may be off
 
 
 def checked_grid(grid: Any) -> tuple[float, ...]:
@@ -55,3 +63,30 @@ def check_disjoint(keys: Iterable[NoiseKey]) -> None:
     for one, other in pairwise(ordered):
         if one.stream == other.stream and min(other.s, other.t) < max(one.s, one.t):
             raise ValueError(f"{one} and {other} overlap; split them into the same parts, or give one another stream")
+
+
+def check_elements(program: "Program") -> None:
+    """ValueError for a program in a basis, whose states are coordinates: of what works on the elements of states."""
+    if program.basis is not None:
+        raise ValueError(
+            f"{program.name} is in the basis {program.basis}, where states are coordinates: "
+            "it is run by logsnr.solve and logsnr.sample, and nothing else"
+        )
+
+
+def check_event(event: tuple[int, ...], x: torch.Tensor) -> None:
+    """ValueError unless coefficients for samples of shape ``event`` fit those of x."""
+    shape = tuple(x.shape[1:])
+    if len(event) > len(shape) or any(e not in (1, n) for e, n in zip(event[::-1], shape[::-1], strict=False)):
+        raise ValueError(f"the program has coefficients for samples of shape {event}, not {shape} as of x")
+
+
+def check_times(sch: Schedule, program: "Program", why: str = "it was made for another schedule") -> None:
+    """ValueError, which says ``why``, unless all times of the program lie in the schedule's domain."""
+    low, high = sch.domain
+    slack = SLACK * (high - low)
+    for t in (*program.grid, *(call.t for call in program)):
+        if not low - slack <= t <= high + slack:
+            raise ValueError(
+                f"{program.name} has the time {t:.6g}, outside the times of {sch}, {low:.6g} to {high:.6g}: {why}"
+            )

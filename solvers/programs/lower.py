@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from ..denoisers.guidance_rules import ALONE, Weights
 from ..denoisers.heads import Level
 from ..schedules.base import Schedule
 from .call import MAX_WRITES, ONE, STATE, Call, prune
-from .program import Program, check_elements
+from .checks import check_elements
+
+if TYPE_CHECKING:
+    from .program import Program
 
 LOOKS = 4  # calls, the last of which looks whether the state is finite: at all of them it would cost a tenth of a step
 PURE = 0.1  # alpha / sigma of a start that counts as pure noise
@@ -33,7 +37,7 @@ class Lowered:
     which does, as not every model can be told its own.
     """
 
-    program: Program
+    program: "Program"
     updates: Updates
     pure_noise: float = 0.0
     timesteps: torch.Tensor | None = None
@@ -51,7 +55,7 @@ class Lowered:
 
 
 def lower(
-    program: Program,
+    program: "Program",
     sch: Schedule,
     prediction: str,
     *,

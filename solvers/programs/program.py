@@ -10,30 +10,29 @@ reads this table.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Array
 from ..bases import Basis
+from ..denoisers.denoiser import Denoiser
 from ..planners.stochasticity import Stochasticity
+from ..schedules.base import Schedule
+from ..statistics.wiener import Wiener
 from ..values import Value
-from .as_json import read_program, write_plan, write_program
+from .as_json import read_program, write_program
+from .as_plan import write_plan
 from .as_text import program_text
 from .call import MAX_WRITES, ONE, STATE, Call, NoiseKey, groups, integer, prune, sequence
 from .checks import check_disjoint, check_nodes, checked_grid, common_event, written_slots
 from .interpret import NO_NOISE, PairModel, carry_out
+from .known import FAR, with_known
 from .provenance import Provenance, checked
-
-if TYPE_CHECKING:
-    from ..denoisers.denoiser import Denoiser
-    from ..schedules.base import Schedule
-    from ..statistics.wiener import Wiener
 
 __all__ = ["MAX_WRITES", "ONE", "STATE", "Call", "NoiseKey", "Program", "prune"]
 
 MAX_ORDER = 64
-FAR = 10.0  # sigma / alpha, in units of the spread of the data, from which on a denoiser is that of a Gaussian
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +164,7 @@ class Program(Value):
         vars(named).update(kept, name=name, notes=(*self.notes, *notes))
         return named
 
-    def with_known(self, schedule: "Schedule", gaussian: "Wiener", calls: int = 1, *, least: float = FAR) -> "Program":
+    def with_known(self, schedule: Schedule, gaussian: Wiener, calls: int = 1, *, least: float = FAR) -> "Program":
         """The same program without its first ``calls`` evaluations: their answers are those of a Gaussian's denoiser,
         Wiener's filter ``x0 = m + alpha c (x - alpha m) / (alpha^2 c + sigma^2)``, exact where the noise is far above
         the spread of the data; `logsnr.known_error` says how wrong it is.
@@ -177,8 +176,6 @@ class Program(Value):
         Raises ValueError where there are no such calls or none would be left, where there is less noise, where a call
         takes the width of its noise from the network, and for shapes that do not fit; TypeError for other types.
         """
-        from ..statistics.known import with_known
-
         return with_known(self, schedule, gaussian, calls, least)
 
     def __str__(self) -> str:
@@ -192,7 +189,7 @@ class Program(Value):
     def __repr__(self) -> str:
         return f"<Program {self.name}: order {self.order}, {self.steps} steps, {len(self)} model evaluations>"
 
-    def to_json(self, den: "Denoiser | None" = None) -> str:
+    def to_json(self, den: Denoiser | None = None) -> str:
         """All that a run needs, as JSON; floats are written in full, so `from_json` gives back an equal program.
 
         An ``eta`` that is a function of the user's does not fit into JSON: the program then runs with addressed noise,
@@ -222,12 +219,3 @@ def _read_call(n: int, fields: dict[str, Any]) -> Call:
         return Call(**fields)
     except ValueError as error:
         raise ValueError(f"call {n}: {error}") from None
-
-
-def check_elements(program: Program) -> None:
-    """ValueError for a program in a basis, whose states are coordinates: of what works on the elements of states."""
-    if program.basis is not None:
-        raise ValueError(
-            f"{program.name} is in the basis {program.basis}, where states are coordinates: "
-            "it is run by logsnr.solve and logsnr.sample, and nothing else"
-        )

@@ -21,7 +21,7 @@ from ...kernels import Noise, Seeds, combine
 from ...kernels.devices import float64_device
 from ..arrays import Array
 from ..planners.stochasticity import Stochasticity
-from ..programs.program import NoiseKey
+from ..programs.call import NoiseKey
 from ..schedules.base import Schedule
 
 LOW, HIGH = -16.0, 16.0  # in lam: nearly all spans; beyond, values hang on the nearer end alone

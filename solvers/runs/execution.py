@@ -7,18 +7,18 @@ from typing import Any
 import torch
 
 from ...kernels import Seeds, registers
-from ..catalogue.planning import check_event
-from ..catalogue.solver import check_times
 from ..denoisers.answers import check_answers, check_state, estimate, learned_variance
 from ..denoisers.complex_states import REAL, SPREAD, from_parts, noise_of_parts, to_parts
 from ..denoisers.heads import HEADS
 from ..finite import not_finite
 from ..names import head_hint
 from ..programs.call import STATE, NoiseKey
+from ..programs.checks import check_event, check_times
 from ..programs.lower import Lowered, lower
 from ..programs.program import Program
 from ..schedules.base import Schedule, check_schedule
-from .noise import Addressed, NoiseFunction, Seed, noise_source
+from .noise import Addressed, NoiseFunction, noise_source
+from .normals import Seed
 
 _lowered = lru_cache(maxsize=256)(lower)  # planning takes longer than many a step
 

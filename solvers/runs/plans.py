@@ -8,10 +8,11 @@ import torch
 
 from ...kernels import transformed
 from ..catalogue.catalogue import Solver
-from ..catalogue.planning import Layout, check_event, specialised
+from ..catalogue.planning import Layout, specialised
 from ..denoisers.denoiser import Denoiser, as_timesteps, time_map
 from ..denoisers.guidance import Rule
 from ..planners.gauge import Gauge
+from ..programs.checks import check_event
 from ..programs.lower import Lowered, lower
 from ..programs.program import Program
 from ..schedules.base import Schedule

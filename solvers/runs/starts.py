@@ -22,7 +22,8 @@ from ..finite import NonFiniteError
 from ..programs.call import STATE
 from ..programs.lower import Lowered
 from .execution import Execution
-from .noise import NoiseFunction, Seed, addressed, drawn_seed, noise_source, seeds_of
+from .noise import NoiseFunction, addressed, noise_source
+from .normals import Seed, drawn_seed, seeds_of
 from .run import Observe, writes
 
 

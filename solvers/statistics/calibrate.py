@@ -25,7 +25,7 @@ from ..denoisers.recognise import fingerprint, levels
 from ..planners.checks import count, flag
 from ..planners.curves import Curve, Span, chebyshev_nodes
 from ..products import Product, best_product
-from ..runs.noise import randn
+from ..runs.normals import randn
 from ..runs.watching import Bar
 from .statistics import Statistics, read_tensors, span_of
 

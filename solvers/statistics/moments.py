@@ -20,7 +20,7 @@ from ..bases import Basis, to_coordinates, to_samples
 from ..denoisers.denoiser import Denoiser, check_denoiser, device_of, per_sample_times
 from ..planners.checks import count
 from ..products import Product, best_product
-from ..runs.noise import randn
+from ..runs.normals import randn
 from .statistics import span_of
 
 FAR, NEAR = 10.0, 4.0  # v of the mean, and of the first variance, in units of the data's largest scale

@@ -15,7 +15,7 @@ from .solvers.grids.levels import Shift
 from .solvers.parallel.settings import Picard, Rounds
 from .solvers.programs.program import Call, Program
 from .solvers.runs.execution import Stepper
-from .solvers.runs.noise import randn, start
+from .solvers.runs.normals import randn, start
 from .solvers.runs.run import NonFiniteError
 from .solvers.runs.solution import Solution
 from .solvers.runs.watching import StopSampling

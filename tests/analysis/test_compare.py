@@ -14,7 +14,8 @@ import torch
 import logsnr
 from logsnr import analysis as A
 from logsnr.analysis.compare_plan import candidates
-from logsnr.analysis.comparison import beats, exact_distances
+from logsnr.analysis.comparison import beats
+from logsnr.analysis.comparison_rows import exact_distances
 
 SCH = logsnr.VPLinear()
 DATA = A.Gaussian([0.3, -0.2], [0.09, 0.04])

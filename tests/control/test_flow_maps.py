@@ -12,7 +12,7 @@ import logsnr
 from logsnr.control import FlowMap, step
 from logsnr.kernels import Noise, standard_normals
 from logsnr.solvers.programs.call import NoiseKey
-from logsnr.solvers.runs.noise import seeds_of
+from logsnr.solvers.runs.normals import seeds_of
 
 A = logsnr.analysis
 M, C = 0.7, 0.1225

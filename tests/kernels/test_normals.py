@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from logsnr.kernels import Noise, combine
-from logsnr.kernels.combine import standard_normals
+from logsnr.kernels.execute import standard_normals
 from logsnr.kernels.normals import box_muller, normals, philox
 
 spec = import_module("logsnr.kernels.normals")  # the package has a function of this name

@@ -13,9 +13,9 @@ from diffusers import schedulers as D
 from diffusers_loops import apart, dpm
 
 from logsnr.integrations.diffusers import LogSNRScheduler
-from logsnr.kernels.combine import standard_normals
+from logsnr.kernels.execute import standard_normals
 from logsnr.kernels.normals import Noise
-from logsnr.solvers.runs.noise import seeds_of
+from logsnr.solvers.runs.normals import seeds_of
 
 pytestmark = pytest.mark.usefixtures("without_root")
 

@@ -14,7 +14,8 @@ from diffusers import schedulers as D
 from diffusers_loops import TABLE, apart, ddim, dpm, label, loop, network, noise, sampled
 
 from logsnr.integrations.diffusers import LogSNRScheduler, grid, schedule
-from logsnr.solvers.runs.noise import Addressed, seeds_of
+from logsnr.solvers.runs.noise import Addressed
+from logsnr.solvers.runs.normals import seeds_of
 
 MIDPOINT, VE = {"compat": True}, {"frame": "ve"}
 TABLES: list[tuple[Any, dict[str, Any]]] = [

@@ -9,7 +9,7 @@ from checks import nameless
 
 from logsnr.solvers.programs.call import HASHED, MAX_SLOTS, MAX_STREAM, Call, NoiseKey
 from logsnr.solvers.programs.program import MAX_ORDER, Program
-from logsnr.solvers.runs import brownian, noise
+from logsnr.solvers.runs import brownian, normals
 
 INF, NAN = float("inf"), float("nan")
 ROW = [[0.5, 0.0, 1.0]]
@@ -145,8 +145,8 @@ def test_streams_of_keys_are_theirs() -> None:
     addresses = [key.address for key in keys]
     assert all(HASHED <= stream <= MAX_STREAM and 0 <= interval < 2**32 for interval, stream in addresses)
     assert len(set(addresses)) == len(keys)
-    assert len({brownian.STREAM, noise.START}) == 2
-    assert max(brownian.STREAM, noise.START) < HASHED
+    assert len({brownian.STREAM, normals.START}) == 2
+    assert max(brownian.STREAM, normals.START) < HASHED
 
 
 def test_fields_are_taken_as_they_are_meant() -> None:

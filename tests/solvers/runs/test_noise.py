@@ -83,7 +83,7 @@ def test_threads_backends_and_observers(monkeypatch: pytest.MonkeyPatch) -> None
 def test_starts_are_made_by_the_backend_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """`randn` has the same bits by compiled code, which is the default, and by torch, which then is alone at it."""
     used = list[str]()
-    module = importlib.import_module("logsnr.kernels.combine")
+    module = importlib.import_module("logsnr.kernels.execute")
     found = module._launcher
     monkeypatch.setattr(module, "_launcher", lambda backend: used.append(backend) or found(backend))
     x = logsnr.randn((3, 5, 7), seed=2)
