@@ -33,7 +33,7 @@ MORE_PROBLEMS = {  # of kinds that differ most, where the iterations suffice for
     "vectors": {3: 128},
     "guided": {3: 64, 4: 256, 12: 64},
     "eps-points": {3: 128},
-    "eps-vectors": {3: 64, 5: 256, 12: 64},
+    "eps-vectors": {3: 64, 7: 256, 12: 64},
 }
 FEWER = 24  # problems, where the numbers are few: those of a range
 SEED, OTHERS = 1, 1001  # of the problems that are fitted to, and of those that decide
