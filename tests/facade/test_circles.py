@@ -3,18 +3,21 @@
 import ast
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from pkgutil import walk_packages
 
 import pytest
 
-import logsnr
+PARTS = ("analysis", "bench", "control", "integrations", "kernels", "solvers")
 
 
 def sources() -> dict[str, Path]:
     """The file of every module of the package, by its name."""
-    names = ["logsnr", *(found.name for found in walk_packages(logsnr.__path__, "logsnr."))]
+    names = ["logsnr"]
+    for part in (import_module(f"logsnr.{part}") for part in PARTS):  # which may lie elsewhere than the package
+        names += [part.__name__, *(found.name for found in walk_packages(part.__path__, f"{part.__name__}."))]
     specs = {name: find_spec(name) for name in names}
     return {name: Path(spec.origin) for name, spec in specs.items() if spec and spec.origin}
 
