@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from ..solvers.tuning.numbers import Numbers
 from ..solvers.tuning.stored import FILES, RANGES, SPANS, equal, of_range, stored
 from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
+
+Number = TypeVar("Number", int, float)
 
 ROWS, HELD_OUT = 8, 24
 PROBLEMS = {3: 64}  # from this number of evaluations on
@@ -192,14 +194,18 @@ def _add(path: Path, budget: str, table: dict[str, Any]) -> None:
     write(path, f"{{\n{lines}\n}}\n".encode())
 
 
+def _from(values: dict[int, Number], least: int) -> Number:
+    """The value of the largest number of evaluations that is not above this one."""
+    return values[max(n for n in values if n <= least)]
+
+
 def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iterations: int) -> dict[str, Any]:
     """What is stored: of a number of evaluations a table, of a range the numbers that its tables have in common."""
     some = SOME if least < RANGES[-1][0] or np.isfinite(SPANS[span]).all() else MORE
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
-    kinds, steps = KINDS[kind], (FLOORS, PENALTY[kind], MORE_PROBLEMS.get(kind, PROBLEMS))
-    kinds = kinds._replace(names=kinds.names + BESIDES.get((span, kind, least), ()))
-    floor, penalty, count = (step[max(n for n in step if n <= least)] for step in steps)
-    count = int(count) if most is None else FEWER
+    kinds = KINDS[kind]._replace(names=KINDS[kind].names + BESIDES.get((span, kind, least), ()))
+    floor, penalty = _from(FLOORS, least), _from(PENALTY[kind], least)
+    count = _from(MORE_PROBLEMS.get(kind, PROBLEMS), least) if most is None else FEWER
     if kinds.head == "eps" and least >= RANGES[-1][0]:
         kinds = kinds._replace(rough=ROUGH)
     penalty = penalty if most is None else math.inf  # what budgets have in common is consistent

@@ -25,6 +25,7 @@ from ..planners.gauge import Nodes, OdeGauge
 from ..planners.stochasticity import NONE, Stochasticity
 from ..schedules.base import Schedule
 from ..values import Value
+from .moments import moments_of
 
 FEWEST = 2  # points that have a variance
 SYMMETRIC = 1e-12  # of the largest entry: by which a covariance may be none
@@ -139,8 +140,6 @@ class Wiener(Value, OdeGauge):
         each of some ten levels of noise; seed=0 and dtype=torch.float32, of the states; device, by default that of the
         model. Raises what `moments.moments_of` raises, and ValueError for other bases.
         """
-        from .moments import moments_of
-
         found = _named(basis, tuple(event_shape))
         return cls(*moments_of(den, event_shape, found, **options), basis=found)
 
