@@ -76,7 +76,15 @@ def measure(problem: BenchProblem, case: Case, reference: Reference, method: Sol
 
 
 def _measure_peer(problem: BenchProblem, case: Case, reference: Reference, sampler: Sampler) -> Row | None:
-    """In the coordinates x / alpha = x0 + (sigma / alpha) eps, in float64 but for the network."""
+    found = end_of_peer(problem, case, reference.start, sampler)
+    return found and Row(case, found[1], reference.statistics(found[0]), "")
+
+
+def end_of_peer(
+    problem: BenchProblem, case: Case, start: torch.Tensor, sampler: Sampler
+) -> tuple[torch.Tensor, int] | None:
+    """Where a sampler takes the start (B, ...), float64, and its evaluations by sample; None for budgets that it cannot
+    take. In the coordinates x / alpha = x0 + (sigma / alpha) eps, in float64 but for the network."""
     steps = _steps(sampler, case.nfe)
     if steps is None:
         return None
@@ -88,10 +96,10 @@ def _measure_peer(problem: BenchProblem, case: Case, reference: Reference, sampl
         alpha = torch.as_tensor(sch.alpha(t)).reshape(-1, *[1] * (y.ndim - 1))
         return den.x0((alpha * y).to(problem.dtype), t).to(y.dtype)
 
-    counted, start = Counted(model), reference.start
+    counted = Counted(model)
     with torch.no_grad():
         end = last * sampler(counted, start / first, torch.from_numpy(sigmas(sch, case.grid, steps)))
-    return Row(case, round(counted.samples / len(start)), reference.statistics(end.double()), "")
+    return end.double(), round(counted.samples / len(start))
 
 
 _steps = cache(largest_within)
