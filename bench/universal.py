@@ -22,7 +22,7 @@ from ..control.shards import write
 from ..solvers.tuning.family import Shared, some_of
 from ..solvers.tuning.fit import FLOOR, Aim, Noises, fit, iterates
 from ..solvers.tuning.numbers import Numbers
-from ..solvers.tuning.stored import FILES, RANGES, SPANS, equal, of_range, stored
+from ..solvers.tuning.stored import ENDS, FILES, MOST_AT_ONCE, RANGES, SPANS, equal, of_range, stored
 from .command import run_command
 from .family import DIM, SCHEDULE, Family, Kinds
 
@@ -133,7 +133,7 @@ class Part:
 def start(span: str, kind: str, n: int, shared: bool, penalty: float) -> tuple[Numbers, torch.Tensor | None]:
     """What a fit starts from: the table that the range of n has, or else an exponential Adams method on equal steps, in
     eps, or in x0 where an end is infinite."""
-    gauge, lam = "eps" if np.isfinite(SPANS[span]).all() else "x0", equal(span, kind, n)
+    gauge, lam = "eps" if np.isfinite(ENDS[span]).all() else "x0", equal(span, kind, n)
     if shared:
         return Shared(gauge, 3, lam), None
     order, consistent = 3 if n > (6 if KINDS[kind].scales[1] > 1 else 5) else 2, penalty == math.inf
@@ -161,7 +161,7 @@ def fitted(
 
 def fit_tables(
     nfe: Annotated[list[str] | None, typer.Option(help="Budgets or ranges, as 8 or 13-40; all if none.")] = None,
-    span: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SPANS)}; all if none.")] = None,
+    span: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(ENDS)}; all if none.")] = None,
     family: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(KINDS)}; all if none.")] = None,
     iterations: Annotated[int, typer.Option(min=1)] = 40,
     out: Annotated[Path, typer.Option(help="Where the tables go.")] = Path(str(FILES)),
@@ -169,10 +169,12 @@ def fit_tables(
 ) -> None:
     """Fit universal tables to random problems with exact denoisers."""
     out.mkdir(parents=True, exist_ok=True)
-    every = ((name, kind, n) for name in span or SPANS for kind in family or KINDS for n in nfe or BUDGETS[kind])
+    every = (
+        (name, kind, n) for name in span or ENDS for kind in family or KINDS for n in nfe or budgets_of(name, kind)
+    )
     for name, kind, wanted in every:
         path = out / f"{name}-{kind}.json"
-        from_noise = SPANS[name][0] == -math.inf  # of which eps says nothing
+        from_noise = ENDS[name][0] == -math.inf  # of which eps says nothing
         if (from_noise and KINDS[kind].head == "eps") or (wanted in _read(path) and not fresh):
             continue
         began = time.perf_counter()
@@ -180,6 +182,14 @@ def fit_tables(
         _add(path, wanted, found)
         stored.cache_clear()  # a range's numbers are what the fits of its budgets begin with
         print(f"{name} {kind} {wanted}: {found['provenance']}, {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def budgets_of(span: str, kind: str) -> list[str]:
+    """What is fitted of a family on a span. To no noise at once is for few evaluations, and not for guided models: such
+    tables have 100 times the error of a formula on pairs of classes."""
+    if span in SPANS:
+        return BUDGETS[kind]
+    return [] if KINDS[kind].scales[1] > 1 else [n for n in FEWEST if int(n) <= MOST_AT_ONCE]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -201,7 +211,7 @@ def _from(values: dict[int, Number], least: int) -> Number:
 
 def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iterations: int) -> dict[str, Any]:
     """What is stored: of a number of evaluations a table, of a range the numbers that its tables have in common."""
-    some = SOME if least < RANGES[-1][0] or np.isfinite(SPANS[span]).all() else MORE
+    some = SOME if least < RANGES[-1][0] or np.isfinite(ENDS[span]).all() else MORE
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
     kinds = KINDS[kind]._replace(names=KINDS[kind].names + BESIDES.get((span, kind, least), ()))
     floor, penalty = _from(FLOORS, least), _from(PENALTY[kind], least)
@@ -209,7 +219,7 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     if kinds.head == "eps" and least >= RANGES[-1][0]:
         kinds = kinds._replace(rough=ROUGH)
     penalty = penalty if most is None else math.inf  # what budgets have in common is consistent
-    train, test = (Part.drawn(n, kinds, SPANS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
+    train, test = (Part.drawn(n, kinds, ENDS[span], s, floor) for n, s in ((count, SEED), (HELD_OUT, OTHERS)))
     tables, starts = zip(*(start(span, kind, n, most is not None, penalty) for n in budgets), strict=True)
     aims, tests = ([part.aim(table, penalty) for table in tables] for part in (train, test))
     q, told = fitted(aims, tests, iterations, starts[0])

@@ -20,6 +20,10 @@ SPANS = {  # lam at the ends of what people run
     "zero": (-math.inf, -math.log(0.03)),
     "flow": (-math.inf, math.inf),
 }
+# To no noise at all in one go, for few evaluations: on the way no call is at a level that networks do not know.
+AT_ONCE = {"sd-clean": (SPANS["sd"][0], math.inf), "vp-clean": (SPANS["vp"][0], math.inf), "flow": SPANS["flow"]}
+ENDS = SPANS | AT_ONCE
+MOST_AT_ONCE = 5  # evaluations for which that is better than an evaluation at the last level alone
 # Where a run goes on beyond the clean end, or beyond the last level that a network knows, its last evaluation is there.
 RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
 FITTED_TO = "fitted to evaluations"  # in the provenance of a range's tables
@@ -33,7 +37,7 @@ def equal(span: str, family: str, n: int) -> Array:
     """Equal steps in lam (n + 1,), what a fit begins with. Next to an infinite end they begin where data as wide as
     the family's still are mostly noise, and end where a last step of first order costs little: the more steps, the
     nearer."""
-    ends = np.array(SPANS[span])
+    ends = np.array(ENDS[span])
     noise = -1.5 - math.log(BEGIN.get(family, 3.0))
     clean = 4.0 if n <= RANGES[0][-1] else 8.0 - 32.0 / n
     low, high = ends if np.isfinite(ends).all() else np.clip(ends, noise, clean)

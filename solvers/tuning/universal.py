@@ -17,7 +17,7 @@ from ..programs.provenance import WIDEST
 from ..schedules.base import Schedule
 from .ends import followed, moved
 from .serving import DataHints
-from .stored import FITTED_TO, SPANS, load, of_range
+from .stored import AT_ONCE, ENDS, MOST_AT_ONCE, FITTED_TO, SPANS, load, of_range
 from .table import Fitted
 
 MOVED = 1.4, 1.6  # in lam, how far the ends of a table may move
@@ -98,6 +98,8 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
     if data.served_by(1) is None:
         most = max(entry.width for entry in data.families)
         return f"{of}a widest direction of {wide:.3g} is beyond {most:g}"
+    if n <= MOST_AT_ONCE and high == math.inf and (found := _at_once(data, low, clean, n)) is not None:
+        return found._replace(end=last)
     near = [at for name in SPANS if (at := _near(name, low, clean, SEEN * n**2 * wide))]
     if not near:
         known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
@@ -115,10 +117,24 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
     return Found(*table, entry.width, end, in_noise or low > SPANS[span][0])
 
 
+def _at_once(data: DataHints, low: float, clean: float, n: int) -> Found | None:
+    """The table for n evaluations from ``low`` to no noise at all whose calls are at levels before ``clean``, the last
+    one that the network knows; its end is not a time."""
+    if data.guided and math.isfinite(low):  # such tables blow up on pairs of classes
+        return None
+    entry = data.served_by(n)
+    near = [at for name in AT_ONCE if (at := _near(name, low, math.inf, SEEN * n**2 * data.usual_width))]
+    for at in sorted(near) if entry else ():
+        table = load(at.span, entry.family, n)
+        if table is not None and table[0].lam[-2] <= clean:
+            return Found(*table, entry.width, math.nan, at.in_noise or low > ENDS[at.span][0])
+    return None
+
+
 def _near(span: str, low: float, clean: float, seen: float) -> Near | None:
     """How far a run in lam from ``low`` to ``clean`` is from a span, if its tables can be moved there. seen: times
     e^lam at the start, how far in lam another start may be and the model still says the same."""
-    a, b = SPANS[span]
+    a, b = ENDS[span]
     short = clean == math.inf > b > low
     begins, ends = _apart(low, a), 0.0 if short else _apart(clean, b)
     seen = seen * math.exp(max(low, a)) if math.isfinite(a) else math.inf
