@@ -80,7 +80,7 @@ def strips_of(
 
 
 def drawn(exact: torch.Tensor, strips: Sequence[Strip]) -> Figure:
-    """A row for the exact ends (B, C, H, W), and one for as many samples of each strip, with their errors beside them."""
+    """A row for the exact ends (B, C, H, W), and one for as many samples of each strip, with their errors beside."""
     figure = Figure(figsize=(9.0, 0.52 * (1 + len(strips))), layout="compressed")
     axes = figure.subplots(1 + len(strips), 2)
     for ax, (label, end, median) in zip(axes, (Strip("exact ends", exact, 0.0), *strips), strict=True):

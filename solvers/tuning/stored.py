@@ -20,11 +20,11 @@ SPANS = {  # lam at the ends of what people run
     "zero": (-math.inf, -math.log(0.03)),
     "flow": (-math.inf, math.inf),
 }
-# To no noise at all in one go, for few evaluations: on the way no call is at a level that networks do not know.
-AT_ONCE = {"sd-clean": (SPANS["sd"][0], math.inf), "vp-clean": (SPANS["vp"][0], math.inf), "flow": SPANS["flow"]}
-ENDS = SPANS | AT_ONCE
-MOST_AT_ONCE = 5  # evaluations for which that is better than an evaluation at the last level alone
 # Where a run goes on beyond the clean end, or beyond the last level that a network knows, its last evaluation is there.
+# Few evaluations are better spent before: these go to no noise at once, and no call is at a level beyond that one.
+AT_ONCE = {"sd-clean": (SPANS["sd"][0], math.inf), "vp-clean": (SPANS["vp"][0], math.inf), "flow": SPANS["flow"]}
+MOST_AT_ONCE = 5  # evaluations
+ENDS = SPANS | AT_ONCE
 RANGES = (7, 12), (13, 40)  # of numbers of evaluations whose tables have their numbers in common
 FITTED_TO = "fitted to evaluations"  # in the provenance of a range's tables
 FAMILY = "tables for"  # in the provenance of all

@@ -17,7 +17,7 @@ from ..programs.provenance import WIDEST
 from ..schedules.base import Schedule
 from .ends import followed, moved
 from .serving import DataHints
-from .stored import AT_ONCE, ENDS, MOST_AT_ONCE, FITTED_TO, SPANS, load, of_range
+from .stored import AT_ONCE, ENDS, FITTED_TO, MOST_AT_ONCE, SPANS, load, of_range
 from .table import Fitted
 
 MOVED = 1.4, 1.6  # in lam, how far the ends of a table may move
