@@ -120,11 +120,11 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
 def _at_once(data: DataHints, low: float, clean: float, n: int) -> Found | None:
     """The table for n evaluations from ``low`` to no noise at all whose calls are at levels before ``clean``, the last
     one that the network knows; its end is not a time."""
-    if data.guided and math.isfinite(low):  # such tables blow up on pairs of classes
-        return None
     entry = data.served_by(n)
+    if entry is None or (data.guided and math.isfinite(low)):  # guided by a class, such tables blow up on pairs
+        return None
     near = [at for name in AT_ONCE if (at := _near(name, low, math.inf, SEEN * n**2 * data.usual_width))]
-    for at in sorted(near) if entry else ():
+    for at in sorted(near):
         table = load(at.span, entry.family, n)
         if table is not None and table[0].lam[-2] <= clean:
             return Found(*table, entry.width, math.nan, at.in_noise or low > ENDS[at.span][0])
