@@ -22,6 +22,7 @@ from .table import Fitted
 
 MOVED = 1.4, 1.6  # in lam, how far the ends of a table may move
 LESS = 0.6  # of a distance counts that ends before that of the table
+LATER = 1.0  # how far the start of a table may move that goes to no noise at once
 LITTLE = 0.2  # a start that moves farther takes the numbers of a range, which bear it better than a table of its own
 SEEN = 0.07  # times n^2 and the data's width over sigma/alpha: how far in lam two starts of n steps are apart at most
 
@@ -126,7 +127,7 @@ def _at_once(data: DataHints, low: float, clean: float, n: int) -> Found | None:
     near = [at for name in AT_ONCE if (at := _near(name, low, math.inf, SEEN * n**2 * data.usual_width))]
     for at in sorted(near):
         table = load(at.span, entry.family, n)
-        if table is not None and table[0].lam[-2] <= clean:
+        if table is not None and table[0].lam[-2] <= clean and at.begins <= LATER:
             return Found(*table, entry.width, math.nan, at.in_noise or low > ENDS[at.span][0])
     return None
 
