@@ -45,12 +45,17 @@ def cases(
         runs.append((solver("auto"), (OWN,), 1))
     else:
         runs = [(s, peer_grids[:1] if s.own_grid else peer_grids, 1) for s in PACKAGES[package]()]
-    fixed = Case(problem.name, "", "ramp", "", None, None, SAMPLES.get(problem.name, 1000), seed, package=package)
+    fixed = Case(problem.name, "", "ramp", "", None, None, samples_of(problem), seed, package=package)
     for method, grids, least in runs:
         for kind in grids:
             for nfe in nfes:
                 if nfe >= least:
                     yield replace(fixed, solver=method.name, grid=kind, nfe=nfe), method
+
+
+def samples_of(problem: BenchProblem) -> int:
+    """How many noises a problem is run on."""
+    return SAMPLES.get(problem.name, 1000)
 
 
 def our_solvers() -> list[Solver]:

@@ -17,7 +17,7 @@ from ..gallery import STYLE, small
 from ..problems import BenchProblem, load_problem
 from ..references import PathReference, load_reference
 from ..results import Case, Results
-from .accuracy import PEER_GRIDS, SAMPLES, cases, end_of_peer, version_of
+from .accuracy import PEER_GRIDS, cases, end_of_peer, samples_of, version_of
 from .report import AUTO, best_of
 from .samplers import PACKAGES, Sampler
 
@@ -46,8 +46,10 @@ def pictures(
     known, console = Results(rows / "peers.csv", version=version_of), Console()
     out.mkdir(parents=True, exist_ok=True)
     for name in problem or NETWORKS:
-        this, count = load_problem(name), SAMPLES.get(name, 1000)
-        reference = load_reference(this, "path", count, seed, rows / "ends")
+        this = load_problem(name)
+        if not this.images:
+            raise typer.BadParameter(f"{name!r} has no images to draw", param_hint="--problem")
+        reference = load_reference(this, "path", samples_of(this), seed, rows / "ends")
         assert isinstance(reference, PathReference)
         strips = strips_of(this, reference, known, tuple(nfe or BUDGETS), seed)
         with rc_context(STYLE):
@@ -99,7 +101,7 @@ def drawn(exact: torch.Tensor, strips: Sequence[Strip]) -> Figure:
 
 def beside(images: torch.Tensor) -> np.ndarray:
     """(H, W) in [-1, 1] of (B, 1, H, W), or (H, W, 3) in [0, 1] of (B, 3, H, W)."""
-    gap = images.shape[3] // 8
+    gap = max(1, images.shape[3] // 8)
     strip = torch.cat([pad(image, (0, gap), value=np.nan) for image in images], dim=2)[..., :-gap]
     if len(strip) == 1:
         return np.asarray(strip[0])

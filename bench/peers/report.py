@@ -14,7 +14,7 @@ from ..problems import FOR_PEERS, PROBLEMS, load_problem
 from ..references import FAR, load_reference
 from ..results import OURS, Results, Row
 from ..work_precision import NFES
-from .accuracy import PEER_GRIDS, SAMPLES, cases, measure, version_of
+from .accuracy import PEER_GRIDS, cases, measure, samples_of, version_of
 from .samplers import PACKAGES, missing
 
 AUTO = "auto"
@@ -44,7 +44,7 @@ def accuracy(
             packages.append(name)
     found: dict[str, list[Row]] = {}
     for this in problems:
-        reference = load_reference(this, "path", SAMPLES.get(this.name, 1000), seed, out / "ends")
+        reference = load_reference(this, "path", samples_of(this), seed, out / "ends")
         planned = [entry for name in packages for entry in cases(this, name, nfes, grid or PEER_GRIDS, seed)]
         wanted = "" if not only else tuple(only)
         chosen = [entry for entry in planned if not known and entry[0].solver.startswith(wanted)]
