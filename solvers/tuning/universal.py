@@ -99,9 +99,10 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
     if data.served_by(1) is None:
         most = max(entry.width for entry in data.families)
         return f"{of}a widest direction of {wide:.3g} is beyond {most:g}"
-    if n <= MOST_AT_ONCE and high == math.inf and (found := _at_once(data, low, clean, n)) is not None:
-        return found._replace(end=last)
-    near = [at for name in SPANS if (at := _near(name, low, clean, SEEN * n**2 * wide))]
+    seen = SEEN * n**2 * wide
+    if n <= MOST_AT_ONCE and high == math.inf and (found := _at_once(data, low, clean, last, n, seen)) is not None:
+        return found
+    near = [at for name in SPANS if (at := _near(name, low, clean, seen))]
     if not near:
         known = ", ".join(f"{math.exp(-a):.3g} to {math.exp(-b):.3g}" for a, b in SPANS.values())
         return f"sigma/alpha {told} is far from {known}"
@@ -118,17 +119,15 @@ def find_table(data: DataHints, schedule: Schedule, first: float, last: float, n
     return Found(*table, entry.width, end, in_noise or low > SPANS[span][0])
 
 
-def _at_once(data: DataHints, low: float, clean: float, n: int) -> Found | None:
-    """The table for n evaluations from ``low`` to no noise at all whose calls are at levels before ``clean``, the last
-    one that the network knows; its end is not a time."""
+def _at_once(data: DataHints, low: float, clean: float, last: float, n: int, seen: float) -> Found | None:
+    """The table for n evaluations from ``low`` to no noise at all, at the time ``last``, whose calls are at levels
+    before ``clean``, the last one that the network knows. seen: see `_near`."""
     entry = data.served_by(n)
-    if entry is None or (data.guided and math.isfinite(low)):  # guided by a class, such tables blow up on pairs
-        return None
-    near = [at for name in AT_ONCE if (at := _near(name, low, math.inf, SEEN * n**2 * data.usual_width))]
+    near = [at for name in AT_ONCE if (at := _near(name, low, math.inf, seen)) and at.begins <= LATER]
     for at in sorted(near):
-        table = load(at.span, entry.family, n)
-        if table is not None and table[0].lam[-2] <= clean and at.begins <= LATER:
-            return Found(*table, entry.width, math.nan, at.in_noise or low > ENDS[at.span][0])
+        table = entry and load(at.span, entry.family, n)
+        if entry and table and table[0].lam[-2] <= clean:
+            return Found(*table, entry.width, last, at.in_noise or low > ENDS[at.span][0])
     return None
 
 
