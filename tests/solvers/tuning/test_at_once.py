@@ -6,16 +6,18 @@ import torch
 
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
-from logsnr.bench.universal import KINDS, budgets_of
+from logsnr.bench.networks.perceptron import LEVELS
+from logsnr.bench.universal import HELD_OUT, KINDS, OTHERS, Part, budgets_of
+from logsnr.bench.unseen import RANGES
 from logsnr.solvers.planners.multistep import Adams
 from logsnr.solvers.runs.plans import _planned
 from logsnr.solvers.tuning import universal
+from logsnr.solvers.tuning.numbers import Numbers
 from logsnr.solvers.tuning.serving import DataHints
 from logsnr.solvers.tuning.stored import AT_ONCE, ENDS, MOST_AT_ONCE, SPANS, load
 from logsnr.solvers.tuning.universal import Found, find_table
 
-DDPM = logsnr.Discrete(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
-SD = logsnr.Discrete(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
+DDPM, SD = logsnr.Discrete(LEVELS.numpy()), RANGES["sd"]
 OWN = [span for span in AT_ONCE if span not in SPANS]
 NAMED = "dpm-2m", "dpm-3m", "deis-3", "unipc-2", "flow-2m", "dpmpp-2m"
 
@@ -40,6 +42,17 @@ def test_every_family_has_them_but_guided_ones(span: str, family: str) -> None:
         assert np.all(np.diff(table.lam) > 0)
         if family in ("pictures", "eps-pictures", "wide", "vast"):
             assert table.defect < 1e-9
+
+
+@pytest.mark.parametrize(("span", "family", "n"), [("sd-clean", "narrow", 4), ("vp-clean", "eps-vectors", 5)])
+def test_they_have_the_error_that_they_say(span: str, family: str, n: int) -> None:
+    """On the problems that decided when their fits ended: no number of a table is another one."""
+    table, order, told = load(span, family, n) or pytest.fail("no table")
+    numbers = Numbers(table.gauge, order, table.lam)
+    aim = Part.drawn(HELD_OUT, KINDS[family], ENDS[span], OTHERS).aim(numbers, 0.0)
+    errors = aim.errors(numbers.numbers_of(table.weights))
+    assert float(errors.median()) == pytest.approx(told["held-out median"], rel=1e-5)
+    assert float(errors.square().mean().sqrt()) == pytest.approx(told["held-out rms"], rel=1e-5)
 
 
 @pytest.mark.parametrize("sch", [DDPM, SD], ids=["ddpm", "sd"])
