@@ -19,8 +19,10 @@ import typer
 from .._version import __version__
 from ..analysis.reference import reference_flow
 from ..control.shards import write
+from ..solvers.tuning.derivatives import Differences
 from ..solvers.tuning.family import Shared, some_of
-from ..solvers.tuning.fit import FLOOR, Aim, Noises, fit, iterates
+from ..solvers.tuning.fit import Aim, fit, iterates
+from ..solvers.tuning.noises import FLOOR, Noises
 from ..solvers.tuning.numbers import Numbers
 from ..solvers.tuning.stored import ENDS, FILES, MOST_AT_ONCE, RANGES, SPANS, equal, of_range, stored
 from .command import run_command
@@ -148,15 +150,16 @@ def fitted(
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """The numbers with the least loss on the problems that decide, from q on, and what is known of them: errors of each
     table."""
-    for k, errors, best in iterates(fit(train, forward=True, dtype=torch.float64, q=q), test, PATIENCE):
-        medians = [float(e.median()) for e in errors]
-        if k == 0:
+    states = fit(train, derivatives=Differences(), q=q)
+    for found, best in iterates(states, test, PATIENCE):
+        medians = [float(e.median()) for e in found.errors]
+        if found.k == 0:
             began = medians
-        if best[1] == k:
-            told = {"held-out median": medians, "held-out rms": [float(e.square().mean().sqrt()) for e in errors]}
-        if k == iterations:
+        if best is found:
+            told = {"held-out median": medians, "held-out rms": [float(e.square().mean().sqrt()) for e in found.errors]}
+        if found.k == iterations:
             break
-    return best[2], told | {"start's median": began, "iterations": best[1]}
+    return best.q, told | {"start's median": began, "iterations": best.k}
 
 
 def fit_tables(

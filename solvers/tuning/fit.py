@@ -1,47 +1,18 @@
 """Levenberg-Marquardt on the mean log error of the end states."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
+from .derivatives import Derivatives, Normal
 from .groups import Grouped
+from .noises import Noises
 from .numbers import Numbers
-from .run import ELEMENTS, Field, end_of, tangents_of
+from .run import Field, end_of
 
-FLOOR = 1e-4  # of the data's spread
 TRIALS = 16  # of the damping, before a fit ends
-
-
-@dataclass(frozen=True)
-class Noises:
-    """Starts u and where they should end, (B, ...) float64 on the unit circle. unit: the data's spread. floor: errors
-    below it, in this unit, count as none. samples: int64 (B,), which ones they are of the denoiser's batch. rows: how
-    many in a row no fit may part."""
-
-    u: torch.Tensor
-    end: torch.Tensor
-    unit: float
-    floor: float = FLOOR
-    samples: torch.Tensor | None = None
-    rows: int = 1
-
-    def __len__(self) -> int:
-        return len(self.u)
-
-    def part(self, which: slice) -> "Noises":
-        samples = None if self.samples is None else self.samples[which]
-        return replace(self, u=self.u[which], end=self.end[which], samples=samples)
-
-    def errors(self, end: torch.Tensor) -> torch.Tensor:
-        """Root-mean-square by sample (B,), in units of the data's spread; a run that diverged is infinitely far."""
-        apart = (end - self.end).flatten(1).square().mean(1).sqrt() / self.unit
-        return torch.nan_to_num(apart, nan=torch.inf, posinf=torch.inf)
-
-    def loss(self, errors: torch.Tensor) -> float:
-        """The mean log error."""
-        return float(torch.log(errors + self.floor).mean())
 
 
 class Aim(NamedTuple):
@@ -88,51 +59,64 @@ class Aim(NamedTuple):
 
 @dataclass
 class State:
-    """Where a fit is: the numbers, and the loss that they have on the noises that are fitted to."""
+    """Where a fit is: the numbers, and the errors that their tables have on the noises that are fitted to."""
 
     q: torch.Tensor
-    loss: float
+    errors: list[torch.Tensor]
     damping: float = 1e-2
 
 
-def fit(aims: Sequence[Aim], *, forward: bool, dtype: torch.dtype, q: torch.Tensor | None = None) -> Iterator[State]:
+def fit(aims: Sequence[Aim], *, derivatives: Derivatives, q: torch.Tensor | None = None) -> Iterator[State]:
     """States of falling loss, the start ``q`` first, by default zeros, until no damping brings it down. The tables have
     their numbers in common; of several the mean loss falls."""
-    at = State(torch.zeros(aims[0].size, dtype=torch.float64) if q is None else q, 0.0)
-    at.loss = loss(aims, at.q)
+    q = torch.zeros(aims[0].size, dtype=torch.float64) if q is None else q
+    at = State(q, errors_of(aims, q))
     yield at  # not within no_grad, which would hold for whoever goes on
-    while (found := _next(aims, at, forward, dtype)) is not None:
+    while (found := _next(near(aims, at.errors), at, derivatives)) is not None:
         at = found
         yield at
 
 
-class Iterate(NamedTuple):
-    """The k-th state of a fit, by noises that it does not see. errors: of each table on them. best: the least loss on
-    them so far, and the number and the numbers of the state that has it."""
+class Reached(NamedTuple):
+    """The k-th state of a fit: its numbers, and the errors of each table on noises that it does not see."""
 
     k: int
+    q: torch.Tensor
     errors: list[torch.Tensor]
-    best: tuple[float, int, torch.Tensor]
 
 
-def iterates(states: Iterator[State], test: Sequence[Aim], patience: int, gain: float = 0.0) -> Iterator[Iterate]:
-    """Of the states of a fit, until as many as ``patience`` have not brought the least loss down by more than
-    ``gain``."""
-    losses = list[float]()
+def gained(aims: Sequence[Aim], old: Reached, new: Reached) -> float:
+    """By how much the loss is less, with the floors that the old one has."""
+    aims = near(aims, old.errors)
+    return loss_of(aims, old.q, old.errors) - loss_of(aims, new.q, new.errors)
+
+
+def iterates(
+    states: Iterator[State], test: Sequence[Aim], patience: int, gain: float = 0.0
+) -> Iterator[tuple[Reached, Reached]]:
+    """The states of a fit by noises that it does not see, each with the best so far, until as many as ``patience`` have
+    not brought the loss on them down by more than ``gain``."""
+    bests = list[Reached]()
     for k, state in enumerate(states):
-        errors = [aim.errors(state.q) for aim in test]
-        found = loss_of(test, state.q, errors)
-        if not losses or found < losses[-1]:
-            best = found, k, state.q
-        losses.append(best[0])
-        yield Iterate(k, errors, best)
-        if k >= patience and losses[k - patience] - best[0] <= gain:
+        found = Reached(k, state.q, errors_of(test, state.q))
+        bests.append(found if not bests or gained(test, bests[-1], found) > 0 else bests[-1])
+        yield found, bests[-1]
+        if k >= patience and gained(test, bests[k - patience], bests[-1]) <= gain:
             return
+
+
+def near(aims: Sequence[Aim], errors: Sequence[torch.Tensor]) -> list[Aim]:
+    """With the floors that errors as these have."""
+    return [aim._replace(noises=aim.noises.near(e)) for aim, e in zip(aims, errors, strict=True)]
+
+
+def errors_of(aims: Sequence[Aim], q: torch.Tensor) -> list[torch.Tensor]:
+    return [aim.errors(q) for aim in aims]
 
 
 def loss(aims: Sequence[Aim], q: torch.Tensor) -> float:
     """The mean log error with the penalty, in the mean over the tables."""
-    return loss_of(aims, q, [aim.errors(q) for aim in aims])
+    return loss_of(aims, q, errors_of(aims, q))
 
 
 def loss_of(aims: Sequence[Aim], q: torch.Tensor, errors: Sequence[torch.Tensor]) -> float:
@@ -141,40 +125,31 @@ def loss_of(aims: Sequence[Aim], q: torch.Tensor, errors: Sequence[torch.Tensor]
 
 
 @torch.no_grad()
-def _next(aims: Sequence[Aim], at: State, forward: bool, dtype: torch.dtype) -> State | None:
-    parts = [_normal(aim, at.q, forward, dtype) for aim in aims]
+def _next(aims: Sequence[Aim], at: State, derivatives: Derivatives) -> State | None:
+    parts = [_normal(aim, at.q, derivatives) for aim in aims]
     a, b = (torch.stack(same).mean(0) for same in zip(*parts, strict=True))
     damping, diagonal = at.damping, torch.diag(a.diagonal().clamp_min(1e-12))
+    least = loss_of(aims, at.q, at.errors)
     for _ in range(TRIALS):
         q = at.q - torch.linalg.solve(a + damping * diagonal, b)
-        found = loss(aims, q)
-        if found < at.loss:
-            return State(q, found, damping / 4)
+        errors = errors_of(aims, q)
+        if loss_of(aims, q, errors) < least:
+            return State(q, errors, damping / 4)
         damping *= 4
     return None
 
 
-def _normal(aim: Aim, q: torch.Tensor, forward: bool, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """The normal equations of the weighted residuals: 1 / (e (e + floor)) by sample makes the gradient that of the mean
-    log error."""
+def _normal(aim: Aim, q: torch.Tensor, derivatives: Derivatives) -> Normal:
+    """The normal equations of the weighted residuals, with those of the penalty."""
     field, numbers, noises, powers, penalty = aim
     table, slopes = (part.to(noises.u.device) for part in numbers.tangents(aim.own(q)))
-    a, b = torch.zeros(numbers.size, numbers.size, dtype=torch.float64), torch.zeros(numbers.size, dtype=torch.float64)
-    few = max(1, ELEMENTS // (noises.u[0].numel() * numbers.size * noises.rows)) * noises.rows
-    for k in range(0, len(noises), few):
-        part = noises.part(slice(k, k + few))
-        found, moved = tangents_of(field(part), part.u, table, slopes, forward=forward, dtype=dtype)
-        e = part.errors(found)
-        weight = (1 / (e * (e + noises.floor)).clamp_min(1e-12)).sqrt() / noises.unit
-        weight = torch.where(torch.isfinite(moved.flatten(2)).all(2).all(0), weight, 0.0)
-        shaped = weight.reshape(-1, *[1] * (part.u.dim() - 1))
-        j, r = (moved * shaped).nan_to_num().flatten(1), ((found - part.end) * shaped).nan_to_num().flatten()
-        a += (j @ j.T).cpu()
-        b += (j @ r).cpu()
-    a, b = a / noises.end.numel(), b / noises.end.numel()
+    few = max(1, derivatives.few(noises.u[0].numel(), numbers.size) // noises.rows) * noises.rows
+    parts = [noises.part(slice(k, k + few)) for k in range(0, len(noises), few)]
+    found = [derivatives.normal(field(part), part, table, slopes) for part in parts]
+    a, b = (sum(part.cpu() for part in same) / noises.end.numel() for same in zip(*found, strict=True))
     if penalty:
         own = aim.own(q)
         off, j = aim.mismatch(own), torch.func.jacfwd(aim.mismatch)(own)
         a, b = a + penalty / len(off) * j.T @ j, b + penalty / len(off) * j.T @ off
     by = torch.tensor(powers, dtype=torch.float64)
-    return torch.kron(torch.outer(by, by), a), torch.kron(by, b)
+    return Normal(torch.kron(torch.outer(by, by), a), torch.kron(by, b))

@@ -17,15 +17,18 @@ from ..denoisers.denoiser import Denoiser
 from ..programs.program import Program
 from ..programs.provenance import DENOISER, fingerprint
 from ..runs.watching import Bar
+from .derivatives import NUDGE, Derivatives, Differences, Gradients, has_gradients
 from .family import Shared
-from .fit import Aim, Noises, fit, iterates
+from .fit import Aim, Reached, fit, gained, iterates
 from .groups import Grouped, Groups
+from .noises import Noises
 from .numbers import Numbers
-from .run import Field, field, has_forward_mode
-from .start import Start, best
+from .run import Field, field
+from .start import Start, best_of
 from .teacher import Teacher, spread
 
 PATIENCE, GAIN = 8, 0.01  # iterations that have to bring the mean log error on held-out noise down by as much
+SHARE = 0.5  # of the median error: of samples that are nearer than that, a fit learns little of others
 MANY = 10  # calls from which on consistent tables, of fewer numbers, are better on noise that they were not fitted to
 
 
@@ -42,7 +45,7 @@ class Case:
         radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
         self.scale, self.unit, count = radius[1], spread(end) / radius[1], round(len(x) * held_out)
         u, v = x.double() / radius[0], end / radius[1]
-        noises = Noises(u, v, self.unit, samples=samples)
+        noises = Noises(u, v, self.unit, samples=samples, share=SHARE)
         self.train, self.test = noises.part(slice(-count)), noises.part(slice(-count, None))
         self.den, self.span, self.error, self.powers = den, span, known.error, powers
         self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()
@@ -75,20 +78,16 @@ class Fit:
     ) -> None:
         self.starts, self.numbers = starts, numbers
         pairs = [(numbers(start), case) for case in cases for start in starts]
-        gauge, first = starts[0].gauge, cases[0].train.part(slice(2))
+        gauge = starts[0].gauge
         train, self.test = (
             [Aim(case.field(gauge), numbers, getattr(case, part), case.powers) for numbers, case in pairs]
             for part in ("train", "test")
         )
-        # A network's normalisations take as long as three to five calls in forward mode. In single precision a
-        # difference does as well, and costs one.
-        dtype = cases[0].den.dtype(first.u)
-        exact = dtype == torch.float64
-        self.forward = exact and has_forward_mode(train[0].field(first), first.u, float(starts[0].lam[1]))
+        self.derivatives = _derivatives(train[0], cases[0].den.dtype(cases[0].train.u), float(starts[0].lam[1]))
         own = starts[0].begin(train[0].numbers)
         self.start = torch.cat([own, own.new_zeros(train[0].size - len(own))])
-        self.states = fit(train, forward=self.forward, dtype=dtype, q=self.start)
-        self.best, self.at = (math.inf, 0, self.start), 0
+        self.states = fit(train, derivatives=self.derivatives, q=self.start)
+        self.best, self.at = Reached(0, self.start, [torch.tensor([math.inf]) for _ in self.test]), 0
 
     @property
     def budgets(self) -> list[int]:
@@ -97,8 +96,8 @@ class Fit:
 
     def advance(self, iterations: int) -> Iterator[torch.Tensor]:
         """Up to the iterate of this number, or where it ends: the errors of each."""
-        for found in iterates(self.states, self.test, PATIENCE, GAIN):
-            self.at, self.best = found.k, found.best
+        for found, best in iterates(self.states, self.test, PATIENCE, GAIN):
+            self.at, self.best = found.k, best
             yield torch.cat(found.errors)
             if self.at >= iterations:
                 break
@@ -117,12 +116,15 @@ class Job:
     def fitted(self, candidates: list[tuple[Start, ...]]) -> Fit:
         """The best of the fits from the best start of each gauge. All go to their end: who leads at first is often not
         the best."""
-        fits = [Fit(starts, self.cases, self._numbers(starts)) for starts in best(self.cases, candidates)]
+        fits = [Fit(starts, self.cases, self._numbers(starts)) for starts in best_of(self.cases, candidates)]
         with self._interruptible(), Bar(self.progress, str(fits[0]), self.iterations) as bar:
             for one in fits:
                 self._watched(one, self.iterations, bar)
-        found = min(fits, key=lambda one: one.best[:2])
-        if found.best[1] == 0:
+        found = fits[0]
+        for one in fits[1:]:
+            if gained(one.test, found.best, one.best) > 0:
+                found = one
+        if not found.best.k:
             text = f"the fit is no better on held-out noise than its start, {found.starts[0]}, which is returned"
             warnings.warn(text, stacklevel=4)
         return found
@@ -141,10 +143,10 @@ class Job:
         """A fit's program with corrections of the weights in each group, or without where they do not pay."""
         start, case, numbers = one.starts[0], self.cases[0].turned(groups.basis), self._numbers(one.starts)
         plain = self.program(one, start, self.cases[0])
-        fit = Fit(one.starts, [case], lambda start: Grouped(numbers(start), one.best[2], groups))
+        fit = Fit(one.starts, [case], lambda start: Grouped(numbers(start), one.best.q, groups))
         with self._interruptible(), Bar(self.progress, f"{one}, each {groups.name}", self.iterations) as bar:
             self._watched(fit, self.iterations, bar)
-        if fit.best[1] == 0:
+        if not fit.best.k:
             warnings.warn(
                 f"corrections of each {groups.name} are no better on held-out noise than one table for all, which is "
                 "returned", stacklevel=4,
@@ -174,7 +176,7 @@ class Job:
         """What a fit makes of a start, of a budget that it was fitted to or another, for a case; or for other powers
         than that case's, whose errors are not known. scales: of guidance that it was fitted to."""
         aim = Aim(case.field(start.gauge), one.numbers(start), case.test, powers or case.powers)
-        k, q = one.best[1:]
+        k, q = one.best[:2]
         table, calls = aim.numbers.fitted(aim.own(q)), start.together
         provenance = {
             "made by": f"logsnr.tune {__version__}",
@@ -182,7 +184,7 @@ class Job:
             "start": str(start),
             "noises": f"{len(case.train)} fitted to, {len(case.test)} held out, checksum {case.noise}",
             "iterations": k,
-            "derivatives": "forward mode" if one.forward else "differences",
+            "derivatives": one.derivatives.name,
             **(_errors(aim, (one.start, q), case, warn=k > 0) if powers is None else {}),
             "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
         }
@@ -210,3 +212,11 @@ def _errors(aim: Aim, ends: tuple[torch.Tensor, torch.Tensor], case: Case, *, wa
             f"{case.error:.1e}: the reference is no better than the table", stacklevel=5,
         )  # fmt: skip
     return told
+
+
+def _derivatives(aim: Aim, dtype: torch.dtype, lam: float) -> Derivatives:
+    """Gradients where the model has them: networks in single precision, and exact ones."""
+    few, nudge = aim.noises.part(slice(2)), NUDGE[dtype]
+    if has_gradients(aim.field(few), few.u, lam, nudge):
+        return Gradients.enough(aim.numbers.size, len(aim.noises))
+    return Differences(nudge)

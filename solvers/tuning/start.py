@@ -127,7 +127,7 @@ def _method(solver: Any) -> tuple[str, int]:
     )
 
 
-def best(cases: Sequence[Any], candidates: list[tuple[Start, ...]]) -> list[tuple[Start, ...]]:
+def best_of(cases: Sequence[Any], candidates: list[tuple[Start, ...]]) -> list[tuple[Start, ...]]:
     """Of each gauge the candidate with the least mean log error over the cases of a fit. A candidate has a start for
     every budget."""
 

@@ -67,18 +67,17 @@ def tune(
     each:       corrections for groups of elements, after the fit of one table for all: "channel", "band" (octaves of
                 frequencies: the program is then in the basis of the DCT), "element", or integers of the samples' shape,
                 the group of each element. They are kept if the error on held-out noise says so. A number of each table
-                for each group: the cost of an iteration grows as their count. With one budget and one scale.
+                for each group, so that more noises pay. With one budget and one scale.
     held_out:   the share of x, from its end, that is not fitted to, but decides: the iterate with the least mean log
                 error on it is returned, and the start, with a warning, if that is the best.
     reference:  where the trajectories end, like x; by default a solve of order 5 whose steps are doubled until the ends
                 do not change, and whose error is in the provenance.
-    iterations: at most, each of them one Jacobian and a few trial runs; fits end earlier where eight of them
+    iterations: at most, each of them some ten passes back through the model and a few trial runs; fits end earlier where eight of them
                 improve the error on held-out noise by less than 1 %.
     progress:   show a bar with the median error on held-out noise.
 
-    Levenberg-Marquardt on the mean log error of the end states. The Jacobian is taken by forward mode, and by
-    differences for models that have none or are in less than double precision. Ctrl-C ends the fit and returns what it
-    has so far. Raises ValueError for fewer than 64 noises, a budget below 2 and whatever else does not fit, before the
+    Levenberg-Marquardt on the mean log error of the end states, by the model's gradients, or by differences where it
+    has none. Ctrl-C ends the fit and returns what it has so far. Raises ValueError for fewer than 64 noises, a budget below 2 and whatever else does not fit, before the
     first model call.
     """
     if nfe is not None and rounds is not None:

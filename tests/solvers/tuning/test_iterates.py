@@ -9,13 +9,28 @@ import torch
 from logsnr.solvers.tuning.fit import State, iterates
 
 
+class Constant:
+    """An aim whose loss is the number itself."""
+
+    noises = SimpleNamespace(near=lambda errors: None)
+
+    def _replace(self, noises: None) -> "Constant":
+        return self
+
+    def errors(self, q: torch.Tensor) -> torch.Tensor:
+        return q
+
+    def loss(self, q: torch.Tensor, errors: torch.Tensor) -> float:
+        return float(errors)
+
+
 def ended(losses: list[float], patience: int, gain: float) -> tuple[int, float, int]:
     """The last iterate, and the least loss and its number."""
-    test: Any = [SimpleNamespace(errors=lambda q: q, loss=lambda q, errors: float(errors))]
-    states = iter([State(torch.tensor(loss, dtype=torch.float64), 0.0) for loss in losses])
-    *_, last = iterates(states, test, patience, gain)
-    assert float(last.best[2]) == last.best[0] == min(losses[: last.k + 1])
-    return last.k, last.best[0], last.best[1]
+    test: Any = [Constant()]
+    states = iter([State(torch.tensor(loss, dtype=torch.float64), []) for loss in losses])
+    *_, (last, best) = iterates(states, test, patience, gain)
+    assert float(best.q) == min(losses[: last.k + 1])
+    return last.k, float(best.q), best.k
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from scipy.integrate import quad
 
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
+from logsnr.solvers.tuning.derivatives import Differences
 from logsnr.solvers.tuning.numbers import Numbers, adams_weights, known
-from logsnr.solvers.tuning.run import end_of, field, tangents_of
+from logsnr.solvers.tuning.run import end_of, field
 
 SCH = logsnr.EDM(0.002, 80.0)
 LAM = np.array([-4.0, -2.4, -1.5, -0.2, 0.9, 1.6, 3.0])
@@ -87,7 +88,7 @@ def test_the_jacobian_is_that_of_differences() -> None:
     numbers = Numbers("x0", 2, LAM[:5], together=2, told=True)
     q = 0.02 * torch.randn(numbers.size, generator=GENERATOR, dtype=torch.float64)
     u, f = noise(5, 0) / 80.0, field(DEN, "x0")
-    end, found = tangents_of(f, u, *numbers.tangents(q))
+    end, found = Differences().tangents(f, u, *numbers.tangents(q))
     torch.testing.assert_close(end, end_of(f, u, numbers(q)))
     for k, step in enumerate(1e-6 * torch.eye(len(q), dtype=torch.float64)):
         ahead, back = (end_of(f, u, numbers(q + sign * step)) for sign in (1, -1))

@@ -7,8 +7,9 @@ import torch
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
 from logsnr.solvers import Adams
+from logsnr.solvers.tuning.derivatives import Differences, Gradients, has_gradients
 from logsnr.solvers.tuning.numbers import Numbers, adams_weights
-from logsnr.solvers.tuning.run import end_of, field, has_forward_mode, tangents_of
+from logsnr.solvers.tuning.run import end_of, ends_of, field
 from logsnr.solvers.tuning.table import Fitted
 
 SCHEDULES = [logsnr.VPLinear(), logsnr.EDM(0.002, 80.0), logsnr.FlowMatching()]
@@ -65,19 +66,23 @@ def test_the_executor_runs_what_was_fitted(sch: logsnr.Schedule, told: bool) -> 
 
 
 @pytest.mark.parametrize("gauge", ["x0", "eps"])
-@pytest.mark.parametrize("forward", [True, False])
-def test_the_jacobian_is_that_of_differences(gauge: str, forward: bool) -> None:
-    """Of the grid, every weight and the told times, at numbers that are not the start's."""
+def test_both_jacobians_are_that_of_whole_runs(gauge: str) -> None:
+    """Of the grid, every weight and the told times, at numbers that are not the start's. What a direction sees is its
+    product with each derivative."""
     sch = logsnr.VPLinear()
     den = DATA.denoiser(sch)
     numbers, q = start(gauge, 2, np.asarray(sch.half_logsnr(logsnr.grid(sch, 4))), told=True)
     q = q + 0.02 * torch.randn(len(q), dtype=torch.float64)
     u, f = logsnr.start(sch, (5, 2), seed=0, dtype=torch.float64), field(den, gauge)
-    end, found = tangents_of(f, u, *numbers.tangents(q), forward=forward)
+    end, found = Differences().tangents(f, u, *numbers.tangents(q))
     torch.testing.assert_close(end, end_of(f, u, numbers(q)))
     for k, step in enumerate(1e-6 * torch.eye(len(q), dtype=torch.float64)):
         ahead, back = (end_of(f, u, numbers(q + sign * step)) for sign in (1, -1))
         torch.testing.assert_close(found[k], (ahead - back) / 2e-6, rtol=1e-4, atol=1e-6)
+    states, answers = ends_of(f, u, numbers(q))
+    along = torch.randn(3, *u.shape, dtype=torch.float64)
+    seen = Gradients(1).pulled(f, states[:-1], answers, *numbers.tangents(q), along)
+    torch.testing.assert_close(seen, torch.einsum("sbd,pbd->sbp", along, found), rtol=1e-5, atol=1e-6)
 
 
 def test_the_defect_is_that_of_the_row_sums() -> None:
@@ -89,11 +94,20 @@ def test_the_defect_is_that_of_the_row_sums() -> None:
         assert Fitted(gauge, lam, weights).defect == pytest.approx(0.25)
 
 
-def test_forward_mode_is_checked_not_believed() -> None:
-    """A model that cuts its tangents off has no forward mode, though it raises nothing."""
+def test_gradients_are_checked_not_believed() -> None:
+    """A model that cuts them off has none, though it raises nothing; and one whose parts are cut off."""
     u = torch.randn(2, 3, dtype=torch.float64)
-    assert has_forward_mode(lambda u, node, told: torch.tanh(u) * told, u, 0.3)
-    assert not has_forward_mode(lambda u, node, told: torch.tanh(u.detach()) * told, u, 0.3)
+
+    def levels(lam: torch.Tensor) -> torch.Tensor:
+        return lam.reshape(-1, 1)
+
+    for f, has in (
+        (lambda u, node, told: torch.tanh(u) * levels(told), True),
+        (lambda u, node, told: torch.tanh(u.detach()) * levels(told), False),
+        (lambda u, node, told: torch.tanh(u) * levels(told.detach()), False),
+        (lambda u, node, told: torch.from_numpy(u.numpy()), False),
+    ):
+        assert has_gradients(f, u, 0.3, 1e-7) is has
 
 
 @pytest.mark.parametrize("gauge", ["x0", "eps"])

@@ -11,7 +11,9 @@ import torch
 import logsnr
 from logsnr.analysis.mixture import GaussianMixture
 from logsnr.solvers import Adams
-from logsnr.solvers.tuning.fit import Aim, Noises, fit
+from logsnr.solvers.tuning.derivatives import Gradients
+from logsnr.solvers.tuning.fit import Aim, fit
+from logsnr.solvers.tuning.noises import Noises
 from logsnr.solvers.tuning.numbers import Numbers
 from logsnr.solvers.tuning.run import end_of, field
 from logsnr.solvers.tuning.teacher import ends
@@ -67,7 +69,7 @@ def fitted_median(*, follow: bool) -> float:
     lam = np.asarray(SCH.half_logsnr(logsnr.grid(SCH, 4)))
     numbers, f = Numbers("eps", 2, lam, follow=follow), field(DEN, "eps")
     noises, other = (Noises(noise(n, s), answers(n, s), 1.0) for n, s in ((96, 0), (200, 1)))
-    *_, last = islice(fit([Aim(lambda _: f, numbers, noises)], forward=True, dtype=torch.float64), STEPS + 1)
+    *_, last = islice(fit([Aim(lambda _: f, numbers, noises)], derivatives=Gradients(4)), STEPS + 1)
     return float(other.errors(end_of(f, other.u, numbers(last.q))).median())
 
 
