@@ -42,7 +42,8 @@ class Aim(NamedTuple):
     def errors(self, q: torch.Tensor) -> torch.Tensor:
         """Of the samples (B,), in units of the data's spread."""
         table = self.numbers(self.own(q)).to(self.noises.u.device)
-        return self.noises.errors(end_of(self.field(self.noises), self.noises.u, table))
+        ends = [end_of(self.field(part), part.u, table) for part in self.noises.parts()]
+        return self.noises.errors(torch.cat(ends))
 
     def loss(self, q: torch.Tensor, errors: torch.Tensor) -> float:
         """Of q, whose errors are known."""
@@ -143,8 +144,7 @@ def _normal(aim: Aim, q: torch.Tensor, derivatives: Derivatives) -> Normal:
     """The normal equations of the weighted residuals, with those of the penalty."""
     field, numbers, noises, powers, penalty = aim
     table, slopes = (part.to(noises.u.device) for part in numbers.tangents(aim.own(q)))
-    few = max(1, derivatives.few(noises.u[0].numel(), numbers.size) // noises.rows) * noises.rows
-    parts = [noises.part(slice(k, k + few)) for k in range(0, len(noises), few)]
+    parts = noises.parts(max(1, derivatives.few(noises.u[0].numel(), numbers.size)))
     found = [derivatives.normal(field(part), part, table, slopes) for part in parts]
     a, b = (sum(part.cpu() for part in same) / noises.end.numel() for same in zip(*found, strict=True))
     if penalty:

@@ -36,7 +36,7 @@ class Case:
     """A denoiser, and noises with the ends of their trajectories, the last of which are held out. powers: of `Aim`."""
 
     def __init__(
-        self, den: Denoiser, x: torch.Tensor, known: Teacher, span: Any, held_out: float,
+        self, den: Denoiser, x: torch.Tensor, known: Teacher, span: Any, held_out: float, batch: int | None,
         powers: tuple[float, ...] = (1.0,),
     ) -> None:  # fmt: skip
         self.basis: Basis | None = None
@@ -45,7 +45,7 @@ class Case:
         radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
         self.scale, self.unit, count = radius[1], spread(end) / radius[1], round(len(x) * held_out)
         u, v = x.double() / radius[0], end / radius[1]
-        noises = Noises(u, v, self.unit, samples=samples, share=SHARE)
+        noises = Noises(u, v, self.unit, samples=samples, share=SHARE, batch=batch)
         self.train, self.test = noises.part(slice(-count)), noises.part(slice(-count, None))
         self.den, self.span, self.error, self.powers = den, span, known.error, powers
         self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()

@@ -1,5 +1,6 @@
 """Noises that a table is fitted to, or judged by."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,8 @@ FLOOR = 1e-4  # of the data's spread
 class Noises:
     """Starts u and where they should end, (B, ...) float64 on the unit circle. unit: the data's spread. floor: errors
     below it, in this unit, count as none. share: so do those below this share of the median. samples: int64 (B,), which
-    ones they are of the denoiser's batch. rows: how many in a row no fit may part."""
+    ones they are of the denoiser's batch. rows: how many in a row no fit may part. batch: how many a model is asked for
+    at once, all if none."""
 
     u: torch.Tensor
     end: torch.Tensor
@@ -20,6 +22,7 @@ class Noises:
     samples: torch.Tensor | None = None
     rows: int = 1
     share: float = 0.0
+    batch: int | None = None
 
     def __len__(self) -> int:
         return len(self.u)
@@ -27,6 +30,12 @@ class Noises:
     def part(self, which: slice) -> "Noises":
         samples = None if self.samples is None else self.samples[which]
         return replace(self, u=self.u[which], end=self.end[which], samples=samples)
+
+    def parts(self, few: int | None = None) -> Iterator["Noises"]:
+        """In their order, of ``few`` each if that is less than ``batch``."""
+        most = min(few or len(self), self.batch or len(self))
+        most = max(1, most // self.rows) * self.rows
+        return (self.part(slice(k, k + most)) for k in range(0, len(self), most))
 
     def errors(self, end: torch.Tensor) -> torch.Tensor:
         """Root-mean-square by sample (B,), in units of the data's spread; a run that diverged is infinitely far."""

@@ -1,7 +1,7 @@
 """Where the trajectories of a denoiser end: a fine solve, repeated with twice the steps until both agree."""
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,13 +25,14 @@ class Teacher(NamedTuple):
     good: torch.Tensor
 
 
-def ends(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float) -> Teacher:
-    """The ends of the PF-ODE's trajectories from x (B, ...). Warns of samples for which the model is not finite."""
-    coarse, steps = _solved(den, x, t_start, t_end, STEPS), STEPS
+def ends(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float, batch: int | None = None) -> Teacher:
+    """The ends of the PF-ODE's trajectories from x (B, ...), ``batch`` of them at once, or all. Warns of samples for
+    which the model is not finite."""
+    coarse, steps = _solved(den, x, t_start, t_end, STEPS, batch), STEPS
     close = CLOSE if den.dtype(x.double()) == torch.float64 else ROUGH
     for _ in range(DOUBLINGS):
         steps *= 2
-        fine = _solved(den, x, t_start, t_end, steps)
+        fine = _solved(den, x, t_start, t_end, steps, batch)
         good = torch.isfinite(fine.flatten(1)).all(1) & torch.isfinite(coarse.flatten(1)).all(1)
         if not good.any():
             raise ValueError("the model is not finite on the trajectory of any noise in x")
@@ -52,9 +53,11 @@ def spread(end: torch.Tensor) -> float:
     return max(float((end - end.mean(0)).square().mean().sqrt()), 1e-12)
 
 
-def _solved(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float, steps: int) -> torch.Tensor:
+def _solved(
+    den: Denoiser, x: torch.Tensor, t_start: float, t_end: float, steps: int, batch: int | None
+) -> torch.Tensor:
+    options: dict[str, Any] = {"solver": TEACHER, "steps": steps, "t_start": t_start, "t_end": t_end, "on_nan": "keep"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the samples that are not finite, once is enough
-        return solve(
-            den, x.double(), solver=TEACHER, steps=steps, t_start=t_start, t_end=t_end, on_nan="keep"
-        ).x.double()
+        parts = torch.arange(len(x)).split(batch or len(x))
+        return torch.cat([solve(den.of_samples(part), x[part].double(), **options).x.double() for part in parts])

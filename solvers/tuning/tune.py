@@ -41,6 +41,7 @@ def tune(
     each: Any = None,
     held_out: float = 0.25,
     reference: torch.Tensor | None = None,
+    batch: int | None = None,
     iterations: int = 40,
     progress: bool = False,
 ) -> Any:
@@ -72,13 +73,15 @@ def tune(
                 error on it is returned, and the start, with a warning, if that is the best.
     reference:  where the trajectories end, like x; by default a solve of order 5 whose steps are doubled until the ends
                 do not change, and whose error is in the provenance.
-    iterations: at most, each of them some ten passes back through the model and a few trial runs; fits end earlier where eight of them
-                improve the error on held-out noise by less than 1 %.
+    batch:      how many samples the model is asked for at once, if not all: memory is what it needs for so many, and
+                for a few with gradients, 65,536 elements or one sample, whichever is more.
+    iterations: at most, each of them a few passes back through the model and trial runs; fits end earlier where eight
+                of them improve the error on held-out noise by less than 1 %.
     progress:   show a bar with the median error on held-out noise.
 
     Levenberg-Marquardt on the mean log error of the end states, by the model's gradients, or by differences where it
-    has none. Ctrl-C ends the fit and returns what it has so far. Raises ValueError for fewer than 64 noises, a budget below 2 and whatever else does not fit, before the
-    first model call.
+    has none. Ctrl-C ends the fit and returns what it has so far. Raises ValueError for fewer than 64 noises, a budget
+    below 2 and whatever else does not fit, before the first model call.
     """
     if nfe is not None and rounds is not None:
         raise ValueError(f"give one of nfe and rounds, not nfe = {nfe!r:.60} and rounds = {rounds!r:.60}")
@@ -90,7 +93,7 @@ def tune(
         integer(name, budget, 2 // together, LONGEST // together)
     free = isinstance(given, range) and len(given) > 1 and together == 1 and not told
     smooth = free if smooth is None else smooth
-    _check(den, x, told, held_out, reference, iterations, progress)
+    _check(den, x, told, held_out, reference, batch, iterations, progress)
     if smooth:
         _check_smooth(smooth, budgets, together, told)
     groups = None if each is None else _check_each(each, x, budgets, smooth or scales is not None or together > 1)
@@ -108,7 +111,7 @@ def tune(
     if not span[0] > span[1]:
         raise ValueError(f"a fit goes from noise to data: t_start = {span[0]:.6g} must be above t_end = {span[1]:.6g}")
     cases = [
-        Case(one, x, _teacher(one, x, span, reference), span, held_out, powers)
+        Case(one, x, _teacher(one, x, span, reference, batch), span, held_out, batch, powers)
         for one, powers in _guided(den, strengths)
     ]
     job = Job(cases, told, iterations, progress)
@@ -149,9 +152,9 @@ def _powers(scale: float, scales: list[float]) -> tuple[float, ...]:
     return powers_of(scale, (scales[0], scales[-1]))[: len(scales)]
 
 
-def _teacher(den: Denoiser, x: torch.Tensor, span: Any, reference: torch.Tensor | None) -> Teacher:
+def _teacher(den: Denoiser, x: torch.Tensor, span: Any, reference: torch.Tensor | None, batch: int | None) -> Teacher:
     if reference is None:
-        return ends(den, x, span[0], span[1])
+        return ends(den, x, span[0], span[1], batch)
     return Teacher(reference.double(), 0.0, torch.isfinite(reference.flatten(1)).all(1))
 
 
@@ -210,7 +213,9 @@ def _check_smooth(smooth: Any, budgets: list[int], together: int, told: bool) ->
         raise ValueError(f"smooth tables are for several budgets of one call after the other, not for {what}")
 
 
-def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iterations: Any, progress: Any) -> None:
+def _check(
+    den: Any, x: Any, told: Any, held_out: Any, reference: Any, batch: Any, iterations: Any, progress: Any
+) -> None:
     check_denoiser(den)
     check_state(x, complex_too=True)
     if not x[:1].numel():
@@ -225,6 +230,8 @@ def _check(den: Any, x: Any, told: Any, held_out: Any, reference: Any, iteration
     if not isinstance(held_out, float) or not 0.1 <= held_out <= 0.5:
         raise ValueError(f"held_out = {held_out!r:.60} must be a share from 0.1 to 0.5")
     integer("iterations", iterations, 1, 10_000)
+    if batch is not None:
+        integer("batch", batch, 1, len(x))
     if reference is not None:
         check_state(reference, "reference", complex_too=True)
         if reference.shape != x.shape:

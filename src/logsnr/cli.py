@@ -213,7 +213,7 @@ def tune(
     rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 8 if none.")] = None,
     rounds: Annotated[list[int] | None, typer.Option(help="Rounds of two calls at once, in place of --nfe.")] = None,
-    problem: Annotated[str | None, typer.Option(help="digits, digits-net, mixture or gaussian.")] = None,
+    problem: Annotated[str | None, typer.Option(help="digits, digits-net, photos-net, mixture or gaussian.")] = None,
     denoiser: Annotated[str | None, typer.Option(help="One's own: file.py:name, a logsnr.Denoiser.")] = None,
     shape: Annotated[str, typer.Option(help="Of one of its samples: 3 32 32, or 3,32,32.")] = "",
     out: Annotated[Path, typer.Option(help="The program's file; of several budgets, with the budget added.")] = Path(
@@ -221,6 +221,7 @@ def tune(
     ),
     noises: Annotated[int, typer.Option(help="A quarter of them decides.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the noises.")] = 1,
+    batch: Annotated[int | None, typer.Option(help="Samples that the model is asked for at once; all if none.")] = None,
     gauge: Annotated[str | None, typer.Option(help="x0 or eps; both are tried if none.")] = None,
     iterations: Annotated[int, typer.Option(help="At most.")] = 40,
     told: Annotated[bool, typer.Option("--told", help="Fit the times that the model is told, too.")] = False,
@@ -236,8 +237,11 @@ def tune(
 
     den, x = tuned_on(problem, denoiser, " ".join([shape, *(rest or [])]), noises, seed)
     budgets = {name: list(dict.fromkeys(given)) for name, given in (("nfe", nfe), ("rounds", rounds)) if given}
-    options: dict[str, Any] = {"gauge": gauge, "iterations": iterations, "told": told, "smooth": smooth, "each": each}
-    programs = tuned(den, x, progress=True, **options | (budgets or {"nfe": [8]}))
+    given: dict[str, Any] = budgets or {"nfe": [8]}
+    programs = tuned(
+        den, x, gauge=gauge, batch=batch, iterations=iterations, told=told, smooth=smooth, each=each, progress=True,
+        **given,
+    )  # fmt: skip
     paths = written(programs, out)
     console = Console(highlight=False)
     console.print(sheet(programs))

@@ -40,6 +40,25 @@ def test_rows_follow_their_samples(guided: bool, monkeypatch: pytest.MonkeyPatch
         np.testing.assert_allclose(one.matrix, two.matrix, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("guided", [False, True], ids=["conditions", "guidance"])
+def test_no_call_is_for_more_samples_than_a_batch(guided: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what comes out is what all at once give, the reference too."""
+    monkeypatch.setattr("logsnr.solvers.tuning.job.has_gradients", lambda *_: False)
+    den, asked = conditioned(guided), list[int]()
+
+    def counted(x: torch.Tensor, t: torch.Tensor, **conditions: torch.Tensor) -> torch.Tensor:
+        asked.append(len(x))
+        return moved(x, t, **conditions)
+
+    whole, parts = (
+        logsnr.tune(den.like(model, X), X, 3, solver="ddim", iterations=2, batch=batch)
+        for model, batch in ((moved, None), (counted, 10))
+    )
+    assert max(asked) == 10 * (1 + guided)
+    for one, two in zip(whole.calls, parts.calls, strict=True):
+        np.testing.assert_allclose(one.matrix, two.matrix, rtol=1e-5, atol=1e-8)
+
+
 def test_rows_follow_where_some_noises_are_left_out() -> None:
     den, reference = conditioned(False), logsnr.sample(conditioned(False), X, solver="dpmpp-3m", steps=100)
     rest = logsnr.Denoiser(moved, SCH, "x0", conditions={"y": Y[2:]})

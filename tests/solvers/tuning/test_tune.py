@@ -226,6 +226,7 @@ def test_the_teacher_is_as_exact_as_it_says() -> None:
         ({"solver": "no-such"}, ValueError, "unknown"),
         ({"told": 1}, TypeError, "told must be True or False"),
         ({"held_out": 0.9}, ValueError, r"held_out = 0\.9 must be a share from 0\.1 to 0\.5"),
+        ({"batch": 0}, ValueError, "batch must be a whole number from 1 to 64, not 0"),
         ({"iterations": 0}, ValueError, "iterations must be a whole number"),
         ({"reference": torch.zeros(3, 2)}, ValueError, r"reference must have x's shape \(64, 2\)"),
         ({"den": "net"}, TypeError, "den must be a logsnr.Denoiser"),
