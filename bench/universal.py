@@ -35,6 +35,7 @@ PROBLEMS = {3: 64}  # from this number of evaluations on
 MORE_PROBLEMS = {  # of kinds that differ most, where the iterations suffice for so many
     "points": {3: 128},
     "vectors": {3: 128},
+    "pictures": {3: 64, 5: 256, 9: 64},
     "guided": {3: 64, 4: 256, 12: 64},
     "eps-points": {3: 128},
     "eps-vectors": {3: 64, 7: 256, 12: 64},
@@ -61,6 +62,9 @@ BUDGETS = {  # those that are in a range of the family go on from its numbers
 SOME, MORE = 4, 6  # budgets of a range; more of a long one with an infinite end, next to which grids differ most
 ROUGH = 2.0  # errors in eps, for as many evaluations as a range has that sees finer ones
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
+# Where it is about the median error, tables of pictures are better for networks, and their tails are less: the errors
+# of exact digits, which have few points, are 0.7 to 1.2 times those with a small one.
+MORE_FLOORS = {"pictures": {3: 1e-4, 5: 3e-3, 6: 1e-2, 7: 3e-3, 8: 1e-3, 9: 1e-4, 13: 1e-6}}
 FEW = "broad", "cloud", "pair", "uneven"
 GUIDED = "broad", "pair", "cloud", "pair", "low-rank", "image"
 # Pictures are what networks know: their tables are fitted to networks' errors too. The widths of "pictures" are those
@@ -217,7 +221,7 @@ def fit_table(span: str, kind: str, least: int, most: int | None = None, *, iter
     some = SOME if least < RANGES[-1][0] or np.isfinite(ENDS[span]).all() else MORE
     budgets = [least] if most is None else some_of(list(range(least, most + 1)), some)
     kinds = KINDS[kind]._replace(names=KINDS[kind].names + BESIDES.get((span, kind, least), ()))
-    floor, penalty = _from(FLOORS, least), _from(PENALTY[kind], least)
+    floor, penalty = _from(MORE_FLOORS.get(kind, FLOORS), least), _from(PENALTY[kind], least)
     count = _from(MORE_PROBLEMS.get(kind, PROBLEMS), least) if most is None else FEWER
     if kinds.head == "eps" and least >= RANGES[-1][0]:
         kinds = kinds._replace(rough=ROUGH)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..bases import DCT, Basis
-from .numbers import Numbers, Rows, alpha_of, rows_of
+from .numbers import Numbers, Rows
 from .table import Fitted
 
 MOST = 4096  # numbers: each is a direction that goes through the model
@@ -54,32 +54,33 @@ class Groups:
 
 
 class Grouped:
-    """Corrections q (size,) to the weights of a table that is fitted: to those that were free in ``numbers``, in each
-    group of elements. q = 0 is the table itself. Has what a fit without a penalty asks of `Numbers`."""
+    """A fitted table's grid, its told times and corrections of its weights in each group of elements, the numbers q
+    (size,) in this order: q = 0 is the table itself. Corrected are the weights that were free in ``numbers``. Has what
+    a fit without a penalty asks of `Numbers`."""
 
     def __init__(self, numbers: Numbers, fitted: torch.Tensor, groups: Groups) -> None:
-        self.numbers, self.groups, self.n, self.gauge = numbers, groups, numbers.n, numbers.gauge
-        self.lam, self.told, self.weights = numbers.weights(fitted)
-        self.size = groups.count * len(numbers.rows)
+        self.numbers, self.table, self.groups, self.n, self.gauge = numbers, fitted, groups, numbers.n, numbers.gauge
+        self.shared = torch.tensor([*range(numbers.grid), *range(numbers.size - numbers.told, numbers.size)])
+        self.size = len(self.shared) + groups.count * len(numbers.rows)
 
-    def _weights(self, q: torch.Tensor) -> torch.Tensor:
-        """(n, n + 1, *event)."""
-        placed = torch.vmap(self.numbers.placed)(q.reshape(self.groups.count, -1) * self.numbers.scale)
-        by_group = (self.weights + placed).movedim(0, -1)
-        return by_group[..., self.groups.labels]
+    def _weights(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """lam, told and weights (n, n + 1, *event)."""
+        moved, corrections = q[: len(self.shared)], q[len(self.shared) :].reshape(self.groups.count, -1)
+        lam, told, weights = self.numbers.weights(self.table.index_add(0, self.shared, moved))
+        placed = torch.vmap(self.numbers.placed)(corrections * self.numbers.scale)
+        by_group = (weights + placed).movedim(0, -1)
+        return lam, told, by_group[..., self.groups.labels]
 
     def __call__(self, q: torch.Tensor) -> Rows:
-        return rows_of(self.gauge, self.lam, self.told, self._weights(q), alpha_of(self.lam), alpha_of(-self.lam))
+        return self.numbers.on_circle(*self._weights(q))
 
     def tangents(self, q: torch.Tensor) -> tuple[Rows, Rows]:
-        """As `Numbers.tangents`: the weights alone move."""
-        found, slopes = self(q), torch.func.jacfwd(lambda q: self(q).matrix)(q)
-        still = torch.zeros(self.n + 1, self.size, dtype=q.dtype)
-        return found, Rows(still, still[:-1], slopes)
+        """As `Numbers.tangents`."""
+        return self(q), torch.func.jacfwd(self)(q)
 
     def fitted(self, q: torch.Tensor) -> Fitted:
-        told = self.told.numpy() if self.numbers.told else None
-        return Fitted(self.gauge, self.lam.numpy(), self._weights(q).numpy(), told)
+        lam, told, weights = (value.numpy() for value in self._weights(q))
+        return Fitted(self.gauge, lam, weights, told if self.numbers.told else None)
 
     def numbers_of(self, weights: Any) -> torch.Tensor:
         """q of the table itself."""

@@ -28,7 +28,9 @@ from .start import Start, best_of
 from .teacher import Teacher, spread
 
 PATIENCE, GAIN = 8, 0.01  # iterations that have to bring the mean log error on held-out noise down by as much
-SHARE = 0.5  # of the median error: of samples that are nearer than that, a fit learns little of others
+# Of the median error, below which errors count little where a model is in less than double precision: with few noises,
+# those that a network is very near to lead a fit to what others do not share. Exact models lose by it.
+SHARE = 0.5
 MANY = 10  # calls from which on consistent tables, of fewer numbers, are better on noise that they were not fitted to
 
 
@@ -45,7 +47,8 @@ class Case:
         radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
         self.scale, self.unit, count = radius[1], spread(end) / radius[1], round(len(x) * held_out)
         u, v = x.double() / radius[0], end / radius[1]
-        noises = Noises(u, v, self.unit, samples=samples, share=SHARE, batch=batch)
+        share = 0.0 if den.dtype(u) == torch.float64 else SHARE
+        noises = Noises(u, v, self.unit, samples=samples, share=share, batch=batch)
         self.train, self.test = noises.part(slice(-count)), noises.part(slice(-count, None))
         self.den, self.span, self.error, self.powers = den, span, known.error, powers
         self.noise = hashlib.blake2b(x.detach().cpu().double().numpy().tobytes(), digest_size=4).hexdigest()

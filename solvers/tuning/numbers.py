@@ -91,9 +91,17 @@ class Numbers:
         return placed - torch.nn.functional.pad(torch.diag(placed.sum(1)), (1, 0)) if self.consistent else placed
 
     def __call__(self, q: torch.Tensor) -> Rows:
-        lam, told, weights = self.weights(q)
-        levels = (torch.cat([alpha_of(sign * part) for part in (self.first, lam[1:-1], self.last)]) for sign in (1, -1))
-        return rows_of(self.gauge, lam, told, weights, *levels)
+        return self.on_circle(*self.weights(q))
+
+    def on_circle(self, lam: torch.Tensor, told: torch.Tensor, weights: torch.Tensor) -> Rows:
+        """A table as `Fitted` has it, weights (n, n + 1, *event): gradients of infinite ends are no numbers."""
+        alpha, sigma = (
+            torch.cat([alpha_of(sign * part) for part in (self.first, lam[1:-1], self.last)]) for sign in (1, -1)
+        )
+        scale, unit = (sigma, alpha) if self.gauge == "x0" else (alpha, sigma)
+        shape = -1, 1, *[1] * (weights.dim() - 2)
+        state = weights[:, :1] * (scale[1:] / scale[:-1]).reshape(shape)
+        return Rows(lam, told, torch.cat([state, weights[:, 1:] * unit[1:].reshape(shape)], 1))
 
     def numbers_of(self, weights: Array) -> torch.Tensor:
         """q with these weights (n, n + 1) on the nodes that it was made with."""
@@ -122,17 +130,6 @@ class Numbers:
 
     def _adams(self, lam: torch.Tensor) -> torch.Tensor:
         return adams_weights(lam, self.gauge, self.order, self.together) if self.frozen is None else self.frozen
-
-
-def rows_of(
-    gauge: str, lam: torch.Tensor, told: torch.Tensor, weights: torch.Tensor, alpha: torch.Tensor, sigma: torch.Tensor
-) -> Rows:
-    """A table as `Fitted` has it, weights (n, n + 1, *event), on the unit circle, whose levels (n + 1,) are given:
-    gradients of infinite ends are no numbers."""
-    scale, unit = (sigma, alpha) if gauge == "x0" else (alpha, sigma)
-    shape = -1, 1, *[1] * (weights.dim() - 2)
-    state = weights[:, :1] * (scale[1:] / scale[:-1]).reshape(shape)
-    return Rows(lam, told, torch.cat([state, weights[:, 1:] * unit[1:].reshape(shape)], 1))
 
 
 def alpha_of(lam: torch.Tensor) -> torch.Tensor:

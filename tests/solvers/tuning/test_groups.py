@@ -77,9 +77,11 @@ def test_no_corrections_are_the_table() -> None:
     grouped = Grouped(numbers, q, Groups([0, 1, 1], (3,)))
     zero = torch.zeros(grouped.size, dtype=F64)
     torch.testing.assert_close(grouped(zero).matrix, numbers(q).matrix[..., None].expand(-1, -1, 3))
-    table, slopes = grouped.tangents(zero)
+    slopes = grouped.tangents(zero)[1]
     move = torch.linspace(-1e-3, 1e-3, grouped.size, dtype=F64)
-    torch.testing.assert_close(grouped(move).matrix, table.matrix + slopes.matrix @ move)
+    ahead, back = grouped(move), grouped(-move)
+    for one, other, slope in zip(ahead, back, slopes, strict=True):
+        torch.testing.assert_close((one - other) / 2, slope @ move, rtol=1e-4, atol=1e-8)
     assert grouped.fitted(move).defect < 1e-12
 
 

@@ -57,7 +57,7 @@ def test_rows_of_conditions_go_with_their_noises(scale: float | str | None) -> N
 
 @cache
 def tables() -> Tables:
-    found = logsnr.tune(denoiser(COUNT, 2.0), noise(COUNT, 0), 5, iterations=10, scales=(1.5, 4.0), **START)  # type: ignore[arg-type]
+    found = logsnr.tune(denoiser(COUNT, 2.0), noise(COUNT, 0), 5, iterations=5, scales=(1.5, 4.0), **START)  # type: ignore[arg-type]
     assert isinstance(found, Tables)
     return found
 
