@@ -140,6 +140,7 @@ def unseen(
     beside: Annotated[list[str] | None, typer.Option("--named", help="Solvers; all without noise if none.")] = None,
     tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
     each: Annotated[str | None, typer.Option(help="Of `tune`: channel, band or element.")] = None,
+    gauge: Annotated[str | None, typer.Option(help="Of `tune`: x0 or eps; both are tried if none.")] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of these noises, of which the worst counts.")] = 1,
     levels: Annotated[
         tuple[float, float] | None, typer.Option(help="sigma/alpha at the start and the end, if not the range's.")
@@ -174,7 +175,7 @@ def unseen(
                 began, tuned = time.process_time(), list[tuple[float, float]]()
                 for seed in range(1, draws + 1):
                     noises = start(sch, (tune_on, *shape), seed=seed, t_start=first, dtype=torch.float64)
-                    tuned.append(errors(tune(den, noises, n, each=each, **between)))
+                    tuned.append(errors(tune(den, noises, n, each=each, gauge=gauge, **between)))
                 found, spent = max(tuned), (time.process_time() - began) / draws
                 line += f"  tuned {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f}) {spent:.0f} s"
             print(line, flush=True)

@@ -12,7 +12,7 @@ from .run import Field, ends_of
 
 ELEMENTS = 1 << 20  # of differences that are taken at once: what is larger leaves the caches
 RECORDED = 1 << 16  # elements of states whose gradients are recorded at once
-FEWEST, EACH = 4, 4  # random directions for each sample, and in all for each number
+FEWEST, EACH = 4, 5  # random directions for each sample, and in all for each number
 # Steps of differences, by the model's dtype: the sum over many samples and elements averages what is rounded.
 NUDGE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 AGREE = 0.2  # by which gradients may differ from differences
