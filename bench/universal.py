@@ -64,7 +64,7 @@ ROUGH = 2.0  # errors in eps, for as many evaluations as a range has that sees f
 FLOORS = {3: 1e-4, 13: 1e-6}  # of errors, from this number of evaluations on
 # Where it is about the median error, tables of pictures are better for networks, and their tails are less: the errors
 # of exact digits, which have few points, are 0.7 to 1.2 times those with a small one.
-MORE_FLOORS = {"pictures": {3: 1e-4, 5: 3e-3, 6: 1e-2, 7: 3e-3, 8: 1e-3, 9: 1e-4, 13: 1e-6}}
+MORE_FLOORS = {"pictures": FLOORS | {5: 3e-3, 6: 1e-2, 7: 3e-3, 8: 1e-3, 9: FLOORS[3]}}
 FEW = "broad", "cloud", "pair", "uneven"
 GUIDED = "broad", "pair", "cloud", "pair", "low-rank", "image"
 # Pictures are what networks know: their tables are fitted to networks' errors too. The widths of "pictures" are those

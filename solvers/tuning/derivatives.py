@@ -60,23 +60,22 @@ class Differences:
 
     def tangents(self, f: Field, u: torch.Tensor, table: Rows, slopes: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         """The end (B, ...) and its derivatives (P, B, ...)."""
-        size, answers, turned_answers = slopes.matrix.shape[-1], list[torch.Tensor](), list[torch.Tensor]()
+        states, answers = ends_of(f, u, table)
+        size, moved_answers = slopes.matrix.shape[-1], list[torch.Tensor]()
         moved, active = u.new_zeros(size, *u.shape), torch.zeros(size, dtype=torch.bool, device=u.device)
         for i, (row, turned) in enumerate(zip(table.matrix, slopes.matrix, strict=True)):
             if i:
                 active = active | (slopes.lam[i] != 0) | (slopes.told[i] != 0)
-            at, which = (u, table.lam[i], table.told[i]), active.nonzero()[:, 0]
-            answers.append(f(*at))
-            turned_answers.append(torch.zeros_like(moved))
-            for k in which.tolist():
+            at = states[i], table.lam[i], table.told[i]
+            moved_answers.append(torch.zeros_like(moved))
+            for k in active.nonzero()[:, 0].tolist():
                 along = moved[k], slopes.lam[i][k], slopes.told[i][k]
-                turned_answers[i][k] = difference(f, at, along, answers[i], self.nudge)
-            moved = row[0] * moved + _outer(turned[0], u)
-            for j, (answer, other) in enumerate(zip(answers, turned_answers, strict=True)):
-                moved += _outer(turned[j + 1], answer) + row[j + 1] * other
-            u = row[0] * u + sum(row[j + 1] * answer for j, answer in enumerate(answers))
+                moved_answers[i][k] = difference(f, at, along, answers[i], self.nudge)
+            moved = row[0] * moved + _outer(turned[0], states[i])
+            for j, other in enumerate(moved_answers):
+                moved += _outer(turned[j + 1], answers[j]) + row[j + 1] * other
             active = active | (turned != 0).flatten(0, -2).any(0)
-        return u, moved
+        return states[-1], moved
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def _normal(aim: Aim, q: torch.Tensor, derivatives: Derivatives) -> Normal:
     """The normal equations of the weighted residuals, with those of the penalty."""
     field, numbers, noises, powers, penalty = aim
     table, slopes = (part.to(noises.u.device) for part in numbers.tangents(aim.own(q)))
-    parts = noises.parts(max(1, derivatives.few(noises.u[0].numel(), numbers.size)))
+    parts = noises.parts(derivatives.few(noises.u[0].numel(), numbers.size))
     found = [derivatives.normal(field(part), part, table, slopes) for part in parts]
     a, b = (sum(part.cpu() for part in same) / noises.end.numel() for same in zip(*found, strict=True))
     if penalty:

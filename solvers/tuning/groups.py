@@ -10,7 +10,7 @@ from ..bases import DCT, Basis
 from .numbers import Numbers, Rows
 from .table import Fitted
 
-MOST = 4096  # numbers: each is a direction that goes through the model
+MOST = 4096  # numbers, whose normal equations are solved at once
 NAMES = "channel", "band", "element"
 
 

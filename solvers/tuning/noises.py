@@ -32,8 +32,8 @@ class Noises:
         return replace(self, u=self.u[which], end=self.end[which], samples=samples)
 
     def parts(self, few: int | None = None) -> Iterator["Noises"]:
-        """In their order, of ``few`` each if that is less than ``batch``."""
-        most = min(few or len(self), self.batch or len(self))
+        """In their order, of ``few`` each if that is less than ``batch``, one at least."""
+        most = min(len(self) if few is None else few, self.batch or len(self))
         most = max(1, most // self.rows) * self.rows
         return (self.part(slice(k, k + most)) for k in range(0, len(self), most))
 
