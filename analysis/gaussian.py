@@ -80,17 +80,21 @@ class Gaussian(Problem):
         return sch.alpha(t) * self.mean, sch.alpha(t) ** 2 * self.cov + sch.sigma(t) ** 2 * noise
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> torch.Tensor:
-        noise = torch.randn(n, *self.variances.shape, dtype=torch.float64, generator=generator)
-        return self.mean + self._from_basis(torch.sqrt(self.variances) * noise)
+        """As of every problem. By the symmetric root of the covariance, which no machine's choice of eigenvectors
+        moves."""
+        noise = torch.randn(n, *self.mean.shape, dtype=torch.float64, generator=generator)
+        return self.mean + self._from_basis(torch.sqrt(self.variances) * self._to_basis(noise))
 
     def _deviation(self, x: torch.Tensor, alpha: Any) -> torch.Tensor:
         """x - alpha mean in float64, in the eigenbasis."""
         self._check_event(x)
-        d = x.to(torch.float64) - columns(alpha, x) * self.mean.to(x.device)
+        return self._to_basis(x.to(torch.float64) - columns(alpha, x) * self.mean.to(x.device))
+
+    def _to_basis(self, d: torch.Tensor) -> torch.Tensor:
         if self.basis is None:
             return d
         batch = d.shape[: d.ndim - self.mean.ndim]
-        return d.reshape(*batch, len(self.basis)) @ self.basis.to(x.device)
+        return d.reshape(*batch, len(self.basis)) @ self.basis.to(d.device)
 
     def _from_basis(self, d: torch.Tensor) -> torch.Tensor:
         if self.basis is None:

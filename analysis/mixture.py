@@ -91,9 +91,12 @@ class GaussianMixture(Problem):
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> torch.Tensor:
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         d = torch.randn(n, self._centres.shape[1], dtype=torch.float64, generator=generator)
+        basis = None if self._basis is None else self._basis[k]
+        if basis is not None:  # the symmetric root of a covariance, as for a Gaussian
+            d = torch.einsum("ne,ned->nd", d, basis)
         d = torch.sqrt(self._variances[k]) * d
-        if self._basis is not None:
-            d = torch.einsum("nd,ned->ne", d, self._basis[k])
+        if basis is not None:
+            d = torch.einsum("nd,ned->ne", d, basis)
         return (self._centres[k] + d).reshape(n, *self.event_shape)
 
 

@@ -20,9 +20,9 @@ import torch
 import typer
 from rich.progress import track
 
-from .. import solvers
 from ..analysis.problem import shares
 from ..analysis.reference import reference_flow
+from ..solvers import catalogue
 from ..solvers.catalogue import auto
 from ..solvers.catalogue.catalogue import Solver
 from ..solvers.denoisers.denoiser import Denoiser
@@ -173,7 +173,7 @@ def search(on: Bench, nfe: int, rng: np.random.Generator, warm: Sequence[tuple[M
 def choose(
     seed: int = 2026,
     only: Annotated[list[str] | None, typer.Option(help="Ranges, by default all.")] = None,
-    out: Path = Path(solvers.__file__).parent / "auto_table.py",
+    out: Path = Path(catalogue.__file__).parent / "auto_table.py",
 ) -> None:
     """Measure and write the table."""
     lines = ['"""Measured by `python -m logsnr.bench.choose_auto`, which says how."""', "", "TABLE = {"]

@@ -50,13 +50,15 @@ RAMP_NOTE = (
 def bench(
     rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     problem: Annotated[
-        list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian; all if none.")
+        list[str] | None, typer.Option(help="digits, digits-net, mixture, gaussian, all if none; or photos-net.")
     ] = None,
     denoiser: Annotated[str | None, typer.Option(help="One's own instead: file.py:name, a logsnr.Denoiser.")] = None,
     shape: Annotated[str, typer.Option(help="Of one of its samples: 3 32 32, or 3,32,32.")] = "",
     solvers: Annotated[list[str] | None, typer.Option(help="Names as `logsnr solvers` lists them, or all.")] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8, 10, 15, 20 and 40 if none.")] = None,
-    grid: Annotated[list[str] | None, typer.Option(help="logsnr, karras, time; all, in law logsnr.")] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(help="logsnr, karras, time; all three if none, in law logsnr.")
+    ] = None,
     rtol: Annotated[list[float] | None, typer.Option(help="For adaptive solvers; 1e-2 to 1e-5 if none.")] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Per problem; each has its own number.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the starts and of all noise.")] = 0,
@@ -212,17 +214,19 @@ def rank(
 def tune(
     rest: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 8 if none.")] = None,
-    rounds: Annotated[list[int] | None, typer.Option(help="Rounds of two calls at once, in place of --nfe.")] = None,
+    rounds: Annotated[
+        list[int] | None, typer.Option(help="So many rounds of two calls at once, in place of --nfe.")
+    ] = None,
     problem: Annotated[str | None, typer.Option(help="digits, digits-net, photos-net, mixture or gaussian.")] = None,
     denoiser: Annotated[str | None, typer.Option(help="One's own: file.py:name, a logsnr.Denoiser.")] = None,
     shape: Annotated[str, typer.Option(help="Of one of its samples: 3 32 32, or 3,32,32.")] = "",
     out: Annotated[Path, typer.Option(help="The program's file; of several budgets, with the budget added.")] = Path(
         "table.json"
     ),
-    noises: Annotated[int, typer.Option(help="A quarter of them decides.")] = 256,
+    noises: Annotated[int, typer.Option(help="How many to draw; a quarter is held out and decides.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the noises.")] = 1,
     batch: Annotated[int | None, typer.Option(help="Samples that the model is asked for at once; all if none.")] = None,
-    gauge: Annotated[str | None, typer.Option(help="x0 or eps; both are tried if none.")] = None,
+    gauge: Annotated[str | None, typer.Option(help="What a fit starts in, x0 or eps; both are tried if none.")] = None,
     iterations: Annotated[int, typer.Option(help="At most.")] = 40,
     told: Annotated[bool, typer.Option("--told", help="Fit the times that the model is told, too.")] = False,
     smooth: Annotated[bool, typer.Option("--smooth", help="One fit for all budgets.")] = False,

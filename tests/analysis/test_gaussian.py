@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from scipy.linalg import sqrtm
 
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
@@ -135,6 +136,14 @@ def test_samples_have_the_moments() -> None:
     assert ((x.mT.cov() - FULL).abs() < 5 * 2**0.5 * torch.outer(scale, scale) / n**0.5).all()
     assert torch.equal(x, p.sample(n, generator=torch.Generator().manual_seed(1)))
     assert Gaussian(0.0, 1.0).sample(7).shape == (7,)
+
+
+def test_samples_are_by_the_symmetric_root() -> None:
+    """They are m + C^(1/2) z, of which no eigenvectors that a machine may choose are a part."""
+    g = torch.Generator().manual_seed(3)
+    x = Gaussian([1.0, -2.0, 0.5], FULL).sample(4, generator=g)
+    z = torch.randn(4, 3, dtype=F64, generator=g.manual_seed(3))
+    close(x, torch.tensor([1.0, -2.0, 0.5], dtype=F64) + z @ torch.from_numpy(sqrtm(FULL.numpy())))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])

@@ -6,6 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
 
 import logsnr
 from logsnr.analysis.gaussian import Gaussian
@@ -189,6 +190,16 @@ def test_samples_have_the_moments() -> None:
     assert ((x.mean(0) - mean).abs() < 5 * scale / n**0.5).all()
     assert ((x.mT.cov() - cov).abs() < 5 * 2**0.5 * torch.outer(scale, scale) / n**0.5).all()
     assert ONE_D.sample(7).shape == (7,)
+
+
+def test_samples_are_by_the_symmetric_root() -> None:
+    """They are m_k + C_k^(1/2) z, of which no eigenvectors that a machine may choose are a part."""
+    g = torch.Generator().manual_seed(3)
+    x = TWO_D.sample(9, generator=g)
+    k = torch.multinomial(TWO_D.weights, 9, replacement=True, generator=g.manual_seed(3))
+    z = torch.randn(9, 2, dtype=F64, generator=g)
+    roots = torch.stack([torch.from_numpy(sqrtm(cov.numpy())) for cov in COVS])
+    close(x, TWO_D.means[k] + torch.einsum("nij,nj->ni", roots[k], z))
 
 
 def test_denoiser_under_transforms() -> None:
