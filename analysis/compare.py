@@ -17,8 +17,9 @@ from ..solvers.programs.provenance import fingerprint
 from ..solvers.runs.normals import start
 from ..solvers.runs.watching import Bar
 from ..solvers.sampling import solve
-from ..solvers.tuning.teacher import Teacher, ends, spread
-from ..solvers.tuning.tune import FEWEST, tune
+from ..solvers.tuning.checks import FEWEST
+from ..solvers.tuning.teacher import Teacher, ends, spread, warn_of_missing
+from ..solvers.tuning.tune import tune
 from .compare_plan import QUICK, TUNED, Candidate, candidates, whole_numbers
 from .comparison import Comparison
 from .comparison_rows import Conditions, LawRow, PathRow, exact_distances, in_law, on_path
@@ -185,7 +186,8 @@ def _reference(den: Denoiser, x: torch.Tensor, s: float, t: float) -> tuple[Teac
         calls += 1
         return den.model(x, t, **conditions)
 
-    end, error, good = ends(den.like(counted, x), x, s, t)
+    end, error, good = found = ends(den.like(counted, x), x, s, t)
+    warn_of_missing(found, "the model", 3)
     return Teacher(end.cpu(), error, good.cpu()), calls
 
 

@@ -58,7 +58,7 @@ class Conditions:
     """What all rows share.
 
     error: of the reference, its median over the samples. spread: standard deviation of the ends' elements about the
-    mean end. reference_cost, cost: evaluations of one sample, of which a guided call is one here."""
+    mean end. reference_cost, cost: evaluations, of each sample and all in all; a guided call is one here."""
 
     denoiser: str
     t_start: float

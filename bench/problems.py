@@ -19,7 +19,7 @@ from ..solvers.names import nearest
 from ..solvers.runs.normals import randn, start
 from ..solvers.schedules.base import Schedule
 from ..solvers.schedules.formulas import EDM, VPLinear
-from ..solvers.tuning.teacher import ends
+from ..solvers.tuning.teacher import ends, warn_of_missing
 from .digits_net import load_digits_net
 from .networks.network import PREDICTION, SCHEDULE
 from .photos_net import load_patches, load_photos_net
@@ -204,6 +204,7 @@ def of_denoiser(den: Denoiser, event_shape: tuple[int, ...], name: str, told: st
 
     def solved(x: torch.Tensor) -> tuple[torch.Tensor, float]:
         found = ends(den, x, sch.t_start, sch.t_end)
+        warn_of_missing(found, "the model", 2)
         return found.end, found.error
 
     @cache

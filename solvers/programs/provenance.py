@@ -56,6 +56,7 @@ def _model(model: Any) -> str:
 
 
 def _described(model: Any) -> str:
+    model = getattr(model, "_orig_mod", model)  # what torch.compile has compiled
     if not isinstance(model, torch.nn.Module):
         return str(getattr(model, "__qualname__", type(model).__name__))
     parameters = list(model.parameters())
@@ -94,7 +95,7 @@ def warn_of_wide(program: Any, end: torch.Tensor) -> None:
 def widest(x: torch.Tensor) -> float:
     """The standard deviation of samples (B, ...) in their widest direction, less what it seems to be among so few of
     many equal ones."""
-    flat = x.detach().flatten(1).to(torch.float32)
+    flat = x.detach().reshape(len(x), -1).to(torch.float32)
     flat = flat - flat.mean(0)
     values = torch.linalg.eigvalsh((flat @ flat.mT).cpu().double() / (len(flat) - 1))
     return float((values[-1] - values[len(values) // 2]).clamp_min(0).sqrt())

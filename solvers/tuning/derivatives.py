@@ -63,7 +63,8 @@ class Differences:
         states, answers = ends_of(f, u, table)
         size, moved_answers = slopes.matrix.shape[-1], list[torch.Tensor]()
         moved, active = u.new_zeros(size, *u.shape), torch.zeros(size, dtype=torch.bool, device=u.device)
-        for i, (row, turned) in enumerate(zip(table.matrix, slopes.matrix, strict=True)):
+        for i, turned in enumerate(slopes.matrix):
+            row = table.row(i)
             if i:
                 active = active | (slopes.lam[i] != 0) | (slopes.told[i] != 0)
             at = states[i], table.lam[i], table.told[i]
@@ -71,9 +72,9 @@ class Differences:
             for k in active.nonzero()[:, 0].tolist():
                 along = moved[k], slopes.lam[i][k], slopes.told[i][k]
                 moved_answers[i][k] = difference(f, at, along, answers[i], self.nudge)
-            moved = row[0] * moved + _outer(turned[0], states[i])
+            moved = row[0] * moved + _outer(turned[0], states[i], table.labels)
             for j, other in enumerate(moved_answers):
-                moved += _outer(turned[j + 1], answers[j]) + row[j + 1] * other
+                moved += _outer(turned[j + 1], answers[j], table.labels) + row[j + 1] * other
             active = active | (turned != 0).flatten(0, -2).any(0)
         return states[-1], moved
 
@@ -82,19 +83,21 @@ class Differences:
 class Gradients:
     """Those of what a few random directions see of every end, which cost a backward pass each, however many numbers a
     table has: the squares are right in the mean. What they are multiplied with is exact, by a direction of its own.
-    signs: how many directions; at least as many as a sample has elements: each of those, and the squares are exact."""
+    signs: how many directions; at least as many as a sample has elements: each of those, and the squares are exact.
+    once: whether a graph of the model can be gone back through once only, as those of compiled models."""
 
     signs: int
+    once: bool = False
     generator: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(0))
     name = "gradients"
 
     @classmethod
-    def enough(cls, numbers: int, samples: int) -> "Gradients":
+    def enough(cls, numbers: int, samples: int, once: bool = False) -> "Gradients":
         """For a table with so many numbers, and so many samples in all."""
-        return cls(max(FEWEST, math.ceil(EACH * numbers / samples)))
+        return cls(max(FEWEST, math.ceil(EACH * numbers / samples)), once)
 
     def few(self, elements: int, numbers: int) -> int:
-        return RECORDED // elements
+        return RECORDED * FEWEST // (elements * max(FEWEST, self.signs))
 
     def normal(self, f: Field, noises: Noises, table: Rows, slopes: Rows) -> Normal:
         states, answers = ends_of(f, noises.u, table)
@@ -109,8 +112,9 @@ class Gradients:
     def directions(self, end: torch.Tensor) -> torch.Tensor:
         """(S, B, ...), whose products with themselves are the identity, in the mean."""
         if self.signs >= (size := end[0].numel()):
-            return torch.eye(size).to(end).reshape(size, 1, *end.shape[1:]).expand(-1, len(end), *end.shape[1:])
-        signs = torch.randint(0, 2, (self.signs, *end.shape), generator=self.generator).to(end)
+            each = torch.eye(size, dtype=end.dtype, device=end.device).reshape(size, 1, *end.shape[1:])
+            return each.expand(-1, len(end), *end.shape[1:])
+        signs = torch.randint(0, 2, (self.signs, *end.shape), generator=self.generator, device="cpu").to(end)
         return (2 * signs - 1) / math.sqrt(self.signs)
 
     def pulled(
@@ -125,13 +129,13 @@ class Gradients:
         waiting = [torch.zeros_like(adjoint) for _ in answers]
         found = adjoint.new_zeros(*adjoint.shape[:2], slopes.matrix.shape[-1])
         for i in reversed(range(len(answers))):
-            row, turned = table.matrix[i], slopes.matrix[i]
-            found += _along(adjoint * states[i], turned[0])
+            row, turned = table.row(i), slopes.matrix[i]
+            found += _along(adjoint * states[i], turned[0], table.labels)
             for j in range(i + 1):
-                found += _along(adjoint * answers[j], turned[j + 1])
+                found += _along(adjoint * answers[j], turned[j + 1], table.labels)
                 waiting[j] += row[j + 1] * adjoint
             if i:  # where a run starts, nothing moves
-                moved, *levels = pulled_back(f, (states[i], table.lam[i], table.told[i]), waiting.pop())
+                moved, *levels = pulled_back(f, (states[i], table.lam[i], table.told[i]), waiting.pop(), self.once)
                 for by_level, by_number in zip(levels, (slopes.lam[i], slopes.told[i]), strict=True):
                     found += by_level[..., None] * by_number
                 adjoint = row[0] * adjoint + moved
@@ -144,24 +148,25 @@ def difference(f: Field, at: Any, along: Any, answer: torch.Tensor, nudge: float
     return (f(*(a + size * c for a, c in zip(at, along, strict=True))) - answer) / size
 
 
-def pulled_back(f: Field, at: Any, adjoint: torch.Tensor) -> list[torch.Tensor]:
+def pulled_back(f: Field, at: Any, adjoint: torch.Tensor, once: bool) -> list[torch.Tensor]:
     """The products of N's derivatives by the state, by the node and by the level that is told with directions
-    (S, B, ...): (S, B, ...), and (S, B) twice."""
+    (S, B, ...): (S, B, ...), and (S, B) twice. once: of `Gradients`."""
     u, *levels = at
     with torch.enable_grad():
         inputs = [u.detach().requires_grad_(), *(level.expand(len(u)).clone().requires_grad_() for level in levels)]
-        answer = f(*inputs)
-        found = []
+        found, answer = [], f(*inputs)
         for k, along in enumerate(adjoint):
-            parts = torch.autograd.grad(answer, inputs, along, retain_graph=k + 1 < len(adjoint), allow_unused=True)
+            answer = f(*inputs) if once and k else answer
+            kept = not once and k + 1 < len(adjoint)
+            parts = torch.autograd.grad(answer, inputs, along, retain_graph=kept, allow_unused=True)
             found.append([torch.zeros_like(x) if part is None else part for x, part in zip(inputs, parts, strict=True)])
     return [torch.stack(same) for same in zip(*found, strict=True)]
 
 
 @torch.no_grad()
-def has_gradients(f: Field, u: torch.Tensor, lam: float, nudge: float) -> bool:
+def has_gradients(f: Field, u: torch.Tensor, lam: float, nudge: float, once: bool = False) -> bool:
     """Whether N has gradients that agree with central differences, by the state and by lam, on a few states u
-    (B, ...)."""
+    (B, ...). once: of `Gradients`."""
     level = torch.tensor(lam, dtype=torch.float64, device=u.device)
     at, still = (u, level, level), tuple(map(torch.zeros_like, (u, level, level)))
     ones = tuple(map(torch.ones_like, at))
@@ -171,7 +176,7 @@ def has_gradients(f: Field, u: torch.Tensor, lam: float, nudge: float) -> bool:
         wanted.append(difference(f, before, along, f(*before), nudge))
     squares = torch.stack([slope.flatten(1).square().sum(1) for slope in wanted])
     try:
-        by_state, *by_level = pulled_back(f, at, torch.stack(wanted))
+        by_state, *by_level = pulled_back(f, at, torch.stack(wanted), once)
     except Exception:  # whatever a model does that gradients cannot follow
         return False
     found = torch.stack([by_state[0].flatten(1).sum(1), torch.stack(by_level).sum(0)[1]])
@@ -183,14 +188,16 @@ def _each(by_sample: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return by_sample.reshape(-1, *[1] * (x.dim() - 1))
 
 
-def _outer(by_number: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """(P, B, ...), of x (B, ...) and numbers (P,), or (*event, P)."""
-    event = by_number.shape[:-1] or (1,) * (x.dim() - 1)
-    return by_number.movedim(-1, 0).reshape(-1, 1, *event) * x
+def _outer(by_number: torch.Tensor, x: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+    """(P, B, ...), of x (B, ...) and numbers (P,), or (G, P) for the groups that elements are of."""
+    if labels is None:
+        return by_number.reshape(-1, *[1] * x.dim()) * x
+    return by_number.T[:, labels].unsqueeze(1) * x
 
 
-def _along(x: torch.Tensor, by_number: torch.Tensor) -> torch.Tensor:
-    """(S, B, P), of x (S, B, ...) and numbers (P,), or (*event, P)."""
-    if by_number.dim() == 1:
+def _along(x: torch.Tensor, by_number: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+    """(S, B, P), of x (S, B, ...) and numbers (P,), or (G, P) for the groups that elements are of."""
+    if labels is None:
         return x.flatten(2).sum(2)[..., None] * by_number
-    return x.flatten(2) @ by_number.flatten(0, -2)
+    sums = x.new_zeros(*x.shape[:2], len(by_number)).index_add(2, labels.flatten(), x.flatten(2))
+    return sums @ by_number

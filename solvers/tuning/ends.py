@@ -11,6 +11,7 @@ from ..planners.gauges import X0, Nodes
 from ..planners.singlestep import ddim_calls
 from ..programs.program import Program
 from ..schedules.base import Schedule
+from .aside import aside
 from .numbers import adams_weights
 from .table import Fitted
 
@@ -18,6 +19,7 @@ SHORTEST = 0.2  # the first step, if it alone is of another length
 PURE = -12.0  # the lam of noise that is as good as pure
 
 
+@aside
 def moved(table: Fitted, order: int, low: float, high: float, in_noise: bool) -> Fitted:
     """A table, which corrects the Adams method of this order, with other ends, as far as these are finite.
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ class Tables(dict[Any, Program]):
         self.make, self.what, self.kind, self.least, self.most = make, what, kind, min(fitted), max(fitted)
 
     def __missing__(self, key: Any) -> Program:
-        known = isinstance(key, (int, self.kind)) and not isinstance(key, bool)
+        known = isinstance(key, (Integral, self.kind)) and not isinstance(key, bool)
         if not known or not self.least <= key <= self.most:
             raise KeyError(f"these tables serve {self.least:g} to {self.most:g} {self.what}, not {key!r:.60}")
-        return self.make(key)
+        return self.make(self.kind(key))

@@ -36,7 +36,7 @@ class Aim(NamedTuple):
 
     def own(self, q: torch.Tensor) -> torch.Tensor:
         """The table's own numbers (numbers.size,) of q (size,)."""
-        return torch.tensor(self.powers, dtype=q.dtype) @ q.reshape(len(self.powers), -1)
+        return q.new_tensor(self.powers) @ q.reshape(len(self.powers), -1)
 
     @torch.no_grad()
     def errors(self, q: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ class State:
 def fit(aims: Sequence[Aim], *, derivatives: Derivatives, q: torch.Tensor | None = None) -> Iterator[State]:
     """States of falling loss, the start ``q`` first, by default zeros, until no damping brings it down. The tables have
     their numbers in common; of several the mean loss falls."""
-    q = torch.zeros(aims[0].size, dtype=torch.float64) if q is None else q
+    q = torch.zeros(aims[0].size, dtype=torch.float64, device="cpu") if q is None else q
     at = State(q, errors_of(aims, q))
     yield at  # not within no_grad, which would hold for whoever goes on
     while (found := _next(near(aims, at.errors), at, derivatives)) is not None:
@@ -151,5 +151,5 @@ def _normal(aim: Aim, q: torch.Tensor, derivatives: Derivatives) -> Normal:
         own = aim.own(q)
         off, j = aim.mismatch(own), torch.func.jacfwd(aim.mismatch)(own)
         a, b = a + penalty / len(off) * j.T @ j, b + penalty / len(off) * j.T @ off
-    by = torch.tensor(powers, dtype=torch.float64)
+    by = a.new_tensor(powers)
     return Normal(torch.kron(torch.outer(by, by), a), torch.kron(by, b))

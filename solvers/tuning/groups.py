@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..bases import DCT, Basis
-from .numbers import Numbers, Rows
+from .numbers import Numbers, Rows, tangents
 from .table import Fitted
 
 MOST = 4096  # numbers, whose normal equations are solved at once
@@ -23,8 +23,10 @@ class Groups:
         self.basis: Basis | None = None
         size = math.prod(event)
         if isinstance(each, str):
-            if each not in NAMES or (each == "channel" and len(event) < 2):
-                raise ValueError(f"each = {each!r} must be one of {', '.join(NAMES)}, for samples of shape {event}")
+            if each not in NAMES:
+                raise ValueError(f"each = {each!r} must be one of {', '.join(NAMES)}, or integers")
+            if each == "channel" and len(event) < 2:
+                raise ValueError(f"each = 'channel' is for samples with channels, and these are of shape {event}")
             if each == "element":
                 labels = np.arange(size).reshape(event)
             elif each == "channel":
@@ -35,7 +37,10 @@ class Groups:
                 highest = np.max(np.meshgrid(*(np.arange(n) for n in event[-axes:]), indexing="ij"), axis=0)
                 labels = np.broadcast_to(np.frexp(highest)[1], event)  # octaves: 0, 1, 2 to 3, 4 to 7, ...
         else:
-            labels = np.asarray(each)
+            try:
+                labels = np.asarray(each)
+            except ValueError:  # of lists of different lengths
+                labels = np.empty(0, dtype=np.int64)
             if labels.shape != event or labels.dtype.kind not in "iu":
                 raise ValueError(
                     f"each must be a name or integers of the samples' shape {event}, not {labels.dtype} {labels.shape}"
@@ -59,29 +64,29 @@ class Grouped:
     a fit without a penalty asks of `Numbers`."""
 
     def __init__(self, numbers: Numbers, fitted: torch.Tensor, groups: Groups) -> None:
-        self.numbers, self.table, self.groups, self.n, self.gauge = numbers, fitted, groups, numbers.n, numbers.gauge
-        self.shared = torch.tensor([*range(numbers.grid), *range(numbers.size - numbers.told, numbers.size)])
+        self.numbers, self.table, self.groups, self.gauge = numbers, fitted, groups, numbers.gauge
+        shared = [*range(numbers.grid), *range(numbers.size - numbers.told, numbers.size)]
+        self.shared = torch.tensor(shared, device="cpu")
         self.size = len(self.shared) + groups.count * len(numbers.rows)
 
     def _weights(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """lam, told and weights (n, n + 1, *event)."""
+        """lam, told and weights (n, n + 1, G)."""
         moved, corrections = q[: len(self.shared)], q[len(self.shared) :].reshape(self.groups.count, -1)
         lam, told, weights = self.numbers.weights(self.table.index_add(0, self.shared, moved))
         placed = torch.vmap(self.numbers.placed)(corrections * self.numbers.scale)
-        by_group = (weights + placed).movedim(0, -1)
-        return lam, told, by_group[..., self.groups.labels]
+        return lam, told, (weights + placed).movedim(0, -1)
 
     def __call__(self, q: torch.Tensor) -> Rows:
-        return self.numbers.on_circle(*self._weights(q))
+        return self.numbers.on_circle(*self._weights(q))._replace(labels=self.groups.labels)
 
     def tangents(self, q: torch.Tensor) -> tuple[Rows, Rows]:
         """As `Numbers.tangents`."""
-        return self(q), torch.func.jacfwd(self)(q)
+        return tangents(self, q)
 
     def fitted(self, q: torch.Tensor) -> Fitted:
         lam, told, weights = (value.numpy() for value in self._weights(q))
-        return Fitted(self.gauge, lam, weights, told if self.numbers.told else None)
+        return Fitted(self.gauge, lam, weights[..., self.groups.labels], told if self.numbers.told else None)
 
     def numbers_of(self, weights: Any) -> torch.Tensor:
         """q of the table itself."""
-        return torch.zeros(self.size, dtype=torch.float64)
+        return torch.zeros(self.size, dtype=torch.float64, device="cpu")

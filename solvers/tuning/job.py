@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..._version import __version__
+from ..arrays import Array
 from ..bases import Basis, to_coordinates
 from ..denoisers.denoiser import Denoiser
 from ..programs.program import Program
@@ -45,7 +46,7 @@ class Case:
         samples = known.good.nonzero()[:, 0]
         sch, x, end = den.schedule, x[samples], known.end[samples]
         radius = [math.hypot(float(sch.alpha(t)), float(sch.sigma(t))) for t in span]
-        self.scale, self.unit, count = radius[1], spread(end) / radius[1], round(len(x) * held_out)
+        self.scale, self.unit, count = radius[1], spread(end) / radius[1], max(1, round(len(x) * held_out))
         u, v = x.double() / radius[0], end / radius[1]
         share = 0.0 if den.dtype(u) == torch.float64 else SHARE
         noises = Noises(u, v, self.unit, samples=samples, share=share, batch=batch)
@@ -86,11 +87,11 @@ class Fit:
             [Aim(case.field(gauge), numbers, getattr(case, part), case.powers) for numbers, case in pairs]
             for part in ("train", "test")
         )
-        self.derivatives = _derivatives(train[0], cases[0].den.dtype(cases[0].train.u), float(starts[0].lam[1]))
+        self.derivatives = _derivatives(train[0], cases[0].den.dtype(cases[0].train.u), starts[0].lam)
         own = starts[0].begin(train[0].numbers)
         self.start = torch.cat([own, own.new_zeros(train[0].size - len(own))])
         self.states = fit(train, derivatives=self.derivatives, q=self.start)
-        self.best, self.at = Reached(0, self.start, [torch.tensor([math.inf]) for _ in self.test]), 0
+        self.best, self.at = Reached(0, self.start, [torch.tensor([math.inf], device="cpu") for _ in self.test]), 0
 
     @property
     def budgets(self) -> list[int]:
@@ -127,9 +128,9 @@ class Job:
         for one in fits[1:]:
             if gained(one.test, found.best, one.best) > 0:
                 found = one
-        if not found.best.k:
+        if not found.best.k and not self.stopped:
             text = f"the fit is no better on held-out noise than its start, {found.starts[0]}, which is returned"
-            warnings.warn(text, stacklevel=4)
+            warnings.warn(text, stacklevel=3)
         return found
 
     def _numbers(self, starts: tuple[Start, ...]) -> Callable[[Start], Numbers]:
@@ -142,18 +143,19 @@ class Job:
             start.gauge, start.order, start.lam, level=start.level, together=together, told=told, consistent=consistent
         )
 
-    def corrected(self, one: Fit, groups: Groups) -> Program:
-        """A fit's program with corrections of the weights in each group, or without where they do not pay."""
+    def corrected(self, one: Fit, groups: Groups, plain: Program) -> Program:
+        """A fit's program with corrections of the weights in each group, or ``plain``, without, where they do not
+        pay."""
         start, case, numbers = one.starts[0], self.cases[0].turned(groups.basis), self._numbers(one.starts)
-        plain = self.program(one, start, self.cases[0])
         fit = Fit(one.starts, [case], lambda start: Grouped(numbers(start), one.best.q, groups))
         with self._interruptible(), Bar(self.progress, f"{one}, each {groups.name}", self.iterations) as bar:
             self._watched(fit, self.iterations, bar)
         if not fit.best.k:
-            warnings.warn(
-                f"corrections of each {groups.name} are no better on held-out noise than one table for all, which is "
-                "returned", stacklevel=4,
-            )  # fmt: skip
+            if not self.stopped:
+                warnings.warn(
+                    f"corrections of each {groups.name} are no better on held-out noise than one table for all, which "
+                    "is returned", stacklevel=3,
+                )  # fmt: skip
             return plain
         found = self.program(fit, start, case)
         told = {name: plain.provenance[name] for name in ("start's median", "start's rms")}
@@ -167,7 +169,7 @@ class Job:
             yield
         except KeyboardInterrupt:
             self.stopped = True
-            warnings.warn("the fit was stopped; the best so far is returned", stacklevel=6)
+            warnings.warn("the fit was stopped; the best so far is returned", stacklevel=5)
 
     def _watched(self, one: Fit, iterations: int, bar: Bar) -> None:
         for errors in one.advance(iterations):
@@ -188,7 +190,7 @@ class Job:
             "noises": f"{len(case.train)} fitted to, {len(case.test)} held out, checksum {case.noise}",
             "iterations": k,
             "derivatives": one.derivatives.name,
-            **(_errors(aim, (one.start, q), case, warn=k > 0) if powers is None else {}),
+            **(_errors(aim, (one.start, q), case) if powers is None else {}),
             "row defect": table.defect if calls == 1 else math.nan,  # within a round states are off their trajectories
         }
         if len(one.starts) > 1:
@@ -199,27 +201,23 @@ class Job:
         return table.program(case.den.schedule, name, ends=case.span, provenance=provenance, basis=case.basis)
 
 
-def _errors(aim: Aim, ends: tuple[torch.Tensor, torch.Tensor], case: Case, *, warn: bool) -> dict[str, float]:
-    """Of a start and of what it became, on held-out noise. Warns where the reference is no better."""
+def _errors(aim: Aim, ends: tuple[torch.Tensor, torch.Tensor], case: Case) -> dict[str, float]:
+    """Of a start and of what it became, on held-out noise."""
     before, after = map(aim.errors, ends)
-    told = {
+    return {
         "held-out median": case.absolute(after.median()),
         "held-out rms": case.absolute(after.square().mean().sqrt()),
         "start's median": case.absolute(before.median()),
         "start's rms": case.absolute(before.square().mean().sqrt()),
         "reference error": case.error,
     }
-    if warn and told["held-out median"] < 3 * case.error:
-        warnings.warn(
-            f"the error on held-out noise, {told['held-out median']:.1e}, is as small as that of the reference, "
-            f"{case.error:.1e}: the reference is no better than the table", stacklevel=5,
-        )  # fmt: skip
-    return told
 
 
-def _derivatives(aim: Aim, dtype: torch.dtype, lam: float) -> Derivatives:
-    """Gradients where the model has them: networks in single precision, and exact ones."""
+def _derivatives(aim: Aim, dtype: torch.dtype, lam: Array) -> Derivatives:
+    """Gradients where the model has them, at the second call and at the last one."""
     few, nudge = aim.noises.part(slice(2)), NUDGE[dtype]
-    if has_gradients(aim.field(few), few.u, lam, nudge):
-        return Gradients.enough(aim.numbers.size, len(aim.noises))
+    f, places = aim.field(few), ((few.u, float(lam[1])), (few.end, float(lam[-2])))
+    for once in (False, True):
+        if all(has_gradients(f, *place, nudge, once) for place in places):
+            return Gradients.enough(aim.numbers.size, len(aim.noises), once)
     return Differences(nudge)

@@ -5,6 +5,7 @@ small, and a fit of the grid alone already moves along a family of good solvers.
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -23,14 +24,21 @@ BEFORE = 0.2  # in lam: how far before the last level a fit begins, whose steps 
 
 class Rows(NamedTuple):
     """A table on the unit circle alpha^2 + sigma^2 = 1: lam (n + 1,), told (n,), and by step what the state and the
-    answers are multiplied with, (n, n + 1), or (n, n + 1, *event)."""
+    answers are multiplied with, (n, n + 1), or for groups of elements (n, n + 1, G), with the group of each element,
+    labels int64 (*event)."""
 
     lam: torch.Tensor
     told: torch.Tensor
     matrix: torch.Tensor
+    labels: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Rows":
-        return Rows(*(part.to(device) for part in self))
+        labels = None if self.labels is None else self.labels.to(device)
+        return Rows(self.lam.to(device), self.told.to(device), self.matrix.to(device), labels)
+
+    def row(self, i: int) -> torch.Tensor:
+        """What step i multiplies with, (n + 1,) or (n + 1, *event)."""
+        return self.matrix[i] if self.labels is None else self.matrix[i][:, self.labels]
 
 
 class Numbers:
@@ -48,25 +56,26 @@ class Numbers:
         consistent: bool = False, level: float = math.inf,
     ) -> None:  # fmt: skip
         self.gauge, self.order, self.together, self.n = gauge, order, together, len(lam) - 1
-        if (low := level - BEFORE) < lam[-2]:
+        if level - BEFORE < lam[-2]:
+            low = level - min(BEFORE, (lam[-2] - lam[-3]) / 2)
             lam = np.array([*lam[:-2], low, lam[-1]])
         self.level, ends = level, (float(lam[0]), float(lam[-1]))
-        self.first, self.last = (torch.tensor([end], dtype=torch.float64) for end in ends)
+        self.first, self.last = (torch.tensor([end], dtype=torch.float64, device="cpu") for end in ends)
         low = ends[0] if np.isfinite(ends[0]) else float(lam[1]) - MARGIN
         high = min(level, ends[1])
         high = high if np.isfinite(high) else float(lam[-2]) + MARGIN
-        inner = torch.tensor(np.diff(np.clip(lam, low, high)) / (high - low))
+        inner = torch.from_numpy(np.diff(np.clip(lam, low, high)) / (high - low))
         self.closest = CLOSEST if together > 1 else 0.0
         self.low, self.span, self.start = low, high - low, torch.log(inner - self.closest)
         places = [(i, j) for i in range(self.n) for j in range(known(i, together) + 1)]  # of the weights that are free
-        self.rows, self.columns = torch.tensor(places).T
+        self.rows, self.columns = torch.from_numpy(np.array(places)).T
         if consistent:
             older = (self.columns > 0) & (self.columns <= self.rows)
             self.rows, self.columns = self.rows[older], self.columns[older]
         self.grid, self.told = self.n - 1, (self.n - 1) * told
         self.size = self.grid + len(self.rows) + self.told
         self.frozen: torch.Tensor | None = None
-        self.base = self._adams(torch.tensor(lam))
+        self.base = self._adams(torch.from_numpy(np.array(lam)))
         self.frozen = None if follow else self.base
         self.consistent = consistent
         self.scale = self.base.abs().clamp_min(LEAST)[self.rows, self.columns]
@@ -80,7 +89,8 @@ class Numbers:
         corrections = q[self.grid : self.grid + len(self.rows)]
         moved = lam[:-1]
         if self.told:
-            moved = torch.cat([self.first, (inner + q[self.size - self.told :]).clamp(max=self.level)])
+            told = (inner + q[self.size - self.told :]).clamp(float(self.first), self.level)
+            moved = torch.cat([self.first, told])
         return lam, moved, self._adams(lam) + self.placed(self.scale * corrections)
 
     def placed(self, corrections: torch.Tensor) -> torch.Tensor:
@@ -94,7 +104,7 @@ class Numbers:
         return self.on_circle(*self.weights(q))
 
     def on_circle(self, lam: torch.Tensor, told: torch.Tensor, weights: torch.Tensor) -> Rows:
-        """A table as `Fitted` has it, weights (n, n + 1, *event): gradients of infinite ends are no numbers."""
+        """A table as `Fitted` has it, weights (n, n + 1) or (n, n + 1, G): gradients of infinite ends are none."""
         alpha, sigma = (
             torch.cat([alpha_of(sign * part) for part in (self.first, lam[1:-1], self.last)]) for sign in (1, -1)
         )
@@ -111,7 +121,7 @@ class Numbers:
     def mismatch(self, q: torch.Tensor) -> torch.Tensor:
         """By what share the signal and the noise of the state differ from what the model is told at every call but the
         first, where all answers are the same, (2 n - 2,). 0 for consistent tables."""
-        _, told, matrix = self(q)
+        _, told, matrix, _ = self(q)
         first, inner = (torch.stack([alpha_of(sign * at) for sign in (1, -1)], 1) for at in (self.first, told[1:]))
         state, found = first[0], []
         answer = q.new_tensor([1.0, 0.0] if self.gauge == "x0" else [0.0, 1.0])
@@ -126,10 +136,17 @@ class Numbers:
 
     def tangents(self, q: torch.Tensor) -> tuple[Rows, Rows]:
         """The table, and its derivatives by every number in the last dimension."""
-        return self(q), torch.func.jacfwd(self)(q)
+        return tangents(self, q)
 
     def _adams(self, lam: torch.Tensor) -> torch.Tensor:
         return adams_weights(lam, self.gauge, self.order, self.together) if self.frozen is None else self.frozen
+
+
+def tangents(rows: Callable[[torch.Tensor], Rows], q: torch.Tensor) -> tuple[Rows, Rows]:
+    """Of rows as a function of numbers: see `Numbers.tangents`."""
+    found = rows(q)
+    lam, told, matrix = torch.func.jacfwd(lambda at: rows(at)[:3])(q)
+    return found, Rows(lam, told, matrix, found.labels)
 
 
 def alpha_of(lam: torch.Tensor) -> torch.Tensor:

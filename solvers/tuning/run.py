@@ -30,7 +30,8 @@ def field(den: Denoiser, gauge: str, samples: torch.Tensor | None = None, basis:
 def ends_of(f: Field, u: torch.Tensor, table: Rows) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """The states u (B, ...) that the table goes through, the last of which is the end, and the answers."""
     states, answers = [u], list[torch.Tensor]()
-    for i, row in enumerate(table.matrix):
+    for i in range(len(table.matrix)):
+        row = table.row(i)
         answers.append(f(states[i], table.lam[i], table.told[i]))
         states.append(row[0] * states[i] + sum(row[j + 1] * answer for j, answer in enumerate(answers)))
     return states, answers

@@ -47,7 +47,7 @@ class Start:
     def begin(self, numbers: Numbers | Grouped) -> torch.Tensor:
         """What q is at the start."""
         if self.weights is None:
-            return torch.zeros(numbers.size, dtype=torch.float64)
+            return torch.zeros(numbers.size, dtype=torch.float64, device="cpu")
         return numbers.numbers_of(self.weights)
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..arrays import Array
+from .aside import aside
 from .family import Shared
 from .table import Fitted
 
@@ -66,6 +67,7 @@ def load(span: str, family: str, n: int) -> Table | None:
     return table, data["order"], data["provenance"] | {FAMILY: family}
 
 
+@aside
 def of_range(span: str, family: str, n: int) -> Table | None:
     """As `load`, from the numbers that a range has in common."""
     found = (stored(span, family).get(f"{a}-{b}") for a, b in RANGES if a <= n <= b)

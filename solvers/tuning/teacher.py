@@ -26,8 +26,8 @@ class Teacher(NamedTuple):
 
 
 def ends(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float, batch: int | None = None) -> Teacher:
-    """The ends of the PF-ODE's trajectories from x (B, ...), ``batch`` of them at once, or all. Warns of samples for
-    which the model is not finite."""
+    """The ends of the PF-ODE's trajectories from x (B, ...), ``batch`` of them at once, or all. ValueError where none
+    is finite."""
     coarse, steps = _solved(den, x, t_start, t_end, STEPS, batch), STEPS
     close = CLOSE if den.dtype(x.double()) == torch.float64 else ROUGH
     for _ in range(DOUBLINGS):
@@ -40,12 +40,15 @@ def ends(den: Denoiser, x: torch.Tensor, t_start: float, t_end: float, batch: in
         if float(apart.quantile(AGREE)) <= close * spread(fine[good]):
             break
         coarse = fine
-    if not good.all():
-        bad = (~good).nonzero()[:, 0].tolist()
-        warnings.warn(
-            f"the model is not finite for some noises, left out{named(bad, len(x), hint=False)}", stacklevel=3
-        )
     return Teacher(fine, float(apart.median()), good)
+
+
+def warn_of_missing(teacher: Teacher, what: str, stacklevel: int) -> None:
+    """Warn of samples without an end, as what answers for them is not finite. stacklevel: of `warnings.warn`, from the
+    caller on."""
+    if bad := (~teacher.good).nonzero()[:, 0].tolist():
+        which = named(bad, len(teacher.good), hint=False)
+        warnings.warn(f"{what} is not finite for some noises, left out{which}", stacklevel=stacklevel + 1)
 
 
 def spread(end: torch.Tensor) -> float:
@@ -59,5 +62,5 @@ def _solved(
     options: dict[str, Any] = {"solver": TEACHER, "steps": steps, "t_start": t_start, "t_end": t_end, "on_nan": "keep"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the samples that are not finite, once is enough
-        parts = torch.arange(len(x)).split(batch or len(x))
+        parts = torch.arange(len(x), device="cpu").split(batch or len(x))
         return torch.cat([solve(den.of_samples(part), x[part].double(), **options).x.double() for part in parts])

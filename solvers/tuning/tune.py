@@ -4,23 +4,23 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from ..denoisers.answers import check_state
 from ..denoisers.complex_states import of_parts, to_parts
-from ..denoisers.denoiser import Denoiser, check_denoiser
+from ..denoisers.denoiser import Denoiser
 from ..grids.grids import end_time
 from ..programs.call import integer
 from ..programs.program import Program
+from .checks import LEAST, check, check_each, check_scales, check_smooth
 from .family import Tables, powers_of, some_of
-from .groups import Groups
 from .job import Case, Fit, Job
 from .start import Start, starts, table_starts
-from .teacher import Teacher, ends
+from .teacher import Teacher, ends, warn_of_missing
 
-FEWEST = 64
+Found = TypeVar("Found", bound=dict[Any, Program])
+
 LONGEST = 64
 TOGETHER = 2  # calls of a round
 
@@ -68,7 +68,7 @@ def tune(
     each:       corrections for groups of elements, after the fit of one table for all: "channel", "band" (octaves of
                 frequencies: the program is then in the basis of the DCT), "element", or integers of the samples' shape,
                 the group of each element. They are kept if the error on held-out noise says so. A number of each table
-                for each group, so that more noises pay. With one budget and one scale.
+                for each group, so that more noises pay. Not with smooth, scales and rounds.
     held_out:   the share of x, from its end, that is not fitted to, but decides: the iterate with the least mean log
                 error on it is returned, and the start, with a warning, if that is the best.
     reference:  where the trajectories end, like x; by default a solve of order 5 whose steps are doubled until the ends
@@ -93,11 +93,11 @@ def tune(
         integer(name, budget, 2 // together, LONGEST // together)
     free = isinstance(given, range) and len(given) > 1 and together == 1 and not told
     smooth = free if smooth is None else smooth
-    _check(den, x, told, held_out, reference, batch, iterations, progress)
+    check(den, x, told, held_out, reference, batch, iterations, progress)
     if smooth:
-        _check_smooth(smooth, budgets, together, told)
-    groups = None if each is None else _check_each(each, x, budgets, smooth or scales is not None or together > 1)
-    strengths = None if scales is None else _check_scales(den, scales, given, reference)
+        check_smooth(smooth, budgets, together, told)
+    groups = None if each is None else check_each(each, x, budgets, smooth or scales is not None or together > 1)
+    strengths = None if scales is None else check_scales(den, scales, given, reference)
     sch = den.schedule
     span = tuple(
         default if given is None else given
@@ -106,30 +106,27 @@ def tune(
     if x.is_complex():
         den, x = of_parts(den, x), to_parts(x).contiguous()
         reference = None if reference is None else to_parts(reference, "reference")
+    x, reference = x.detach(), None if reference is None else reference.detach()
     den = den.like(den.model, x)  # states are float64 from here on, but for a model that is made for those of x
     candidates = {n: starts(sch, n * together, solver, gauge, span[0], span[1], together) for n in budgets}
     if not span[0] > span[1]:
         raise ValueError(f"a fit goes from noise to data: t_start = {span[0]:.6g} must be above t_end = {span[1]:.6g}")
-    cases = [
-        Case(one, x, _teacher(one, x, span, reference, batch), span, held_out, batch, powers)
-        for one, powers in _guided(den, strengths)
-    ]
+    cases = _cases(den, x, span, reference, held_out, batch, strengths)
     job = Job(cases, told, iterations, progress)
     if smooth:
-        return _smooth(
-            job, candidates, partial(starts, sch, solver=solver, gauge=gauge, t_start=span[0], t_end=span[1])
-        )
+        fitted = job.fitted(list(zip(*(candidates[n] for n in some_of(list(candidates))), strict=True)))
+        make_starts = partial(starts, sch, solver=solver, gauge=gauge, t_start=span[0], t_end=span[1])
+        return _judged(_smooth(job, fitted, list(candidates), make_starts))
     programs, free = dict[int, Program](), solver is None and together == 1
     for n in budgets:
         try:
             known = table_starts(sch, n, gauge, den.guidance is not None, *span) if free else []
             fitted = job.fitted([(start,) for start in (*candidates[n], *known)])
             if strengths:
-                return _by_scale(job, fitted, strengths)
-            if groups is None or job.stopped:
-                programs[n] = job.program(fitted, fitted.starts[0], cases[0])
-            else:
-                programs[n] = job.corrected(fitted, groups)
+                return _judged(_by_scale(job, fitted, strengths))
+            programs[n] = job.program(fitted, fitted.starts[0], cases[0])
+            if groups and not job.stopped:
+                programs[n] = job.corrected(fitted, groups, programs[n])
         except KeyboardInterrupt:  # before its fit or after it
             if not programs:
                 raise
@@ -137,14 +134,24 @@ def tune(
             break
         if job.stopped:
             break
+    _judged(programs)
     return programs if isinstance(given, Iterable) else programs[given]
 
 
-def _guided(den: Denoiser, scales: list[float] | None) -> list[tuple[Denoiser, tuple[float, ...]]]:
-    """The denoiser with guidance of every scale, and the powers of its case."""
-    if scales is None:
-        return [(den, (1.0,))]
-    return [(den.guided(scale), _powers(scale, scales)) for scale in scales]
+def _cases(
+    den: Denoiser, x: torch.Tensor, span: Any, reference: torch.Tensor | None, held_out: float, batch: int | None,
+    scales: list[float] | None,
+) -> list[Case]:  # fmt: skip
+    """One, or one for guidance of every scale. Warns the caller of `tune` of noises that are left out."""
+    guided = [(den, (1.0,))] if scales is None else [(den.guided(scale), _powers(scale, scales)) for scale in scales]
+    cases = list[Case]()
+    for one, powers in guided:
+        teacher = _teacher(one, x, span, reference, batch)
+        warn_of_missing(teacher, "the model" if reference is None else "the reference", 3)
+        if (left := int(teacher.good.sum())) < LEAST:
+            raise ValueError(f"{left} of {len(x)} noises have a finite end; a fit needs at least {LEAST}")
+        cases.append(Case(one, x, teacher, span, held_out, batch, powers))
+    return cases
 
 
 def _powers(scale: float, scales: list[float]) -> tuple[float, ...]:
@@ -155,18 +162,30 @@ def _powers(scale: float, scales: list[float]) -> tuple[float, ...]:
 def _teacher(den: Denoiser, x: torch.Tensor, span: Any, reference: torch.Tensor | None, batch: int | None) -> Teacher:
     if reference is None:
         return ends(den, x, span[0], span[1], batch)
-    return Teacher(reference.double(), 0.0, torch.isfinite(reference.flatten(1)).all(1))
+    return Teacher(reference.double(), math.nan, torch.isfinite(reference.flatten(1)).all(1))
 
 
-def _smooth(job: Job, candidates: dict[int, list[Start]], make_starts: Callable[[int], list[Start]]) -> Tables:
+def _judged(programs: Found) -> Found:
+    """The programs; with a warning to the caller of `tune` where a fit came as near as its reference is."""
+    for program in programs.values():
+        told = program.provenance
+        median, error = float(told.get("held-out median", math.inf)), float(told.get("reference error", 0.0))
+        if told["iterations"] and median < 3 * error:
+            warnings.warn(
+                f"the error on held-out noise, {median:.1e}, is as small as that of the reference, {error:.1e}: the "
+                "reference is no better than the table", stacklevel=3,
+            )  # fmt: skip
+    return programs
+
+
+def _smooth(job: Job, fitted: Fit, budgets: list[int], make_starts: Callable[[int], list[Start]]) -> Tables:
     """Programs by budget, of one fit."""
-    fitted = job.fitted(list(zip(*(candidates[n] for n in some_of(list(candidates))), strict=True)))
 
     def make(n: Any) -> Program:
         start = next(start for start in make_starts(n) if start.kind == fitted.starts[0].kind)
         return job.program(fitted, start, job.cases[0])
 
-    return Tables({n: make(n) for n in candidates}, make, "evaluations", int)
+    return Tables({n: make(n) for n in budgets}, make, "evaluations", int)
 
 
 def _by_scale(job: Job, fitted: Fit, scales: list[float]) -> Tables:
@@ -179,63 +198,3 @@ def _by_scale(job: Job, fitted: Fit, scales: list[float]) -> Tables:
         return job.program(fitted, fitted.starts[0], case, powers, told)
 
     return Tables({scale: make(scale) for scale in scales}, make, "scales", float)
-
-
-def _check_each(each: Any, x: torch.Tensor, budgets: list[int], several: bool) -> Groups:
-    if several:
-        raise ValueError(f"each = {each!r:.60} is for one budget a fit, without smooth=, scales= and rounds=")
-    if x.is_complex():
-        raise ValueError(f"each = {each!r:.60} is for real samples, and x is complex")
-    groups = Groups(each, tuple(x.shape[1:]))
-    groups.check(max(budgets) * (max(budgets) + 3) // 2)
-    return groups
-
-
-def _check_scales(den: Denoiser, scales: Any, budgets: Any, reference: Any) -> list[float]:
-    if den.guidance is None:
-        raise ValueError("scales are those of guidance, which den has not: give it guidance=logsnr.Guidance(...)")
-    if isinstance(budgets, Iterable) or reference is not None:
-        raise ValueError("scales go with one budget, and with references of tune's own")
-    try:
-        found = sorted({float(scale) for scale in scales})
-    except (TypeError, ValueError):
-        found = []
-    if len(found) < 2 or not 0 < found[0] <= found[-1] < math.inf:
-        raise ValueError(f"scales must be two or more different positive numbers, not {scales!r:.60}")
-    return found
-
-
-def _check_smooth(smooth: Any, budgets: list[int], together: int, told: bool) -> None:
-    if smooth is not True:
-        raise TypeError(f"smooth must be True or False, not {smooth!r:.60}")
-    if len(set(budgets)) < 2 or together > 1 or told:
-        what = "rounds" if together > 1 else "told times" if told else f"nfe = {budgets}"
-        raise ValueError(f"smooth tables are for several budgets of one call after the other, not for {what}")
-
-
-def _check(
-    den: Any, x: Any, told: Any, held_out: Any, reference: Any, batch: Any, iterations: Any, progress: Any
-) -> None:
-    check_denoiser(den)
-    check_state(x, complex_too=True)
-    if not x[:1].numel():
-        raise ValueError(f"x has no elements: its shape is {tuple(x.shape)}")
-    if x.ndim < 2 and not x.is_complex():
-        raise ValueError(f"x must have axes besides the samples', as ({len(x)}, 1), not the shape {tuple(x.shape)}")
-    if len(x) < FEWEST:
-        raise ValueError(f"x holds {len(x)} noises; a fit needs at least {FEWEST}, and 256 are a good number")
-    for name, value in (("told", told), ("progress", progress)):
-        if not isinstance(value, bool):
-            raise TypeError(f"{name} must be True or False, not {value!r:.60}")
-    if not isinstance(held_out, float) or not 0.1 <= held_out <= 0.5:
-        raise ValueError(f"held_out = {held_out!r:.60} must be a share from 0.1 to 0.5")
-    integer("iterations", iterations, 1, 10_000)
-    if batch is not None:
-        integer("batch", batch, 1, len(x))
-    if reference is not None:
-        check_state(reference, "reference", complex_too=True)
-        if reference.shape != x.shape:
-            raise ValueError(f"reference must have x's shape {tuple(x.shape)}, not {tuple(reference.shape)}")
-        if not bool(torch.isfinite(reference).flatten(1).all(1).any()):
-            raise ValueError("reference is finite for no sample")
-    den.asking([], len(x))  # conditions of another batch, and guidance that goes from call to call

