@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Annotated, Any
 
 import numpy as np
@@ -129,6 +130,27 @@ def errors_of(den: Denoiser, x: torch.Tensor, end: torch.Tensor, how: Any, **opt
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of samples that end in another mode
         found = sample(den, x, solver=how, on_nan="keep", **options)
+    return _errors(found, end)
+
+
+def errors_of_peers(den: Denoiser, x: torch.Tensor, end: torch.Tensor, nfe: int) -> list[tuple[float, float, str, str]]:
+    """As `errors_of`, with its name and grid, of every sampler of the other libraries that are installed; those that
+    cannot take the budget are left out."""
+    from .peers.accuracy import PEER_GRIDS, end_of_peer
+    from .peers.samplers import PACKAGES, missing
+
+    found = list[tuple[float, float, str, str]]()
+    made = [make for package, make in PACKAGES.items() if missing(package) is None]
+    if not made:
+        raise typer.BadParameter(f"none of {', '.join(PACKAGES)} is installed", param_hint="--peers")
+    for sampler in (sampler for make in made for sampler in make()):
+        for kind in PEER_GRIDS[:1] if sampler.own_grid else PEER_GRIDS:
+            if ended := end_of_peer(den, den.dtype(x), kind, nfe, x, sampler):
+                found.append((*_errors(ended[0], end), sampler.name, kind))
+    return found
+
+
+def _errors(found: torch.Tensor, end: torch.Tensor) -> tuple[float, float]:
     apart = (found - end).flatten(1).square().mean(1).sqrt()
     return float(apart.nan_to_num(torch.inf).median()), float(apart.square().mean().sqrt())
 
@@ -138,6 +160,8 @@ def unseen(
     nfe: Annotated[list[int] | None, typer.Option(help="Budgets; 5, 6, 8 and 10 if none.")] = None,
     span: Annotated[str, typer.Option("--range", help=f"Of {', '.join(RANGES)}; networks have their own.")] = "edm",
     beside: Annotated[list[str] | None, typer.Option("--named", help="Solvers; all without noise if none.")] = None,
+    peers: Annotated[bool, typer.Option("--peers", help="Beside all samplers of other libraries instead.")] = False,
+    noises: Annotated[int, typer.Option(min=2, help="To measure on; 128 for guided ones.")] = HELD_OUT,
     tune_on: Annotated[int, typer.Option("--tune", help="Noises that `tune` fits to; 0 leaves it out.")] = 0,
     each: Annotated[str | None, typer.Option(help="Of `tune`: channel, band or element.")] = None,
     gauge: Annotated[str | None, typer.Option(help="Of `tune`: x0 or eps; both are tried if none.")] = None,
@@ -149,19 +173,22 @@ def unseen(
     """Ratios of the errors of fitted tables to those of the best named solver."""
     if span not in RANGES:
         raise typer.BadParameter(f"{span!r} is none of {', '.join(RANGES)}", param_hint="--range")
+    if peers and levels:
+        raise typer.BadParameter("other libraries run a whole schedule; leave it out", param_hint="--levels")
     for name in problem or PROBLEMS:
         make, shape, width = PROBLEMS[name]
         den = make(RANGES[span])
         sch = den.schedule
         first, last = map(float, sch.time(-np.log(levels))) if levels else (sch.t_start, sch.t_end)
         between: dict[str, Any] = {"t_start": first, "t_end": last}
-        x = start(sch, (HELD_OUT, *shape), seed=SEED, t_start=first, dtype=torch.float64)
+        x = start(sch, (noises, *shape), seed=SEED, t_start=first, dtype=torch.float64)
         end = ends(den, x, first, last).end
         measured = {"width": data_width(den, x)}
         errors = partial(errors_of, den, x, end)
         for n in nfe or (5, 6, 8, 10):
-            named = [(*errors(s, nfe=n, grid=kind, **between), s, kind) for s in beside or _named(n) for kind in GRIDS]
-            best = min(named)
+            rivals = () if peers else product(beside or _named(n), GRIDS)
+            named = [(*errors(s, nfe=n, grid=kind, **between), s, kind) for s, kind in rivals]
+            best = min(errors_of_peers(den, x, end, n) if peers else named)
             line = f"{name:10s} {n:2d}  best {best[0]:.1e} ({best[1]:.1e}) {best[2]}, {best[3]}"
             tried: list[tuple[str, Any, dict[str, Any]]] = [("auto", "auto", {"nfe": n, **measured, **between})]
             program = solver(Universal(width).suited(shape, den.guidance is not None, den.answers)).program(

@@ -19,6 +19,7 @@ from ...analysis.compare_plan import OWN
 from ...solvers.arrays import Array
 from ...solvers.catalogue.catalogue import Solver, solver
 from ...solvers.catalogue.planning import plan_program
+from ...solvers.denoisers.denoiser import Denoiser
 from ...solvers.schedules.base import Schedule
 from ...solvers.schedules.formulas import VPLinear
 from ..problems import BenchProblem
@@ -81,29 +82,30 @@ def measure(problem: BenchProblem, case: Case, reference: Reference, method: Sol
 
 
 def _measure_peer(problem: BenchProblem, case: Case, reference: Reference, sampler: Sampler) -> Row | None:
-    found = end_of_peer(problem, case, reference.start, sampler)
+    found = end_of_peer(problem.denoiser, problem.dtype, case.grid, case.nfe, reference.start, sampler)
     return found and Row(case, found[1], reference.statistics(found[0]), "")
 
 
 def end_of_peer(
-    problem: BenchProblem, case: Case, start: torch.Tensor, sampler: Sampler
+    den: Denoiser, dtype: torch.dtype, kind: str, nfe: int, start: torch.Tensor, sampler: Sampler
 ) -> tuple[torch.Tensor, int] | None:
-    """Where a sampler takes the start (B, ...), float64, and its evaluations by sample; None for budgets that it cannot
-    take. In the coordinates x / alpha = x0 + (sigma / alpha) eps, in float64 but for the network."""
-    steps = _steps(sampler, case.nfe)
+    """Where a sampler takes the start (B, ...), float64, on one of `PEER_GRIDS`, and its evaluations by sample; None
+    for budgets that it cannot take. In the coordinates x / alpha = x0 + (sigma / alpha) eps, in float64 but for the
+    model, which sees this dtype."""
+    steps = _steps(sampler, nfe)
     if steps is None:
         return None
-    den, sch = problem.denoiser, problem.denoiser.schedule
+    sch = den.schedule
     first, last = (float(sch.alpha(t)) for t in (sch.t_start, sch.t_end))
 
     def model(y: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
         t = torch.as_tensor(sch.time(-torch.log(sigma.double()))).expand(len(y))
         alpha = torch.as_tensor(sch.alpha(t)).reshape(-1, *[1] * (y.ndim - 1))
-        return den.x0((alpha * y).to(problem.dtype), t).to(y.dtype)
+        return den.x0((alpha * y).to(dtype), t).to(y.dtype)
 
     counted = Counted(model)
     with torch.no_grad():
-        end = last * sampler(counted, start / first, torch.from_numpy(sigmas(sch, case.grid, steps)))
+        end = last * sampler(counted, start / first, torch.from_numpy(sigmas(sch, kind, steps)))
     return end.double(), round(counted.samples / len(start))
 
 

@@ -72,7 +72,7 @@ def strips_of(
         case = best[n].case
         method = methods[case]
         assert isinstance(method, Sampler)
-        ended = end_of_peer(problem, case, start, method)
+        ended = end_of_peer(problem.denoiser, problem.dtype, case.grid, n, start, method)
         assert ended is not None
         ours = sample(problem.denoiser, start.to(problem.dtype), solver=AUTO, nfe=n).double()
         peer = f"{n}: {case.solver.split(',')[0]}, {case.package}"  # its options are in the tables
