@@ -201,8 +201,8 @@ def unseen(
             if tune_on:
                 began, tuned = time.process_time(), list[tuple[float, float]]()
                 for seed in range(1, draws + 1):
-                    noises = start(sch, (tune_on, *shape), seed=seed, t_start=first, dtype=torch.float64)
-                    tuned.append(errors(tune(den, noises, n, each=each, gauge=gauge, **between)))
+                    some = start(sch, (tune_on, *shape), seed=seed, t_start=first, dtype=torch.float64)
+                    tuned.append(errors(tune(den, some, n, each=each, gauge=gauge, **between)))
                 found, spent = max(tuned), (time.process_time() - began) / draws
                 line += f"  tuned {found[0] / best[0]:.3f} ({found[1] / best[1]:.2f}) {spent:.0f} s"
             print(line, flush=True)

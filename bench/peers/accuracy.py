@@ -82,6 +82,7 @@ def measure(problem: BenchProblem, case: Case, reference: Reference, method: Sol
 
 
 def _measure_peer(problem: BenchProblem, case: Case, reference: Reference, sampler: Sampler) -> Row | None:
+    assert case.nfe is not None
     found = end_of_peer(problem.denoiser, problem.dtype, case.grid, case.nfe, reference.start, sampler)
     return found and Row(case, found[1], reference.statistics(found[0]), "")
 
