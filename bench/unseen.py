@@ -20,6 +20,7 @@ import typer
 
 from ..analysis.digits import load_digits
 from ..analysis.empirical import Empirical
+from ..analysis.estimates import sample_errors
 from ..analysis.mixture import GaussianMixture
 from ..solvers.catalogue.catalogue import solver, solver_names
 from ..solvers.denoisers.denoiser import Denoiser
@@ -144,15 +145,15 @@ def errors_of_peers(den: Denoiser, x: torch.Tensor, end: torch.Tensor, nfe: int)
     if not made:
         raise typer.BadParameter(f"none of {', '.join(PACKAGES)} is installed", param_hint="--peers")
     for sampler in (sampler for make in made for sampler in make()):
-        for kind in PEER_GRIDS[:1] if sampler.own_grid else PEER_GRIDS:
+        for kind in sampler.grids(PEER_GRIDS):
             if ended := end_of_peer(den, den.dtype(x), kind, nfe, x, sampler):
                 found.append((*_errors(ended[0], end), sampler.name, kind))
     return found
 
 
 def _errors(found: torch.Tensor, end: torch.Tensor) -> tuple[float, float]:
-    apart = (found - end).flatten(1).square().mean(1).sqrt()
-    return float(apart.nan_to_num(torch.inf).median()), float(apart.square().mean().sqrt())
+    apart = torch.from_numpy(sample_errors(found, end))
+    return float(apart.median()), float(apart.square().mean().sqrt())
 
 
 def unseen(

@@ -45,7 +45,7 @@ def cases(
         runs = [(method, OUR_GRIDS, len(plan_program(method, sch, steps=1))) for method in our_solvers()]
         runs.append((solver("auto"), (OWN,), 1))
     else:
-        runs = [(s, peer_grids[:1] if s.own_grid else peer_grids, 1) for s in PACKAGES[package]()]
+        runs = [(s, s.grids(peer_grids), 1) for s in PACKAGES[package]()]
     fixed = Case(problem.name, "", "ramp", "", None, None, samples_of(problem), seed, package=package)
     for method, grids, least in runs:
         for kind in grids:

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -43,6 +43,10 @@ class Sampler:
     def __call__(self, model: Model, x: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
         with redirect_stderr(io.StringIO()):  # what some libraries say of their own future, at every construction
             return self.loop(model, x, sigmas, **self.options)
+
+    def grids(self, kinds: Sequence[str]) -> Sequence[str]:
+        """On which of these grids it is to run: one that has its own needs no more than the ends of the first."""
+        return kinds[:1] if self.own_grid else kinds
 
 
 def largest_within(sampler: Sampler, nfe: int) -> int | None:
