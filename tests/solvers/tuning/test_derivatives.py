@@ -72,6 +72,13 @@ def test_random_directions_are_right_in_the_mean_and_their_gradient_always() -> 
     assert float((mean / 4 - exact.squares).norm() / exact.squares.norm()) > 0.25 * float(np.mean(off))
 
 
+@pytest.mark.parametrize("signs", [1, 5, 12])
+def test_directions_have_the_squares_of_the_identity(signs: int) -> None:
+    """Of as few as one and as many as there are elements: their products with themselves have ones on the diagonal."""
+    along = Gradients(signs).directions(torch.zeros(7, 3, 4, dtype=torch.float64))
+    torch.testing.assert_close(along.square().sum(0), torch.ones(7, 3, 4, dtype=torch.float64))
+
+
 def test_directions_are_as_many_as_a_table_asks_for() -> None:
     assert [Gradients.enough(*size).signs for size in ((20, 192), (270, 192), (144, 48))] == [4, 8, 15]
 
